@@ -1,0 +1,61 @@
+"""Names for data sets, models and methods: one decorator beside each class, no list to edit."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Generic, TypeVar
+
+from ondevice.errors import UserError, nearest
+
+T = TypeVar("T", bound=Callable[..., Any])
+
+
+class Registry(Generic[T]):
+    """A mapping from a public name to the class or function that carries it."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._entries: dict[str, T] = {}
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Decorator: enter the class under ``name``. Raises ValueError when the name is taken."""
+
+        def enter(entry: T) -> T:
+            if name in self._entries:
+                raise ValueError(f"{self.kind} '{name}' is registered twice: {self._entries[name]} and {entry}")
+            self._entries[name] = entry
+            return entry
+
+        return enter
+
+    def __getitem__(self, name: str) -> T:
+        if name not in self._entries:
+            raise UserError(f"unknown {self.kind} '{name}' {nearest(name, self._entries)}")
+        return self._entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._entries))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def describe(self) -> dict[str, str]:
+        """Each name with the first line of its docstring."""
+        return {name: (inspect.getdoc(self._entries[name]) or "").split("\n")[0] for name in self}
+
+    def check_options(self, name: str, options: Mapping[str, Any], where: str) -> None:
+        """Raise UserError when an option is not a keyword-only argument of the entry's constructor."""
+        parameters = inspect.signature(self[name]).parameters.values()
+        allowed = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+        for key in options:
+            if key not in allowed:
+                raise UserError(f"{where}.{key}: {self.kind} '{name}' has no such option {nearest(key, allowed)}")
+
+
+def import_siblings(package: str, path: list[str]) -> None:
+    """Import every module of a package, so that a new file's registration takes effect with no other edit."""
+    for module in pkgutil.iter_modules(path):
+        importlib.import_module(f"{package}.{module.name}")
