@@ -25,7 +25,9 @@ class Registry(Generic[T]):
 
         def enter(entry: T) -> T:
             if name in self._entries:
-                raise ValueError(f"{self.kind} '{name}' is registered twice: {self._entries[name]} and {entry}")
+                raise ValueError(
+                    f"{self.kind} '{name}' is registered twice: {self._entries[name]} and {entry}"
+                )
             self._entries[name] = entry
             return entry
 
@@ -52,7 +54,9 @@ class Registry(Generic[T]):
         allowed = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
         for key in options:
             if key not in allowed:
-                raise UserError(f"{where}.{key}: {self.kind} '{name}' has no such option {nearest(key, allowed)}")
+                raise UserError(
+                    f"{where}.{key}: {self.kind} '{name}' has no such option {nearest(key, allowed)}"
+                )
 
 
 def import_siblings(package: str, path: list[str]) -> None:

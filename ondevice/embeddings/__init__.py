@@ -1,0 +1,8 @@
+"""Embedding methods: one paper, one file. Importing the package registers them all."""
+
+from ondevice.embeddings import sizes
+from ondevice.embeddings.base import METHODS, EmbeddingMethod, TableInfo
+from ondevice.embeddings.forms import Form, Mask, Sizes
+from ondevice.embeddings.retrained import RetrainedEmbedding
+
+__all__ = ["METHODS", "EmbeddingMethod", "Form", "Mask", "RetrainedEmbedding", "Sizes", "TableInfo", "sizes"]

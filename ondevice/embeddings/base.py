@@ -1,0 +1,110 @@
+"""The contract of an embedding method, and the registry that its classes name themselves in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ondevice.embeddings.forms import Form
+from ondevice.registry import Registry
+
+METHODS: Registry[type[EmbeddingMethod]] = Registry("method")
+
+
+@dataclass(frozen=True)
+class TableInfo:
+    """What a method may know of the data before training.
+
+    Args:
+        field_offsets: first id of each field, and the total at the end.
+        counts: occurrences of each id in the training split.
+
+    Shape: field_offsets (F + 1,) int64; counts (N,) int64.
+    """
+
+    field_offsets: Tensor
+    counts: Tensor = field(repr=False)
+
+    @property
+    def num_embeddings(self) -> int:
+        return int(self.field_offsets[-1])
+
+    @property
+    def num_fields(self) -> int:
+        return int(self.field_offsets.numel()) - 1
+
+    def field_of(self) -> Tensor:
+        """The field each id belongs to, (N,) int64."""
+        return torch.repeat_interleave(torch.arange(self.num_fields), self.field_offsets.diff())
+
+    def unknown_of(self) -> Tensor:
+        """The unknown id of each id's field, (N,) int64."""
+        return self.field_offsets[:-1][self.field_of()]
+
+
+class EmbeddingMethod(nn.Module):
+    """A table of N rows, trained in some way that ends in a compact form.
+
+    Subclasses set ``needs`` to what must happen before `compact` can be called:
+    ``"nothing"`` (a rule on counts), ``"training"`` (an ordinary training of the table) or ``"search"``
+    (a training with this method in place, during which the kept values fall below each target).
+
+    Args:
+        info: field offsets and training counts.
+        embedding_dim: the table's dimension D.
+        init_std: standard deviation of the normal initial weights; None for Xavier uniform over (N, D).
+
+    Shape: ids (B, F) int64 -> (B, F, D) float32.
+    """
+
+    needs: ClassVar[str] = "nothing"
+
+    def __init__(self, info: TableInfo, embedding_dim: int, *, init_std: float | None = None) -> None:
+        super().__init__()
+        self.info = info
+        self.embedding_dim = embedding_dim
+        self.weight = nn.Parameter(torch.empty(info.num_embeddings, embedding_dim))
+        if init_std is None:
+            nn.init.xavier_uniform_(self.weight)
+        else:
+            nn.init.normal_(self.weight, std=init_std)
+
+    @property
+    def num_embeddings(self) -> int:
+        return int(self.weight.shape[0])
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return F.embedding(ids, self.weight)
+
+    def table(self) -> Tensor:
+        """The values in effect, (N, D): zero where pruned."""
+        return self.weight.detach()
+
+    def num_kept(self) -> int:
+        """Number of values in effect now."""
+        return self.weight.numel()
+
+    def thresholds(self) -> list[nn.Parameter]:
+        """Parameters that decide sizes rather than values: they get the threshold's learning rate and decay."""
+        return []
+
+    @property
+    def thresholds_decay(self) -> bool:
+        """Whether weight decay acts on the thresholds as well."""
+        return False
+
+    def margins(self) -> Tensor | None:
+        """How far each value is from being pruned, (N, D), for methods that follow a budget; else None."""
+        return None
+
+    def set_offset(self, offset: float) -> None:
+        """Move every threshold of a method that follows a budget: values of a lower margin are pruned."""
+        raise RuntimeError(f"{type(self).__name__} follows no budget")
+
+    def compact(self, target: int | None = None) -> Form:
+        """The form this table ends in, with at most ``target`` kept values where the method can choose."""
+        raise NotImplementedError(f"{type(self).__name__} declares no compact form")

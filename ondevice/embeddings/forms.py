@@ -1,0 +1,107 @@
+"""What an embedding method ends in: the compact forms that can be stored and shipped.
+
+A form says which values of a table (N, D) are kept; the values themselves stay with the module that
+trains them. Methods of the sizes family end in `Sizes`; PEP as published ends in `Mask`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ondevice.errors import UserError
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many leading dimensions each row keeps.
+
+    Args:
+        sizes: kept dimensions per row, each in [0, dim].
+        dim: the table's full dimension D.
+
+    Shape: sizes (N,) int64.
+    """
+
+    sizes: Tensor
+    dim: int
+
+    def __post_init__(self) -> None:
+        if self.sizes.dim() != 1 or self.sizes.dtype != torch.int64:
+            raise ValueError(f"sizes must be (N,) int64, got {tuple(self.sizes.shape)} {self.sizes.dtype}")
+        if self.sizes.numel() and (int(self.sizes.min()) < 0 or int(self.sizes.max()) > self.dim):
+            raise ValueError(f"sizes must lie in [0, {self.dim}], got up to {int(self.sizes.max())}")
+
+    def num_kept(self) -> int:
+        """Number of values that are stored."""
+        return int(self.sizes.sum())
+
+    def row_sizes(self) -> Tensor:
+        """Stored values per row, (N,) int64."""
+        return self.sizes
+
+    def mask(self) -> Tensor:
+        """The kept positions as (N, D) bool: the first ``sizes[n]`` of each row."""
+        return torch.arange(self.dim, device=self.sizes.device)[None, :] < self.sizes[:, None]
+
+    def without(self, rows: Tensor) -> Sizes:
+        """The same with ``rows`` ((N,) bool) removed entirely."""
+        return Sizes(self.sizes.masked_fill(rows, 0), self.dim)
+
+    def snapped(self, classes: list[int]) -> Sizes:
+        """Each size moved to the nearest of ``classes`` (ties upward), so that every class is one block.
+
+        A row that kept something keeps at least the smallest non-zero class.
+        """
+        allowed = torch.tensor(sorted({0, *classes}), dtype=torch.int64)
+        if int(allowed[-1]) > self.dim:
+            raise UserError(f"size classes {classes}: the largest is above the table's dimension {self.dim}")
+        distance = (self.sizes[:, None] - allowed[None, :]).abs() * 2 - (
+            allowed[None, :] > self.sizes[:, None]
+        ).long()
+        nearest = allowed[distance.argmin(1)]
+        smallest = int(allowed[1]) if allowed.numel() > 1 else 0
+        return Sizes(torch.where(self.sizes > 0, nearest.clamp(min=smallest), 0), self.dim)
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Which single values are kept, anywhere in a row (PEP as published, magnitude pruning).
+
+    Shape: kept (N, D) bool.
+    """
+
+    kept: Tensor
+
+    def __post_init__(self) -> None:
+        if self.kept.dim() != 2 or self.kept.dtype != torch.bool:
+            raise ValueError(f"a mask must be (N, D) bool, got {tuple(self.kept.shape)} {self.kept.dtype}")
+
+    @property
+    def dim(self) -> int:
+        return int(self.kept.shape[1])
+
+    def num_kept(self) -> int:
+        """Number of values that are stored."""
+        return int(self.kept.sum())
+
+    def row_sizes(self) -> Tensor:
+        """Stored values per row, (N,) int64."""
+        return self.kept.sum(1)
+
+    def mask(self) -> Tensor:
+        """The kept positions, (N, D) bool."""
+        return self.kept
+
+    def without(self, rows: Tensor) -> Mask:
+        """The same with ``rows`` ((N,) bool) removed entirely."""
+        return Mask(self.kept & ~rows[:, None])
+
+    def as_sizes(self) -> Sizes:
+        """The per-row counts, as leading dimensions instead of positions."""
+        return Sizes(self.row_sizes(), self.dim)
+
+
+Form = Sizes | Mask

@@ -1,0 +1,55 @@
+"""The table of the second phase: trained under a form that no longer changes."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ondevice.embeddings.base import EmbeddingMethod, TableInfo
+from ondevice.embeddings.forms import Form, Mask, Sizes
+
+
+class RetrainedEmbedding(EmbeddingMethod):
+    """A table whose kept values are trained and whose other values are zero.
+
+    With `Sizes` the table is as wide as the largest size, so narrow models are narrow while they train too.
+
+    Args:
+        info: field offsets and training counts.
+        form: what is kept.
+        initial: initial values (N, D), such as those saved before the search (lottery ticket); None to draw.
+
+    Shape: ids (B, F) int64 -> (B, F, D) float32, D the largest size for `Sizes`, the full D for `Mask`.
+    """
+
+    keep: Tensor
+
+    def __init__(
+        self, info: TableInfo, form: Form, *, initial: Tensor | None = None, init_std: float | None = None
+    ) -> None:
+        width = max(1, int(form.row_sizes().max())) if isinstance(form, Sizes) else form.dim
+        super().__init__(info, width, init_std=init_std)
+        self.positions = isinstance(form, Mask)
+        self.register_buffer("keep", form.mask()[:, :width].clone())
+        with torch.no_grad():
+            if initial is not None:
+                self.weight.copy_(initial[:, :width])
+            self.weight.mul_(self.keep)
+        # a gradient of zero keeps a zero weight at zero under Adam, momentum and weight decay alike
+        self.weight.register_hook(lambda gradient: gradient * self.keep)
+
+    def table(self) -> Tensor:
+        return self.weight.detach() * self.keep
+
+    def num_kept(self) -> int:
+        return int(self.keep.sum())
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return F.embedding(ids, self.weight)
+
+    def compact(self, target: int | None = None) -> Form:
+        """The form the table was made with, at its own width."""
+        if self.positions:
+            return Mask(self.keep.cpu())
+        return Sizes(self.keep.sum(1).cpu(), self.embedding_dim)

@@ -1,0 +1,132 @@
+"""PEP, Plug-in Embedding Pruning: thresholds learnt with the table (ICLR 2021, arXiv 2101.07577)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ondevice.embeddings.base import METHODS, EmbeddingMethod, TableInfo
+from ondevice.embeddings.forms import Mask
+from ondevice.embeddings.rows import RowFinder
+from ondevice.embeddings.soft_threshold import soft_threshold
+from ondevice.errors import UserError, nearest
+
+GRANULARITIES = ("global", "dimension", "field", "field-dimension", "feature", "feature-dimension")
+REGIMES = {
+    "decay": "coupled weight decay raises s and lowers unseen rows; s0 is a timer (the paper's released settings)",
+    "data": "data gradients move s from near the weights' scale; almost no weight decay",
+    "budget": "data gradients move s; an offset common to all s is solved so that the kept values meet a schedule",
+}
+
+
+@METHODS.register("pep")
+class PEP(EmbeddingMethod):
+    """Plug-in Embedding Pruning: a soft threshold learnt for each value, row, field or table.
+
+    V̂ = sign(V)·ReLU(|V| − g(s)), g = sigmoid (equation 4). Only the rows of the batch are thresholded, so a
+    step's cost does not grow with the table. ``regime="budget"`` departs from the paper, where nothing ties
+    the thresholds to a size: all thresholds share an offset, V̂ = sign(V)·ReLU(|V| − g(s + c)), and c is
+    solved now and then so that just as many values are kept as a schedule allows. Data gradients then only
+    say which values resist (the target term is LEAP's, arXiv 2105.14636; solving it is ours).
+
+    Args:
+        granularity: what shares a threshold: global, dimension, field, field-dimension, feature,
+            feature-dimension.
+        regime: what moves s: ``decay``, ``data`` or ``budget``.
+        threshold_init: initial s; None for the regime's own (−15, −11 and −7).
+
+    Raises: UserError: when the granularity or the regime is unknown.
+    """
+
+    needs = "search"
+
+    def __init__(
+        self,
+        info: TableInfo,
+        embedding_dim: int,
+        *,
+        init_std: float | None = None,
+        granularity: str = "feature-dimension",
+        regime: str = "budget",
+        threshold_init: float | None = None,
+    ) -> None:
+        if granularity not in GRANULARITIES:
+            raise UserError(
+                f"method.granularity: unknown '{granularity}' {nearest(granularity, GRANULARITIES)}"
+            )
+        if regime not in REGIMES:
+            raise UserError(f"method.regime: unknown '{regime}' {nearest(regime, REGIMES)}")
+        super().__init__(info, embedding_dim, init_std=init_std)
+        self.granularity = granularity
+        self.regime = regime
+        if threshold_init is None:
+            threshold_init = {"decay": -15.0, "data": -11.0, "budget": -7.0}[regime]
+        rows = {"global": 1, "dimension": 1, "field": info.num_fields, "field-dimension": info.num_fields}
+        shape = (
+            rows.get(granularity, info.num_embeddings),
+            embedding_dim if granularity.endswith("dimension") else 1,
+        )
+        self.s = nn.Parameter(torch.full(shape, threshold_init))
+        self.register_buffer("offset", torch.zeros(()))
+        self.register_buffer("field_of", info.field_of(), persistent=False)
+        self._find_rows = RowFinder(info.num_embeddings)
+        self._rows: Tensor | None = None
+
+    offset: Tensor
+    field_of: Tensor
+
+    def _s_of(self, rows: Tensor) -> Tensor:
+        """The thresholds that apply to ``rows`` (U,), before the sigmoid: broadcastable to (U, D)."""
+        if self.granularity.startswith("feature"):
+            s = F.embedding(rows, self.s)
+        elif self.granularity.startswith("field"):
+            s = F.embedding(self.field_of[rows], self.s)
+        else:
+            s = self.s
+        return s + self.offset if self.regime == "budget" else s
+
+    def _s_of_table(self) -> Tensor:
+        """The same for every row, without the offset."""
+        s = self.s.detach()
+        return s[self.field_of] if self.granularity.startswith("field") else s
+
+    def forward(self, ids: Tensor) -> Tensor:
+        rows, inverse = self._find_rows(ids)
+        pruned = soft_threshold(F.embedding(rows, self.weight), self._s_of(rows))
+        return F.embedding(inverse, pruned)
+
+    @torch.no_grad()
+    def table(self) -> Tensor:
+        threshold = torch.sigmoid(self._s_of_table() + self.offset)
+        return self.weight - torch.clamp(self.weight, -threshold, threshold)
+
+    def num_kept(self) -> int:
+        return int((self.table() != 0).sum())
+
+    def thresholds(self) -> list[nn.Parameter]:
+        return [self.s]
+
+    @property
+    def thresholds_decay(self) -> bool:
+        return self.regime == "decay"
+
+    @torch.no_grad()
+    def margins(self) -> Tensor | None:
+        """g⁻¹(|V|) − s: a value is pruned when the common offset reaches its margin."""
+        if self.regime != "budget":
+            return None
+        return torch.logit(self.weight.abs(), eps=1e-9) - self._s_of_table()
+
+    def set_offset(self, offset: float) -> None:
+        if self.regime != "budget":
+            raise RuntimeError(f"regime {self.regime} follows no budget")
+        self.offset.fill_(offset)
+
+    def compact(self, target: int | None = None) -> Mask:
+        """The values that survive the thresholds now; the smallest go first when they are over ``target``."""
+        table = self.table().abs() * (self.info.counts > 0)[:, None].to(self.weight.device)
+        kept = table > 0
+        if target is not None and int(kept.sum()) > target:
+            kept = table > table.flatten().kthvalue(table.numel() - target).values
+        return Mask(kept.cpu())

@@ -1,0 +1,43 @@
+"""The soft threshold of PEP, with the gradients of the paper written out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class SoftThreshold(torch.autograd.Function):
+    """V̂ = sign(V)·ReLU(|V| − g(s)), with g the sigmoid.
+
+    Gradients: ∂L/∂V = ∂L/∂V̂ ⊙ 1{V̂≠0}; ∂L/∂s = −g′(s)·Σ ∂L/∂V̂ ⊙ sign(V) ⊙ 1{V̂≠0}, the sum running over
+    the values that share an s. Source: PEP (ICLR 2021, arXiv 2101.07577), equations 4 and 6.
+
+    Shape: weight (U, D), s broadcastable to it -> (U, D).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, s: Tensor) -> Tensor:  # type: ignore[override]
+        threshold = torch.sigmoid(s)
+        # v - clamp(v, -t, t) is sign(v)·relu(|v| - t) in two passes over the memory instead of four
+        pruned = weight - torch.clamp(weight, -threshold, threshold)
+        ctx.save_for_backward(pruned, threshold)
+        return pruned
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:  # type: ignore[override]
+        pruned, threshold = ctx.saved_tensors
+        sign = torch.sign(pruned)  # where V̂ ≠ 0 it has the sign of V, elsewhere it is 0
+        weight_gradient = gradient * sign.abs() if ctx.needs_input_grad[0] else None
+        s_gradient = None
+        if ctx.needs_input_grad[1]:
+            signed = sign.mul_(gradient).sum_to_size(threshold.shape)
+            s_gradient = signed * threshold * (threshold - 1)
+        return weight_gradient, s_gradient
+
+
+def soft_threshold(weight: Tensor, s: Tensor) -> Tensor:
+    """Prune ``weight`` by the learnt ``s``: see `SoftThreshold`."""
+    result: Tensor = SoftThreshold.apply(weight, s)
+    return result

@@ -1,0 +1,44 @@
+"""DeepFM (arXiv 1703.04247): a factorization machine and a DNN on the same embeddings."""
+
+from __future__ import annotations
+
+import copy
+
+from torch import Tensor
+
+from ondevice.models.base import MODELS, BaseModel
+from ondevice.models.layers import DNN, FlatInputs, second_order
+
+
+@MODELS.register("deepfm")
+class DeepFM(BaseModel):
+    """Factorization machine plus a DNN that shares its embeddings.
+
+    Args:
+        hidden: width of each hidden layer.
+        dropout: probability of zeroing a hidden unit.
+        batch_norm: normalize before each ReLU.
+    """
+
+    def __init__(
+        self,
+        num_fields: int,
+        embedding_dim: int,
+        *,
+        hidden: tuple[int, ...] = (100, 100),
+        dropout: float = 0.2,
+        batch_norm: bool = True,
+    ) -> None:
+        super().__init__(num_fields, embedding_dim)
+        self.inputs = FlatInputs(num_fields, embedding_dim)
+        self.dnn = DNN(num_fields * embedding_dim, tuple(hidden), dropout, batch_norm)
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        output: Tensor = self.dnn(self.inputs(embeddings))
+        return second_order(embeddings) + output
+
+    def compacted(self, field_dims: list[int]) -> DeepFM:
+        other = copy.copy(self)
+        inputs = FlatInputs(self.num_fields, self.embedding_dim, field_dims)
+        other._modules = {"inputs": inputs, "dnn": self.dnn.folded().without_inputs(inputs.columns)}
+        return other.eval()

@@ -1,0 +1,16 @@
+"""Factorization machine (Rendle 2010)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ondevice.models.base import MODELS, BaseModel
+from ondevice.models.layers import second_order
+
+
+@MODELS.register("fm")
+class FM(BaseModel):
+    """Factorization machine: first-order weights and all pairwise inner products."""
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        return second_order(embeddings)

@@ -1,0 +1,159 @@
+"""The whole model: ids through an embedding method and a base model to logits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ondevice.embeddings import METHODS, EmbeddingMethod, Form, RetrainedEmbedding, TableInfo
+from ondevice.models import MODELS, BaseModel
+
+
+class Recommender(nn.Module):
+    """Embeddings, first-order weights and a base model.
+
+    logit = bias + Σ_f w[id_f] + model(e[id_1], …, e[id_F]).
+
+    Args:
+        embedding: the table of D-dimensional embeddings.
+        first_order: the table of first-order weights (dimension 1); None when the model uses none.
+        model: the base model.
+        id_map: id read in place of each id; None for the identity. Ids that keep nothing in either table
+            read their field's unknown id, so that what is trained is what a vocabulary without them ships.
+
+    Shape: ids (B, F) int64 -> logits (B,).
+    """
+
+    id_map: Tensor
+
+    def __init__(
+        self,
+        embedding: EmbeddingMethod,
+        first_order: EmbeddingMethod | None,
+        model: BaseModel,
+        id_map: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self.embedding = embedding
+        self.first_order = first_order
+        self.model = model
+        self.bias = nn.Parameter(torch.zeros(1))
+        self.is_mapped = id_map is not None
+        identity = torch.arange(embedding.num_embeddings)
+        self.register_buffer("id_map", identity if id_map is None else id_map)
+
+    @property
+    def info(self) -> TableInfo:
+        return self.embedding.info
+
+    def tables(self) -> list[EmbeddingMethod]:
+        """The embedding table, and the first-order one where there is one."""
+        return [self.embedding] if self.first_order is None else [self.embedding, self.first_order]
+
+    def num_kept(self) -> int:
+        """Number of embedding and first-order values in effect."""
+        return sum(table.num_kept() for table in self.tables())
+
+    def num_values(self) -> int:
+        """Number of embedding and first-order values of the full tables."""
+        return sum(table.weight.numel() for table in self.tables())
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Embeddings (B, F, D) of ids (B, F), for a penalty on what was looked up."""
+        result: Tensor = self.embedding(self.id_map[ids] if self.is_mapped else ids)
+        return result
+
+    def logits_of(self, embeddings: Tensor, ids: Tensor) -> Tensor:
+        """Logits (B,) from embeddings already looked up."""
+        logits: Tensor = self.model(embeddings) + self.bias
+        if self.first_order is not None:
+            logits = logits + self.first_order(self.id_map[ids] if self.is_mapped else ids).sum((1, 2))
+        return logits
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.logits_of(self.embed(ids), ids)
+
+
+def build(
+    info: TableInfo,
+    *,
+    model: str,
+    model_options: dict[str, Any],
+    method: str,
+    method_options: dict[str, Any],
+    embedding_dim: int,
+    first_order_method: str | None = None,
+) -> Recommender:
+    """A recommender with fresh weights, from names in the registries.
+
+    Args:
+        info: field offsets and training counts.
+        model: name of the base model, with its options.
+        method: name of the embedding method, with its options.
+        embedding_dim: dimension D of the table.
+        first_order_method: method of the first-order weights; None for the same as the embeddings.
+    """
+    MODELS.check_options(model, model_options, "model")
+    METHODS.check_options(method, method_options, "method")
+    base = MODELS[model](info.num_fields, embedding_dim, **model_options)
+    embedding = METHODS[method](info, embedding_dim, **method_options)
+    first_order: EmbeddingMethod | None = None
+    if base.uses_first_order:
+        name = first_order_method or method
+        first_order = METHODS[name](info, 1, **(method_options if name == method else {}))
+    return Recommender(embedding, first_order, base)
+
+
+def pruned_id_map(info: TableInfo, forms: list[Form]) -> Tensor:
+    """The id each id reads when those that keep nothing in any form read their field's unknown id."""
+    empty = torch.stack([form.row_sizes() == 0 for form in forms]).all(0)
+    return torch.where(empty, info.unknown_of(), torch.arange(info.num_embeddings))
+
+
+def rebuild(
+    info: TableInfo,
+    *,
+    model: str,
+    model_options: dict[str, Any],
+    forms: list[Form],
+    initial: Recommender | None = None,
+    init_std: float | None = None,
+) -> Recommender:
+    """A recommender for the second phase: tables under ``forms``, the model as narrow as they are.
+
+    Args:
+        forms: the form of the embedding table, then of the first-order one if the model uses it.
+        initial: where initial weights are taken from (lottery ticket); columns of a first linear layer that
+            only meet dropped dimensions are dropped with them. None to draw new ones.
+    """
+    source = initial.tables() if initial is not None else [None] * len(forms)
+    tables = [
+        RetrainedEmbedding(info, form, initial=None if s is None else s.weight.detach(), init_std=init_std)
+        for form, s in zip(forms, source, strict=True)
+    ]
+    base = MODELS[model](info.num_fields, tables[0].embedding_dim, **model_options)
+    recommender = Recommender(
+        tables[0], tables[1] if len(tables) > 1 else None, base, id_map=pruned_id_map(info, forms)
+    )
+    if initial is not None:
+        _copy_fitting(initial, recommender)
+    return recommender
+
+
+def _copy_fitting(source: Recommender, target: Recommender) -> None:
+    """Copy the base model's weights, narrowing layers that read D-dimensional embeddings."""
+    wide, narrow = source.model.embedding_dim, target.model.embedding_dim
+    fields = source.model.num_fields
+    given = source.model.state_dict()
+    with torch.no_grad():
+        for name, value in target.model.state_dict().items():
+            other = given[name]
+            if other.shape == value.shape:
+                value.copy_(other)
+            elif other.shape[-1] == fields * wide:
+                value.copy_(other.unflatten(-1, (fields, wide))[..., :narrow].flatten(-2))
+            else:
+                value.copy_(other[..., :narrow])
+        target.bias.copy_(source.bias)
