@@ -1,0 +1,316 @@
+"""A run's configuration: one frozen dataclass per section, read from YAML and ``section.key=value``.
+
+Precedence: defaults, the YAML file, the command line. Unknown keys fail with the nearest match.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ondevice.errors import UserError, nearest
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An entry of a registry and the options for its constructor."""
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EmbeddingConfig:
+    """The full tables before anything is pruned."""
+
+    dim: int = 32
+    """Dimension D of every embedding."""
+    init_std: float | None = None
+    """Standard deviation of the initial weights; null for Xavier uniform."""
+    first_order: str | None = None
+    """Method of the first-order weights; null for the same as the embeddings."""
+
+    def __post_init__(self) -> None:
+        _check("embedding.dim", self.dim, self.dim >= 1, "at least 1")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """One training: the dense model's, and by default every other one's."""
+
+    batch_size: int = 1024
+    """Real rows per step."""
+    epochs: int = 15
+    """Most passes over the training split."""
+    patience: int = 3
+    """Epochs without a better validation AUC before the training stops."""
+    learning_rate: float = 1e-3
+    """Adam's learning rate."""
+    schedule: str = "constant"
+    """constant or cosine (to zero over ``epochs``)."""
+    weight_decay: float = 0.0
+    """Coupled L2 of Adam on every parameter."""
+    embedding_penalty: float = 0.0
+    """λ of λ·Σ e², averaged over the rows of the batch, on the embeddings that were looked up."""
+    embedding_dropout: float = 0.0
+    """Probability of zeroing a looked-up value."""
+    ema_decay: float = 0.0
+    """Decay of the exponential moving average of the weights that is evaluated and kept; 0 for none."""
+    ema_every: int = 4
+    """Steps between updates of the average."""
+    teacher: tuple[str, ...] = ()
+    """Whose predictions are learnt: ``dense`` for this run's dense model, or folders of finished runs."""
+    label_weight: float = 0.3
+    """With a teacher: weight of the real label beside the teacher's on real rows, in [0, 1]."""
+    pairs: float = 1.0
+    """With a teacher: made-up context/item pairs per real row, labelled by the teacher."""
+
+    def __post_init__(self) -> None:
+        _check("batch_size", self.batch_size, self.batch_size >= 2, "at least 2")
+        _check("epochs", self.epochs, self.epochs >= 1, "at least 1")
+        _check("patience", self.patience, self.patience >= 1, "at least 1")
+        _check("learning_rate", self.learning_rate, self.learning_rate > 0, "above 0")
+        _check("schedule", self.schedule, self.schedule in ("constant", "cosine"), "constant or cosine")
+        _check("ema_decay", self.ema_decay, 0 <= self.ema_decay < 1, "in [0, 1)")
+        _check("ema_every", self.ema_every, self.ema_every >= 1, "at least 1")
+        _check("embedding_dropout", self.embedding_dropout, 0 <= self.embedding_dropout < 1, "in [0, 1)")
+        _check("label_weight", self.label_weight, 0 <= self.label_weight <= 1, "in [0, 1]")
+        _check("pairs", self.pairs, self.pairs >= 0, "at least 0")
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """How sizes are learnt."""
+
+    budgets: tuple[int | str, ...] = ("10%",)
+    """What is kept: values (20000), a share of the full tables (5%) or bytes of the whole bundle (64KB)."""
+    epochs: int = 10
+    """Passes of the search: the length of a budget-driven schedule, the most of the other regimes."""
+    batch_size: int = 1024
+    """Rows per step."""
+    learning_rate: float = 1e-3
+    """Adam's learning rate."""
+    threshold_learning_rate: float | None = None
+    """Learning rate of the thresholds; null for the same."""
+    weight_decay: float = 0.0
+    """Coupled L2 of Adam; it acts on thresholds only in PEP's decay regime."""
+    embedding_penalty: float = 0.0
+    """λ of λ·Σ e² on the looked-up embeddings."""
+    check_every: int = 50
+    """Steps between counts of what is kept."""
+
+    def __post_init__(self) -> None:
+        _check("search.budgets", self.budgets, bool(self.budgets), "at least one")
+        for budget in self.budgets:
+            parse_budget(budget)
+        _check("search.epochs", self.epochs, self.epochs >= 1, "at least 1")
+        _check("search.check_every", self.check_every, self.check_every >= 1, "at least 1")
+
+
+@dataclass(frozen=True)
+class RetrainConfig(TrainingConfig):
+    """The training of the compact model; keys not given are taken from ``training``."""
+
+    form: str = "sizes"
+    """sizes (per-row counts as leading dimensions) or positions (the mask as it was found)."""
+    start: str = "initial"
+    """initial (the weights saved before the search: lottery ticket) or fresh."""
+    max_size: int | None = None
+    """Largest dimension of a row; null for no limit."""
+    num_classes: int | None = 4
+    """Distinct non-zero sizes: each is one block of the program; null for as many as there are."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check("retrain.form", self.form, self.form in ("sizes", "positions"), "sizes or positions")
+        _check("retrain.start", self.start, self.start in ("initial", "fresh"), "initial or fresh")
+
+
+@dataclass(frozen=True)
+class RunSection:
+    """Where and how the run happens."""
+
+    seed: int = 0
+    """Seed of weights, order and dropout (the split has its own)."""
+    device: str = "auto"
+    """auto (a GPU when there is one), cpu, cuda, cuda:1 …"""
+    threads: int | None = None
+    """CPU threads; null for PyTorch's own choice."""
+    output: str | None = None
+    """Run directory; null for runs/<config name>."""
+    progress: bool = True
+    """Show progress bars."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole configuration of a run."""
+
+    data: Choice = Choice("movielens_1m")
+    model: Choice = Choice("deepfm")
+    method: Choice = Choice("pep")
+    embedding: EmbeddingConfig = EmbeddingConfig()
+    training: TrainingConfig = TrainingConfig()
+    search: SearchConfig = SearchConfig()
+    retrain: RetrainConfig = RetrainConfig()
+    run: RunSection = RunSection()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as in YAML; `from_dict` reads them back."""
+        plain: dict[str, Any] = {}
+        for section in dataclasses.fields(self):
+            value = getattr(self, section.name)
+            if isinstance(value, Choice):
+                plain[section.name] = {"name": value.name, **_plain(value.options)}
+            else:
+                plain[section.name] = _plain(dataclasses.asdict(value))
+        return plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def _check(where: str, got: Any, holds: bool, allowed: str) -> None:
+    if not holds:
+        raise UserError(f"{where}: got {got!r}; it must be {allowed}")
+
+
+def parse_budget(budget: int | str) -> tuple[str, float]:
+    """The unit and amount of a budget: ("values", n), ("share", of the full tables) or ("bytes", n).
+
+    Raises: UserError: when it is none of ``20000``, ``5%``, ``64KB``, ``1.5MB``, ``800B``.
+    """
+    text = str(budget).strip()
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(%|[kKmM]?B)?", text)
+    if match and float(match[1]) > 0:
+        amount, unit = float(match[1]), match[2]
+        if unit is None and amount == int(amount):
+            return "values", amount
+        if unit == "%" and amount <= 100:
+            return "share", amount / 100
+        if unit and unit != "%":
+            return "bytes", amount * {"B": 1, "KB": 1000, "MB": 1_000_000}[unit.upper()]
+    raise UserError(
+        f"budget '{text}': allowed are kept values (20000), a share (5%) or bundle bytes (64KB, 1.5MB)"
+    )
+
+
+def _convert(where: str, value: Any, annotation: Any) -> Any:
+    """Check ``value`` against a field's type; numbers widen, lists become tuples, nothing else is guessed."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        for option in arguments:
+            try:
+                return _convert(where, value, option)
+            except UserError:
+                continue
+    elif annotation is type(None):
+        if value is None:
+            return None
+    elif origin is tuple:
+        items = value if isinstance(value, (list, tuple)) else [value]
+        return tuple(_convert(where, item, arguments[0]) for item in items)
+    elif annotation is bool:
+        if isinstance(value, bool):
+            return value
+    elif annotation is float:
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return float(value)
+        if isinstance(value, str):  # YAML reads 1e-3 as text
+            try:
+                return float(value)
+            except ValueError:
+                pass
+    elif isinstance(value, annotation) and not (annotation is int and isinstance(value, bool)):
+        return value
+    shown = str(getattr(annotation, "__name__", annotation)) if origin is None else str(annotation)
+    raise UserError(f"{where}: got {value!r}; it must be of type {shown.replace('NoneType', 'null')}")
+
+
+def _section(name: str, kind: type, given: Any, base: Mapping[str, Any] | None = None) -> Any:
+    if given is None:
+        given = {}
+    if not isinstance(given, Mapping):
+        raise UserError(f"{name}: got {given!r}; it must be a section of keys and values")
+    hints = typing.get_type_hints(kind)
+    names = [f.name for f in dataclasses.fields(kind)]
+    for key in given:
+        if key not in names:
+            raise UserError(f"{name}.{key}: no such key {nearest(key, names)}")
+    merged = {**(base or {}), **given}
+    try:
+        return kind(**{key: _convert(f"{name}.{key}", value, hints[key]) for key, value in merged.items()})
+    except UserError as error:
+        text = str(error)
+        raise UserError(text if text.startswith(name) else f"{name}.{text}") from None
+
+
+def from_dict(values: Mapping[str, Any]) -> Config:
+    """A configuration from plain values.
+
+    Raises: UserError: for an unknown section or key, a wrong type or a value out of range.
+    """
+    hints = typing.get_type_hints(Config)
+    for key in values:
+        if key not in hints:
+            raise UserError(f"config: no such section '{key}' {nearest(key, hints)}")
+    sections: dict[str, Any] = {}
+    for name, kind in hints.items():
+        given = values.get(name)
+        if kind is Choice:
+            if given is None:
+                continue
+            given = {"name": given} if isinstance(given, str) else given
+            if not isinstance(given, Mapping) or not isinstance(given.get("name"), str):
+                raise UserError(f"{name}: got {given!r}; it must have a 'name'")
+            sections[name] = Choice(given["name"], {k: v for k, v in given.items() if k != "name"})
+        elif kind is RetrainConfig:
+            inherited = {**(values.get("training") or {})}
+            sections[name] = _section(name, kind, given, inherited)
+        else:
+            sections[name] = _section(name, kind, given)
+    return Config(**sections)
+
+
+def load(path: str | Path, overrides: Iterable[str] = ()) -> Config:
+    """Read a YAML file and apply ``section.key=value`` overrides, values read as YAML.
+
+    Raises: UserError: when the file is missing or not YAML, or an override names nothing.
+    """
+    import yaml
+
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; the configs that come along are in train/configs/") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a YAML file: {error}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: got a {type(values).__name__}; a config is sections of keys and values")
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        section, _, name = key.partition(".")
+        if not separator or not name or not section:
+            raise UserError(f"'{override}': overrides are written section.key=value")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise UserError(f"'{override}': the value is not YAML") from None
+        current = values.setdefault(section, {})
+        if isinstance(current, str):
+            current = values[section] = {"name": current}
+        elif current is None:
+            current = values[section] = {}
+        if name == "name" and section in ("data", "model", "method") and current.get("name") != value:
+            current = values[section] = {}  # another entry has other options
+        current[name] = value
+    return from_dict(values)

@@ -1,0 +1,189 @@
+"""Known values of every field and their embedding ids, fitted on the training split."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+import zipfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ondevice.data.schema import Field, number_of
+from ondevice.errors import UserError
+from ondevice.files import atomic_write
+
+FORMAT_VERSION = 1
+
+
+class Vocabulary:
+    """A map from raw values to global embedding ids, one range of ids per field.
+
+    Field f owns the ids ``field_offsets[f]`` to ``field_offsets[f + 1] - 1``: first its unknown id, then its
+    known keys, ascending. A value that was not in the training split, was rarer than the field's
+    ``min_count`` there, or is missing has the unknown id.
+    """
+
+    def __init__(self, fields: Sequence[Field], keys: Sequence[np.ndarray | list[str]]) -> None:
+        if len(fields) != len(keys):
+            raise ValueError(f"{len(fields)} fields but {len(keys)} lists of keys")
+        self.fields = tuple(fields)
+        self.keys: list[np.ndarray | list[str]] = [
+            np.asarray(k, dtype=np.int64) if field.kind == "integer" else list(k) for field, k in zip(fields, keys)
+        ]
+        for field, own in zip(self.fields, self.keys):
+            ascending = bool(np.all(own[1:] > own[:-1])) if isinstance(own, np.ndarray) else _ascending(own)
+            if not ascending:
+                raise ValueError(f"field '{field.name}': keys must ascend without repeats")
+        self.field_offsets = np.concatenate([[0], np.cumsum([1 + len(k) for k in self.keys])]).astype(np.int64)
+        self._ids: list[dict[int | str, int] | None] = [None] * len(self.fields)
+        self._positions = {field.name: i for i, field in enumerate(self.fields)}
+
+    @property
+    def num_embeddings(self) -> int:
+        """Number of global ids, unknown ids included."""
+        return int(self.field_offsets[-1])
+
+    @classmethod
+    def fit(cls, fields: Sequence[Field], columns: Sequence[Sequence[Any]]) -> Vocabulary:
+        """The vocabulary of training columns, one sequence of raw values per field.
+
+        An origin that a field leaves to be learnt becomes the smallest number of its column.
+        """
+        fitted = [resolve_origin(field, column) for field, column in zip(fields, columns)]
+        return cls.from_counts(fitted, [Counter(field.keys(column)) for field, column in zip(fitted, columns)])
+
+    @classmethod
+    def from_counts(cls, fields: Sequence[Field], counts: Sequence[Mapping[Any, int]]) -> Vocabulary:
+        """The vocabulary of keys with their training occurrences; the key None is left out."""
+        keys = []
+        for field, own in zip(fields, counts):
+            keys.append(sorted(k for k, count in own.items() if k is not None and count >= field.min_count))
+        return cls(fields, keys)
+
+    def encode(self, field_index: int, raw: Any) -> int:
+        """Global id of one raw value."""
+        return int(self.field_offsets[field_index]) + self._lookup(field_index).get(
+            self.fields[field_index].key(raw),  # type: ignore[arg-type]  # None is never a key
+            0,
+        )
+
+    def encode_keys(self, field_index: int, keys: Sequence[int | str | None]) -> np.ndarray:
+        """Global ids (int64) of canonical keys."""
+        get = self._lookup(field_index).get
+        local = np.fromiter((get(key, 0) for key in keys), dtype=np.int64, count=len(keys))  # type: ignore[arg-type]
+        return local + self.field_offsets[field_index]
+
+    def encode_column(self, field_index: int, raws: Sequence[Any] | np.ndarray) -> np.ndarray:
+        """Global ids (int64) of a whole column of raw values."""
+        field, own = self.fields[field_index], self.keys[field_index]
+        if isinstance(raws, np.ndarray) and raws.dtype.kind in "iu" and field.transform is None and len(own):
+            if isinstance(own, np.ndarray) and np.can_cast(raws.dtype, np.int64):
+                place = np.minimum(np.searchsorted(own, raws), len(own) - 1)
+                return np.where(own[place] == raws, place + 1, 0) + self.field_offsets[field_index]
+        values = raws.tolist() if isinstance(raws, np.ndarray) else raws
+        memo = {value: field.key(value) for value in set(values)}
+        return self.encode_keys(field_index, [memo[value] for value in values])
+
+    def encode_row(self, row: Mapping[str, Any]) -> np.ndarray:
+        """Global ids (F,) int64 of a row of raw values by field name; an absent field is unknown.
+
+        Raises: UserError: when the row holds a name that is no field.
+        """
+        for name in row:
+            if name not in self._positions:
+                from ondevice.errors import nearest
+
+                raise UserError(f"'{name}' is not a field {nearest(name, self._positions)}")
+        return np.array([self.encode(i, row.get(f.name)) for i, f in enumerate(self.fields)], dtype=np.int64)
+
+    def field_of(self, global_id: int) -> int:
+        """Position of the field that owns an id."""
+        if not 0 <= global_id < self.num_embeddings:
+            raise ValueError(f"id {global_id} is outside 0 to {self.num_embeddings - 1}")
+        return int(np.searchsorted(self.field_offsets, global_id, side="right")) - 1
+
+    def key_of(self, global_id: int) -> int | str | None:
+        """The key that owns an id; None for an unknown id."""
+        field_index = self.field_of(global_id)
+        local = int(global_id) - int(self.field_offsets[field_index])
+        if local == 0:
+            return None
+        key = self.keys[field_index][local - 1]
+        return key if isinstance(key, str) else int(key)
+
+    def raw_of(self, global_id: int) -> int | float | str | None:
+        """A raw value that is encoded as this id; None for an unknown id."""
+        return self.fields[self.field_of(global_id)].raw(self.key_of(global_id))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the vocabulary as .npz: int64 keys, or UTF-8 bytes with offsets, and the fields as JSON."""
+        arrays: dict[str, np.ndarray] = {}
+        for i, own in enumerate(self.keys):
+            if isinstance(own, np.ndarray):
+                arrays[f"integers_{i}"] = own
+            else:
+                encoded = [key.encode() for key in own]
+                arrays[f"bytes_{i}"] = np.frombuffer(b"".join(encoded), dtype=np.uint8)
+                arrays[f"ends_{i}"] = np.cumsum([len(e) for e in encoded], dtype=np.int64)
+        header = {"format_version": FORMAT_VERSION, "fields": [dataclasses.asdict(f) for f in self.fields]}
+        arrays["header"] = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)  # type: ignore[arg-type]  # numpy's stub takes no ** of arrays
+        atomic_write(path, buffer.getvalue())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Vocabulary:
+        """The vocabulary that `save` wrote. Raises UserError when the file is absent or damaged."""
+        try:
+            with np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False) as arrays:
+                header = json.loads(arrays["header"].tobytes())
+                if header["format_version"] != FORMAT_VERSION:
+                    raise UserError(f"{path}: vocabulary format {header['format_version']}, not {FORMAT_VERSION}")
+                fields = [Field(**values) for values in header["fields"]]
+                keys: list[np.ndarray | list[str]] = []
+                for i, field in enumerate(fields):
+                    if field.kind == "integer":
+                        keys.append(arrays[f"integers_{i}"])
+                        continue
+                    text, ends = arrays[f"bytes_{i}"].tobytes(), arrays[f"ends_{i}"].tolist()
+                    keys.append([text[a:b].decode() for a, b in zip([0, *ends], ends)])
+                return cls(fields, keys)
+        except (OSError, KeyError, TypeError, zipfile.BadZipFile, ValueError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise UserError(f"{path}: not a whole vocabulary file ({error}); prepare the data again") from error
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Vocabulary):
+            return NotImplemented
+        return self.fields == other.fields and all(list(a) == list(b) for a, b in zip(self.keys, other.keys))
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{f.name} {len(k)}" for f, k in zip(self.fields, self.keys))
+        return f"Vocabulary({self.num_embeddings} ids: {sizes})"
+
+    def _lookup(self, field_index: int) -> dict[int | str, int]:
+        ids = self._ids[field_index]
+        if ids is None:
+            own = self.keys[field_index]
+            ids = {k: i for i, k in enumerate(own.tolist() if isinstance(own, np.ndarray) else own, start=1)}
+            self._ids[field_index] = ids
+        return ids
+
+
+def resolve_origin(field: Field, raws: Sequence[Any]) -> Field:
+    """The field with an origin that was left open set to the smallest number among training values."""
+    if field.transform is None or field.origin is not None:
+        return field
+    smallest = min((n for n in map(number_of, raws) if n is not None), default=0.0)
+    return dataclasses.replace(field, origin=smallest)
+
+
+def _ascending(keys: list[str]) -> bool:
+    return all(a < b for a, b in zip(keys, keys[1:]))
