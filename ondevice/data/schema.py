@@ -64,7 +64,9 @@ class Field:
         if self.column is not None and (not isinstance(self.column, str) or not self.column):
             raise UserError(f"{where}: column must be a non-empty text, got {self.column!r}")
         if self.transform is not None and self.transform not in TRANSFORMS:
-            raise UserError(f"{where}: transform '{self.transform}' is unknown {nearest(self.transform, TRANSFORMS)}")
+            raise UserError(
+                f"{where}: transform '{self.transform}' is unknown {nearest(self.transform, TRANSFORMS)}"
+            )
         if self.transform is not None and self.kind != "integer":
             raise UserError(f"{where}: transform '{self.transform}' makes integer keys; write kind: integer")
         if self.transform is None and self.origin != 0:
@@ -72,7 +74,9 @@ class Field:
         if self.origin is not None and (not _is_number(self.origin) or not math.isfinite(self.origin)):
             raise UserError(f"{where}: origin must be a finite number or null, got {self.origin!r}")
         if not isinstance(self.min_count, int) or isinstance(self.min_count, bool) or self.min_count < 1:
-            raise UserError(f"{where}: min_count must be a whole number of at least 1, got {self.min_count!r}")
+            raise UserError(
+                f"{where}: min_count must be a whole number of at least 1, got {self.min_count!r}"
+            )
 
     @property
     def source_column(self) -> str:
@@ -89,7 +93,9 @@ class Field:
             return None
         if self.transform == "log_bucket":
             if self.origin is None:
-                raise ValueError(f"field '{self.name}': the origin is not known before a vocabulary is fitted")
+                raise ValueError(
+                    f"field '{self.name}': the origin is not known before a vocabulary is fitted"
+                )
             number = number_of(raw)
             return None if number is None else log_bucket(number - self.origin)
         return _integer_key(raw) if self.kind == "integer" else _string_key(raw)
@@ -191,15 +197,21 @@ class Label:
             if value is not None and not _is_number(value):
                 raise UserError(f"label: {option} must be a number, got {value!r}")
         if self.sampling not in SAMPLINGS:
-            raise UserError(f"label: sampling '{self.sampling}' is unknown {nearest(self.sampling, SAMPLINGS)}")
+            raise UserError(
+                f"label: sampling '{self.sampling}' is unknown {nearest(self.sampling, SAMPLINGS)}"
+            )
         whole = isinstance(self.negatives, int) and not isinstance(self.negatives, bool)
         if self.positive_only:
             if self.column is not None or self.positive_above is not None or self.drop:
-                raise UserError("label: positive_only takes every row as a positive; remove column, positive_above, drop")
+                raise UserError(
+                    "label: positive_only takes every row as a positive; remove column, positive_above, drop"
+                )
             if not whole or self.negatives < 1:
                 raise UserError(f"label: positive_only needs negatives of at least 1, got {self.negatives!r}")
             if self.context_key is None:
-                raise UserError("label: positive_only needs context_key, the field that names whose interaction it is")
+                raise UserError(
+                    "label: positive_only needs context_key, the field that names whose interaction it is"
+                )
         elif not isinstance(self.column, str) or not self.column:
             raise UserError("label: name the column (column: ...), or write positive_only: true")
         elif self.negatives != 0 or self.context_key is not None:
@@ -220,7 +232,9 @@ class Label:
         if self.positive_above is not None:
             return int(number > self.positive_above)
         if number not in (0.0, 1.0):
-            raise ValueError(f"label '{self.column}' is {raw!r}, not 0 or 1 (for ratings, set label.positive_above)")
+            raise ValueError(
+                f"label '{self.column}' is {raw!r}, not 0 or 1 (for ratings, set label.positive_above)"
+            )
         return int(number)
 
 
@@ -243,7 +257,9 @@ class Schema:
         names = self.names
         for name in names:
             if names.count(name) > 1:
-                raise UserError(f"{where}: field '{name}' is there {names.count(name)} times; names must differ")
+                raise UserError(
+                    f"{where}: field '{name}' is there {names.count(name)} times; names must differ"
+                )
         sides = {field.name: field.side for field in self.fields}
         for option, name, side in (
             ("item_key", self.item_key, "item"),
@@ -251,9 +267,13 @@ class Schema:
         ):
             if name is not None and sides.get(name) != side:
                 allowed = [n for n in names if sides[n] == side]
-                raise UserError(f"{where}: {option} '{name}' is not a field of side {side} {nearest(name, allowed)}")
+                raise UserError(
+                    f"{where}: {option} '{name}' is not a field of side {side} {nearest(name, allowed)}"
+                )
         if self.label.positive_only and self.item_key is None:
-            raise UserError(f"{where}: positive_only samples items; set item_key to the field that names an item")
+            raise UserError(
+                f"{where}: positive_only samples items; set item_key to the field that names an item"
+            )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -285,7 +305,9 @@ class Schema:
         """The schema of a mapping as `to_dict` writes it; defaults may be absent, unknown keys are refused."""
         _check_keys(cls, values, where)
         if not isinstance(values["fields"], Sequence) or isinstance(values["fields"], str):
-            raise UserError(f"{where}.fields: must be a list of fields, got {type(values['fields']).__name__}")
+            raise UserError(
+                f"{where}.fields: must be a list of fields, got {type(values['fields']).__name__}"
+            )
         fields = []
         for position, field in enumerate(values["fields"]):
             name = field.get("name", position) if isinstance(field, Mapping) else position
@@ -318,7 +340,9 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
         for key_node, _ in node.value:
             key = loader.construct_object(key_node, deep=True)
             if isinstance(key, (str, int, float, bool)) and key in seen:
-                raise UserError(f"{path}:{key_node.start_mark.line + 1}: key '{key}' is there twice; keep one")
+                raise UserError(
+                    f"{path}:{key_node.start_mark.line + 1}: key '{key}' is there twice; keep one"
+                )
             seen.add(key if isinstance(key, (str, int, float, bool)) else id(key_node))
         return dict(loader.construct_pairs(node, deep=True))
 
@@ -328,11 +352,13 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
     try:
-        values = yaml.load(text, Loader)  # noqa: S506 - the loader above is a SafeLoader
+        values = yaml.load(text, Loader)
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not YAML: {error}") from error
     if not isinstance(values, dict):
-        raise UserError(f"{path}: must hold a mapping with name, fields and label, got {type(values).__name__}")
+        raise UserError(
+            f"{path}: must hold a mapping with name, fields and label, got {type(values).__name__}"
+        )
     return values
 
 

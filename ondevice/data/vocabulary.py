@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import json
 import os
 import zipfile
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ondevice.data.schema import Field, number_of
-from ondevice.errors import UserError
+from ondevice.errors import UserError, nearest
 from ondevice.files import atomic_write
 
 FORMAT_VERSION = 1
@@ -34,13 +35,16 @@ class Vocabulary:
             raise ValueError(f"{len(fields)} fields but {len(keys)} lists of keys")
         self.fields = tuple(fields)
         self.keys: list[np.ndarray | list[str]] = [
-            np.asarray(k, dtype=np.int64) if field.kind == "integer" else list(k) for field, k in zip(fields, keys)
+            np.asarray(k, dtype=np.int64) if field.kind == "integer" else list(k)
+            for field, k in zip(fields, keys)
         ]
         for field, own in zip(self.fields, self.keys):
             ascending = bool(np.all(own[1:] > own[:-1])) if isinstance(own, np.ndarray) else _ascending(own)
             if not ascending:
                 raise ValueError(f"field '{field.name}': keys must ascend without repeats")
-        self.field_offsets = np.concatenate([[0], np.cumsum([1 + len(k) for k in self.keys])]).astype(np.int64)
+        self.field_offsets = np.concatenate([[0], np.cumsum([1 + len(k) for k in self.keys])]).astype(
+            np.int64
+        )
         self._ids: list[dict[int | str, int] | None] = [None] * len(self.fields)
         self._positions = {field.name: i for i, field in enumerate(self.fields)}
 
@@ -56,7 +60,9 @@ class Vocabulary:
         An origin that a field leaves to be learnt becomes the smallest number of its column.
         """
         fitted = [resolve_origin(field, column) for field, column in zip(fields, columns)]
-        return cls.from_counts(fitted, [Counter(field.keys(column)) for field, column in zip(fitted, columns)])
+        return cls.from_counts(
+            fitted, [Counter(field.keys(column)) for field, column in zip(fitted, columns)]
+        )
 
     @classmethod
     def from_counts(cls, fields: Sequence[Field], counts: Sequence[Mapping[Any, int]]) -> Vocabulary:
@@ -82,10 +88,10 @@ class Vocabulary:
     def encode_column(self, field_index: int, raws: Sequence[Any] | np.ndarray) -> np.ndarray:
         """Global ids (int64) of a whole column of raw values."""
         field, own = self.fields[field_index], self.keys[field_index]
-        if isinstance(raws, np.ndarray) and raws.dtype.kind in "iu" and field.transform is None and len(own):
-            if isinstance(own, np.ndarray) and np.can_cast(raws.dtype, np.int64):
-                place = np.minimum(np.searchsorted(own, raws), len(own) - 1)
-                return np.where(own[place] == raws, place + 1, 0) + self.field_offsets[field_index]
+        whole = isinstance(raws, np.ndarray) and raws.dtype.kind in "iu" and np.can_cast(raws.dtype, np.int64)
+        if whole and isinstance(own, np.ndarray) and len(own) and field.transform is None:
+            place = np.minimum(np.searchsorted(own, raws), len(own) - 1)
+            return np.where(own[place] == raws, place + 1, 0) + self.field_offsets[field_index]
         values = raws.tolist() if isinstance(raws, np.ndarray) else raws
         memo = {value: field.key(value) for value in set(values)}
         return self.encode_keys(field_index, [memo[value] for value in values])
@@ -97,8 +103,6 @@ class Vocabulary:
         """
         for name in row:
             if name not in self._positions:
-                from ondevice.errors import nearest
-
                 raise UserError(f"'{name}' is not a field {nearest(name, self._positions)}")
         return np.array([self.encode(i, row.get(f.name)) for i, f in enumerate(self.fields)], dtype=np.int64)
 
@@ -144,7 +148,9 @@ class Vocabulary:
             with np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False) as arrays:
                 header = json.loads(arrays["header"].tobytes())
                 if header["format_version"] != FORMAT_VERSION:
-                    raise UserError(f"{path}: vocabulary format {header['format_version']}, not {FORMAT_VERSION}")
+                    raise UserError(
+                        f"{path}: vocabulary format {header['format_version']}, not {FORMAT_VERSION}"
+                    )
                 fields = [Field(**values) for values in header["fields"]]
                 keys: list[np.ndarray | list[str]] = []
                 for i, field in enumerate(fields):
@@ -157,7 +163,9 @@ class Vocabulary:
         except (OSError, KeyError, TypeError, zipfile.BadZipFile, ValueError) as error:
             if isinstance(error, UserError):
                 raise
-            raise UserError(f"{path}: not a whole vocabulary file ({error}); prepare the data again") from error
+            raise UserError(
+                f"{path}: not a whole vocabulary file ({error}); prepare the data again"
+            ) from error
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Vocabulary):
@@ -186,4 +194,4 @@ def resolve_origin(field: Field, raws: Sequence[Any]) -> Field:
 
 
 def _ascending(keys: list[str]) -> bool:
-    return all(a < b for a, b in zip(keys, keys[1:]))
+    return all(a < b for a, b in itertools.pairwise(keys))

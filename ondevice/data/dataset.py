@@ -1,0 +1,88 @@
+"""An encoded data set, as training and export see it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ondevice.data.schema import Schema
+from ondevice.data.splits import SPLITS
+from ondevice.data.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class EncodedSplit:
+    """Rows of one split: global ids (n, F) int32 and labels (n,) uint8, mapped from disk and read-only."""
+
+    ids: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Every item of the source, also those that no training row has.
+
+    Args:
+        ids: (I, Fi) int32 global ids of the item-side fields in schema order.
+        keys: canonical item key of each item.
+        titles: title of each item; an empty text where the source has none.
+        raw: raw values of the item-side fields of each item.
+    """
+
+    ids: np.ndarray
+    keys: list[int | str]
+    titles: list[str]
+    raw: list[dict[str, Any]]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set with its schema, vocabulary, encoded splits and catalog.
+
+    Args:
+        schema: fields with every origin known.
+        vocabulary: fitted on the training split.
+        counts: (N,) int64, occurrences of each global id in the training split.
+        train: training rows.
+        valid: validation rows.
+        test: test rows.
+        fingerprint: SHA-256 over the source, the options, the schema and the store's format.
+        catalog: None where no field names an item.
+        skipped_rows: rows left out because they could not be read.
+    """
+
+    schema: Schema
+    vocabulary: Vocabulary
+    counts: np.ndarray
+    train: EncodedSplit
+    valid: EncodedSplit
+    test: EncodedSplit
+    fingerprint: str
+    catalog: Catalog | None
+    skipped_rows: int = 0
+
+    def split(self, name: str) -> EncodedSplit:
+        """The split called ``train``, ``valid`` or ``test``."""
+        if name not in SPLITS:
+            raise ValueError(f"no split '{name}': choose from {', '.join(SPLITS)}")
+        found: EncodedSplit = getattr(self, name)
+        return found
+
+    def raw_rows(self, split: str, indices: Sequence[int] | np.ndarray) -> list[dict[str, Any]]:
+        """Raw values by field name of some rows, decoded from their ids.
+
+        A known id gives a value that is encoded as that id (for a bucket, some number inside it); an unknown
+        id gives None.
+        """
+        names, raw_of = self.schema.names, self.vocabulary.raw_of
+        rows = np.asarray(self.split(split).ids[np.asarray(indices, dtype=np.int64)])
+        return [{name: raw_of(int(i)) for name, i in zip(names, row)} for row in rows]

@@ -1,0 +1,93 @@
+"""Sampled negatives for data in which every row is an interaction that happened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ondevice.data.interactions import Interactions
+from ondevice.data.schema import Schema
+from ondevice.data.sources import say
+from ondevice.errors import UserError
+
+ROUNDS = 20
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Rows to encode: context-side values of one source row with item-side values of another."""
+
+    context_rows: np.ndarray
+    item_rows: np.ndarray
+    labels: np.ndarray
+
+
+def sample_negatives(
+    schema: Schema, interactions: Interactions, rows: dict[str, np.ndarray], seed: int
+) -> dict[str, Pairs]:
+    """Each split's rows, every positive followed by its sampled negatives.
+
+    A negative has the context-side values of its positive and the item-side values of another item: one that
+    the training split holds, drawn uniformly or by its number of training rows. Never drawn is an item that
+    the same ``label.context_key`` value has as a positive in any split, so the test split's positives are
+    known to the sampler (only as pairs not to draw). A context that has every item as a positive gets none.
+
+    Raises: UserError: when not one negative can be drawn.
+    """
+    label = schema.label
+    assert schema.item_key is not None and label.context_key is not None
+    items = _keyed(schema, interactions, schema.item_key)
+    contexts = _keyed(schema, interactions, label.context_key)
+    num_items = int(items.max()) + 1
+    positives = np.unique(contexts * num_items + items)
+    train_items, first_rows, occurrences = np.unique(
+        items[rows["train"]], return_index=True, return_counts=True
+    )
+    weights = occurrences if label.sampling == "popularity" else np.ones_like(occurrences)
+    ends = np.cumsum(weights)
+    row_of_item = rows["train"][first_rows]
+    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, 3])))
+    pairs, missing = {}, 0
+    for name, own in rows.items():
+        owners = np.repeat(contexts[own], label.negatives)
+        drawn = np.full(len(owners), -1, dtype=np.int64)  # position in train_items
+        open_slots = np.arange(len(owners))
+        for _ in range(ROUNDS):
+            draw = np.searchsorted(ends, generator.integers(0, ends[-1], size=len(open_slots)), side="right")
+            taken = _contains(positives, owners[open_slots] * num_items + train_items[draw])
+            drawn[open_slots[~taken]] = draw[~taken]
+            open_slots = open_slots[taken]
+            if len(open_slots) == 0:
+                break
+        for slot in open_slots.tolist():  # contexts that have nearly every item: draw among what is left
+            free = np.flatnonzero(~_contains(positives, owners[slot] * num_items + train_items))
+            if len(free):
+                left = np.cumsum(weights[free])
+                drawn[slot] = free[np.searchsorted(left, generator.integers(0, left[-1]), side="right")]
+        drawn = drawn.reshape(len(own), label.negatives)
+        found = np.concatenate([np.ones((len(own), 1), dtype=bool), drawn >= 0], axis=1)
+        item_rows = np.concatenate([own[:, None], row_of_item[drawn]], axis=1)[found]
+        context_rows = np.broadcast_to(own[:, None], found.shape)[found]
+        labels = np.broadcast_to(np.arange(label.negatives + 1) == 0, found.shape)[found]
+        pairs[name] = Pairs(context_rows, item_rows, labels.astype(np.uint8))
+        missing += int((drawn < 0).sum())
+        if not (drawn >= 0).any():
+            raise UserError(
+                f"data set '{schema.name}': no negative can be drawn for {name}; every pair is a positive"
+            )
+    if missing:
+        say(f"{schema.name}: {missing} negatives left out, of contexts that have every item as a positive")
+    return pairs
+
+
+def _keyed(schema: Schema, interactions: Interactions, name: str) -> np.ndarray:
+    """Per row, a number for the canonical key of a field; raw values of one key have one number."""
+    column = interactions.columns[name].mapped(schema.fields[schema.names.index(name)].key)
+    return column.codes.astype(np.int64)
+
+
+def _contains(ascending: np.ndarray, values: np.ndarray) -> np.ndarray:
+    place = np.minimum(np.searchsorted(ascending, values), len(ascending) - 1)
+    found: np.ndarray = ascending[place] == values
+    return found

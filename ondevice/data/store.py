@@ -1,0 +1,249 @@
+"""Encoded data sets on disk: prepared once, mapped into memory, prepared again when an input changes.
+
+A store is a folder of the cache named by its fingerprint: per split ``ids`` (n, F) int32 and ``labels`` (n,)
+uint8 as .npy, the vocabulary, the schema, the counts, the catalog, and store.json with every file's size.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ondevice.data import splits
+from ondevice.data.dataset import Catalog, Dataset, EncodedSplit
+from ondevice.data.interactions import Column, Interactions, first_rows
+from ondevice.data.negatives import Pairs, sample_negatives
+from ondevice.data.schema import Field, Schema
+from ondevice.data.sources import cache_directory, say
+from ondevice.data.vocabulary import Vocabulary, resolve_origin
+from ondevice.errors import UserError
+from ondevice.files import atomic_directory, atomic_json
+
+FORMAT_VERSION = 1
+BLOCK_ROWS = 1 << 18
+RECORD = "store.json"
+
+
+def file_digests(paths: Sequence[Path]) -> list[str]:
+    """SHA-256 of each file's content, as inputs of a fingerprint."""
+    digests = []
+    for path in paths:
+        digest = hashlib.sha256()
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        digests.append(digest.hexdigest())
+    return digests
+
+
+def prepare(
+    schema: Schema,
+    read: Callable[[], Interactions],
+    *,
+    inputs: Sequence[Any],
+    split: str,
+    seed: int,
+    fractions: tuple[float, float, float],
+    max_rows: int | None,
+) -> Dataset:
+    """The data set of these inputs and options: opened from the cache, or read, encoded and stored there.
+
+    Args:
+        schema: fields and label rule.
+        read: reads the source; called only when there is no whole store.
+        inputs: JSON-able values that change when the source changes.
+        split: ``random`` or ``temporal``.
+        seed: of the split, the subsample and sampled negatives.
+        fractions: of train, valid and test.
+        max_rows: rows to keep at most.
+
+    Raises: UserError: when the source cannot be read or the cache cannot be written.
+    """
+    options = {"split": split, "seed": seed, "fractions": fractions, "max_rows": max_rows}
+    identity = {
+        "format_version": FORMAT_VERSION,
+        "schema": schema.to_dict(),
+        "options": options,
+        "inputs": inputs,
+    }
+    fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    folder = cache_directory() / "stores" / f"{schema.name}-{fingerprint[:16]}"
+    found = open_store(folder, fingerprint)
+    if found is not None:
+        return found
+    say(f"{schema.name}: preparing the data (once; kept in {folder})")
+    interactions = read()
+    if len(interactions) == 0:
+        raise UserError(f"data set '{schema.name}': the label rule keeps no row")
+    kept = splits.sample_rows(len(interactions), max_rows, seed)
+    if kept is not None:
+        interactions = dataclasses.replace(interactions.take(kept), items=_all_items(schema, interactions))
+    rows = splits.split_rows(len(interactions), split, seed, fractions, interactions.order)
+    try:
+        with atomic_directory(folder) as building:
+            _write(building, schema, interactions, rows, seed, fingerprint)
+    except OSError as error:
+        # Another process may have put its own store there in the meantime: then that one is as good.
+        if open_store(folder, fingerprint) is None:
+            way_out = "free some room, or set ONDEVICE_CACHE to a folder that can be written"
+            raise UserError(f"cannot write {folder}: {error}; {way_out}") from error
+    prepared = open_store(folder, fingerprint)
+    assert prepared is not None
+    return prepared
+
+
+def open_store(folder: Path, fingerprint: str) -> Dataset | None:
+    """The data set in a store; None when the folder is absent, of other inputs, cut short or damaged."""
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        if record["fingerprint"] != fingerprint:
+            return None
+        if any((folder / name).stat().st_size != size for name, size in record["files"].items()):
+            return None
+        parts = {
+            name: EncodedSplit(_mapped(folder / f"{name}.ids.npy"), _mapped(folder / f"{name}.labels.npy"))
+            for name in splits.SPLITS
+        }
+        return Dataset(
+            schema=Schema.from_dict(json.loads((folder / "schema.json").read_text(encoding="utf-8"))),
+            vocabulary=Vocabulary.load(folder / "vocabulary.npz"),
+            counts=np.load(folder / "counts.npy", allow_pickle=False),
+            fingerprint=fingerprint,
+            catalog=_read_catalog(folder),
+            skipped_rows=record["skipped_rows"],
+            **parts,
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _write(
+    folder: Path,
+    schema: Schema,
+    interactions: Interactions,
+    rows: dict[str, np.ndarray],
+    seed: int,
+    fingerprint: str,
+) -> None:
+    fields, tables, vocabulary = _fit(schema, interactions, rows["train"])
+    schema = dataclasses.replace(schema, fields=fields)
+    if schema.label.positive_only:
+        pairs = sample_negatives(schema, interactions, rows, seed)
+    else:
+        pairs = {name: Pairs(own, own, interactions.labels[own]) for name, own in rows.items()}
+    counts = np.zeros(vocabulary.num_embeddings, dtype=np.int64)
+    for name, own in pairs.items():
+        counted = counts if name == "train" else None
+        _write_split(folder, name, schema, interactions, own, tables, counted)
+    np.save(folder / "counts.npy", counts, allow_pickle=False)
+    vocabulary.save(folder / "vocabulary.npz")
+    atomic_json(folder / "schema.json", schema.to_dict())
+    _write_catalog(folder, schema, interactions, vocabulary)
+    record = {
+        "fingerprint": fingerprint,
+        "rows": {name: len(own.labels) for name, own in pairs.items()},
+        "skipped_rows": interactions.skipped,
+        "files": {path.name: path.stat().st_size for path in sorted(folder.iterdir())},
+    }
+    atomic_json(folder / RECORD, record)
+
+
+def _fit(
+    schema: Schema, interactions: Interactions, train: np.ndarray
+) -> tuple[tuple[Field, ...], list[np.ndarray], Vocabulary]:
+    """Fields with their origins, the global id of each distinct raw value, and the vocabulary."""
+    fields, keys_of_values, counts = [], [], []
+    for field in schema.fields:
+        column = interactions.columns[field.name]
+        occurrences = np.bincount(column.codes[train], minlength=len(column.values))
+        present = np.flatnonzero(occurrences).tolist()
+        field = resolve_origin(field, [column.values[code] for code in present])
+        keys = field.keys(column.values)
+        own: dict[Any, int] = {}
+        for code in present:
+            own[keys[code]] = own.get(keys[code], 0) + int(occurrences[code])
+        fields.append(field)
+        keys_of_values.append(keys)
+        counts.append(own)
+    vocabulary = Vocabulary.from_counts(fields, counts)
+    tables = [vocabulary.encode_keys(f, keys).astype(np.int32) for f, keys in enumerate(keys_of_values)]
+    return tuple(fields), tables, vocabulary
+
+
+def _write_split(
+    folder: Path,
+    name: str,
+    schema: Schema,
+    interactions: Interactions,
+    pairs: Pairs,
+    tables: list[np.ndarray],
+    counts: np.ndarray | None,
+) -> None:
+    """Encode block by block; ``counts`` gains the occurrences of each id."""
+    num_rows, num_fields = len(pairs.labels), len(schema.fields)
+    ids = np.lib.format.open_memmap(
+        folder / f"{name}.ids.npy", mode="w+", dtype=np.int32, shape=(num_rows, num_fields)
+    )
+    columns = [interactions.columns[field.name].codes for field in schema.fields]
+    for start in range(0, num_rows, BLOCK_ROWS):
+        block = slice(start, start + BLOCK_ROWS)
+        for f, field in enumerate(schema.fields):
+            rows = pairs.context_rows[block] if field.side == "context" else pairs.item_rows[block]
+            ids[block, f] = tables[f][columns[f][rows]]
+        if counts is not None:
+            counts += np.bincount(ids[block].ravel(), minlength=len(counts))
+    ids.flush()
+    np.save(folder / f"{name}.labels.npy", pairs.labels.astype(np.uint8), allow_pickle=False)
+
+
+def _all_items(schema: Schema, interactions: Interactions) -> list[dict[str, Any]] | None:
+    """One raw row per item of the source: as it gave them, or the first row of each."""
+    if schema.item_key is None or interactions.items is not None:
+        return interactions.items
+    columns: dict[str, Column] = {
+        field.name: interactions.columns[field.name] for field in schema.fields if field.side == "item"
+    }
+    first = first_rows(columns[schema.item_key].codes)
+    return [{name: column[row] for name, column in columns.items()} for row in first.values()]
+
+
+def _write_catalog(folder: Path, schema: Schema, interactions: Interactions, vocabulary: Vocabulary) -> None:
+    items = _all_items(schema, interactions)
+    if schema.item_key is None or items is None:
+        return
+    positions = schema.item_fields
+    key_field = schema.fields[schema.names.index(schema.item_key)]
+    by_key: dict[Any, dict[str, Any]] = {}
+    for row in items:
+        key = key_field.key(row[schema.item_key])
+        if key is not None:
+            by_key.setdefault(key, row)
+    raw = [{schema.names[f]: _plain(row[schema.names[f]]) for f in positions} for row in by_key.values()]
+    ids = [vocabulary.encode_column(f, [row[schema.names[f]] for row in raw]) for f in positions]
+    np.save(folder / "catalog.ids.npy", np.stack(ids, axis=1).astype(np.int32), allow_pickle=False)
+    titles = {key_field.key(item): title for item, title in interactions.titles.items()}
+    content = {"keys": list(by_key), "titles": [titles.get(key, "") for key in by_key], "raw": raw}
+    (folder / "catalog.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+
+
+def _read_catalog(folder: Path) -> Catalog | None:
+    if not (folder / "catalog.json").exists():
+        return None
+    content = json.loads((folder / "catalog.json").read_text(encoding="utf-8"))
+    ids = np.load(folder / "catalog.ids.npy", allow_pickle=False)
+    return Catalog(ids, content["keys"], content["titles"], content["raw"])
+
+
+def _mapped(path: Path) -> np.ndarray:
+    array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    return array
+
+
+def _plain(value: Any) -> Any:
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
