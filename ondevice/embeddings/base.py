@@ -97,6 +97,10 @@ class EmbeddingMethod(nn.Module):
         """Whether weight decay acts on the thresholds as well."""
         return False
 
+    def scores(self) -> Tensor | None:
+        """What ranks single values when a budget is met, (N, D), 0 for values already gone; None for rules."""
+        return None
+
     def margins(self) -> Tensor | None:
         """How far each value is from being pruned, (N, D), for methods that follow a budget; else None."""
         return None
@@ -106,5 +110,5 @@ class EmbeddingMethod(nn.Module):
         raise RuntimeError(f"{type(self).__name__} follows no budget")
 
     def compact(self, target: int | None = None) -> Form:
-        """The form this table ends in, with at most ``target`` kept values where the method can choose."""
+        """The form this table ends in; a rule keeps at most ``target`` values, a ranking what `scores` says."""
         raise NotImplementedError(f"{type(self).__name__} declares no compact form")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from ondevice.embeddings.base import METHODS, EmbeddingMethod
 from ondevice.embeddings.forms import Mask
 
@@ -12,11 +14,10 @@ class Magnitude(EmbeddingMethod):
 
     needs = "training"
 
+    def scores(self) -> Tensor:
+        """|V|, 0 for rows that training never saw."""
+        return self.weight.detach().abs() * (self.info.counts > 0).to(self.weight.device)[:, None]
+
     def compact(self, target: int | None = None) -> Mask:
-        """The ``target`` largest values by magnitude, among rows seen in training."""
-        score = self.weight.detach().abs() * (self.info.counts > 0)[:, None]
-        kept = score > 0
-        if target is not None and target < int(kept.sum()):
-            threshold = score.flatten().kthvalue(score.numel() - target).values
-            kept = score > threshold
-        return Mask(kept.cpu())
+        """Every value of the rows seen in training."""
+        return Mask((self.scores() > 0).cpu())

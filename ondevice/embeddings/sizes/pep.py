@@ -123,10 +123,10 @@ class PEP(EmbeddingMethod):
             raise RuntimeError(f"regime {self.regime} follows no budget")
         self.offset.fill_(offset)
 
+    def scores(self) -> Tensor:
+        """|V̂|, 0 for rows that training never saw."""
+        return self.table().abs() * (self.info.counts > 0).to(self.weight.device)[:, None]
+
     def compact(self, target: int | None = None) -> Mask:
-        """The values that survive the thresholds now; the smallest go first when they are over ``target``."""
-        table = self.table().abs() * (self.info.counts > 0)[:, None].to(self.weight.device)
-        kept = table > 0
-        if target is not None and int(kept.sum()) > target:
-            kept = table > table.flatten().kthvalue(table.numel() - target).values
-        return Mask(kept.cpu())
+        """The values that survive the thresholds now."""
+        return Mask((self.scores() > 0).cpu())

@@ -1,0 +1,1 @@
+"""Training: fit, search, retrain, and the run directory they fill."""

@@ -1,0 +1,53 @@
+"""An exponential moving average of a model's weights."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+
+class WeightAverage:
+    """Keeps averaged copies of all parameters and floating buffers (batch norm's statistics).
+
+    avg ← d·avg + (1 − d)·w, with d = min(decay, (1 + n) / (10 + n)) after n updates, so that the first
+    steps do not linger. Polyak averaging; the ramp is the usual one.
+
+    Args:
+        module: whose weights are averaged.
+        decay: d in [0, 1).
+        every: steps between updates.
+    """
+
+    def __init__(self, module: nn.Module, decay: float, every: int) -> None:
+        self.decay = decay
+        self.every = every
+        self.updates = 0
+        self._live = self.tensors(module)
+        self.average = [t.detach().clone() for t in self._live]
+
+    @staticmethod
+    def tensors(module: nn.Module) -> list[Tensor]:
+        """What is averaged, in a fixed order."""
+        buffers = [b for b in module.buffers() if b.is_floating_point()]
+        return [*(p.data for p in module.parameters()), *buffers]
+
+    @torch.no_grad()
+    def after_step(self, step: int) -> None:
+        """Update when ``step`` (from 1) is due."""
+        if step % self.every == 0:
+            decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+            torch._foreach_lerp_(self.average, self._live, 1 - decay)
+            self.updates += 1
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """The module carries the averaged weights within the block."""
+        own = [t.clone() for t in self._live]
+        torch._foreach_copy_(self._live, self.average)
+        try:
+            yield
+        finally:
+            torch._foreach_copy_(self._live, own)

@@ -1,0 +1,107 @@
+"""Checkpoints: written atomically, read without unpickling code."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+from torch import Tensor
+
+from ondevice.embeddings import EmbeddingMethod, Mask, RetrainedEmbedding, Sizes, TableInfo
+from ondevice.errors import UserError
+from ondevice.files import atomic_directory, atomic_write
+from ondevice.models import MODELS
+from ondevice.recommender import Recommender
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write tensors, numbers, texts and containers of them."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    atomic_write(path, buffer.getvalue())
+
+
+def load_state(path: Path, device: torch.device) -> dict[str, Any]:
+    """Read what `save_state` wrote.
+
+    Raises: UserError: when the file is damaged.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:
+        raise UserError(
+            f"{path}: not a readable checkpoint ({type(error).__name__}); delete it to train that phase anew"
+        ) from None
+    return state
+
+
+def save_recommender(
+    folder: Path, recommender: Recommender, model: str, model_options: dict[str, Any]
+) -> None:
+    """Write a trained recommender: ``recommender.json`` and ``model.safetensors``.
+
+    Tables are written as the values in effect, with their form, so that any method reads back alike.
+    """
+    tensors: dict[str, Tensor] = {f"model.{k}": v for k, v in recommender.model.state_dict().items()}
+    tensors["bias"] = recommender.bias.detach()
+    if recommender.is_mapped:
+        tensors["id_map"] = recommender.id_map
+    tables = []
+    for name, table in zip(("embedding", "first_order"), recommender.tables(), strict=False):
+        form = table.compact() if isinstance(table, RetrainedEmbedding) else full_form(table)
+        tensors[f"{name}.weight"] = table.table()
+        if isinstance(form, Sizes):
+            tensors[f"{name}.sizes"] = form.sizes
+            tables.append({"name": name, "form": "sizes", "dim": form.dim})
+        else:
+            tensors[f"{name}.kept"] = form.kept
+            tables.append({"name": name, "form": "positions", "dim": form.dim})
+    description = {"model": model, "model_options": model_options, "tables": tables}
+    content = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    with atomic_directory(folder) as building:
+        (building / "recommender.json").write_text(json.dumps(description, indent=2) + "\n")
+        (building / "model.safetensors").write_bytes(save_safetensors(content))
+
+
+def full_form(table: EmbeddingMethod) -> Sizes:
+    """Every value kept."""
+    return Sizes(torch.full((table.num_embeddings,), table.embedding_dim), table.embedding_dim)
+
+
+def load_recommender(folder: Path, info: TableInfo) -> Recommender:
+    """Read a recommender back, in evaluation mode.
+
+    Raises: UserError: when the folder holds none.
+    """
+    try:
+        description = json.loads((folder / "recommender.json").read_text())
+        tensors = load_safetensors((folder / "model.safetensors").read_bytes())
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{folder}: holds no trained model ({Path(error.filename).name} is missing)"
+        ) from None
+    tables = []
+    for table in description["tables"]:
+        name = table["name"]
+        form = (
+            Sizes(tensors[f"{name}.sizes"], table["dim"])
+            if table["form"] == "sizes"
+            else Mask(tensors[f"{name}.kept"])
+        )
+        weight = tensors[f"{name}.weight"]
+        tables.append(RetrainedEmbedding(info, form, initial=weight))
+    base = MODELS[description["model"]](
+        info.num_fields, tables[0].embedding_dim, **description["model_options"]
+    )
+    base.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+    recommender = Recommender(
+        tables[0], tables[1] if len(tables) > 1 else None, base, id_map=tensors.get("id_map")
+    )
+    with torch.no_grad():
+        recommender.bias.copy_(tensors["bias"])
+    return recommender.eval()

@@ -1,0 +1,279 @@
+"""One training with early stopping on validation: resumable, and the same when resumed."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ondevice.config import SearchConfig, TrainingConfig
+from ondevice.recommender import Recommender
+from ondevice.training.average import WeightAverage
+from ondevice.training.batches import Batches
+from ondevice.training.checkpoint import load_state, save_state
+from ondevice.training.metrics import auc, log_loss
+from ondevice.training.progress import Progress
+from ondevice.training.teacher import Teacher
+
+
+def epoch_seed(seed: int, phase: str, epoch: int) -> int:
+    """The seed of one epoch's order and dropout: no generator state has to be saved for a resume."""
+    return zlib.crc32(f"{seed}/{phase}/{epoch}".encode())
+
+
+def select_device(name: str) -> torch.device:
+    """The device of ``run.device``; ``auto`` is a GPU when there is one.
+
+    Raises: UserError: when the device cannot be used here.
+    """
+    from ondevice.errors import UserError
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"run.device: '{name}' cannot be used here ({reason}); use auto or cpu") from None
+    return device
+
+
+@torch.no_grad()
+def predict(recommender: Recommender, batches: Batches) -> tuple[Tensor, Tensor]:
+    """Labels and scores (probabilities) of a split in its own order, on the CPU."""
+    training = recommender.training
+    recommender.eval()
+    labels, scores = [], []
+    for ids, label in batches.in_order():
+        labels.append(label.cpu())
+        scores.append(torch.sigmoid(recommender(ids)).cpu())
+    recommender.train(training)
+    return torch.cat(labels), torch.cat(scores)
+
+
+def evaluate(recommender: Recommender, batches: Batches) -> dict[str, float]:
+    """Global AUC and log loss of a split."""
+    labels, scores = predict(recommender, batches)
+    return {"auc": auc(labels, scores), "logloss": log_loss(labels, scores)}
+
+
+def make_optimizer(recommender: Recommender, settings: TrainingConfig | SearchConfig) -> torch.optim.Adam:
+    """Adam with coupled L2, thresholds in a group of their own."""
+    thresholds = [p for table in recommender.tables() for p in table.thresholds()]
+    special = {id(p) for p in thresholds}
+    rest = [p for p in recommender.parameters() if id(p) not in special]
+    groups: list[dict[str, Any]] = [{"params": rest, "weight_decay": settings.weight_decay}]
+    if thresholds:
+        decays = any(table.thresholds_decay for table in recommender.tables())
+        rate = getattr(settings, "threshold_learning_rate", None) or settings.learning_rate
+        groups.append(
+            {"params": thresholds, "lr": rate, "weight_decay": settings.weight_decay if decays else 0.0}
+        )
+    fused = all(p.is_floating_point() for g in groups for p in g["params"])
+    return torch.optim.Adam(groups, lr=settings.learning_rate, fused=fused)
+
+
+def train_step(
+    recommender: Recommender,
+    optimizer: torch.optim.Optimizer,
+    ids: Tensor,
+    targets: Tensor,
+    *,
+    embedding_penalty: float = 0.0,
+    embedding_dropout: float = 0.0,
+) -> Tensor:
+    """One step on a batch; returns the mean log loss (without penalties), still on the device.
+
+    Shape: ids (B, F) int64, targets (B,) float32 in [0, 1].
+    """
+    embeddings = recommender.embed(ids)
+    if embedding_dropout:
+        embeddings = F.dropout(embeddings, embedding_dropout)
+    loss = F.binary_cross_entropy_with_logits(recommender.logits_of(embeddings, ids), targets)
+    total = loss
+    if embedding_penalty:
+        total = loss + embedding_penalty * embeddings.square().sum() / len(ids)
+    optimizer.zero_grad(set_to_none=True)
+    total.backward()
+    optimizer.step()
+    return loss.detach()
+
+
+@dataclass
+class FitResult:
+    """What a training ended with.
+
+    Args:
+        valid: validation metrics of the kept epoch.
+        history: one entry per epoch.
+        epochs: passes that were made.
+        seconds: time spent training, over all resumes.
+    """
+
+    valid: dict[str, float]
+    history: list[dict[str, float]]
+    epochs: int
+    seconds: float
+
+
+@dataclass
+class Fit:
+    """Train a recommender until validation AUC stops improving; it ends with the best epoch's weights.
+
+    Args:
+        recommender: what is trained, in place.
+        train: training batches.
+        valid: validation batches.
+        settings: the training's section of the config.
+        seed: of order and dropout.
+        phase: name for seeds, logs and the checkpoint.
+        progress: where progress is shown.
+        checkpoint: file to resume from and to write after every epoch; None for neither.
+        teacher: whose predictions are learnt beside the labels.
+    """
+
+    recommender: Recommender
+    train: Batches
+    valid: Batches
+    settings: TrainingConfig
+    seed: int = 0
+    phase: str = "dense"
+    progress: Progress = field(default_factory=lambda: Progress(show=False))
+    checkpoint: Path | None = None
+    teacher: Teacher | None = None
+
+    def __post_init__(self) -> None:
+        self.optimizer = make_optimizer(self.recommender, self.settings)
+        decay = self.settings.ema_decay
+        self.average = WeightAverage(self.recommender, decay, self.settings.ema_every) if decay else None
+        self.epoch = 0
+        self.seconds = 0.0
+        self.history: list[dict[str, float]] = []
+        self.best: dict[str, Tensor] = {}
+        if self.checkpoint is not None and self.checkpoint.exists():
+            self._restore(load_state(self.checkpoint, self.train.device))
+
+    def run(self) -> FitResult:
+        """Train to the end."""
+        while not self._is_over():
+            self._one_epoch()
+            if self.checkpoint is not None:
+                save_state(self.checkpoint, self._state())
+        self.recommender.load_state_dict(self.best)
+        self.recommender.eval()
+        kept = max(self.history, key=lambda entry: entry["valid_auc"])
+        valid = {"auc": kept["valid_auc"], "logloss": kept["valid_logloss"]}
+        return FitResult(valid, self.history, self.epoch, self.seconds)
+
+    def _is_over(self) -> bool:
+        if self.epoch >= self.settings.epochs:
+            return True
+        if not self.history:
+            return False
+        best = max(range(len(self.history)), key=lambda i: self.history[i]["valid_auc"])
+        return len(self.history) - 1 - best >= self.settings.patience
+
+    def _learning_rate(self, step: int) -> float:
+        base = self.settings.learning_rate
+        if self.settings.schedule == "constant":
+            return base
+        done = step / (len(self.train) * self.settings.epochs)
+        return base * 0.5 * (1 + math.cos(math.pi * done))
+
+    def _one_epoch(self) -> None:
+        started = time.perf_counter()
+        seed = epoch_seed(self.seed, self.phase, self.epoch)
+        torch.manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed + 1)
+        self.recommender.train()
+        best = max((e["valid_auc"] for e in self.history), default=0.0)
+        title = f"{self.phase} {self.epoch + 1}/{self.settings.epochs}"
+        running = torch.zeros((), device=self.train.device)
+        steps = 0
+        with self.progress.bar(self.train.num_rows, title) as bar:
+            for rows, ids, labels in self.train.epoch(seed):
+                step = self.epoch * len(self.train) + steps
+                rate = self._learning_rate(step)
+                for group in self.optimizer.param_groups:
+                    group["lr"] = rate
+                targets = labels
+                if self.teacher is not None:
+                    ids, targets = self.teacher.extend(rows, ids, labels, generator)
+                running += train_step(
+                    self.recommender,
+                    self.optimizer,
+                    ids,
+                    targets,
+                    embedding_penalty=self.settings.embedding_penalty,
+                    embedding_dropout=self.settings.embedding_dropout,
+                )
+                steps += 1
+                if self.average is not None:
+                    self.average.after_step(step + 1)
+                bar.update(rows.numel())
+                if steps % 50 == 0:
+                    bar.set_postfix_str(f"loss {float(running) / steps:.4f}, best valid AUC {best:.4f}")
+        if self.average is not None:
+            with self.average.applied():
+                self._finish_epoch(float(running) / steps, started)
+        else:
+            self._finish_epoch(float(running) / steps, started)
+
+    def _finish_epoch(self, train_loss: float, started: float) -> None:
+        valid = evaluate(self.recommender, self.valid)
+        if not self.history or valid["auc"] > max(e["valid_auc"] for e in self.history):
+            self.best = copy.deepcopy(self.recommender.state_dict())
+        self.epoch += 1
+        seconds = time.perf_counter() - started
+        self.seconds += seconds
+        entry = {
+            "epoch": self.epoch,
+            "train_loss": train_loss,
+            "valid_auc": valid["auc"],
+            "valid_logloss": valid["logloss"],
+            "kept": self.recommender.num_kept(),
+        }
+        self.history.append(entry)
+        rate = self.train.num_rows / seconds
+        self.progress.scalars(self.phase, self.epoch, {**entry, "rows_per_second": rate})
+        self.progress.say(
+            f"{self.phase}: epoch {self.epoch}, loss {train_loss:.4f}, valid AUC {valid['auc']:.4f}, "
+            f"{rate:,.0f} rows/s"
+        )
+
+    def _state(self) -> dict[str, Any]:
+        state: dict[str, Any] = {
+            "recommender": self.recommender.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "best": self.best,
+            "epoch": self.epoch,
+            "seconds": self.seconds,
+            "history": self.history,
+        }
+        if self.average is not None:
+            state["average"] = self.average.average
+            state["average_updates"] = self.average.updates
+        return state
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.recommender.load_state_dict(state["recommender"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.best, self.epoch = state["best"], state["epoch"]
+        self.seconds, self.history = state["seconds"], state["history"]
+        if self.average is not None:
+            torch._foreach_copy_(self.average.average, state["average"])
+            self.average.updates = state["average_updates"]
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Number of trainable values."""
+    return sum(p.numel() for p in module.parameters())

@@ -1,0 +1,332 @@
+"""The main job: dense model, search, retraining of each budget, tests, in a resumable run directory."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+
+from ondevice.config import Config, RetrainConfig, TrainingConfig, parse_budget
+from ondevice.data import load_dataset
+from ondevice.embeddings import METHODS, Form, Mask, Sizes
+from ondevice.errors import UserError
+from ondevice.files import atomic_json, atomic_write
+from ondevice.models import MODELS
+from ondevice.recommender import Recommender, build, rebuild
+from ondevice.training.batches import Batches
+from ondevice.training.checkpoint import load_recommender, save_recommender
+from ondevice.training.fit import Fit, FitResult, count_parameters, evaluate, select_device
+from ondevice.training.progress import Progress
+from ondevice.training.run import CONFIG, METRICS, Run, budget_label, read_config, table_info
+from ondevice.training.search import Search
+from ondevice.training.sizing import forms_at, shipped_sizes, unseen_removed
+from ondevice.training.step_time import step_time_ratio
+from ondevice.training.teacher import Teacher
+
+
+class Pipeline:
+    """Runs the phases of a configuration in a run directory; phases already done are not done again.
+
+    Args:
+        config: the resolved configuration.
+        folder: the run directory.
+        resume: continue what is in the directory; without it the directory must be new.
+
+    Raises: UserError: when the directory is in use or was made by another configuration.
+    """
+
+    def __init__(self, config: Config, folder: str | Path, resume: bool = False) -> None:
+        self.config = config
+        self.folder = Path(folder)
+        self._claim(resume)
+        MODELS.check_options(config.model.name, config.model.options, "model")
+        METHODS.check_options(config.method.name, config.method.options, "method")
+        self.device = select_device(config.run.device)
+        if config.run.threads:
+            torch.set_num_threads(config.run.threads)
+        self.progress = Progress(self.folder / "events", show=config.run.progress)
+        self.dataset = load_dataset(config.data.name, **config.data.options)
+        atomic_write(self.folder / "fingerprint", self.dataset.fingerprint + "\n")
+        self.dataset.vocabulary.save(self.folder / "vocabulary")
+        atomic_json(self.folder / "schema.json", self.dataset.schema.to_dict())
+        self.info = table_info(self.dataset.vocabulary.field_offsets, self.dataset.counts)
+        self.model_options = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in config.model.options.items()
+        }
+        self.valid = Batches(self.dataset.valid, 8192, self.device)
+        self._train: dict[int, Batches] = {}
+        state = self.folder / "progress.json"
+        self.state: dict[str, Any] = json.loads(state.read_text()) if state.exists() else {"history": {}}
+
+    def _claim(self, resume: bool) -> None:
+        existing = self.folder / CONFIG
+        if existing.exists():
+            if not resume:
+                raise UserError(f"{self.folder}: already holds a run; add --resume, or name another run.output=DIR")
+            _check_same(read_config(self.folder), self.config, self.folder)
+        elif self.folder.exists() and any(self.folder.iterdir()):
+            raise UserError(f"{self.folder}: not empty and not a run directory; name another run.output=DIR")
+        import yaml
+
+        atomic_write(existing, yaml.safe_dump(self.config.to_dict(), sort_keys=False))
+
+    def run(self) -> dict[str, Any]:
+        """All phases; returns what ``metrics.json`` holds."""
+        dense = self.dense()
+        targets = {budget: self._target(budget, dense) for budget in self.config.search.budgets}
+        forms = self.search(dense, sorted(set(targets.values()), reverse=True))
+        for budget, target in targets.items():
+            self.retrain(budget_label(budget), forms[target], target, dense)
+        metrics = self.metrics()
+        self.progress.close()
+        return metrics
+
+    def train_batches(self, batch_size: int) -> Batches:
+        if batch_size not in self._train:
+            self._train[batch_size] = Batches(self.dataset.train, batch_size, self.device)
+        return self._train[batch_size]
+
+    def _remember(self, **entries: Any) -> None:
+        self.state.update(entries)
+        atomic_json(self.folder / "progress.json", self.state)
+
+    def _checkpoint(self, phase: str) -> Path:
+        return self.folder / "checkpoints" / f"{phase}.pt"
+
+    def _fresh(self, method: str, options: dict[str, Any], first_order: str | None) -> Recommender:
+        torch.manual_seed(self.config.run.seed)
+        embedding = self.config.embedding
+        if embedding.init_std is not None:
+            options = {"init_std": embedding.init_std, **options}
+        return build(
+            self.info,
+            model=self.config.model.name,
+            model_options=self.model_options,
+            method=method,
+            method_options=options,
+            embedding_dim=embedding.dim,
+            first_order_method=first_order,
+        ).to(self.device)
+
+    def _fit(
+        self, phase: str, recommender: Recommender, settings: TrainingConfig, dense: Recommender | None
+    ) -> FitResult:
+        train = self.train_batches(settings.batch_size)
+        fit = Fit(
+            recommender,
+            train,
+            self.valid,
+            settings,
+            seed=self.config.run.seed,
+            phase=phase,
+            progress=self.progress,
+            checkpoint=self._checkpoint(phase),
+            teacher=self._teacher(settings, train, dense),
+        )
+        return fit.run()
+
+    def _teacher(self, settings: TrainingConfig, train: Batches, dense: Recommender | None) -> Teacher | None:
+        if not settings.teacher:
+            return None
+        models = []
+        for name in settings.teacher:
+            if name == "dense":
+                if dense is None:
+                    raise UserError("training.teacher: the dense model cannot be its own teacher; set retrain.teacher")
+                models.append(dense)
+                continue
+            other = Run(name)
+            if (other.path / "fingerprint").read_text().strip() != self.dataset.fingerprint:
+                raise UserError(f"teacher {name}: trained on other data or another split; train it with this data section")
+            models.append(other.dense())
+        items = tuple(self.dataset.schema.item_fields)
+        return Teacher(models, train, items, settings.label_weight, settings.pairs)
+
+    def dense(self) -> Recommender:
+        """The dense model: trained, or read back."""
+        folder = self.folder / "dense"
+        if "dense" not in self.state:
+            recommender = self._fresh("uniform", {}, None)
+            result = self._fit("dense", recommender, self.config.training, None)
+            parameters = count_parameters(recommender)
+            save_recommender(folder, recommender, self.config.model.name, self.model_options)
+            self._finish("dense", recommender, result, {"parameters": parameters})
+        return load_recommender(folder, self.info).to(self.device)
+
+    def _finish(self, phase: str, recommender: Recommender, result: FitResult, extra: dict[str, Any]) -> None:
+        """Read the test split, once, and remember the phase as done."""
+        test = evaluate(recommender, Batches(self.dataset.test, 8192, self.device))
+        entry = {
+            "test_auc": test["auc"],
+            "test_logloss": test["logloss"],
+            "valid_auc": result.valid["auc"],
+            "valid_logloss": result.valid["logloss"],
+            **extra,
+            "seconds": round(result.seconds, 2),
+            "epochs": result.epochs,
+        }
+        self._remember(**{phase: entry}, history={**self.state["history"], phase: result.history})
+        self._checkpoint(phase).unlink(missing_ok=True)
+        self.progress.say(f"{phase}: test AUC {test['auc']:.4f}, {result.epochs} epochs, {result.seconds:.0f} s")
+
+    def _target(self, budget: int | str, dense: Recommender) -> int:
+        """The number of values a budget allows."""
+        unit, amount = parse_budget(budget)
+        total = dense.num_values()
+        if unit == "share":
+            return max(1, int(amount * total))
+        if unit == "bytes":
+            from ondevice.training.bytes import values_for_bytes
+
+            return values_for_bytes(int(amount), self.dataset, self.config)
+        return min(total, int(amount))
+
+    def search(self, dense: Recommender, targets: list[int]) -> dict[int, list[Form]]:
+        """The forms at each target: found, or read back."""
+        path = self.folder / "search.safetensors"
+        if "search" not in self.state or not set(targets) <= {int(t) for t in self.state["search"]["targets"]}:
+            initial = self._fresh(self.config.method.name, self.config.method.options, self.config.embedding.first_order)
+            atomic_write(self.folder / "initial.safetensors", save_safetensors(_tensors(initial)))
+            started = time.perf_counter()
+            needs = METHODS[self.config.method.name].needs
+            history: list[dict[str, float]] = []
+            ratio: float | None = None
+            if needs == "search":
+                search = Search(
+                    initial,
+                    self.train_batches(self.config.search.batch_size),
+                    self.valid,
+                    self.config.search,
+                    targets,
+                    seed=self.config.run.seed,
+                    progress=self.progress,
+                    checkpoint=self._checkpoint("search"),
+                )
+                result = search.run()
+                forms, history, seconds = result.forms, result.history, result.seconds
+                ratio = self._step_time(initial)
+            else:
+                if needs == "training":
+                    for table, trained in zip(initial.tables(), dense.tables(), strict=True):
+                        table.weight.data.copy_(trained.table())
+                forms = {target: forms_at(initial.tables(), target) for target in targets}
+                seconds = time.perf_counter() - started
+            content = {f"{t}/{i}": f.mask().to(torch.uint8) for t, fs in forms.items() for i, f in enumerate(fs)}
+            atomic_write(path, save_safetensors(content))
+            entry = {"seconds": round(seconds, 2), "step_time_over_dense": ratio, "targets": [str(t) for t in targets]}
+            self._remember(search=entry, history={**self.state["history"], "search": history})
+            self._checkpoint("search").unlink(missing_ok=True)
+        masks = load_safetensors(path.read_bytes())
+        tables = 2 if MODELS[self.config.model.name].uses_first_order else 1
+        ruled = METHODS[self.config.method.name].needs == "nothing"
+        found: dict[int, list[Form]] = {}
+        for target in targets:
+            kept = [masks[f"{target}/{i}"].bool() for i in range(tables)]
+            found[target] = [Sizes(k.sum(1), k.shape[1]) if ruled else Mask(k) for k in kept]
+        return found
+
+    def _step_time(self, searching: Recommender) -> float:
+        """PEP's step over the dense step, both on the same batches, steps interleaved."""
+        torch.manual_seed(self.config.run.seed)
+        plain = self._fresh("uniform", {}, None)
+        batches = self.train_batches(self.config.search.batch_size)
+        return step_time_ratio(searching, plain, batches, self.config.search)
+
+    def retrain(self, label: str, forms: list[Form], target: int, dense: Recommender) -> None:
+        """Train the compact model of one budget."""
+        if label in self.state.get("compact", {}):
+            return
+        settings = self.config.retrain
+        forms = final_forms(unseen_removed(forms, self.info), target, settings)
+        initial = None
+        if settings.start == "initial":
+            initial = self._fresh(self.config.method.name, self.config.method.options, self.config.embedding.first_order)
+            initial.load_state_dict(load_safetensors((self.folder / "initial.safetensors").read_bytes()))
+        torch.manual_seed(self.config.run.seed)
+        recommender = rebuild(
+            self.info,
+            model=self.config.model.name,
+            model_options=self.model_options,
+            forms=forms,
+            initial=initial,
+            init_std=self.config.embedding.init_std,
+        ).to(self.device)
+        phase = f"retrain-{label}"
+        kept, full = recommender.num_kept(), dense.num_values()
+        self.progress.say(f"{phase}: {kept:,} of {full:,} values kept, {int(sum(forms[0].row_sizes() > 0)):,} rows")
+        result = self._fit(phase, recommender, settings, dense)
+        save_recommender(self.folder / "budgets" / label, recommender, self.config.model.name, self.model_options)
+        self._finish(phase, recommender, result, {"kept_parameters": kept, "sparsity": 1 - kept / full})
+        entry = self.state.pop(phase)
+        history = self.state["history"]
+        history[label] = history.pop(phase)
+        self._remember(compact={**self.state.get("compact", {}), label: entry}, history=history)
+
+    def metrics(self) -> dict[str, Any]:
+        """Write ``metrics.json``: the largest budget stands under ``compact``, all under ``budgets``."""
+        compact = self.state["compact"]
+        best = max(compact, key=lambda label: compact[label]["kept_parameters"])
+        data = self.dataset
+        metrics = {
+            "dataset": self.config.data.name,
+            "model": self.config.model.name,
+            "method": self.config.method.name,
+            "seed": self.config.run.seed,
+            "device": str(self.device),
+            "rows": {"train": len(data.train), "valid": len(data.valid), "test": len(data.test)},
+            "dense": self.state["dense"],
+            "compact": compact[best],
+            "search": self.state["search"],
+            "budgets": compact,
+            "history": self.state["history"],
+        }
+        atomic_json(self.folder / METRICS, metrics)
+        shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+        return metrics
+
+
+def final_forms(forms: list[Form], target: int, settings: RetrainConfig) -> list[Form]:
+    """What is retrained: the positions as found, or sizes in few classes."""
+    if settings.form == "positions":
+        if not all(isinstance(form, Mask) for form in forms):
+            raise UserError("retrain.form: the method ends in sizes, not positions; use retrain.form=sizes")
+        return forms
+    return shipped_sizes(forms, target, max_size=settings.max_size, num_classes=settings.num_classes)
+
+
+def _tensors(recommender: Recommender) -> dict[str, torch.Tensor]:
+    return {k: v.detach().cpu().contiguous() for k, v in recommender.state_dict().items()}
+
+
+def _check_same(old: Config, new: Config, folder: Path) -> None:
+    """Raise UserError naming the first key in which a resumed run would differ."""
+    a, b = old.to_dict(), new.to_dict()
+    for section in a:
+        for key in sorted({*a[section], *b[section]}):
+            if section == "run" and key in ("progress", "output"):
+                continue
+            if section == "search" and key == "budgets":
+                continue  # more budgets may be added to a finished run
+            if a[section].get(key) != b[section].get(key):
+                raise UserError(
+                    f"{folder}: was started with {section}.{key}={a[section].get(key)!r}, not "
+                    f"{b[section].get(key)!r}; resume with the same config or name another run.output=DIR"
+                )
+
+
+def default_folder(config_path: str | Path, config: Config) -> Path:
+    """runs/<config name>, or ``run.output``."""
+    return Path(config.run.output) if config.run.output else Path("runs") / Path(config_path).stem
+
+
+def describe(config: Config) -> str:
+    """One line on what is about to run."""
+    sections = dataclasses.asdict(config.embedding)
+    return f"{config.data.name} · {config.model.name} · {config.method.name} · d={sections['dim']}"

@@ -1,0 +1,58 @@
+"""What a person sees while a training runs: a bar on the terminal, curves in TensorBoard."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+
+class Progress:
+    """Bars and TensorBoard scalars of one run.
+
+    Args:
+        folder: run directory for TensorBoard events; None writes none.
+        show: whether bars are shown.
+    """
+
+    def __init__(self, folder: Path | None = None, show: bool = True) -> None:
+        self.show = show
+        self._writer: Any = None
+        if folder is not None:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+
+                self._writer = SummaryWriter(str(folder))
+            except ImportError:
+                self.say("TensorBoard is not installed: no event files are written (pip install tensorboard)")
+
+    def say(self, text: str) -> None:
+        """One line, above any bar."""
+        if self.show:
+            tqdm.write(text, file=sys.stderr)
+
+    def bar(self, total: int, title: str) -> tqdm[Any]:
+        """A bar over ``total`` rows."""
+        return tqdm(
+            total=total,
+            desc=title,
+            unit="row",
+            unit_scale=True,
+            disable=not self.show,
+            file=sys.stderr,
+            mininterval=0.5,
+            leave=False,
+            dynamic_ncols=True,
+        )
+
+    def scalars(self, phase: str, step: int, values: dict[str, float]) -> None:
+        """Write ``values`` at ``step`` under ``phase/``."""
+        if self._writer is not None:
+            for name, value in values.items():
+                self._writer.add_scalar(f"{phase}/{name}", value, step)
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()

@@ -1,0 +1,124 @@
+"""The run directory: everything a training leaves for export, benchmark and resume."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ondevice.config import Config, from_dict, parse_budget
+from ondevice.data import Dataset, Schema, Vocabulary, load_dataset
+from ondevice.embeddings import TableInfo
+from ondevice.errors import UserError
+from ondevice.recommender import Recommender
+from ondevice.training.checkpoint import load_recommender
+
+CONFIG = "config.yaml"
+METRICS = "metrics.json"
+
+
+def budget_label(budget: int | str) -> str:
+    """A budget as a folder name: 20000, 5pct, 64KB."""
+    parse_budget(budget)
+    return str(budget).strip().replace(" ", "").replace("%", "pct")
+
+
+def read_config(folder: Path) -> Config:
+    """The resolved configuration of a run directory.
+
+    Raises: UserError: when the folder is no run directory.
+    """
+    import yaml
+
+    try:
+        values = yaml.safe_load((folder / CONFIG).read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(
+            f"{folder}: no run directory ({CONFIG} is missing); make one with python train/run.py CONFIG.yaml"
+        ) from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{folder / CONFIG}: not YAML: {error}") from None
+    return from_dict(values)
+
+
+def table_info(field_offsets: Any, counts: Any) -> TableInfo:
+    """`TableInfo` from the arrays of a data set."""
+    return TableInfo(torch.as_tensor(field_offsets).long().clone(), torch.as_tensor(counts).long().clone())
+
+
+class Run:
+    """A finished (or still growing) run directory.
+
+    Args:
+        path: the directory that ``train/run.py`` wrote.
+
+    Raises: UserError: when it is no run directory.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config = read_config(self.path)
+
+    @property
+    def schema(self) -> Schema:
+        return self.vocabulary.schema
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        if not hasattr(self, "_vocabulary"):
+            self._vocabulary = Vocabulary.load(self.path / "vocabulary")
+        return self._vocabulary
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """metrics.json.
+
+        Raises: UserError: when the training has not ended.
+        """
+        try:
+            content: dict[str, Any] = json.loads((self.path / METRICS).read_text())
+        except FileNotFoundError:
+            raise UserError(
+                f"{self.path}: the training has not finished ({METRICS} is missing); continue it with --resume"
+            ) from None
+        return content
+
+    def budgets(self) -> list[str]:
+        """Labels of the compact models, the largest first."""
+        folder = self.path / "budgets"
+        found = [p.name for p in folder.iterdir() if (p / "model.safetensors").exists()] if folder.is_dir() else []
+        return sorted(found, key=lambda label: -self._kept(label))
+
+    def _kept(self, label: str) -> int:
+        return self.compact(label).num_kept()
+
+    def _info(self) -> TableInfo:
+        offsets = self.vocabulary.field_offsets
+        return table_info(offsets, torch.zeros(int(offsets[-1]), dtype=torch.int64))
+
+    def compact(self, label: str) -> Recommender:
+        """The compact model of one budget, in evaluation mode."""
+        folder = self.path / "budgets" / label
+        if not folder.is_dir():
+            raise UserError(f"{self.path}: no compact model '{label}'; there are: {', '.join(self.budgets()) or 'none'}")
+        return load_recommender(folder, self._info())
+
+    def dense(self) -> Recommender:
+        """The dense model, in evaluation mode."""
+        return load_recommender(self.path / "dense", self._info())
+
+    def dataset(self) -> Dataset:
+        """The encoded data set, from the cache or prepared again.
+
+        Raises: UserError: when it is no longer the data that the run was trained on.
+        """
+        dataset = load_dataset(self.config.data.name, **self.config.data.options)
+        recorded = (self.path / "fingerprint").read_text().strip()
+        if dataset.fingerprint != recorded:
+            raise UserError(
+                f"{self.path}: trained on other data (fingerprint {recorded[:12]}, now {dataset.fingerprint[:12]}); "
+                "point data.folder at the data it was trained on"
+            )
+        return dataset

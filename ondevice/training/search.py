@@ -1,0 +1,180 @@
+"""The search: one training during which the kept values fall below each budget, a form saved at each."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ondevice.config import SearchConfig
+from ondevice.embeddings import Form, Mask
+from ondevice.errors import UserError
+from ondevice.recommender import Recommender
+from ondevice.training.batches import Batches
+from ondevice.training.checkpoint import load_state, save_state
+from ondevice.training.fit import epoch_seed, evaluate, make_optimizer, train_step
+from ondevice.training.progress import Progress
+from ondevice.training.sizing import forms_at
+
+
+@dataclass
+class SearchResult:
+    """Forms by budget, and how the search went.
+
+    Args:
+        forms: for each target (values), the forms of the embedding and the first-order table.
+        history: one entry per epoch.
+        seconds: time spent, over all resumes.
+    """
+
+    forms: dict[int, list[Form]]
+    history: list[dict[str, float]]
+    seconds: float
+
+
+@dataclass
+class Search:
+    """Train with a searching method in place until every target is passed.
+
+    Methods that follow a budget are led along a geometric schedule from the full tables to the smallest
+    target, which they reach at the end of the last epoch; others are watched.
+
+    Args:
+        recommender: built with the method, trained in place.
+        train: training batches.
+        valid: validation batches, for the curve that is shown; nothing is chosen by them.
+        settings: the ``search`` section.
+        targets: numbers of values to stop at.
+        seed: of order and dropout.
+        progress: where progress is shown.
+        checkpoint: file to resume from and to write after every epoch.
+    """
+
+    recommender: Recommender
+    train: Batches
+    valid: Batches
+    settings: SearchConfig
+    targets: list[int]
+    seed: int = 0
+    progress: Progress = field(default_factory=lambda: Progress(show=False))
+    checkpoint: Path | None = None
+
+    def __post_init__(self) -> None:
+        self.targets = sorted(set(self.targets), reverse=True)
+        self.optimizer = make_optimizer(self.recommender, self.settings)
+        self.forms: dict[int, list[Form]] = {}
+        self.epoch = 0
+        self.seconds = 0.0
+        self.history: list[dict[str, float]] = []
+        self.total_steps = len(self.train) * self.settings.epochs
+        if self.checkpoint is not None and self.checkpoint.exists():
+            self._restore(load_state(self.checkpoint, self.train.device))
+
+    def run(self) -> SearchResult:
+        """Search to the end.
+
+        Raises: UserError: when a target was not reached.
+        """
+        while self.epoch < self.settings.epochs and self._missing():
+            self._one_epoch()
+            if self.checkpoint is not None:
+                save_state(self.checkpoint, self._state())
+        missing = self._missing()
+        if missing:
+            kept = self.recommender.num_kept()
+            raise UserError(
+                f"search: {kept} values are left after {self.epoch} epochs, the budget was {missing[0]}; "
+                "raise search.epochs or the thresholds (method.threshold_init), or use method.regime=budget"
+            )
+        return SearchResult(self.forms, self.history, self.seconds)
+
+    def _missing(self) -> list[int]:
+        return [target for target in self.targets if target not in self.forms]
+
+    def _follow_budget(self, step: int) -> None:
+        """Solve the common offset so that as many values are kept as the schedule says."""
+        margins = [m.flatten() for m in (t.margins() for t in self.recommender.tables()) if m is not None]
+        if not margins:
+            return
+        values = torch.cat(margins)
+        share = (self.targets[-1] / values.numel()) ** min(1.0, step / max(1, self.total_steps - 1))
+        keep = min(values.numel(), max(self.targets[-1], int(share * values.numel())))
+        offset = float(values.min()) - 1 if keep == values.numel() else None
+        if offset is None:
+            offset = float(values.kthvalue(values.numel() - keep).values)
+        for table in self.recommender.tables():
+            if table.margins() is not None:
+                table.set_offset(offset)
+
+    def _check(self, step: int) -> int:
+        self._follow_budget(step)
+        kept = self.recommender.num_kept()
+        for target in self._missing():
+            # thresholds that share a value fall together: a hair above the schedule's last point is there
+            if kept <= target or (step >= self.total_steps and kept <= 1.01 * target):
+                self.forms[target] = forms_at(self.recommender.tables(), target)
+        return kept
+
+    def _one_epoch(self) -> None:
+        started = time.perf_counter()
+        seed = epoch_seed(self.seed, "search", self.epoch)
+        torch.manual_seed(seed)
+        self.recommender.train()
+        running = torch.zeros((), device=self.train.device)
+        steps, kept = 0, self.recommender.num_kept()
+        with self.progress.bar(self.train.num_rows, f"search {self.epoch + 1}/{self.settings.epochs}") as bar:
+            for rows, ids, labels in self.train.epoch(seed):
+                running += train_step(
+                    self.recommender,
+                    self.optimizer,
+                    ids,
+                    labels,
+                    embedding_penalty=self.settings.embedding_penalty,
+                )
+                steps += 1
+                bar.update(rows.numel())
+                if steps % self.settings.check_every == 0:
+                    kept = self._check(self.epoch * len(self.train) + steps)
+                    share = kept / self.recommender.num_values()
+                    bar.set_postfix_str(f"loss {float(running) / steps:.4f}, kept {kept:,} ({share:.1%})")
+                    if not self._missing():
+                        break
+        self.epoch += 1
+        kept = self._check(self.epoch * len(self.train))
+        valid = evaluate(self.recommender, self.valid)
+        seconds = time.perf_counter() - started
+        self.seconds += seconds
+        entry = {
+            "epoch": self.epoch,
+            "train_loss": float(running) / steps,
+            "valid_auc": valid["auc"],
+            "valid_logloss": valid["logloss"],
+            "kept": kept,
+        }
+        self.history.append(entry)
+        rate = steps * self.train.batch_size / seconds
+        self.progress.scalars("search", self.epoch, {**entry, "rows_per_second": rate})
+        self.progress.say(
+            f"search: epoch {self.epoch}, loss {entry['train_loss']:.4f}, valid AUC {valid['auc']:.4f}, "
+            f"kept {kept:,} of {self.recommender.num_values():,}, {rate:,.0f} rows/s"
+        )
+
+    def _state(self) -> dict[str, Any]:
+        forms = {target: [f.mask() for f in forms] for target, forms in self.forms.items()}
+        return {
+            "recommender": self.recommender.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "forms": forms,
+            "epoch": self.epoch,
+            "seconds": self.seconds,
+            "history": self.history,
+        }
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.recommender.load_state_dict(state["recommender"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.forms = {target: [Mask(m.cpu()) for m in masks] for target, masks in state["forms"].items()}
+        self.epoch, self.seconds, self.history = state["epoch"], state["seconds"], state["history"]

@@ -1,0 +1,122 @@
+"""From what a search found to the sizes that are retrained and shipped."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ondevice.embeddings import EmbeddingMethod, Form, Mask, Sizes, TableInfo
+from ondevice.errors import UserError
+
+
+def forms_at(tables: list[EmbeddingMethod], target: int) -> list[Form]:
+    """The forms of all tables together at no more than ``target`` values.
+
+    Methods that score values compete over one ranking; a rule sizes the embeddings and gives every row that
+    keeps something its first-order weight.
+
+    Args:
+        tables: the embedding table, then the first-order one where there is one.
+        target: most values to keep, over all tables.
+    """
+    scores = [table.scores() for table in tables]
+    ranked = [s for s in scores if s is not None]
+    if len(ranked) == len(tables):
+        flat = torch.cat([s.flatten() for s in ranked])
+        threshold = torch.zeros((), device=flat.device)
+        if target < int((flat > 0).sum()):
+            threshold = flat.kthvalue(flat.numel() - target).values
+        return [Mask((s > threshold).cpu()) for s in ranked]
+    low, high = 1, target
+    best: list[Form] | None = None
+    while low <= high:
+        middle = (low + high) // 2
+        try:
+            forms = _rule_forms(tables, middle)
+        except UserError:
+            low = middle + 1
+            continue
+        if sum(form.num_kept() for form in forms) <= target:
+            best, low = forms, middle + 1
+        else:
+            high = middle - 1
+    if best is None:
+        _rule_forms(tables, target)  # says what is wrong
+        raise UserError(f"budget of {target} values: too small for the rows seen in training; allow more")
+    return best
+
+
+def _rule_forms(tables: list[EmbeddingMethod], target: int) -> list[Form]:
+    form = tables[0].compact(target)
+    return [form, *(Sizes((form.row_sizes() > 0).long(), 1) for _ in tables[1:])]
+
+
+def choose_classes(sizes: Tensor, num_classes: int) -> list[int]:
+    """The ``num_classes`` non-zero sizes that move the given ones least (exact, by dynamic programming).
+
+    Shape: sizes (N,) int64.
+    """
+    values, counts = torch.unique(sizes[sizes > 0], return_counts=True)
+    distinct, weights = values.tolist(), counts.tolist()
+    if len(distinct) <= num_classes:
+        return distinct
+
+    def cost(first: int, last: int) -> tuple[float, int]:
+        group = range(first, last)
+        return min((sum(weights[i] * abs(distinct[i] - c) for i in group), c) for c in distinct[first:last])
+
+    best: dict[tuple[int, int], tuple[float, list[int]]] = {(0, 0): (0.0, [])}
+    for used in range(1, num_classes + 1):
+        for last in range(used, len(distinct) + 1):
+            options = []
+            for first in range(used - 1, last):
+                if (used - 1, first) in best:
+                    before, classes = best[used - 1, first]
+                    extra, chosen = cost(first, last)
+                    options.append((before + extra, [*classes, chosen]))
+            best[used, last] = min(options)
+    return best[num_classes, len(distinct)][1]
+
+
+def shipped_sizes(
+    forms: list[Form], target: int, *, max_size: int | None = None, num_classes: int | None = None
+) -> list[Form]:
+    """Per-row counts as leading dimensions, in few distinct sizes, together at no more than ``target`` values.
+
+    Counts above ``max_size`` are cut, and all are scaled by a common factor so that the budget is used.
+    """
+    embedding, rest = forms[0], forms[1:]
+    others: list[Form] = [f.as_sizes() if isinstance(f, Mask) else f for f in rest]
+    room = target - sum(f.num_kept() for f in others)
+    counts = embedding.row_sizes()
+    limit = min(max_size or embedding.dim, embedding.dim)
+    classes: list[int] = []
+
+    def at(scale: float) -> Sizes:
+        scaled = (counts * scale).round().long().clamp(max=limit)
+        sizes = Sizes(torch.where(counts > 0, scaled.clamp(min=1), 0), embedding.dim)
+        return sizes.snapped(classes) if classes else sizes
+
+    def largest_fitting() -> Sizes:
+        low, high = 0.0, float(limit)
+        for _ in range(40):
+            middle = (low + high) / 2
+            low, high = (middle, high) if at(middle).num_kept() <= room else (low, middle)
+        return at(low)
+
+    if int((counts > 0).sum()) > room:  # one value a row is already too much: the smallest rows go
+        order = torch.argsort(counts, descending=True, stable=True)[: max(room, 0)]
+        counts = torch.zeros_like(counts).index_fill(0, order, 1)
+    if int(counts.sum()) == 0:
+        raise UserError(f"budget of {target} values: nothing is left for the embeddings; allow more")
+    sizes = largest_fitting()
+    if num_classes is not None:
+        classes = choose_classes(sizes.sizes, num_classes)
+        sizes = largest_fitting()
+    return [sizes, *others]
+
+
+def unseen_removed(forms: list[Form], info: TableInfo) -> list[Form]:
+    """The forms without rows that training never saw."""
+    unseen = info.counts == 0
+    return [form.without(unseen) for form in forms]
