@@ -1,0 +1,112 @@
+package org.ondevice.core
+
+/** How to measure. Each number of candidates is asked of `rank`, in batches that the program accepts. */
+class BenchmarkPlan(
+    val numCandidates: List<Int> = listOf(1, 100, 1000),
+    val numThreads: List<Int> = listOf(1, 2, 4),
+    val numWarmups: Int = 20,
+    val numCalls: Int = 200,
+) {
+    init {
+        require(numCandidates.isNotEmpty() && numCandidates.all { it >= 1 }) { "candidates: $numCandidates" }
+        require(numThreads.isNotEmpty() && numThreads.all { it in 1..64 }) { "threads: $numThreads" }
+        require(numWarmups >= 0 && numCalls >= 1) { "$numWarmups warm-ups, $numCalls calls" }
+    }
+}
+
+/** Memory of this process, in bytes; null where the system does not tell. */
+class MemoryUse(val pssBytes: Long?, val peakRssBytes: Long?)
+
+/** One bundle at one number of threads. */
+class Measurement(
+    val numThreads: Int,
+    val loadNanos: Long,
+    val before: MemoryUse,
+    val after: MemoryUse,
+    val latencies: Map<Int, Latency>,
+) {
+    fun toJson(): Map<String, Any?> = linkedMapOf(
+        "num_threads" to numThreads,
+        "load_ms" to loadNanos / 1e6,
+        "pss_before_bytes" to before.pssBytes,
+        "pss_after_bytes" to after.pssBytes,
+        "peak_rss_bytes" to after.peakRssBytes,
+        "rank_us" to latencies.entries.associate { (numCandidates, latency) ->
+            numCandidates.toString() to linkedMapOf(
+                "p50" to latency.p50Micros,
+                "p95" to latency.p95Micros,
+                "calls" to latency.numCalls,
+            )
+        },
+    )
+}
+
+/**
+ * Measures bundles: load time, latency and memory for each number of threads.
+ *
+ * Only one program is loaded at a time, since the runtime's pool of threads belongs to the whole process.
+ */
+class Benchmark(
+    private val runtime: Runtime,
+    private val memory: () -> MemoryUse,
+    private val clock: () -> Long = System::nanoTime,
+) {
+    fun run(bundle: Bundle, plan: BenchmarkPlan): List<Measurement> {
+        Preflight.check(bundle.manifest, runtime)
+        return plan.numThreads.map { measure(bundle, plan, it) }
+    }
+
+    private fun measure(bundle: Bundle, plan: BenchmarkPlan, numThreads: Int): Measurement {
+        val before = memory()
+        val start = clock()
+        return runtime.load(bundle, numThreads).use { engine ->
+            val loadNanos = clock() - start
+            val recommender = Recommender(bundle, engine)
+            val context = bundle.encodeContext(bundle.manifest.golden.first().raw)
+            val latencies = plan.numCandidates.associateWith { numCandidates ->
+                val candidates = candidates(bundle, numCandidates)
+                Latency.measure(plan.numWarmups, plan.numCalls, clock) { recommender.scoreAll(context, candidates) }
+            }
+            Measurement(numThreads, loadNanos, before, memory(), latencies)
+        }
+    }
+
+    companion object {
+        const val FORMAT = "ondevice-latency"
+        const val FORMAT_VERSION = 1
+
+        /** The first items of the catalog, over again where there are fewer; without one, the golden items. */
+        fun candidates(bundle: Bundle, numCandidates: Int): Catalog {
+            val catalog = bundle.readCatalog()
+            val numFields = bundle.manifest.itemFields.size
+            val source = if (catalog != null) {
+                LongArray(catalog.size * numFields).also { catalog.copyRows(0, catalog.size, it) }
+            } else {
+                bundle.manifest.golden.flatMap { bundle.encodeItem(it.raw).toList() }.toLongArray()
+            }
+            val rows = IntArray(numCandidates * numFields) { source[it % source.size].toInt() }
+            return Catalog(List(numCandidates) { "" }, rows, numFields)
+        }
+
+        /** The contents of `latency.json`; a bundle that failed has its sentence in place of figures. */
+        fun report(
+            device: Map<String, Any?>,
+            plan: BenchmarkPlan,
+            results: Map<Bundle, List<Measurement>>,
+            errors: Map<String, String>,
+        ): Map<String, Any?> = linkedMapOf(
+            "format" to FORMAT,
+            "format_version" to FORMAT_VERSION,
+            "device" to device,
+            "warmups" to plan.numWarmups,
+            "bundles" to results.entries.associate { (bundle, measurements) ->
+                bundle.directory.name to linkedMapOf(
+                    "bytes" to bundle.fileBytes + ("bundle" to bundle.totalBytes),
+                    "model_sha256" to bundle.manifest.files.first { it.name == Manifest.PROGRAM }.sha256,
+                    "measurements" to measurements.map { it.toJson() },
+                )
+            },
+            "errors" to errors,
+        )
+    }
+}

@@ -1,0 +1,88 @@
+package org.ondevice.core
+
+/** Reads `vocabulary.bin` front to back; a read past the end is a [BundleError.TruncatedVocabulary]. */
+internal class ByteReader(private val data: ByteArray) {
+    private var position = 0
+
+    val end: Int get() = data.size
+    val remaining: Int get() = data.size - position
+    val isAtEnd: Boolean get() = position == data.size
+
+    fun byte(): Int {
+        if (isAtEnd) throw BundleError.TruncatedVocabulary(data.size)
+        return data[position++].toInt() and 0xff
+    }
+
+    /** An unsigned LEB128 number of at most 64 bits. */
+    fun varint(): Long {
+        var result = 0L
+        var shift = 0
+        while (true) {
+            val byte = byte()
+            if (shift == 63 && byte > 1) throw BundleError.CorruptVocabulary("a number of more than 64 bits")
+            result = result or ((byte and 0x7f).toLong() shl shift)
+            if (byte < 0x80) return result
+            shift += 7
+        }
+    }
+
+    /** A number of items that take at least [perItem] bytes each. */
+    fun count(what: String, perItem: Int): Int {
+        val count = varint()
+        if (count < 0) throw BundleError.CorruptVocabulary("${count.toULong()} $what")
+        if (count > remaining / perItem) throw BundleError.TruncatedVocabulary(data.size)
+        return count.toInt()
+    }
+
+    fun row(what: String, numRows: Int): Int {
+        val row = varint()
+        if (row < 0 || row > numRows) {
+            throw BundleError.CorruptVocabulary("the $what is ${row.toULong()} in a program of $numRows rows")
+        }
+        return row.toInt()
+    }
+
+    fun copyTo(target: ByteArray, offset: Int, size: Int) {
+        data.copyInto(target, offset, position, position + size)
+        position += size
+    }
+
+    fun slice(size: Long): BitReader {
+        if (size < 0 || size > remaining) throw BundleError.TruncatedVocabulary(data.size)
+        position += size.toInt()
+        return BitReader(data, position - size.toInt(), position)
+    }
+}
+
+/** Reads bits, most significant first. */
+internal class BitReader(private val data: ByteArray, start: Int, val end: Int) {
+    private var position = start * 8L
+    val numBits: Long = (end - start) * 8L
+
+    private fun bit(): Int {
+        if (position == end * 8L) throw BundleError.TruncatedVocabulary(end)
+        val bit = (data[(position shr 3).toInt()].toInt() shr (7 - (position and 7).toInt())) and 1
+        position++
+        return bit
+    }
+
+    /** A Rice code: the quotient as one-bits and a zero-bit, then [numLowBits] bits. */
+    fun rice(numLowBits: Int): Long {
+        var quotient = 0L
+        while (bit() == 1) quotient++
+        if (numLowBits > 0 && quotient > (-1L ushr numLowBits)) {
+            throw BundleError.CorruptVocabulary("a difference of more than 64 bits")
+        }
+        var low = 0L
+        repeat(numLowBits) { low = (low shl 1) or bit().toLong() }
+        return (quotient shl numLowBits) or low
+    }
+
+    /** What is left must be the zero bits that fill the last byte. */
+    fun finish() {
+        if (end * 8L - position >= 8) throw BundleError.CorruptVocabulary("bytes follow the last difference")
+        while (position < end * 8L) {
+            if (bit() != 0) throw BundleError.CorruptVocabulary("the last byte is not filled with zero bits")
+        }
+    }
+}

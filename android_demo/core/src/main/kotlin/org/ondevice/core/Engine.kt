@@ -1,0 +1,88 @@
+package org.ondevice.core
+
+import java.io.Closeable
+
+/** What `recommend` returns: the best items of the program's own catalog, best first. */
+class Recommendation(val scores: FloatArray, val items: IntArray)
+
+/** A loaded program. Ids are program row ids; calls must not overlap. */
+interface Engine : Closeable {
+    /** Scores of rows of all fields. Shape: [ids] (batch * F) -> (batch). */
+    fun score(ids: LongArray): FloatArray
+
+    /** Scores of candidates for one context. Shape: [context] (Fc), [items] (numItems * Fi) -> (numItems). */
+    fun rank(context: LongArray, items: LongArray): FloatArray
+
+    /** The best items of the catalog in the program. Shape: [context] (Fc) -> (k), (k). */
+    fun recommend(context: LongArray): Recommendation
+}
+
+/** Where programs run. */
+interface Runtime {
+    val operators: Set<String>
+    val backends: Set<String>
+
+    /**
+     * Loads the program of [bundle].
+     *
+     * @throws BundleError when it cannot be loaded here.
+     */
+    fun load(bundle: Bundle, numThreads: Int): Engine
+}
+
+/**
+ * Checks of what goes into a program, done before native code sees it: a native library may end the app where these
+ * throw.
+ */
+class InputCheck(private val manifest: Manifest) {
+    /** Rows in [ids] for `forward`. */
+    fun score(ids: LongArray): Int {
+        val signature = manifest.signature("forward")
+        val batch = rows(ids, manifest.fields.size, signature, "rows")
+        checkIds(ids)
+        return batch
+    }
+
+    /** Candidates in [items] for `rank`. */
+    fun rank(context: LongArray, items: LongArray): Int {
+        val signature = manifest.signature("rank")
+        checkContext(context)
+        val numItems = rows(items, manifest.itemFields.size, signature, "candidates")
+        checkIds(items)
+        return numItems
+    }
+
+    fun recommend(context: LongArray) {
+        manifest.signature("recommend")
+        checkContext(context)
+    }
+
+    private fun checkContext(context: LongArray) {
+        if (context.size != manifest.contextFields.size) {
+            throw BundleError.InvalidInput(
+                "${context.size} context values, where the model has ${manifest.contextFields.size} context fields",
+            )
+        }
+        checkIds(context)
+    }
+
+    private fun rows(ids: LongArray, numFields: Int, signature: MethodSignature, what: String): Int {
+        val rows = if (numFields == 0) 0 else ids.size / numFields
+        if (numFields == 0 || ids.size % numFields != 0) {
+            throw BundleError.InvalidInput("${ids.size} ids do not divide into $what of $numFields fields")
+        }
+        if (rows < 1 || rows > signature.maximum || (signature.isFixed && rows != signature.maximum)) {
+            val allowed = if (signature.isFixed) "exactly" else "1 to"
+            throw BundleError.InvalidInput("$rows $what, where ${signature.name} takes $allowed ${signature.maximum}")
+        }
+        return rows
+    }
+
+    private fun checkIds(ids: LongArray) {
+        for (id in ids) {
+            if (id < 0 || id > manifest.numRows) {
+                throw BundleError.InvalidInput("the id $id is not in 0..${manifest.numRows}")
+            }
+        }
+    }
+}

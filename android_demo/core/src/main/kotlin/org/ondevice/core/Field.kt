@@ -1,0 +1,83 @@
+package org.ondevice.core
+
+import java.math.BigDecimal
+import java.math.MathContext
+
+/**
+ * One column of the model's input, as the manifest's schema describes it.
+ *
+ * @property isContext whether `rank` takes it once (a user's attributes) or for each candidate.
+ * @property isInteger whether its keys are integers; else they are texts.
+ */
+class Field(
+    val name: String,
+    val isContext: Boolean,
+    val isInteger: Boolean,
+    private val isLogBucket: Boolean,
+    private val origin: Double,
+) {
+    /**
+     * The canonical text of a raw value, or null for a value that no vocabulary can hold.
+     *
+     * Integers: 25, 25.0, "25" and " 25 " are one key. Texts keep every character ("02138" is not 2138); an empty
+     * text is a missing value. With the transform `log_bucket`, v' = v - origin becomes floor(ln(v')^2) above 2,
+     * else 1.
+     */
+    fun canonicalText(raw: Any?): String? = when {
+        raw == null -> null
+        isLogBucket -> number(raw)?.let { logBucket(it - origin) }
+        isInteger -> integer(raw)
+        else -> text(raw)
+    }
+
+    private fun logBucket(value: Double): String {
+        if (value <= 2.0) return "1"
+        val logarithm = Math.log(value)
+        return Math.floor(logarithm * logarithm).toLong().toString()
+    }
+
+    private fun number(raw: Any): Double? = when (raw) {
+        is Number -> raw.toDouble()
+        is Boolean -> if (raw) 1.0 else 0.0
+        is String -> raw.trim().takeIf { NUMBER.matches(it) }?.toDouble()
+        else -> null
+    }?.takeIf { it.isFinite() }
+
+    private fun integer(raw: Any): String? = when (raw) {
+        is Boolean -> if (raw) "1" else "0"
+        is Float, is Double -> (raw as Number).toDouble().let { if (isWhole(it)) wholeText(it) else null }
+        is Number -> raw.toString()
+        is String -> INTEGER.matchEntire(raw.trim())?.let { it.groupValues[1] }
+        else -> null
+    }?.toLongOrNull()?.toString()
+
+    private fun text(raw: Any): String? = when (raw) {
+        is Boolean -> if (raw) "True" else "False"
+        is Float, is Double -> {
+            val value = (raw as Number).toDouble()
+            if (!value.isFinite()) null else if (isWhole(value)) wholeText(value) else shortestText(value)
+        }
+        else -> raw.toString().ifEmpty { null }
+    }
+
+    private fun isWhole(value: Double) = value.isFinite() && value == Math.rint(value)
+
+    private fun wholeText(value: Double) = BigDecimal(value).toBigInteger().toString()
+
+    /** The fewest digits that read back as [value], written as Python writes them: 0.0001, but 1e-05. */
+    private fun shortestText(value: Double): String {
+        val exact = BigDecimal(value)
+        val shortest = (1..17).map { exact.round(MathContext(it)) }.first { it.toDouble() == value }.stripTrailingZeros()
+        val exponent = shortest.precision() - shortest.scale() - 1
+        if (exponent >= -4) return shortest.toPlainString()
+        val digits = shortest.unscaledValue().abs().toString()
+        val fraction = if (digits.length == 1) "" else "." + digits.substring(1)
+        val sign = if (shortest.signum() < 0) "-" else ""
+        return sign + digits[0] + fraction + "e-" + (-exponent).toString().padStart(2, '0')
+    }
+
+    private companion object {
+        val NUMBER = Regex("[+-]?([0-9]+(\\.[0-9]*)?|\\.[0-9]+)([eE][+-]?[0-9]+)?")
+        val INTEGER = Regex("([+-]?[0-9]+)(?:\\.0*)?")
+    }
+}

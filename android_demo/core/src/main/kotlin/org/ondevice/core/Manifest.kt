@@ -1,0 +1,182 @@
+package org.ondevice.core
+
+/**
+ * A tensor that a method takes or returns.
+ *
+ * @property shape sizes; null where the caller chooses, up to the method's maximum.
+ */
+class TensorSignature(val name: String, val dtype: String, val shape: List<Int?>)
+
+/** @property maximum the most rows at once: `max_batch`, `max_items` or `k`. */
+class MethodSignature(
+    val name: String,
+    val inputs: List<TensorSignature>,
+    val outputs: List<TensorSignature>,
+    val maximum: Int,
+) {
+    /** Whether the rows of the last input must be exactly [maximum]. */
+    val isFixed: Boolean get() = inputs.last().shape.first() != null
+}
+
+/** The size and SHA-256 (hexadecimal) of one of the bundle's files. */
+class FileEntry(val name: String, val bytes: Long, val sha256: String)
+
+/** Raw values by field name, the ids they must become and the score the model gave them when it was exported. */
+class GoldenCase(val raw: Map<String, Any?>, val ids: IntArray, val score: Double)
+
+/** `manifest.json`: all that is known about a bundle; nothing about a model is written in the app. */
+class Manifest private constructor(json: JsonObject) {
+    val name = json.string("name")
+    val model = json.string("model")
+    val method = json.string("method")
+    val layout = json.string("layout")
+    val numRows = json.int("num_rows")
+    val fields: List<Field>
+    val itemKey: String?
+    val methods: Map<String, MethodSignature>
+    val operators = json.strings("ops")
+    val backends = json.strings("backends")
+    val versions: Map<String, String>
+    val metrics: Map<String, Any?>
+    val files: List<FileEntry>
+    val golden: List<GoldenCase>
+
+    init {
+        val schema = json.child("schema")
+        fields = schema.objects("fields").map { readField(it) }
+        itemKey = schema.stringOrNull("item_key")
+        check(fields.isNotEmpty(), "schema.fields is empty")
+        check(fields.map { it.name }.toSet().size == fields.size, "schema.fields has a name twice")
+
+        val signatures = json.child("methods")
+        methods = signatures.names.associateWith { readMethod(it, signatures.child(it)) }
+        check(methods.isNotEmpty(), "methods is empty")
+        methods.values.forEach { checkMethod(it) }
+
+        val versionTexts = json.child("versions")
+        versions = versionTexts.names.associateWith { versionTexts.string(it) }
+        metrics = if ("metrics" in json) json.child("metrics").toMap() else emptyMap()
+
+        val entries = json.child("files")
+        files = entries.names.map { name ->
+            check(FILE_NAME.matches(name) && name != FILE, "files names \"$name\"")
+            val entry = entries.child(name)
+            val sha256 = entry.string("sha256")
+            check(SHA256.matches(sha256), "files.$name.sha256 is no SHA-256")
+            FileEntry(name, entry.long("bytes"), sha256)
+        }
+        for (required in listOf(PROGRAM, VOCABULARY)) {
+            check(files.any { it.name == required }, "files has no $required")
+        }
+
+        golden = json.objects("golden").map { case ->
+            val ids = case.list("ids").map { id ->
+                (id as? Long)?.takeIf { it in 0..numRows }?.toInt()
+                    ?: throw BundleError.BadManifest("a golden id is not in 0..$numRows")
+            }
+            check(ids.size == fields.size, "a golden case has ${ids.size} ids for ${fields.size} fields")
+            GoldenCase(case.child("raw").toMap(), ids.toIntArray(), case.double("score"))
+        }
+        check(golden.size >= 2, "fewer than two golden cases")
+    }
+
+    /** Positions of the fields that `rank` takes once; [itemFields] are those it takes for each candidate. */
+    val contextFields: IntArray = fields.indices.filter { fields[it].isContext }.toIntArray()
+    val itemFields: IntArray = fields.indices.filter { !fields[it].isContext }.toIntArray()
+
+    fun signature(method: String): MethodSignature =
+        methods[method] ?: throw BundleError.MissingMethod(method, methods.keys)
+
+    private fun checkMethod(method: MethodSignature) {
+        val numContext = fields.count { it.isContext }
+        val expected = when (method.name) {
+            "forward" -> listOf(fields.size)
+            "rank" -> listOf(numContext, fields.size - numContext)
+            "recommend" -> listOf(numContext)
+            else -> return
+        }
+        for (input in method.inputs) {
+            check(input.dtype == "int64", "methods.${method.name} takes ${input.dtype}, not int64")
+            check(input.shape.size == 2, "methods.${method.name} takes a tensor of ${input.shape.size} dimensions")
+        }
+        check(
+            method.inputs.map { it.shape[1] } == expected,
+            "methods.${method.name} does not take the schema's fields",
+        )
+        check(method.outputs.firstOrNull()?.dtype == "float32", "methods.${method.name} does not return scores")
+        if (method.name == "recommend") check(method.outputs.size == 2, "methods.recommend returns no item_index")
+    }
+
+    companion object {
+        const val FILE = "manifest.json"
+        const val PROGRAM = "model.pte"
+        const val VOCABULARY = "vocabulary.bin"
+        const val CATALOG = "catalog.json"
+        const val FORMAT_VERSION = 1
+        private const val FORMAT = "ondevice-bundle"
+        private val SHA256 = Regex("[0-9a-f]{64}")
+        private val FILE_NAME = Regex("[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+        private val OWN_HASH = Regex("\\{\"sha256\": ?\"([0-9a-f]{64})\"")
+
+        /** Reads the bytes of the manifest of [bundle], and checks its format version and its own SHA-256. */
+        fun read(data: ByteArray, bundle: String): Manifest {
+            val text = data.decodeToString()
+            val values = try {
+                Json.parse(text) as? Map<*, *> ?: throw BundleError.BadManifest("it is no JSON object")
+            } catch (error: JsonError) {
+                throw BundleError.BadManifest(error.message!!, error)
+            }
+            val json = JsonObject(values, "")
+            check(json.stringOrNull("format") == FORMAT, "its format is not $FORMAT")
+            val version = json.long("format_version")
+            if (version > FORMAT_VERSION) throw BundleError.NewerFormat(version, FORMAT_VERSION)
+            check(version == FORMAT_VERSION.toLong(), "format version $version")
+
+            val own = OWN_HASH.matchAt(text, 0) ?: throw BundleError.BadManifest("its first entry is no SHA-256")
+            val zeroed = data.copyOf()
+            own.groups[1]!!.range.forEach { zeroed[it] = '0'.code.toByte() }
+            if (Sha256.of(zeroed) != own.groupValues[1]) throw BundleError.WrongHash(FILE, bundle)
+            return Manifest(json)
+        }
+
+        private fun readField(json: JsonObject): Field {
+            val side = json.string("side")
+            val kind = json.string("kind")
+            val transform = json.stringOrNull("transform")
+            check(side == "context" || side == "item", "a field's side is \"$side\"")
+            check(kind == "integer" || kind == "string", "a field's kind is \"$kind\"")
+            check(transform == null || transform == "log_bucket", "a field's transform is \"$transform\"")
+            val origin = if (transform != null) json.double("origin") else 0.0
+            return Field(json.string("name"), side == "context", kind == "integer", transform != null, origin)
+        }
+
+        private fun readMethod(name: String, json: JsonObject): MethodSignature {
+            val maximum = when (name) {
+                "forward" -> json.int("max_batch")
+                "rank" -> json.int("max_items")
+                "recommend" -> json.int("k")
+                else -> 1
+            }
+            check(maximum >= 1, "methods.$name has the maximum $maximum")
+            val inputs = json.objects("inputs").map { readTensor(it) }
+            check(inputs.isNotEmpty(), "methods.$name takes nothing")
+            return MethodSignature(name, inputs, json.objects("outputs").map { readTensor(it) }, maximum)
+        }
+
+        /** Sizes are numbers; names of sizes that the caller chooses are texts. */
+        private fun readTensor(json: JsonObject): TensorSignature {
+            val shape = json.list("shape").map { size ->
+                when (size) {
+                    is Long -> size.toInt()
+                    is String -> size.toIntOrNull()
+                    else -> throw BundleError.BadManifest("a shape holds $size")
+                }
+            }
+            return TensorSignature(json.string("name"), json.string("dtype"), shape)
+        }
+
+        private fun check(condition: Boolean, detail: String) {
+            if (!condition) throw BundleError.BadManifest(detail)
+        }
+    }
+}

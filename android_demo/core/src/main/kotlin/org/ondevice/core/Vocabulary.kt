@@ -1,0 +1,222 @@
+package org.ondevice.core
+
+import java.nio.charset.CharacterCodingException
+
+/**
+ * `vocabulary.bin`: from a field's value, as canonical text, to the program's row id.
+ *
+ * Keys stay in sorted primitive arrays and are found by binary search: about 4 bytes for an integer key, its UTF-8
+ * bytes and 4 more for a text.
+ */
+class Vocabulary private constructor(private val fields: Array<FieldKeys>) {
+    val numFields: Int get() = fields.size
+
+    /** Number of values of [field] that have a row of their own. */
+    fun numKeys(field: Int): Int = fields[field].groups.sumOf { it.numKeys }
+
+    /** The [index]-th known value of [field], in the order of the program's rows. */
+    fun key(field: Int, index: Int): String {
+        var rest = index
+        for (group in fields[field].groups) {
+            if (rest < group.numKeys) return group.key(rest)
+            rest -= group.numKeys
+        }
+        throw IndexOutOfBoundsException("field $field has ${numKeys(field)} keys, not ${index + 1}")
+    }
+
+    /** The row of a canonical text, or the field's unknown row for null and for a text that is not there. */
+    fun row(field: Int, text: String?): Int {
+        val keys = fields[field]
+        if (text == null) return keys.unknownRow
+        val width = integerWidth(text)
+        if (width >= 0) {
+            val number = text.toLong()
+            for (group in keys.groups) {
+                if (group is IntegerKeys && group.width == width) {
+                    val index = group.find(number)
+                    if (index >= 0) return group.baseRow + index
+                }
+            }
+        } else {
+            val bytes = try {
+                text.encodeToByteArray(throwOnInvalidSequence = true)
+            } catch (_: CharacterCodingException) {
+                return keys.unknownRow
+            }
+            for (group in keys.groups) {
+                if (group is TextKeys) {
+                    val index = group.find(bytes)
+                    if (index >= 0) return group.baseRow + index
+                }
+            }
+        }
+        return keys.unknownRow
+    }
+
+    private class FieldKeys(val unknownRow: Int, val groups: List<Keys>)
+
+    private abstract class Keys(val baseRow: Int) {
+        abstract val numKeys: Int
+        abstract fun key(index: Int): String
+    }
+
+    /** Keys that fit 32 bits are kept in an [IntArray], others in a [LongArray]; the other array is empty. */
+    private class IntegerKeys(baseRow: Int, val width: Int, keys: LongArray) : Keys(baseRow) {
+        override val numKeys = keys.size
+        private val isNarrow = keys.first() >= Int.MIN_VALUE && keys.last() <= Int.MAX_VALUE
+        private val narrow = if (isNarrow) IntArray(keys.size) { keys[it].toInt() } else IntArray(0)
+        private val wide = if (isNarrow) LongArray(0) else keys
+
+        override fun key(index: Int): String {
+            val number = if (isNarrow) narrow[index].toLong() else wide[index]
+            return number.toString().padStart(width, '0')
+        }
+
+        fun find(number: Long): Int = when {
+            !isNarrow -> wide.asBinarySearch(number)
+            number in Int.MIN_VALUE..Int.MAX_VALUE -> java.util.Arrays.binarySearch(narrow, number.toInt())
+            else -> -1
+        }
+
+        private fun LongArray.asBinarySearch(number: Long) = java.util.Arrays.binarySearch(this, number)
+    }
+
+    /** Key i is `bytes[ends[i-1], ends[i])`, ascending as unsigned bytes. */
+    private class TextKeys(baseRow: Int, private val bytes: ByteArray, private val ends: IntArray) : Keys(baseRow) {
+        override val numKeys get() = ends.size
+
+        private fun start(index: Int) = if (index == 0) 0 else ends[index - 1]
+
+        override fun key(index: Int): String = bytes.decodeToString(start(index), ends[index])
+
+        fun find(wanted: ByteArray): Int {
+            var low = 0
+            var high = ends.size - 1
+            while (low <= high) {
+                val middle = (low + high) ushr 1
+                val order = compareUnsigned(bytes, start(middle), ends[middle], wanted, 0, wanted.size)
+                when {
+                    order < 0 -> low = middle + 1
+                    order > 0 -> high = middle - 1
+                    else -> return middle
+                }
+            }
+            return -1
+        }
+    }
+
+    companion object {
+        private val MAGIC = "ODV1".encodeToByteArray()
+        private const val MAX_TEXT_BYTES = 64L shl 20
+
+        /** Text at or beyond these is no integer: two values at each end of 64 bits stay free. */
+        private const val MIN_INTEGER = Long.MIN_VALUE + 2
+        private const val MAX_INTEGER = Long.MAX_VALUE - 2
+
+        /**
+         * How a key is stored: 0 for a canonical integer, 2 to 18 for that many digits with a zero in front, -1 for
+         * a text.
+         */
+        fun integerWidth(text: String): Int {
+            val start = if (text.startsWith('-')) 1 else 0
+            val numDigits = text.length - start
+            if (numDigits !in 1..19) return -1
+            for (index in start until text.length) if (text[index] !in '0'..'9') return -1
+            val isCanonical = text[start] != '0' || text == "0"
+            if (isCanonical) {
+                val number = text.toLongOrNull()
+                if (number != null && number in MIN_INTEGER..MAX_INTEGER) return 0
+            }
+            return if (start == 0 && numDigits in 2..18) numDigits else -1
+        }
+
+        /** Reads [data], whose rows must lie below [numRows]; [numRows] itself is the row of zeros. */
+        fun read(data: ByteArray, numRows: Int): Vocabulary {
+            val input = ByteReader(data)
+            for (expected in MAGIC) {
+                if (input.byte() != expected.toInt()) corrupt("it does not begin with ODV1")
+            }
+            val numFields = input.count("fields", perItem = 2)
+            val fields = Array(numFields) { field ->
+                val unknownRow = input.row("unknown row of field $field", numRows)
+                val numGroups = input.count("groups of field $field", perItem = 4)
+                FieldKeys(unknownRow, List(numGroups) { readGroup(input, numRows) })
+            }
+            if (!input.isAtEnd) corrupt("${input.remaining} bytes follow the last field")
+            return Vocabulary(fields)
+        }
+
+        private fun readGroup(input: ByteReader, numRows: Int): Keys {
+            val baseRow = input.row("first row of a group", numRows)
+            val numKeys = input.varint()
+            if (numKeys < 1 || numKeys > numRows - baseRow) {
+                corrupt("a group of ${numKeys.toULong()} keys from row $baseRow in a program of $numRows rows")
+            }
+            return when (val form = input.byte()) {
+                0 -> readTexts(input, baseRow, numKeys.toInt())
+                1, in 3..19 -> readIntegers(input, baseRow, numKeys.toInt(), form - 1)
+                else -> corrupt("no form $form of keys")
+            }
+        }
+
+        private fun readIntegers(input: ByteReader, baseRow: Int, numKeys: Int, width: Int): Keys {
+            val zigzag = input.varint()
+            val first = (zigzag ushr 1) xor -(zigzag and 1)
+            val numLowBits = input.byte()
+            if (numLowBits > 63) corrupt("a Rice parameter of $numLowBits")
+            val payload = input.slice(input.varint())
+            if (numKeys - 1L > payload.numBits) throw BundleError.TruncatedVocabulary(payload.end)
+            val keys = LongArray(numKeys)
+            keys[0] = first
+            for (index in 1 until numKeys) {
+                val next = keys[index - 1] + payload.rice(numLowBits) + 1
+                if (next <= keys[index - 1]) corrupt("integer keys out of order")
+                keys[index] = next
+            }
+            payload.finish()
+            if (width > 0 && (first < 0 || keys.last() >= pow10(width))) corrupt("a key wider than $width digits")
+            return IntegerKeys(baseRow, width, keys)
+        }
+
+        private fun pow10(exponent: Int): Long = (1..exponent).fold(1L) { power, _ -> power * 10 }
+
+        private fun readTexts(input: ByteReader, baseRow: Int, numKeys: Int): Keys {
+            if (numKeys > input.remaining / 2) throw BundleError.TruncatedVocabulary(input.end)
+            val ends = IntArray(numKeys)
+            var bytes = ByteArray(minOf(MAX_TEXT_BYTES, 2L * input.remaining + 16).toInt())
+            var previousStart = 0
+            var end = 0
+            for (index in 0 until numKeys) {
+                val shared = input.varint()
+                if (shared < 0 || shared > end - previousStart) corrupt("a text shares more than the one before it has")
+                val suffix = input.varint()
+                if (suffix < 0 || suffix > input.remaining) throw BundleError.TruncatedVocabulary(input.end)
+                val size = shared + suffix
+                if (end + size > MAX_TEXT_BYTES) corrupt("more than $MAX_TEXT_BYTES bytes of texts")
+                if (end + size > bytes.size) {
+                    bytes = bytes.copyOf(minOf(MAX_TEXT_BYTES, maxOf(2L * bytes.size, end + size)).toInt())
+                }
+                bytes.copyInto(bytes, end, previousStart, previousStart + shared.toInt())
+                input.copyTo(bytes, end + shared.toInt(), suffix.toInt())
+                val next = end + size.toInt()
+                if (index > 0 && compareUnsigned(bytes, previousStart, end, bytes, end, next) >= 0) {
+                    corrupt("texts out of order")
+                }
+                previousStart = end
+                end = next
+                ends[index] = end
+            }
+            return TextKeys(baseRow, bytes.copyOf(end), ends)
+        }
+
+        private fun compareUnsigned(a: ByteArray, aStart: Int, aEnd: Int, b: ByteArray, bStart: Int, bEnd: Int): Int {
+            for (offset in 0 until minOf(aEnd - aStart, bEnd - bStart)) {
+                val order = (a[aStart + offset].toInt() and 0xff) - (b[bStart + offset].toInt() and 0xff)
+                if (order != 0) return order
+            }
+            return (aEnd - aStart) - (bEnd - bStart)
+        }
+
+        private fun corrupt(detail: String): Nothing = throw BundleError.CorruptVocabulary(detail)
+    }
+}

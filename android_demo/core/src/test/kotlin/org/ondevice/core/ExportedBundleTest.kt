@@ -1,0 +1,50 @@
+package org.ondevice.core
+
+import org.junit.jupiter.api.Assertions.assertArrayEquals
+import org.junit.jupiter.api.Assertions.assertEquals
+import org.junit.jupiter.api.Assertions.assertTrue
+import org.junit.jupiter.api.Test
+import org.junit.jupiter.api.condition.EnabledIfSystemProperty
+import java.io.File
+
+/** A bundle that the exporter wrote: `mvn test -Dbundle.dir=DIRECTORY`. Without one there is nothing to test. */
+@EnabledIfSystemProperty(named = "bundle.dir", matches = ".+", disabledReason = "needs -Dbundle.dir=BUNDLE")
+class ExportedBundleTest {
+    private val bundle by lazy { Bundle.open(File(System.getProperty("bundle.dir"))) }
+
+    @Test
+    fun `golden cases become their ids exactly`() {
+        assertTrue(bundle.manifest.golden.size >= 2)
+        for (case in bundle.manifest.golden) {
+            assertArrayEquals(case.ids, bundle.encode(case.raw).map { it.toInt() }.toIntArray(), case.raw.toString())
+        }
+    }
+
+    @Test
+    fun `every known key is found at a row of its own`() {
+        val rows = HashSet<Int>()
+        for (field in bundle.manifest.fields.indices) {
+            for (index in 0 until bundle.vocabulary.numKeys(field)) {
+                val key = bundle.vocabulary.key(field, index)
+                val row = bundle.vocabulary.row(field, key)
+                assertTrue(rows.add(row), "field $field, key $key: row $row again")
+                assertTrue(row < bundle.manifest.numRows)
+            }
+        }
+    }
+
+    @Test
+    fun `the catalog is in the order of the program's rows`() {
+        val catalog = bundle.readCatalog() ?: return
+        val itemKey = bundle.manifest.itemKey ?: return
+        val field = bundle.manifest.fields.indexOfFirst { it.name == itemKey }
+        val column = bundle.manifest.itemFields.indexOf(field)
+        val rows = LongArray(catalog.size * catalog.numFields)
+        catalog.copyRows(0, catalog.size, rows)
+        val keyRows = List(catalog.size) { rows[it * catalog.numFields + column] }
+        if ("recommend" in bundle.manifest.methods) {
+            assertEquals(bundle.vocabulary.numKeys(field), catalog.size)
+            assertEquals(keyRows.sorted().distinct(), keyRows)
+        }
+    }
+}

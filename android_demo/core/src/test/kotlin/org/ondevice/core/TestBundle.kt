@@ -1,0 +1,174 @@
+package org.ondevice.core
+
+import java.io.File
+
+/**
+ * A small bundle that the tests write themselves: a user and a ZIP code as context, a film and its genre as item.
+ *
+ * The program is not one; [FakeRuntime] scores in its place.
+ */
+object TestBundle {
+    const val NUM_ROWS = 20
+    const val MAX_ITEMS = 4
+
+    val manifest: Map<String, Any?> = mapOf(
+        "format" to "ondevice-bundle",
+        "format_version" to 1,
+        "name" to "test",
+        "model" to "fm",
+        "method" to "sizes",
+        "layout" to "staircase",
+        "schema" to mapOf(
+            "name" to "films",
+            "fields" to listOf(
+                field("user", "context", "integer"),
+                field("film", "item", "integer"),
+                field("zip", "context", "string"),
+                field("genre", "item", "string"),
+            ),
+            "label" to mapOf("column" to "rating"),
+            "item_key" to "film",
+        ),
+        "num_rows" to NUM_ROWS,
+        "sizes" to mapOf("dims" to listOf(8), "rows" to listOf(20), "first_order_rows" to 20),
+        "methods" to methods(),
+        "ops" to listOf("aten::cat.out", "aten::embedding.out"),
+        "backends" to listOf("XnnpackBackend"),
+        "versions" to mapOf("ondevice" to "0.1.0", "executorch" to "1.4.1"),
+        "metrics" to mapOf("test_auc" to 0.9),
+        "golden" to listOf(
+            golden(mapOf("user" to 7, "zip" to "02138", "film" to 30, "genre" to "Drama"), listOf(1, 8, 4, 17)),
+            golden(mapOf("user" to "nobody", "zip" to null, "film" to 999, "genre" to "Noir"), listOf(0, 20, 20, 16)),
+        ),
+    )
+
+    val catalog: Map<String, Any?> = mapOf(
+        "items" to listOf(10, 20, 30, 40, 50, 60).map {
+            mapOf("title" to "Film $it", "film" to it, "genre" to if (it % 20 == 0) "Drama" else "Comedy")
+        },
+    )
+
+    private fun field(name: String, side: String, kind: String) = mapOf(
+        "name" to name,
+        "side" to side,
+        "kind" to kind,
+        "column" to null,
+        "transform" to null,
+        "origin" to 0.0,
+        "min_count" to 1,
+    )
+
+    private fun golden(raw: Map<String, Any?>, ids: List<Int>): Map<String, Any?> =
+        mapOf("raw" to raw, "ids" to ids, "score" to FakeRuntime.score(ids.map { it.toLong() }))
+
+    fun methods(items: Any = "items"): Map<String, Any?> = mapOf(
+        "forward" to mapOf(
+            "inputs" to listOf(tensor("ids", "int64", listOf("batch", 4))),
+            "outputs" to listOf(tensor("scores", "float32", listOf("batch"))),
+            "max_batch" to 8,
+        ),
+        "rank" to mapOf(
+            "inputs" to listOf(
+                tensor("context_ids", "int64", listOf("1", 2)),
+                tensor("item_ids", "int64", listOf(items, 2)),
+            ),
+            "outputs" to listOf(tensor("scores", "float32", listOf(items))),
+            "max_items" to MAX_ITEMS,
+        ),
+    )
+
+    private fun tensor(name: String, dtype: String, shape: List<Any>) =
+        mapOf("name" to name, "dtype" to dtype, "shape" to shape)
+
+    fun vocabulary(): ByteArray = VocabularyWriter(4)
+        .field(unknownRow = 0, numGroups = 1).integers(1, listOf(7, 8, 1000))
+        .field(unknownRow = 20, numGroups = 2).integers(7, listOf(10, 30, 50)).integers(10, listOf(-2, 20, 40))
+        .field(unknownRow = 20, numGroups = 3)
+        .integers(4, listOf(2138, 9021), width = 5).integers(13, listOf(2138)).texts(14, listOf("H2X", "H3Z"))
+        .field(unknownRow = 16, numGroups = 1).texts(17, listOf("Drama", "Drama|War", "Épopée"))
+        .bytes()
+
+    /** Writes the bundle; [change] may replace entries of the manifest before it is signed. */
+    fun write(
+        directory: File,
+        program: String = "a program",
+        catalog: Map<String, Any?>? = this.catalog,
+        change: (MutableMap<String, Any?>) -> Unit = {},
+    ): File {
+        directory.mkdirs()
+        File(directory, "model.pte").writeText(program)
+        File(directory, "vocabulary.bin").writeBytes(vocabulary())
+        if (catalog != null) File(directory, "catalog.json").writeText(Json.write(catalog))
+        val files = directory.listFiles()!!.filter { it.name != "manifest.json" }.sortedBy { it.name }.associate {
+            it.name to mapOf("bytes" to it.length(), "sha256" to Sha256.of(it))
+        }
+        val values = LinkedHashMap<String, Any?>(manifest)
+        values["files"] = files
+        change(values)
+        File(directory, "manifest.json").writeText(sign(values))
+        return directory
+    }
+
+    /** The manifest's text with its own SHA-256 in front. */
+    fun sign(values: Map<String, Any?>): String {
+        val text = Json.write(linkedMapOf<String, Any?>("sha256" to "0".repeat(64)) + values)
+        return text.replaceFirst("0".repeat(64), Sha256.of(text.toByteArray()))
+    }
+}
+
+/** Scores ids by arithmetic, so that tests know the answer, and keeps a list of what was asked. */
+class FakeRuntime(
+    override val operators: Set<String> = setOf("aten::cat.out", "aten::embedding.out", "aten::mul.out"),
+    override val backends: Set<String> = setOf("XnnpackBackend"),
+    private val offset: Float = 0f,
+) : Runtime {
+    val batchSizes = ArrayList<Int>()
+    val threads = ArrayList<Int>()
+    var numOpen = 0
+
+    override fun load(bundle: Bundle, numThreads: Int): Engine {
+        bundle.verifyProgram()
+        threads.add(numThreads)
+        numOpen++
+        return FakeEngine(bundle.manifest)
+    }
+
+    private inner class FakeEngine(private val manifest: Manifest) : Engine {
+        private val inputs = InputCheck(manifest)
+
+        override fun score(ids: LongArray): FloatArray {
+            val batch = inputs.score(ids)
+            batchSizes.add(batch)
+            return FloatArray(batch) { row ->
+                score(ids.slice(row * manifest.fields.size until (row + 1) * manifest.fields.size)) + offset
+            }
+        }
+
+        override fun rank(context: LongArray, items: LongArray): FloatArray {
+            val numItems = inputs.rank(context, items)
+            batchSizes.add(numItems)
+            return FloatArray(numItems) { item ->
+                val ids = LongArray(manifest.fields.size)
+                manifest.contextFields.forEachIndexed { from, to -> ids[to] = context[from] }
+                manifest.itemFields.forEachIndexed { from, to ->
+                    ids[to] = items[item * manifest.itemFields.size + from]
+                }
+                score(ids.toList()) + offset
+            }
+        }
+
+        override fun recommend(context: LongArray): Recommendation = throw UnsupportedOperationException()
+
+        override fun close() {
+            numOpen--
+        }
+    }
+
+    companion object {
+        fun score(ids: List<Long>): Float {
+            var sum = 0L
+            for (id in ids) sum = (sum * 31 + id * 7 + 3) % 997
+            return sum / 997f
+        }
+    }
+}
