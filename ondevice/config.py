@@ -17,6 +17,37 @@ from typing import Any
 from ondevice.errors import UserError, nearest
 
 
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def _check(where: str, got: Any, holds: bool, allowed: str) -> None:
+    if not holds:
+        raise UserError(f"{where}: got {got!r}; it must be {allowed}")
+
+
+def parse_budget(budget: int | str) -> tuple[str, float]:
+    """The unit and amount of a budget: ("values", n), ("share", of the full tables) or ("bytes", n).
+
+    Raises: UserError: when it is none of ``20000``, ``5%``, ``64KB``, ``1.5MB``, ``800B``.
+    """
+    text = str(budget).strip()
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(%|[kKmM]?B)?", text)
+    if match and float(match[1]) > 0:
+        amount, unit = float(match[1]), match[2]
+        if unit is None and amount == int(amount):
+            return "values", amount
+        if unit == "%" and amount <= 100:
+            return "share", amount / 100
+        if unit and unit != "%":
+            return "bytes", amount * {"B": 1, "KB": 1000, "MB": 1_000_000}[unit.upper()]
+    raise UserError(
+        f"budget '{text}': allowed are kept values (20000), a share (5%) or bundle bytes (64KB, 1.5MB)"
+    )
+
+
 @dataclass(frozen=True)
 class Choice:
     """An entry of a registry and the options for its constructor."""
@@ -171,37 +202,6 @@ class Config:
             else:
                 plain[section.name] = _plain(dataclasses.asdict(value))
         return plain
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {k: _plain(v) for k, v in value.items()}
-    return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value
-
-
-def _check(where: str, got: Any, holds: bool, allowed: str) -> None:
-    if not holds:
-        raise UserError(f"{where}: got {got!r}; it must be {allowed}")
-
-
-def parse_budget(budget: int | str) -> tuple[str, float]:
-    """The unit and amount of a budget: ("values", n), ("share", of the full tables) or ("bytes", n).
-
-    Raises: UserError: when it is none of ``20000``, ``5%``, ``64KB``, ``1.5MB``, ``800B``.
-    """
-    text = str(budget).strip()
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(%|[kKmM]?B)?", text)
-    if match and float(match[1]) > 0:
-        amount, unit = float(match[1]), match[2]
-        if unit is None and amount == int(amount):
-            return "values", amount
-        if unit == "%" and amount <= 100:
-            return "share", amount / 100
-        if unit and unit != "%":
-            return "bytes", amount * {"B": 1, "KB": 1000, "MB": 1_000_000}[unit.upper()]
-    raise UserError(
-        f"budget '{text}': allowed are kept values (20000), a share (5%) or bundle bytes (64KB, 1.5MB)"
-    )
 
 
 def _convert(where: str, value: Any, annotation: Any) -> Any:

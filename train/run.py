@@ -1,7 +1,7 @@
 """Train a compact recommender: dense model, search of sizes, retraining.
 
-    python train/run.py train/configs/movielens_1m_deepfm_pep.yaml [section.key=value …] [--resume]
-    python train/run.py --list
+python train/run.py train/configs/movielens_1m_deepfm_pep.yaml [section.key=value …] [--resume]
+python train/run.py --list
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ def list_choices() -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("config", nargs="?", help="a YAML file; train/configs/ has some")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="changes to the config")
     parser.add_argument("--resume", action="store_true", help="continue the run in its directory")
@@ -54,7 +56,9 @@ def main() -> int:
 
 def print_table(metrics: dict) -> None:  # type: ignore[type-arg]
     """The dense model and each compact one, a line each."""
-    print(f"\n{'model':12} {'values':>9} {'valid AUC':>10} {'test AUC':>9} {'log loss':>9} {'epochs':>7} {'seconds':>8}")
+    print(
+        f"\n{'model':12} {'values':>9} {'valid AUC':>10} {'test AUC':>9} {'log loss':>9} {'epochs':>7} {'seconds':>8}"
+    )
     rows = [("dense", metrics["dense"], metrics["dense"]["parameters"])]
     rows += [(label, entry, entry["kept_parameters"]) for label, entry in metrics["budgets"].items()]
     for label, entry, values in rows:

@@ -69,7 +69,9 @@ class Pipeline:
         existing = self.folder / CONFIG
         if existing.exists():
             if not resume:
-                raise UserError(f"{self.folder}: already holds a run; add --resume, or name another run.output=DIR")
+                raise UserError(
+                    f"{self.folder}: already holds a run; add --resume, or name another run.output=DIR"
+                )
             _check_same(read_config(self.folder), self.config, self.folder)
         elif self.folder.exists() and any(self.folder.iterdir()):
             raise UserError(f"{self.folder}: not empty and not a run directory; name another run.output=DIR")
@@ -139,12 +141,16 @@ class Pipeline:
         for name in settings.teacher:
             if name == "dense":
                 if dense is None:
-                    raise UserError("training.teacher: the dense model cannot be its own teacher; set retrain.teacher")
+                    raise UserError(
+                        "training.teacher: the dense model cannot be its own teacher; set retrain.teacher"
+                    )
                 models.append(dense)
                 continue
             other = Run(name)
             if (other.path / "fingerprint").read_text().strip() != self.dataset.fingerprint:
-                raise UserError(f"teacher {name}: trained on other data or another split; train it with this data section")
+                raise UserError(
+                    f"teacher {name}: trained on other data or another split; train it with this data section"
+                )
             models.append(other.dense())
         items = tuple(self.dataset.schema.item_fields)
         return Teacher(models, train, items, settings.label_weight, settings.pairs)
@@ -174,7 +180,9 @@ class Pipeline:
         }
         self._remember(**{phase: entry}, history={**self.state["history"], phase: result.history})
         self._checkpoint(phase).unlink(missing_ok=True)
-        self.progress.say(f"{phase}: test AUC {test['auc']:.4f}, {result.epochs} epochs, {result.seconds:.0f} s")
+        self.progress.say(
+            f"{phase}: test AUC {test['auc']:.4f}, {result.epochs} epochs, {result.seconds:.0f} s"
+        )
 
     def _target(self, budget: int | str, dense: Recommender) -> int:
         """The number of values a budget allows."""
@@ -191,8 +199,12 @@ class Pipeline:
     def search(self, dense: Recommender, targets: list[int]) -> dict[int, list[Form]]:
         """The forms at each target: found, or read back."""
         path = self.folder / "search.safetensors"
-        if "search" not in self.state or not set(targets) <= {int(t) for t in self.state["search"]["targets"]}:
-            initial = self._fresh(self.config.method.name, self.config.method.options, self.config.embedding.first_order)
+        if "search" not in self.state or not set(targets) <= {
+            int(t) for t in self.state["search"]["targets"]
+        }:
+            initial = self._fresh(
+                self.config.method.name, self.config.method.options, self.config.embedding.first_order
+            )
             atomic_write(self.folder / "initial.safetensors", save_safetensors(_tensors(initial)))
             started = time.perf_counter()
             needs = METHODS[self.config.method.name].needs
@@ -218,9 +230,15 @@ class Pipeline:
                         table.weight.data.copy_(trained.table())
                 forms = {target: forms_at(initial.tables(), target) for target in targets}
                 seconds = time.perf_counter() - started
-            content = {f"{t}/{i}": f.mask().to(torch.uint8) for t, fs in forms.items() for i, f in enumerate(fs)}
+            content = {
+                f"{t}/{i}": f.mask().to(torch.uint8) for t, fs in forms.items() for i, f in enumerate(fs)
+            }
             atomic_write(path, save_safetensors(content))
-            entry = {"seconds": round(seconds, 2), "step_time_over_dense": ratio, "targets": [str(t) for t in targets]}
+            entry = {
+                "seconds": round(seconds, 2),
+                "step_time_over_dense": ratio,
+                "targets": [str(t) for t in targets],
+            }
             self._remember(search=entry, history={**self.state["history"], "search": history})
             self._checkpoint("search").unlink(missing_ok=True)
         masks = load_safetensors(path.read_bytes())
@@ -247,7 +265,9 @@ class Pipeline:
         forms = final_forms(unseen_removed(forms, self.info), target, settings)
         initial = None
         if settings.start == "initial":
-            initial = self._fresh(self.config.method.name, self.config.method.options, self.config.embedding.first_order)
+            initial = self._fresh(
+                self.config.method.name, self.config.method.options, self.config.embedding.first_order
+            )
             initial.load_state_dict(load_safetensors((self.folder / "initial.safetensors").read_bytes()))
         torch.manual_seed(self.config.run.seed)
         recommender = rebuild(
@@ -260,9 +280,13 @@ class Pipeline:
         ).to(self.device)
         phase = f"retrain-{label}"
         kept, full = recommender.num_kept(), dense.num_values()
-        self.progress.say(f"{phase}: {kept:,} of {full:,} values kept, {int(sum(forms[0].row_sizes() > 0)):,} rows")
+        self.progress.say(
+            f"{phase}: {kept:,} of {full:,} values kept, {int(sum(forms[0].row_sizes() > 0)):,} rows"
+        )
         result = self._fit(phase, recommender, settings, dense)
-        save_recommender(self.folder / "budgets" / label, recommender, self.config.model.name, self.model_options)
+        save_recommender(
+            self.folder / "budgets" / label, recommender, self.config.model.name, self.model_options
+        )
         self._finish(phase, recommender, result, {"kept_parameters": kept, "sparsity": 1 - kept / full})
         entry = self.state.pop(phase)
         history = self.state["history"]

@@ -88,7 +88,11 @@ class Run:
     def budgets(self) -> list[str]:
         """Labels of the compact models, the largest first."""
         folder = self.path / "budgets"
-        found = [p.name for p in folder.iterdir() if (p / "model.safetensors").exists()] if folder.is_dir() else []
+        found = (
+            [p.name for p in folder.iterdir() if (p / "model.safetensors").exists()]
+            if folder.is_dir()
+            else []
+        )
         return sorted(found, key=lambda label: -self._kept(label))
 
     def _kept(self, label: str) -> int:
@@ -102,7 +106,9 @@ class Run:
         """The compact model of one budget, in evaluation mode."""
         folder = self.path / "budgets" / label
         if not folder.is_dir():
-            raise UserError(f"{self.path}: no compact model '{label}'; there are: {', '.join(self.budgets()) or 'none'}")
+            raise UserError(
+                f"{self.path}: no compact model '{label}'; there are: {', '.join(self.budgets()) or 'none'}"
+            )
         return load_recommender(folder, self._info())
 
     def dense(self) -> Recommender:
