@@ -85,4 +85,4 @@ class Dataset:
         """
         names, raw_of = self.schema.names, self.vocabulary.raw_of
         rows = np.asarray(self.split(split).ids[np.asarray(indices, dtype=np.int64)])
-        return [{name: raw_of(int(i)) for name, i in zip(names, row)} for row in rows]
+        return [{name: raw_of(int(i)) for name, i in zip(names, row, strict=True)} for row in rows]

@@ -75,7 +75,7 @@ def read_plain(
                 rows, lines = _good_rows(path, rows, lines, num_columns, set(), bad)
             if rows:
                 rows_seen += len(rows)
-                yield Chunk(list(zip(*rows)), lines)
+                yield Chunk(list(zip(*rows, strict=True)), lines)
     if not rows_seen:
         raise UserError(f"{path}: holds no rows; the file is empty or cut short")
 
@@ -119,7 +119,7 @@ def read_csv(
                 rows, lines = _good_rows(path, rows, lines, num_columns, undecoded, bad)
             if rows:
                 rows_seen += len(rows)
-                yield Chunk(list(zip(*rows)), lines)
+                yield Chunk(list(zip(*rows, strict=True)), lines)
     if not rows_seen:
         raise UserError(f"{path}: holds no rows; the file is empty or cut short")
 
@@ -174,7 +174,7 @@ def _good_rows(
     """The rows that can be used; the others go to ``bad``. Empty lines vanish."""
     good: list[list[str]] = []
     good_lines: list[int] = []
-    for row, line in zip(rows, lines):
+    for row, line in zip(rows, lines, strict=True):
         if not row or row == [""]:
             continue
         if line in undecoded or not _decoded("".join(row)):

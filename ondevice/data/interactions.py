@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -102,8 +102,7 @@ class Interactions:
         )
 
 
-def first_rows(codes: np.ndarray, wanted: Iterable[int] | None = None) -> dict[int, int]:
-    """For each code that occurs, the first row that has it."""
-    distinct, rows = np.unique(codes, return_index=True)
-    found = dict(zip(distinct.tolist(), rows.tolist()))
-    return found if wanted is None else {code: found[code] for code in wanted if code in found}
+def first_rows(codes: np.ndarray) -> list[int]:
+    """The first row of each code that occurs, in the order of the codes."""
+    rows: list[int] = np.unique(codes, return_index=True)[1].tolist()
+    return rows

@@ -18,10 +18,10 @@ from ondevice.data.store import file_digests, prepare
 from ondevice.errors import UserError, nearest
 
 TERMS = (
-    "these data are for research; they may not be redistributed, nor used commercially, without permission of the "
-    "GroupLens group. Cite: F. M. Harper and J. A. Konstan, The MovieLens Datasets: History and Context, ACM "
-    "Transactions on Interactive Intelligent Systems 5(4), 2015, doi:10.1145/2827872. Terms: "
-    "https://grouplens.org/datasets/movielens/"
+    "these data are for research; without permission of the GroupLens group they may not be redistributed, nor "
+    "used commercially. Cite: F. M. Harper and J. A. Konstan, The MovieLens Datasets: History and Context, "
+    "ACM Transactions on Interactive Intelligent Systems 5(4), 2015, doi:10.1145/2827872. "
+    "Terms: https://grouplens.org/datasets/movielens/"
 )
 SOURCE_1M = Source(
     "movielens_1m",

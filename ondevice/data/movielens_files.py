@@ -7,7 +7,8 @@ Occupation is the official code 0-20 in MovieLens-1M and a word in MovieLens-100
 The MovieLens-1M files of the pinned package name movies by title in the place of numbers, in the official
 order; the official numbers are recovered from that order and `ABSENT_MOVIES`. Where a file names movies so
 but is not the whole list, movies are numbered the same way in the order of the file, which then is no
-official number.
+official number. With that both layouts give the same values, and so the same ids and splits, for every
+rated movie; only the spelling of a few titles differs.
 """
 
 from __future__ import annotations
@@ -111,6 +112,7 @@ GENRES_100K = (
 )
 
 _YEAR = re.compile(r"\(([0-9]{4})\)\s*$")
+_ATOMIC_YEAR = re.compile(r"([0-9]{4})(?:\.0*)?")  # a movie without a year has a word there
 _USER = re.compile(r"(?:[A-Za-z0-9]+_)?([0-9]+)")
 
 
@@ -214,7 +216,7 @@ class _LabelCodes(dict):  # type: ignore[type-arg]
 
 
 def _report(chunk: Chunk, path: Path, column: tuple[str, ...], wrong: dict[str, str], bad: BadRows) -> None:
-    for line, value in zip(chunk.lines, column):
+    for line, value in zip(chunk.lines, column, strict=True):
         if value in wrong:
             bad.report(path, line, wrong[value])
 
@@ -240,7 +242,7 @@ def _read_dat(ratings: Path, users: Path, items: Path) -> tuple[Ratings, Tables]
     for line, (item, title, genres) in _rows(items, "::", 3, "latin-1"):
         number = _whole(item, items, "movie", line)
         movies[item] = {"item": number, "year": _year(title), "genre": _genre(genres.split("|"))}
-        titles[number] = title
+        titles[number] = title.strip()
     return Ratings(ratings, "::", 4, "latin-1", 0, 0, 1, 2, 3), Tables(people, movies, titles)
 
 
@@ -252,9 +254,9 @@ def _read_100k(ratings: Path, users: Path, items: Path) -> tuple[Ratings, Tables
         people[user] = _person(users, line, user, gender, group, occupation, zip_code)
     for line, cells in _rows(items, "|", 5 + len(GENRES_100K), "latin-1"):
         number = _whole(cells[0], items, "movie", line)
-        genres = [genre for genre, flag in zip(GENRES_100K, cells[5:]) if flag == "1"]
+        genres = [genre for genre, flag in zip(GENRES_100K, cells[5:], strict=True) if flag == "1"]
         movies[cells[0]] = {"item": number, "year": _year(cells[1]), "genre": _genre(genres)}
-        titles[number] = cells[1]
+        titles[number] = cells[1].strip()
     return Ratings(ratings, "\t", 4, "latin-1", 0, 0, 1, 2, 3), Tables(people, movies, titles)
 
 
@@ -274,7 +276,7 @@ def _read_atomic(ratings: Path, users: Path, items: Path) -> tuple[Ratings, Tabl
         raise UserError(f"{items}:1: no column 'genre' or 'class' in the header; {WAY_OUT}")
     rows = list(_rows(items, "\t", at["*"], "utf-8", 1))
     numbered = all(cells[at["item_id"]].isdecimal() for _, cells in rows)
-    for position, (line, cells) in enumerate(rows, start=1):
+    for position, (_, cells) in enumerate(rows, start=1):
         key, year_text = cells[at["item_id"]], cells[at["release_year"]]
         number = int(key) if numbered else _official_number(position)
         title = (
@@ -284,7 +286,8 @@ def _read_atomic(ratings: Path, users: Path, items: Path) -> tuple[Ratings, Tabl
             if "movie_title" in at
             else ""
         )
-        year = _whole(year_text, items, "release_year", line) if year_text.strip() else None
+        found = _ATOMIC_YEAR.fullmatch(year_text)
+        year = int(found[1]) if found else None
         movies[key] = {"item": number, "year": year, "genre": _genre(cells[genre_at].split(" "))}
         titles[number] = f"{title} ({year})" if year is not None else title
     at = _header(ratings, ("user_id", "item_id", "rating", "timestamp"))
@@ -304,7 +307,7 @@ def _rows(path: Path, separator: str, num_columns: int, encoding: str, skip_line
         skip_lines=skip_lines,
         bad=BadRows(way_out=WAY_OUT),
     ):
-        yield from zip(chunk.lines, zip(*chunk.columns))
+        yield from zip(chunk.lines, zip(*chunk.columns, strict=True), strict=False)
 
 
 def _header(path: Path, needed: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, int]:

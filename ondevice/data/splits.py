@@ -49,7 +49,7 @@ def split_rows(
     """Rows of each split: disjoint, together all rows.
 
     Args:
-        kind: ``random`` (in an order drawn from ``seed``) or ``temporal`` (by time; the oldest are trained on).
+        kind: ``random`` (an order drawn from ``seed``) or ``temporal`` (by time; the oldest train).
         order: arrays that sort the rows in time, the most significant first.
 
     Raises: UserError: when rows have no time for ``temporal``, or a split would be empty.
@@ -62,7 +62,7 @@ def split_rows(
         raise UserError("split 'temporal' needs a time for every row; name the time column (split.time)")
     # Bounds come from sums of fractions, so that no row is lost to rounding.
     bounds = [0, *(round(num_rows * sum(fractions[:i])) for i in (1, 2)), num_rows]
-    rows = {name: ranked[a:b] for name, a, b in zip(SPLITS, bounds, bounds[1:])}
+    rows = {name: ranked[a:b] for name, a, b in zip(SPLITS, bounds, bounds[1:], strict=False)}
     for name, own in rows.items():
         if len(own) == 0:
             raise UserError(

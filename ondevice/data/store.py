@@ -168,12 +168,24 @@ def _fit(
         own: dict[Any, int] = {}
         for code in present:
             own[keys[code]] = own.get(keys[code], 0) + int(occurrences[code])
+        if not any(key is not None and count >= field.min_count for key, count in own.items()):
+            raise UserError(_nothing_known(schema, field, column, present))
         fields.append(field)
         keys_of_values.append(keys)
         counts.append(own)
     vocabulary = Vocabulary.from_counts(fields, counts)
     tables = [vocabulary.encode_keys(f, keys).astype(np.int32) for f, keys in enumerate(keys_of_values)]
     return tuple(fields), tables, vocabulary
+
+
+def _nothing_known(schema: Schema, field: Field, column: Column, present: list[int]) -> str:
+    where = f"data set '{schema.name}', field '{field.name}' (column '{field.source_column}')"
+    example = next((column.values[code] for code in present if column.values[code] not in (None, "")), None)
+    if example is None:
+        return f"{where}: every training value is missing; remove the field"
+    if field.key(example) is None:
+        return f"{where}: no training value is a number, for example {example!r}; write kind: string"
+    return f"{where}: no training value occurs {field.min_count} times; lower min_count or remove the field"
 
 
 def _write_split(
@@ -210,7 +222,7 @@ def _all_items(schema: Schema, interactions: Interactions) -> list[dict[str, Any
         field.name: interactions.columns[field.name] for field in schema.fields if field.side == "item"
     }
     first = first_rows(columns[schema.item_key].codes)
-    return [{name: column[row] for name, column in columns.items()} for row in first.values()]
+    return [{name: column[row] for name, column in columns.items()} for row in first]
 
 
 def _write_catalog(folder: Path, schema: Schema, interactions: Interactions, vocabulary: Vocabulary) -> None:

@@ -36,9 +36,9 @@ class Vocabulary:
         self.fields = tuple(fields)
         self.keys: list[np.ndarray | list[str]] = [
             np.asarray(k, dtype=np.int64) if field.kind == "integer" else list(k)
-            for field, k in zip(fields, keys)
+            for field, k in zip(fields, keys, strict=True)
         ]
-        for field, own in zip(self.fields, self.keys):
+        for field, own in zip(self.fields, self.keys, strict=True):
             ascending = bool(np.all(own[1:] > own[:-1])) if isinstance(own, np.ndarray) else _ascending(own)
             if not ascending:
                 raise ValueError(f"field '{field.name}': keys must ascend without repeats")
@@ -59,16 +59,16 @@ class Vocabulary:
 
         An origin that a field leaves to be learnt becomes the smallest number of its column.
         """
-        fitted = [resolve_origin(field, column) for field, column in zip(fields, columns)]
+        fitted = [resolve_origin(field, column) for field, column in zip(fields, columns, strict=True)]
         return cls.from_counts(
-            fitted, [Counter(field.keys(column)) for field, column in zip(fitted, columns)]
+            fitted, [Counter(field.keys(column)) for field, column in zip(fitted, columns, strict=True)]
         )
 
     @classmethod
     def from_counts(cls, fields: Sequence[Field], counts: Sequence[Mapping[Any, int]]) -> Vocabulary:
         """The vocabulary of keys with their training occurrences; the key None is left out."""
         keys = []
-        for field, own in zip(fields, counts):
+        for field, own in zip(fields, counts, strict=True):
             keys.append(sorted(k for k, count in own.items() if k is not None and count >= field.min_count))
         return cls(fields, keys)
 
@@ -158,7 +158,7 @@ class Vocabulary:
                         keys.append(arrays[f"integers_{i}"])
                         continue
                     text, ends = arrays[f"bytes_{i}"].tobytes(), arrays[f"ends_{i}"].tolist()
-                    keys.append([text[a:b].decode() for a, b in zip([0, *ends], ends)])
+                    keys.append([text[a:b].decode() for a, b in zip([0, *ends], ends, strict=False)])
                 return cls(fields, keys)
         except (OSError, KeyError, TypeError, zipfile.BadZipFile, ValueError) as error:
             if isinstance(error, UserError):
@@ -170,10 +170,12 @@ class Vocabulary:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Vocabulary):
             return NotImplemented
-        return self.fields == other.fields and all(list(a) == list(b) for a, b in zip(self.keys, other.keys))
+        return self.fields == other.fields and all(
+            list(a) == list(b) for a, b in zip(self.keys, other.keys, strict=True)
+        )
 
     def __repr__(self) -> str:
-        sizes = ", ".join(f"{f.name} {len(k)}" for f, k in zip(self.fields, self.keys))
+        sizes = ", ".join(f"{f.name} {len(k)}" for f, k in zip(self.fields, self.keys, strict=True))
         return f"Vocabulary({self.num_embeddings} ids: {sizes})"
 
     def _lookup(self, field_index: int) -> dict[int | str, int]:
