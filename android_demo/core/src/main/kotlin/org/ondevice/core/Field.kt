@@ -8,12 +8,13 @@ import java.math.MathContext
  *
  * @property isContext whether `rank` takes it once (a user's attributes) or for each candidate.
  * @property isInteger whether its keys are integers; else they are texts.
+ * @property hasTransform whether `log_bucket` makes the keys, so that they are not values a person would write.
  */
 class Field(
     val name: String,
     val isContext: Boolean,
     val isInteger: Boolean,
-    private val isLogBucket: Boolean,
+    val hasTransform: Boolean,
     private val origin: Double,
 ) {
     /**
@@ -25,7 +26,7 @@ class Field(
      */
     fun canonicalText(raw: Any?): String? = when {
         raw == null -> null
-        isLogBucket -> number(raw)?.let { logBucket(it - origin) }
+        hasTransform -> number(raw)?.let { logBucket(it - origin) }
         isInteger -> integer(raw)
         else -> text(raw)
     }

@@ -4,8 +4,8 @@ import org.junit.jupiter.api.Assertions.assertEquals
 import org.junit.jupiter.api.Test
 
 class FieldTest {
-    private val integer = Field("n", isContext = true, isInteger = true, isLogBucket = false, origin = 0.0)
-    private val text = Field("t", isContext = true, isInteger = false, isLogBucket = false, origin = 0.0)
+    private val integer = Field("n", isContext = true, isInteger = true, hasTransform = false, origin = 0.0)
+    private val text = Field("t", isContext = true, isInteger = false, hasTransform = false, origin = 0.0)
 
     @Test
     fun `integers have one text`() {
@@ -44,13 +44,13 @@ class FieldTest {
     /** floor(ln(v)^2): ln(3)^2 = 1.2, ln(8)^2 = 4.3, ln(1000)^2 = 47.7. */
     @Test
     fun `log buckets`() {
-        val bucket = Field("b", isContext = true, isInteger = true, isLogBucket = true, origin = 0.0)
+        val bucket = Field("b", isContext = true, isInteger = true, hasTransform = true, origin = 0.0)
         val values = listOf<Any?>(3, 8, "1000", 2, 2.0, 0, -5, "1e3", " 8 ", "x", null, Double.NaN)
         assertEquals(
             listOf("1", "4", "47", "1", "1", "1", "1", "47", "4", null, null, null),
             values.map { bucket.canonicalText(it) },
         )
-        val shifted = Field("b", isContext = true, isInteger = true, isLogBucket = true, origin = 1000.0)
+        val shifted = Field("b", isContext = true, isInteger = true, hasTransform = true, origin = 1000.0)
         assertEquals(listOf("1", "47", "1"), listOf(999, 2000, 1002).map { shifted.canonicalText(it) })
     }
 }

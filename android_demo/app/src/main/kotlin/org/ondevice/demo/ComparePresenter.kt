@@ -1,0 +1,149 @@
+package org.ondevice.demo
+
+import org.ondevice.core.Benchmark
+import org.ondevice.core.BenchmarkPlan
+import org.ondevice.core.Bundle
+import org.ondevice.core.BundleError
+import org.ondevice.core.Json
+import org.ondevice.core.JsonError
+import org.ondevice.core.MemoryUse
+import java.io.InputStream
+
+/** One bundle's column; figures are null until they are measured. */
+data class CompareColumn(
+    val name: String,
+    val totalBytes: Long? = null,
+    val loadMillis: Double? = null,
+    val p50Millis: Double? = null,
+    val p95Millis: Double? = null,
+    val memoryBytes: Long? = null,
+    val problem: String? = null,
+)
+
+enum class CompareWork { NONE, LISTING, MEASURING, REPLACING }
+
+/** @property replaced the bundle that was replaced last, until something else is done. */
+data class CompareState(
+    val columns: List<CompareColumn> = emptyList(),
+    val work: CompareWork = CompareWork.LISTING,
+    val replaced: String? = null,
+    val problem: String? = null,
+) {
+    val isMeasured: Boolean get() = columns.any { it.p50Millis != null }
+}
+
+class ComparePresenter(
+    private val bundles: Bundles,
+    private val worker: Worker,
+    private val memory: () -> MemoryUse,
+) : Presenter<CompareState>(CompareState()) {
+    private var isStarted = false
+
+    /** Lists the bundles, with the figures of [saved] where the process was ended since they were measured. */
+    fun start(saved: String?) {
+        if (isStarted) return
+        isStarted = true
+        val measured = saved?.let { CompareFigures.read(it) }.orEmpty()
+        worker.run({ bundles.prepare(); list(measured) }) { result ->
+            state = CompareState(
+                columns = result.getOrDefault(emptyList()),
+                work = CompareWork.NONE,
+                problem = result.exceptionOrNull()?.let { BundleError.explain(it) },
+            )
+        }
+    }
+
+    fun save(): String = CompareFigures.write(state.columns)
+
+    fun measure() {
+        if (state.work != CompareWork.NONE) return
+        state = state.copy(work = CompareWork.MEASURING, replaced = null, problem = null)
+        worker.run({ bundles.close(); list(emptyMap()).map { measure(it) } }) { result ->
+            state = state.copy(
+                columns = result.getOrDefault(state.columns),
+                work = CompareWork.NONE,
+                problem = result.exceptionOrNull()?.let { BundleError.explain(it) },
+            )
+        }
+    }
+
+    /** Replaces the bundle [name], or adds it, by the zip that [open] opens. */
+    fun replace(name: String, open: () -> InputStream) {
+        if (state.work != CompareWork.NONE) return
+        state = state.copy(work = CompareWork.REPLACING, replaced = null, problem = null)
+        val measured = state.columns.filter { it.name != name }.associateBy { it.name }
+        worker.run({ open().use { bundles.replace(name, it) }; list(measured) }) { result ->
+            state = state.copy(
+                columns = result.getOrDefault(state.columns),
+                work = CompareWork.NONE,
+                replaced = name.takeIf { result.isSuccess },
+                problem = result.exceptionOrNull()?.let { BundleError.explain(it) },
+            )
+        }
+    }
+
+    private fun list(measured: Map<String, CompareColumn>): List<CompareColumn> {
+        val present = bundles.store.names().map { name ->
+            try {
+                val totalBytes = bundles.store.open(name).totalBytes
+                measured[name]?.takeIf { it.totalBytes == totalBytes } ?: CompareColumn(name, totalBytes)
+            } catch (error: Exception) {
+                CompareColumn(name, problem = BundleError.explain(error))
+            }
+        }
+        val absent = bundles.problems.filterKeys { name -> present.none { it.name == name } }
+        return present + absent.map { (name, problem) -> CompareColumn(name, problem = problem) }
+    }
+
+    private fun measure(column: CompareColumn): CompareColumn {
+        if (column.problem != null) return column
+        return try {
+            figures(column, bundles.store.open(column.name))
+        } catch (error: Throwable) {
+            column.copy(problem = BundleError.explain(error))
+        }
+    }
+
+    private fun figures(column: CompareColumn, bundle: Bundle): CompareColumn {
+        val measurement = Benchmark(bundles.runtime, memory).run(bundle, PLAN).single()
+        val latency = measurement.latencies.getValue(NUM_CANDIDATES)
+        val before = measurement.before.pssBytes
+        val after = measurement.after.pssBytes
+        return column.copy(
+            loadMillis = measurement.loadNanos / 1e6,
+            p50Millis = latency.p50Micros / 1e3,
+            p95Millis = latency.p95Micros / 1e3,
+            memoryBytes = if (before == null || after == null) null else maxOf(0, after - before),
+        )
+    }
+
+    companion object {
+        const val NUM_CANDIDATES = 100
+        val PLAN = BenchmarkPlan(listOf(NUM_CANDIDATES), listOf(1), numWarmups = 20, numCalls = 200)
+    }
+}
+
+/** Measured columns as a text that outlives the process. */
+object CompareFigures {
+    fun write(columns: List<CompareColumn>): String = Json.write(
+        columns.filter { it.p50Millis != null }.associate {
+            it.name to listOf(it.totalBytes, it.loadMillis, it.p50Millis, it.p95Millis, it.memoryBytes)
+        },
+    )
+
+    fun read(text: String): Map<String, CompareColumn> = try {
+        (Json.parse(text) as Map<*, *>).entries.associate { (name, values) ->
+            val numbers = (values as List<*>).map { it as Number? }
+            name as String to CompareColumn(
+                name,
+                numbers[0]?.toLong(),
+                numbers[1]?.toDouble(),
+                numbers[2]?.toDouble(),
+                numbers[3]?.toDouble(),
+                numbers[4]?.toLong(),
+            )
+        }
+    } catch (_: JsonError) {
+        emptyMap()
+    }
+}

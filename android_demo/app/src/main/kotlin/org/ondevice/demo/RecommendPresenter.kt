@@ -1,0 +1,177 @@
+package org.ondevice.demo
+
+import org.ondevice.core.Bundle
+import org.ondevice.core.BundleError
+import org.ondevice.core.ScoredItem
+
+/**
+ * A context field to fill in.
+ *
+ * @property choices its known values when they are few; else empty, and any text may be written.
+ */
+data class ProfileInput(val field: String, val numKnown: Int, val choices: List<String>, val value: String) {
+    /** Filled in; with choices, a value that is none of them is unknown. */
+    fun with(value: String?) = copy(value = value?.takeIf { choices.isEmpty() || it in choices } ?: "")
+}
+
+/** The ranked films, and how long the ranking took. */
+data class Ranking(val films: List<ScoredItem>, val numRanked: Int, val nanos: Long)
+
+/** @property example which golden case's profile is shown; null for the user's own values. */
+data class RecommendState(
+    val bundleNames: List<String> = emptyList(),
+    val selected: String? = null,
+    val numExamples: Int = 0,
+    val example: Int? = null,
+    val inputs: List<ProfileInput> = emptyList(),
+    val isBusy: Boolean = true,
+    val hasCatalog: Boolean = true,
+    val ranking: Ranking? = null,
+    val problem: String? = null,
+)
+
+/** What survives the end of the process. */
+class SavedProfile(val bundle: String?, val example: Int?, val values: Map<String, String>)
+
+class RecommendPresenter(private val bundles: Bundles, private val worker: Worker) :
+    Presenter<RecommendState>(RecommendState()) {
+    private var isStarted = false
+
+    /** Profiles of the golden cases of the selected bundle. */
+    private var examples: List<Map<String, String>> = emptyList()
+
+    /** Loads the first bundle, or the one of [saved]; later calls only look for bundles that came or went. */
+    fun start(saved: SavedProfile?) {
+        if (isStarted) {
+            refreshNames()
+            return
+        }
+        isStarted = true
+        load(saved?.bundle, saved)
+    }
+
+    fun save() = SavedProfile(state.selected, state.example, state.inputs.associate { it.field to it.value })
+
+    fun selectBundle(name: String) {
+        if (name != state.selected) load(name, save())
+    }
+
+    fun selectExample(example: Int?) {
+        if (example == state.example) return
+        val values = example?.let { examples[it] }
+        state = state.copy(
+            example = example,
+            inputs = if (values == null) state.inputs else state.inputs.map { it.with(values[it.field]) },
+            ranking = null,
+        )
+    }
+
+    fun setValue(field: String, value: String) {
+        if (state.inputs.none { it.field == field && it.value != value }) return
+        state = state.copy(
+            example = null,
+            inputs = state.inputs.map { if (it.field == field) it.with(value) else it },
+            ranking = null,
+        )
+    }
+
+    fun recommend() {
+        val name = state.selected ?: return
+        if (state.isBusy) return
+        val profile = state.inputs.associate { it.field to it.value }
+        state = state.copy(isBusy = true, problem = null)
+        worker.run({ rank(name, profile) }) { result ->
+            if (state.selected != name) return@run
+            state = state.copy(
+                isBusy = false,
+                ranking = result.getOrNull(),
+                hasCatalog = result.isFailure || result.getOrNull() != null,
+                problem = result.exceptionOrNull()?.let { BundleError.explain(it) },
+            )
+        }
+    }
+
+    private fun rank(name: String, profile: Map<String, String>): Ranking? {
+        val session = bundles.session(name)
+        val catalog = session.catalog ?: return null
+        val start = System.nanoTime()
+        val films = session.recommender.recommend(profile, catalog, NUM_FILMS)
+        return Ranking(films, catalog.size, System.nanoTime() - start)
+    }
+
+    private class Loaded(
+        val names: List<String>,
+        val selected: String?,
+        val examples: List<Map<String, String>>,
+        val inputs: List<ProfileInput>,
+        val problem: String?,
+    )
+
+    private fun load(wanted: String?, saved: SavedProfile?) {
+        state = state.copy(selected = wanted, isBusy = true, ranking = null, problem = null)
+        worker.run({ read(wanted) }) { result ->
+            val loaded = result.getOrElse {
+                state = state.copy(isBusy = false, problem = BundleError.explain(it))
+                return@run
+            }
+            examples = loaded.examples
+            val example = if (saved == null) 0.takeIf { examples.isNotEmpty() } else saved.example?.takeIf { it in examples.indices }
+            val values = example?.let { examples[it] } ?: saved?.values.orEmpty()
+            state = RecommendState(
+                bundleNames = loaded.names,
+                selected = loaded.selected,
+                numExamples = examples.size,
+                example = example,
+                inputs = loaded.inputs.map { it.with(values[it.field]) },
+                isBusy = false,
+                problem = loaded.problem,
+            )
+        }
+    }
+
+    private fun read(wanted: String?): Loaded {
+        bundles.prepare()
+        val names = bundles.store.names()
+        val selected = wanted?.takeIf { it in names } ?: names.firstOrNull()
+        val problems = bundles.problems.map { (name, problem) -> "$name: $problem" }
+        if (selected == null) return Loaded(names, null, emptyList(), emptyList(), problems.joinToString("\n").ifEmpty { null })
+        val bundle = try {
+            bundles.session(selected).bundle
+        } catch (error: Exception) {
+            val all = problems + "$selected: ${BundleError.explain(error)}"
+            return Loaded(names, selected, emptyList(), emptyList(), all.joinToString("\n"))
+        }
+        return Loaded(names, selected, examples(bundle), inputs(bundle), problems.joinToString("\n").ifEmpty { null })
+    }
+
+    private fun refreshNames() {
+        worker.run({ bundles.store.names() }) { result ->
+            val names = result.getOrDefault(state.bundleNames)
+            if (state.selected == null && names.isNotEmpty()) load(null, null) else state = state.copy(bundleNames = names)
+        }
+    }
+
+    private fun examples(bundle: Bundle): List<Map<String, String>> = bundle.manifest.golden.map { case ->
+        bundle.manifest.contextFields.map { bundle.manifest.fields[it] }.associate { field ->
+            field.name to (field.canonicalText(case.raw[field.name])?.takeIf { !field.hasTransform }
+                ?: case.raw[field.name]?.toString().orEmpty())
+        }
+    }
+
+    private fun inputs(bundle: Bundle): List<ProfileInput> = bundle.manifest.contextFields.map { position ->
+        val field = bundle.manifest.fields[position]
+        val numKnown = bundle.vocabulary.numKeys(position)
+        val keys = if (field.hasTransform || numKnown > MAX_CHOICES) {
+            emptyList()
+        } else {
+            val keys = List(numKnown) { bundle.vocabulary.key(position, it) }
+            if (field.isInteger) keys.sortedBy { it.toLong() } else keys.sorted()
+        }
+        ProfileInput(field.name, numKnown, keys, "")
+    }
+
+    private companion object {
+        const val NUM_FILMS = 20
+        const val MAX_CHOICES = 60
+    }
+}

@@ -1,0 +1,102 @@
+"""Tests of the tools that need no toolchain: ``pytest android_demo/tools``."""
+
+from __future__ import annotations
+
+import json
+import struct
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import add_bundles
+import build_apk
+import toolchain
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    folder = tmp_path / "ours"
+    folder.mkdir()
+    (folder / "model.pte").write_bytes(b"p" * 1001)
+    (folder / "manifest.json").write_text(json.dumps({"files": {"model.pte": {}}}))
+    (folder / "report.json").write_text("{}")
+    return folder
+
+
+def data_start(archive: Path, entry: zipfile.ZipInfo) -> int:
+    """Where an entry's bytes begin, read from its local header."""
+    with archive.open("rb") as file:
+        file.seek(entry.header_offset + 26)
+        name_bytes, extra_bytes = struct.unpack("<HH", file.read(4))
+    return entry.header_offset + 30 + name_bytes + extra_bytes
+
+
+def test_pack_stores_and_aligns(tmp_path: Path) -> None:
+    entries = {f"a{'x' * i}.{suffix}": bytes(i * 7) for i in range(9) for suffix in ("pte", "arsc", "dex")}
+    first, second = tmp_path / "1.apk", tmp_path / "2.apk"
+    build_apk.pack(entries, first)
+    build_apk.pack(entries, second)
+    assert first.read_bytes() == second.read_bytes()
+    with zipfile.ZipFile(first) as apk:
+        assert apk.testzip() is None
+        assert {name: apk.read(name) for name in apk.namelist()} == entries
+        for entry in apk.infolist():
+            stored = not entry.filename.endswith(".dex")
+            assert (entry.compress_type == zipfile.ZIP_STORED) == stored
+            if stored:
+                assert data_start(first, entry) % 4 == 0
+
+
+def test_add_bundles_copies_what_the_manifest_names(tmp_path: Path, bundle: Path) -> None:
+    assets = tmp_path / "assets"
+    assert add_bundles.main([str(bundle), "--assets", str(assets)]) == 0
+    assert sorted(path.name for path in (assets / "ours").iterdir()) == ["manifest.json", "model.pte"]
+    assert add_bundles.main([f"int8={bundle}", "--assets", str(assets), "--keep"]) == 0
+    assert sorted(path.name for path in assets.iterdir()) == ["int8", "ours"]
+    assert add_bundles.main([f"fp32={bundle}", "--assets", str(assets)]) == 0
+    assert [path.name for path in assets.iterdir()] == ["fp32"]
+
+
+@pytest.mark.parametrize("name", ["../x", "", ".hidden", "a b"])
+def test_add_bundles_refuses_names(
+    tmp_path: Path, bundle: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert add_bundles.main([f"{name}={bundle}", "--assets", str(tmp_path / "assets")]) == 2
+    assert "cannot name a bundle" in capsys.readouterr().err
+
+
+def test_add_bundles_refuses_what_is_no_bundle(
+    tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assets = ["--assets", str(tmp_path / "assets")]
+    assert add_bundles.main([str(tmp_path / "none"), *assets]) == 2
+    assert "no manifest.json" in capsys.readouterr().err
+    assert add_bundles.main([str(bundle), str(bundle), *assets]) == 2
+    assert "two bundles" in capsys.readouterr().err
+    (bundle / "model.pte").unlink()
+    assert add_bundles.main([str(bundle), *assets]) == 2
+    assert "model.pte is missing" in capsys.readouterr().err
+
+
+def test_a_piece_of_another_hash_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONDEVICE_CACHE", str(tmp_path))
+
+    def client(spec: str, folder: Path) -> Path:
+        (folder / "file").write_text("other")
+        return folder / "file"
+
+    monkeypatch.setitem(toolchain._CLIENTS, "apt", client)
+    with pytest.raises(toolchain.ToolError, match="not the pinned"):
+        toolchain.fetch("aapt")
+    assert not list((tmp_path / "files").iterdir())
+
+
+def test_run_reports_in_one_place() -> None:
+    with pytest.raises(toolchain.ToolError, match="is not installed"):
+        toolchain.run(["no-such-program"], "trying")
+    with pytest.raises(toolchain.ToolError, match=r"trying failed \(sh ended with 3\):\nhello"):
+        toolchain.run(["sh", "-c", "echo hello; exit 3"], "trying")
