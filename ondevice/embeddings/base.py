@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ondevice.embeddings.forms import Form
+from ondevice.embeddings.rows import RowFinder
 from ondevice.registry import Registry
 
 METHODS: Registry[type[EmbeddingMethod]] = Registry("method")
@@ -23,11 +24,17 @@ class TableInfo:
         field_offsets: first id of each field, and the total at the end.
         counts: occurrences of each id in the training split.
 
+    ``distinct`` finds the distinct ids of a batch, for all tables that look it up.
+
     Shape: field_offsets (F + 1,) int64; counts (N,) int64.
     """
 
     field_offsets: Tensor
     counts: Tensor = field(repr=False)
+    distinct: RowFinder = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "distinct", RowFinder(int(self.field_offsets[-1])))
 
     @property
     def num_embeddings(self) -> int:

@@ -29,12 +29,11 @@ class SoftThreshold(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:  # type: ignore[override]
         pruned, threshold = ctx.saved_tensors
         sign = torch.sign(pruned)  # where V̂ ≠ 0 it has the sign of V, elsewhere it is 0
-        weight_gradient = gradient * sign.abs() if ctx.needs_input_grad[0] else None
+        signed = sign * gradient
         s_gradient = None
         if ctx.needs_input_grad[1]:
-            signed = sign.mul_(gradient).sum_to_size(threshold.shape)
-            s_gradient = signed * threshold * (threshold - 1)
-        return weight_gradient, s_gradient
+            s_gradient = signed.sum_to_size(threshold.shape) * torch.addcmul(-threshold, threshold, threshold)
+        return signed.mul_(sign) if ctx.needs_input_grad[0] else None, s_gradient
 
 
 def soft_threshold(weight: Tensor, s: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ondevice.embeddings.base import METHODS, EmbeddingMethod, TableInfo
 from ondevice.embeddings.forms import Mask
-from ondevice.embeddings.rows import RowFinder
+from ondevice.embeddings.rows import gather_rows
 from ondevice.embeddings.soft_threshold import soft_threshold
 from ondevice.errors import UserError, nearest
 
@@ -70,8 +70,6 @@ class PEP(EmbeddingMethod):
         self.s = nn.Parameter(torch.full(shape, threshold_init))
         self.register_buffer("offset", torch.zeros(()))
         self.register_buffer("field_of", info.field_of(), persistent=False)
-        self._find_rows = RowFinder(info.num_embeddings)
-        self._rows: Tensor | None = None
 
     offset: Tensor
     field_of: Tensor
@@ -79,7 +77,7 @@ class PEP(EmbeddingMethod):
     def _s_of(self, rows: Tensor) -> Tensor:
         """The thresholds that apply to ``rows`` (U,), before the sigmoid: broadcastable to (U, D)."""
         if self.granularity.startswith("feature"):
-            s = F.embedding(rows, self.s)
+            s = gather_rows(self.s, rows)
         elif self.granularity.startswith("field"):
             s = F.embedding(self.field_of[rows], self.s)
         else:
@@ -92,8 +90,8 @@ class PEP(EmbeddingMethod):
         return s[self.field_of] if self.granularity.startswith("field") else s
 
     def forward(self, ids: Tensor) -> Tensor:
-        rows, inverse = self._find_rows(ids)
-        pruned = soft_threshold(F.embedding(rows, self.weight), self._s_of(rows))
+        rows, inverse = self.info.distinct(ids)
+        pruned = soft_threshold(gather_rows(self.weight, rows), self._s_of(rows))
         return F.embedding(inverse, pruned)
 
     @torch.no_grad()

@@ -1,0 +1,37 @@
+# Everything a fresh machine needs: Python 3.10+ and make.
+#   make demo   sets up, trains on MovieLens-1M, exports, proves, reports
+#   make test   sets up and runs the tests
+#   make check  lint, types and tests
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+RUN ?= runs/demo
+CONFIG ?= train/configs/demo.yaml
+
+.PHONY: setup demo test check clean
+
+setup: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "Python 3.10 or newer is needed, this is %s; set PYTHON=python3.12, say" % sys.version.split()[0])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[export,train,test,dev]'
+	@touch $@
+
+demo: setup
+	$(BIN)/python train/run.py $(CONFIG) run.output=$(RUN) --resume
+	$(BIN)/python export/to_pte.py $(RUN)
+	$(BIN)/python export/benchmark.py $(RUN)
+
+test: setup
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf $(VENV) build *.egg-info
