@@ -63,7 +63,8 @@ class Run:
 
     @property
     def schema(self) -> Schema:
-        return self.vocabulary.schema
+        """The fitted schema."""
+        return Schema.from_dict(json.loads((self.path / "schema.json").read_text()))
 
     @property
     def vocabulary(self) -> Vocabulary:
