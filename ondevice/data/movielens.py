@@ -18,7 +18,7 @@ from ondevice.data.store import file_digests, prepare
 from ondevice.errors import UserError, nearest
 
 TERMS = (
-    "these data are for research; without permission of the GroupLens group they may not be redistributed, nor "
+    "these data are for research; without permission of the GroupLens group they may not be redistributed or "
     "used commercially. Cite: F. M. Harper and J. A. Konstan, The MovieLens Datasets: History and Context, "
     "ACM Transactions on Interactive Intelligent Systems 5(4), 2015, doi:10.1145/2827872. "
     "Terms: https://grouplens.org/datasets/movielens/"

@@ -19,7 +19,7 @@ from ondevice.data import splits
 from ondevice.data.dataset import Catalog, Dataset, EncodedSplit
 from ondevice.data.interactions import Column, Interactions, first_rows
 from ondevice.data.negatives import Pairs, sample_negatives
-from ondevice.data.schema import Field, Schema
+from ondevice.data.schema import Field, Schema, number_of
 from ondevice.data.sources import cache_directory, say
 from ondevice.data.vocabulary import Vocabulary, resolve_origin
 from ondevice.errors import UserError
@@ -236,7 +236,9 @@ def _write_catalog(folder: Path, schema: Schema, interactions: Interactions, voc
         key = key_field.key(row[schema.item_key])
         if key is not None:
             by_key.setdefault(key, row)
-    raw = [{schema.names[f]: _plain(row[schema.names[f]]) for f in positions} for row in by_key.values()]
+    raw = [
+        {f.name: _typed(f, row[f.name]) for f in schema.fields if f.side == "item"} for row in by_key.values()
+    ]
     ids = [vocabulary.encode_column(f, [row[schema.names[f]] for row in raw]) for f in positions]
     np.save(folder / "catalog.ids.npy", np.stack(ids, axis=1).astype(np.int32), allow_pickle=False)
     titles = {key_field.key(item): title for item, title in interactions.titles.items()}
@@ -257,5 +259,9 @@ def _mapped(path: Path) -> np.ndarray:
     return array
 
 
-def _plain(value: Any) -> Any:
-    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+def _typed(field: Field, raw: Any) -> int | float | str | None:
+    """A raw value as JSON has it: the canonical key, or the number that a transform takes."""
+    if field.transform is None:
+        return field.key(raw)
+    number = number_of(raw)
+    return int(number) if number is not None and number.is_integer() else number

@@ -1,0 +1,161 @@
+"""Sampled negatives never hit a positive, and come in the proportions asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ondevice.data import load_dataset
+from ondevice.data.dataset import Dataset
+from ondevice.data.interactions import Factorizer, Interactions
+from ondevice.data.negatives import sample_negatives
+from ondevice.data.schema import Field, Label, Schema
+from ondevice.data.splits import split_rows
+from ondevice.errors import UserError
+
+
+def schema(negatives: int, sampling: str) -> Schema:
+    fields = (Field("user", "context", "integer"), Field("item", "item", "string"))
+    label = Label(positive_only=True, negatives=negatives, sampling=sampling, context_key="user")
+    return Schema("seen", fields, label, "item")
+
+
+def interactions(pairs: list[tuple[Any, Any]]) -> Interactions:
+    columns = {}
+    for name, values in zip(("user", "item"), zip(*pairs, strict=True), strict=True):
+        factorizer = Factorizer()
+        factorizer.add(values)
+        columns[name] = factorizer.column()
+    return Interactions(columns, np.ones(len(pairs), dtype=np.uint8))
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(st.tuples(st.integers(0, 6), st.integers(0, 9)), min_size=20, max_size=80),
+    st.integers(1, 5),
+    st.sampled_from(["uniform", "popularity"]),
+    st.integers(0, 3),
+)
+def test_never_a_positive_of_any_split(
+    pairs: list[tuple[int, int]], negatives: int, sampling: str, seed: int
+) -> None:
+    data = interactions(pairs)
+    rows = split_rows(len(pairs), "random", seed, (0.6, 0.2, 0.2))
+    try:
+        sampled = sample_negatives(schema(negatives, sampling), data, rows, seed)
+    except UserError:  # few items: some split may have no free pair at all
+        return
+    known = {pairs[row][1] for row in rows["train"].tolist()}
+    for name, own in rows.items():
+        found = sampled[name]
+        positives = found.labels == 1
+        assert np.array_equal(found.context_rows[positives], own)
+        assert np.array_equal(found.item_rows[positives], own)
+        assert len(found.labels) <= len(own) * (1 + negatives)
+        for context, item in zip(found.context_rows[~positives], found.item_rows[~positives], strict=True):
+            assert (pairs[context][0], pairs[item][1]) not in pairs
+            assert pairs[item][1] in known
+
+
+def many(num_users: int = 60) -> list[tuple[int, int]]:
+    """Each user has item 0; every third has item 1, every second one of eight others."""
+    pairs = [(user, 0) for user in range(num_users)] + [(user, 1) for user in range(0, num_users, 3)]
+    return pairs + [(user, 2 + user // 2 % 8) for user in range(0, num_users, 2)]
+
+
+def counted(sampling: str) -> np.ndarray:
+    pairs = many(3000)
+    data = interactions(pairs)
+    rows = split_rows(len(pairs), "random", 0, (0.8, 0.1, 0.1))
+    train = sample_negatives(schema(4, sampling), data, rows, 0)["train"]
+    assert len(train.labels) == 5 * len(rows["train"])  # everybody has free items
+    return np.bincount([pairs[row][1] for row in train.item_rows[train.labels == 0]], minlength=10)
+
+
+def test_uniform_and_by_popularity() -> None:
+    uniform, popular = counted("uniform"), counted("popularity")
+    assert uniform[0] == popular[0] == 0  # everybody has item 0
+    assert uniform[2:].max() < 1.3 * uniform[2:].min()
+    # Item 1 has 1,000 rows, each of the eight others 188. Of all 5,500 rows 2,500 are of its owners, who
+    # get only the others: 0.4 * 3000 = 1200 of it against 0.075 * 3000 + 2500 / 8 = 538 of each other one.
+    assert popular[1] > 2 * popular[2:].mean()
+    assert uniform[1] < uniform[2:].mean()
+
+
+def test_the_seed_decides() -> None:
+    pairs = many()
+    rows = split_rows(len(pairs), "random", 0, (0.8, 0.1, 0.1))
+    first, again, other = (
+        sample_negatives(schema(2, "uniform"), interactions(pairs), rows, seed)["train"].item_rows.tolist()
+        for seed in (5, 5, 6)
+    )
+    assert first == again
+    assert first != other
+
+
+def test_who_has_everything_gets_no_negatives(capsys: pytest.CaptureFixture[str]) -> None:
+    pairs = [(1, item) for item in range(5)] + [(user, user % 5) for user in range(2, 32)]
+    data = interactions(pairs)
+    rows = {"train": np.arange(25), "valid": np.arange(25, 30), "test": np.arange(30, 35)}
+    train = sample_negatives(schema(3, "uniform"), data, rows, 0)["train"]
+    owners = np.array([pairs[row][0] for row in train.context_rows])
+    assert train.labels[owners == 1].tolist() == [1] * 5
+    assert (owners != 1).sum() == 20 * 4
+    assert "15 negatives left out" in capsys.readouterr().err
+
+
+def test_nothing_to_sample() -> None:
+    data = interactions([(user, 0) for user in range(10)])
+    rows = split_rows(10, "random", 0, (0.8, 0.1, 0.1))
+    with pytest.raises(UserError, match="no negative can be drawn"):
+        sample_negatives(schema(1, "uniform"), data, rows, 0)
+
+
+def test_two_spellings_of_one_user_are_one() -> None:
+    pairs = [("1", 0), ("1.0", 1), (" 1", 2), ("2", 0), ("2", 3), ("3", 1), ("3", 2)]
+    rows = {"train": np.arange(5), "valid": np.array([5]), "test": np.array([6])}
+    train = sample_negatives(schema(5, "uniform"), interactions(pairs), rows, 0)["train"]
+    drawn = {pairs[item][1] for row, item in zip(train.context_rows, train.item_rows, strict=True) if row < 3}
+    assert drawn == {0, 1, 2, 3}  # their own, and of the others only 3
+
+
+YAML = """
+name: seen
+fields:
+  - {name: user, side: context, kind: integer}
+  - {name: device, side: context, kind: string}
+  - {name: item, side: item, kind: string}
+  - {name: shop, side: item, kind: string}
+label: {positive_only: true, negatives: 4, sampling: popularity, context_key: user}
+item_key: item
+"""
+
+
+def load(tmp_path: Path, **options: Any) -> Dataset:
+    (tmp_path / "s.yaml").write_text(YAML)
+    lines = [f"{user},phone{user % 3},i{item},shop{item % 2}" for user, item in many()]
+    (tmp_path / "t.csv").write_text("user,device,item,shop\n" + "\n".join(lines) + "\n")
+    return load_dataset("table", schema=tmp_path / "s.yaml", path=tmp_path / "t.csv", **options)
+
+
+def test_an_encoded_table_of_positives(tmp_path: Path) -> None:
+    data = load(tmp_path)
+    assert data.train.labels.mean() == pytest.approx(0.2)
+    assert len(data.train) == 5 * 88  # 110 positives, 80 %
+    positives = {(user, f"i{item}") for user, item in many()}
+    for split in ("train", "valid", "test"):
+        rows = data.raw_rows(split, range(len(data.split(split))))
+        for row, label in zip(rows, data.split(split).labels, strict=True):
+            if row["user"] is not None:  # the context side belongs together, and so does the item side
+                assert row["device"] in (f"phone{row['user'] % 3}", None)
+            if row["item"] is not None:
+                assert row["shop"] == f"shop{int(row['item'][1:]) % 2}"
+            if row["user"] is not None and row["item"] is not None:
+                assert ((row["user"], row["item"]) in positives) == bool(label)
+    assert data.counts.sum() == len(data.train) * 4
+    assert load(tmp_path, seed=1).train.ids.tolist() != data.train.ids.tolist()
