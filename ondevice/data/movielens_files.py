@@ -278,7 +278,7 @@ def _read_atomic(ratings: Path, users: Path, items: Path) -> tuple[Ratings, Tabl
     numbered = all(cells[at["item_id"]].isdecimal() for _, cells in rows)
     for position, (_, cells) in enumerate(rows, start=1):
         key, year_text = cells[at["item_id"]], cells[at["release_year"]]
-        number = int(key) if numbered else _official_number(position)
+        number = int(key) if numbered else official_number(position)
         title = (
             _YEAR.sub("", key).strip()
             if not numbered
@@ -337,7 +337,7 @@ def age_group(age: int) -> int:
     return AGES[max(0, bisect.bisect_right(AGES, age) - 1)]
 
 
-def _official_number(position: int) -> int:
+def official_number(position: int) -> int:
     """Number of the movie at a position (from 1) of the official list."""
     number = position
     for absent in ABSENT_MOVIES:

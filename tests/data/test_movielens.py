@@ -9,7 +9,7 @@ import pytest
 
 from ondevice.data import load_dataset, movielens
 from ondevice.data.dataset import Dataset
-from ondevice.data.movielens_files import age_group
+from ondevice.data.movielens_files import age_group, official_number
 from ondevice.data.sources import is_cached
 from ondevice.errors import UserError
 
@@ -273,6 +273,15 @@ def test_100k_layouts_agree(tmp_path: Path) -> None:
 )
 def test_age_groups(age: int, group: int) -> None:
     assert age_group(age) == group
+
+
+@pytest.mark.parametrize(
+    # 91 and 221 are the first numbers that no movie has, 3815 the last; 3,883 movies end at 3952.
+    ("position", "number"),
+    [(1, 1), (90, 90), (91, 92), (219, 220), (220, 222), (3746, 3814), (3747, 3816), (3883, 3952)],
+)
+def test_official_numbers(position: int, number: int) -> None:
+    assert official_number(position) == number
 
 
 def real(name: str, real_cache: Path, monkeypatch: pytest.MonkeyPatch, **options: object) -> Dataset:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ondevice.data import load_dataset
+from ondevice.data import load_dataset, negatives
 from ondevice.data.dataset import Dataset
 from ondevice.data.interactions import Factorizer, Interactions
 from ondevice.data.negatives import sample_negatives
@@ -109,6 +109,21 @@ def test_who_has_everything_gets_no_negatives(capsys: pytest.CaptureFixture[str]
     assert "15 negatives left out" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("rounds", [0, 1, 20])
+def test_who_has_nearly_everything_gets_what_is_left(rounds: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of 302 items are free, one nine times as popular, whether they are hit by chance or looked up."""
+    monkeypatch.setattr(negatives, "ROUNDS", rounds)
+    pairs = [(1, item) for item in range(300)]
+    pairs += [(user, 300) for user in range(2, 92)] + [(user, 301) for user in range(92, 102)]
+    rows = {"train": np.arange(400), "valid": np.array([0]), "test": np.array([1])}
+    train = sample_negatives(schema(4, "popularity"), interactions(pairs), rows, 0)["train"]
+    drawn = train.item_rows[(train.labels == 0) & (train.context_rows < 300)]
+    counts = np.bincount([pairs[row][1] for row in drawn], minlength=302)
+    assert counts[:300].sum() == 0
+    assert counts.sum() == 1200
+    assert 1020 < counts[300] < 1140  # 1080 on average, 10 its standard deviation
+
+
 def test_nothing_to_sample() -> None:
     data = interactions([(user, 0) for user in range(10)])
     rows = split_rows(10, "random", 0, (0.8, 0.1, 0.1))
@@ -120,8 +135,8 @@ def test_two_spellings_of_one_user_are_one() -> None:
     pairs = [("1", 0), ("1.0", 1), (" 1", 2), ("2", 0), ("2", 3), ("3", 1), ("3", 2)]
     rows = {"train": np.arange(5), "valid": np.array([5]), "test": np.array([6])}
     train = sample_negatives(schema(5, "uniform"), interactions(pairs), rows, 0)["train"]
-    drawn = {pairs[item][1] for row, item in zip(train.context_rows, train.item_rows, strict=True) if row < 3}
-    assert drawn == {0, 1, 2, 3}  # their own, and of the others only 3
+    drawn = train.item_rows[(train.labels == 0) & (train.context_rows < 3)]
+    assert {pairs[row][1] for row in drawn} == {3}  # 0, 1 and 2 are their own
 
 
 YAML = """

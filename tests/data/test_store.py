@@ -113,7 +113,7 @@ FILES = (
 
 
 @pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("damage", ["cut", "gone"])
+@pytest.mark.parametrize("damage", ["cut", "gone", "longer"])
 def test_a_damaged_store_is_prepared_again(
     official: Path, own_cache: Path, built: list[str], name: str, damage: str
 ) -> None:
@@ -121,8 +121,8 @@ def test_a_damaged_store_is_prepared_again(
     path = folders(own_cache)[0] / name
     content = path.read_bytes()
     path.unlink()
-    if damage == "cut":
-        path.write_bytes(content[:-3])
+    if damage != "gone":
+        path.write_bytes(content[:-3] if damage == "cut" else content + b"{")
     assert same(first, tiny(official))
     assert len(built) == 2
     assert path.read_bytes() == content
