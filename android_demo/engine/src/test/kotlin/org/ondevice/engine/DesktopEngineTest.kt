@@ -1,0 +1,212 @@
+package org.ondevice.engine
+
+import org.junit.jupiter.api.AfterEach
+import org.junit.jupiter.api.Assertions.assertArrayEquals
+import org.junit.jupiter.api.Assertions.assertEquals
+import org.junit.jupiter.api.Assertions.assertThrows
+import org.junit.jupiter.api.Assertions.assertTrue
+import org.junit.jupiter.api.BeforeAll
+import org.junit.jupiter.api.Test
+import org.junit.jupiter.api.condition.EnabledIfSystemProperty
+import org.junit.jupiter.api.io.TempDir
+import org.ondevice.core.Bundle
+import org.ondevice.core.BundleError
+import org.ondevice.core.Engine
+import org.ondevice.core.GoldenCheck
+import org.ondevice.core.Json
+import org.ondevice.core.Recommender
+import org.ondevice.core.Sha256
+import org.ondevice.core.TopK
+import org.pytorch.executorch.ExecutorchRuntimeException
+import java.io.File
+
+/**
+ * The app's engine over the Android library of the runtime, on a desktop: `tools/desktop_engine.py BUNDLE`, which
+ * prepares the library.
+ */
+@EnabledIfSystemProperty(named = "native.dir", matches = ".+", disabledReason = "run by tools/desktop_engine.py")
+class DesktopEngineTest {
+    @TempDir
+    lateinit var directory: File
+
+    private val exported = File(System.getProperty("bundle.dir"))
+    private val tolerance = System.getProperty("tolerance").toDouble()
+    private val opened = ArrayList<Engine>()
+
+    private fun load(bundle: Bundle, numThreads: Int = 1): Engine =
+        ExecuTorch.load(bundle, numThreads).also { opened.add(it) }
+
+    @AfterEach
+    fun closeAll() = opened.forEach { it.close() }
+
+    /** A copy of the bundle with its manifest, or its program, changed and signed anew. */
+    private fun changed(program: ByteArray? = null, change: (MutableMap<String, Any?>) -> Unit = {}): Bundle {
+        exported.copyRecursively(directory, overwrite = true)
+        val manifest = File(directory, "manifest.json")
+        @Suppress("UNCHECKED_CAST")
+        val values = LinkedHashMap(Json.parse(manifest.readText()) as Map<String, Any?>)
+        if (program != null) {
+            File(directory, "model.pte").writeBytes(program)
+            val entry = mapOf("bytes" to program.size, "sha256" to Sha256.of(program))
+            values["files"] = (values["files"] as Map<*, *>) + ("model.pte" to entry)
+        }
+        change(values)
+        values["sha256"] = "0".repeat(64)
+        val text = Json.write(values)
+        manifest.writeText(text.replaceFirst("0".repeat(64), Sha256.of(text.toByteArray())))
+        return Bundle.open(directory)
+    }
+
+    /** Replaces one entry of a method of the manifest. */
+    private fun changedMethod(method: String, name: String, value: Any?): Bundle = changed { values ->
+        val methods = values["methods"] as Map<*, *>
+        values["methods"] = methods + (method to ((methods[method] as Map<*, *>) + (name to value)))
+    }
+
+    private fun refused(code: Int?, call: () -> Unit) {
+        val error = assertThrows(BundleError.EngineFailure::class.java) { call() }
+        assertEquals(code, error.code, error.message)
+    }
+
+    @Test
+    fun `golden cases`() {
+        val bundle = Bundle.open(exported)
+        val difference = GoldenCheck.run(bundle, load(bundle), tolerance)
+        println("golden cases of ${bundle.manifest.name}: largest difference $difference")
+    }
+
+    @Test
+    fun `rank gives what forward gives`() {
+        val bundle = Bundle.open(exported)
+        val engine = load(bundle)
+        val catalog = checkNotNull(bundle.readCatalog()) { "the bundle has no catalog" }
+        val context = bundle.encodeContext(bundle.manifest.golden.first().raw)
+        val scores = Recommender(bundle, engine).scoreAll(context, catalog)
+        val items = LongArray(catalog.size * catalog.numFields)
+        catalog.copyRows(0, catalog.size, items)
+        for (index in listOf(0, 1, catalog.size / 2, catalog.size - 1)) {
+            val ids = LongArray(bundle.manifest.fields.size)
+            bundle.manifest.contextFields.forEachIndexed { from, to -> ids[to] = context[from] }
+            bundle.manifest.itemFields.forEachIndexed { from, to -> ids[to] = items[index * catalog.numFields + from] }
+            assertEquals(engine.score(ids)[0], scores[index], 1e-5f)
+        }
+    }
+
+    @Test
+    fun `recommend gives the head of rank`() {
+        val bundle = Bundle.open(exported)
+        if ("recommend" !in bundle.manifest.methods) return
+        val engine = load(bundle)
+        val catalog = bundle.readCatalog()!!
+        val context = bundle.encodeContext(bundle.manifest.golden.first().raw)
+        val scores = Recommender(bundle, engine).scoreAll(context, catalog)
+        val best = engine.recommend(context)
+        val expected = TopK.of(scores, best.items.size)
+        assertArrayEquals(FloatArray(expected.size) { scores[expected[it]] }, best.scores, 1e-5f)
+        assertArrayEquals(best.scores, FloatArray(best.items.size) { scores[best.items[it]] }, 1e-5f)
+    }
+
+    @Test
+    fun `a batch of another size after the first`() {
+        val bundle = Bundle.open(exported)
+        val engine = load(bundle)
+        val row = bundle.encode(bundle.manifest.golden.first().raw)
+        val one = engine.score(row)[0]
+        assertArrayEquals(FloatArray(3) { one }, engine.score(row + row + row), 1e-6f)
+        assertEquals(one, engine.score(row)[0])
+    }
+
+    @Test
+    fun `the runtime tells what it has`() {
+        assertTrue("XnnpackBackend" in ExecuTorch.backends)
+        assertTrue("aten::embedding.out" in ExecuTorch.operators)
+    }
+
+    @Test
+    fun `a program changed on disk`() {
+        val bundle = changed()
+        File(directory, "model.pte").appendText("x")
+        assertThrows(BundleError.WrongHash::class.java) { load(bundle) }
+        File(directory, "model.pte").delete()
+        assertThrows(BundleError.MissingFile::class.java) { load(bundle) }
+    }
+
+    @Test
+    fun `an operator and a backend that the runtime has not`() {
+        val operator = changed { it["ops"] = listOf("demo::none.out") }
+        assertThrows(BundleError.UnsupportedOperators::class.java) { load(operator) }
+        val backend = changed { it["backends"] = listOf("DemoBackend") }
+        assertThrows(BundleError.UnsupportedBackends::class.java) { load(backend) }
+    }
+
+    @Test
+    fun `a method that the program has not`() {
+        val tensor = mapOf("name" to "x", "dtype" to "int64", "shape" to listOf(1))
+        val bundle = changed { values ->
+            val method = mapOf("inputs" to listOf(tensor), "outputs" to listOf(tensor))
+            values["methods"] = (values["methods"] as Map<*, *>) + ("other" to method)
+        }
+        assertThrows(BundleError.MissingMethod::class.java) { load(bundle) }
+    }
+
+    @Test
+    fun `programs that are none`() {
+        val whole = File(exported, "model.pte").readBytes()
+        for (program in listOf(ByteArray(0), "no program".toByteArray(), ByteArray(100_000) { 1 }, whole.copyOf(whole.size / 2))) {
+            val bundle = changed(program)
+            assertThrows(BundleError.EngineFailure::class.java, { load(bundle) }, "${program.size} bytes")
+        }
+    }
+
+    @Test
+    fun `more rows than the program takes`() {
+        val bundle = changedMethod("rank", "max_items", 100_000)
+        val engine = load(bundle)
+        val items = LongArray(100_000 * bundle.manifest.itemFields.size)
+        val context = LongArray(bundle.manifest.contextFields.size)
+        refused(ExecutorchRuntimeException.NOT_SUPPORTED) { engine.rank(context, items) }
+    }
+
+    @Test
+    fun `what the engine refuses by itself`() {
+        val bundle = Bundle.open(exported)
+        val engine = load(bundle)
+        val numRows = bundle.manifest.numRows.toLong()
+        val numFields = bundle.manifest.fields.size
+        assertEquals(1, engine.score(LongArray(numFields) { numRows }).size)
+        for (ids in listOf(LongArray(0), LongArray(numFields + 1), LongArray(numFields) { numRows + 1 }, LongArray(numFields) { -1 })) {
+            assertThrows(BundleError.InvalidInput::class.java) { engine.score(ids) }
+        }
+    }
+
+    @Test
+    fun `a closed program`() {
+        val bundle = Bundle.open(exported)
+        val engine = load(bundle)
+        engine.close()
+        engine.close()
+        refused(null) { engine.score(LongArray(bundle.manifest.fields.size)) }
+    }
+
+    @Test
+    fun `one number of threads at a time`() {
+        val bundle = Bundle.open(exported)
+        val first = load(bundle, 1)
+        val second = load(bundle, 1)
+        assertThrows(IllegalStateException::class.java) { load(bundle, 2) }
+        first.close()
+        assertThrows(IllegalStateException::class.java) { load(bundle, 2) }
+        second.close()
+        for (numThreads in listOf(2, 4, 1)) {
+            load(bundle, numThreads).use { assertTrue(GoldenCheck.run(bundle, it, tolerance) <= tolerance) }
+        }
+        assertThrows(IllegalArgumentException::class.java) { load(bundle, 0) }
+    }
+
+    private companion object {
+        /** Before any class of the runtime: it decides which C++ runtime the libraries share. */
+        @BeforeAll
+        @JvmStatic
+        fun loadLibraries() = System.load(File(System.getProperty("native.dir"), "libpreload.so").path)
+    }
+}
