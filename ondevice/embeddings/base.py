@@ -104,6 +104,11 @@ class EmbeddingMethod(nn.Module):
         """Whether weight decay acts on the thresholds as well."""
         return False
 
+    @property
+    def follows_budget(self) -> bool:
+        """Whether `margins` and `set_offset` lead the thresholds; they are then moved by plain gradients."""
+        return False
+
     def scores(self) -> Tensor | None:
         """What ranks single values when a budget is met, (N, D), 0 for values already gone; None for rules."""
         return None

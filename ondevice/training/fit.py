@@ -6,6 +6,7 @@ import copy
 import math
 import time
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from ondevice.training.average import WeightAverage
 from ondevice.training.batches import Batches
 from ondevice.training.checkpoint import load_state, save_state
 from ondevice.training.metrics import auc, log_loss
+from ondevice.training.optimizers import JointlyScaledSGD
 from ondevice.training.progress import Progress
 from ondevice.training.teacher import Teacher
 
@@ -66,25 +68,31 @@ def evaluate(recommender: Recommender, batches: Batches) -> dict[str, float]:
     return {"auc": auc(labels, scores), "logloss": log_loss(labels, scores)}
 
 
-def make_optimizer(recommender: Recommender, settings: TrainingConfig | SearchConfig) -> torch.optim.Adam:
-    """Adam with coupled L2, thresholds in a group of their own."""
+def make_optimizers(
+    recommender: Recommender, settings: TrainingConfig | SearchConfig
+) -> list[torch.optim.Optimizer]:
+    """Adam with coupled L2; thresholds in a group, or for methods that follow a budget an optimizer, of their own."""
     thresholds = [p for table in recommender.tables() for p in table.thresholds()]
     special = {id(p) for p in thresholds}
     rest = [p for p in recommender.parameters() if id(p) not in special]
     groups: list[dict[str, Any]] = [{"params": rest, "weight_decay": settings.weight_decay}]
-    if thresholds:
+    rate = getattr(settings, "threshold_learning_rate", None) or settings.learning_rate
+    follow = any(table.follows_budget for table in recommender.tables())
+    if thresholds and not follow:
         decays = any(table.thresholds_decay for table in recommender.tables())
-        rate = getattr(settings, "threshold_learning_rate", None) or settings.learning_rate
-        groups.append(
-            {"params": thresholds, "lr": rate, "weight_decay": settings.weight_decay if decays else 0.0}
-        )
-    fused = all(p.is_floating_point() for g in groups for p in g["params"])
-    return torch.optim.Adam(groups, lr=settings.learning_rate, fused=fused)
+        decay = settings.weight_decay if decays else 0.0
+        groups.append({"params": thresholds, "lr": rate, "weight_decay": decay})
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.Adam(groups, lr=settings.learning_rate, fused=True)
+    ]
+    if thresholds and follow:
+        optimizers.append(JointlyScaledSGD(thresholds, lr=rate))
+    return optimizers
 
 
 def train_step(
     recommender: Recommender,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Sequence[torch.optim.Optimizer],
     ids: Tensor,
     targets: Tensor,
     *,
@@ -102,9 +110,11 @@ def train_step(
     total = loss
     if embedding_penalty:
         total = loss + embedding_penalty * embeddings.square().sum() / len(ids)
-    optimizer.zero_grad(set_to_none=True)
+    for optimizer in optimizers:
+        optimizer.zero_grad(set_to_none=True)
     total.backward()
-    optimizer.step()
+    for optimizer in optimizers:
+        optimizer.step()
     return loss.detach()
 
 
@@ -152,7 +162,7 @@ class Fit:
     teacher: Teacher | None = None
 
     def __post_init__(self) -> None:
-        self.optimizer = make_optimizer(self.recommender, self.settings)
+        self.optimizers = make_optimizers(self.recommender, self.settings)
         decay = self.settings.ema_decay
         self.average = WeightAverage(self.recommender, decay, self.settings.ema_every) if decay else None
         self.epoch = 0
@@ -203,14 +213,14 @@ class Fit:
             for rows, ids, labels in self.train.epoch(seed):
                 step = self.epoch * len(self.train) + steps
                 rate = self._learning_rate(step)
-                for group in self.optimizer.param_groups:
+                for group in self.optimizers[0].param_groups:
                     group["lr"] = rate
                 targets = labels
                 if self.teacher is not None:
                     ids, targets = self.teacher.extend(rows, ids, labels, generator)
                 running += train_step(
                     self.recommender,
-                    self.optimizer,
+                    self.optimizers,
                     ids,
                     targets,
                     embedding_penalty=self.settings.embedding_penalty,
@@ -253,7 +263,7 @@ class Fit:
     def _state(self) -> dict[str, Any]:
         state: dict[str, Any] = {
             "recommender": self.recommender.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [o.state_dict() for o in self.optimizers],
             "best": self.best,
             "epoch": self.epoch,
             "seconds": self.seconds,
@@ -266,7 +276,8 @@ class Fit:
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.recommender.load_state_dict(state["recommender"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         self.best, self.epoch = state["best"], state["epoch"]
         self.seconds, self.history = state["seconds"], state["history"]
         if self.average is not None:

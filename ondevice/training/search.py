@@ -15,7 +15,7 @@ from ondevice.errors import UserError
 from ondevice.recommender import Recommender
 from ondevice.training.batches import Batches
 from ondevice.training.checkpoint import load_state, save_state
-from ondevice.training.fit import epoch_seed, evaluate, make_optimizer, train_step
+from ondevice.training.fit import epoch_seed, evaluate, make_optimizers, train_step
 from ondevice.training.progress import Progress
 from ondevice.training.sizing import forms_at
 
@@ -64,7 +64,7 @@ class Search:
 
     def __post_init__(self) -> None:
         self.targets = sorted(set(self.targets), reverse=True)
-        self.optimizer = make_optimizer(self.recommender, self.settings)
+        self.optimizers = make_optimizers(self.recommender, self.settings)
         self.forms: dict[int, list[Form]] = {}
         self.epoch = 0
         self.seconds = 0.0
@@ -106,7 +106,7 @@ class Search:
         if offset is None:
             offset = float(values.kthvalue(values.numel() - keep).values)
         for table in self.recommender.tables():
-            if table.margins() is not None:
+            if table.follows_budget:
                 table.set_offset(offset)
 
     def _check(self, step: int) -> int:
@@ -129,7 +129,7 @@ class Search:
             for rows, ids, labels in self.train.epoch(seed):
                 running += train_step(
                     self.recommender,
-                    self.optimizer,
+                    self.optimizers,
                     ids,
                     labels,
                     embedding_penalty=self.settings.embedding_penalty,
@@ -166,7 +166,7 @@ class Search:
         forms = {target: [f.mask() for f in forms] for target, forms in self.forms.items()}
         return {
             "recommender": self.recommender.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [o.state_dict() for o in self.optimizers],
             "forms": forms,
             "epoch": self.epoch,
             "seconds": self.seconds,
@@ -175,6 +175,7 @@ class Search:
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.recommender.load_state_dict(state["recommender"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         self.forms = {target: [Mask(m.cpu()) for m in masks] for target, masks in state["forms"].items()}
         self.epoch, self.seconds, self.history = state["epoch"], state["seconds"], state["history"]

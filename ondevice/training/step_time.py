@@ -10,7 +10,7 @@ import torch
 from ondevice.config import SearchConfig
 from ondevice.recommender import Recommender
 from ondevice.training.batches import Batches
-from ondevice.training.fit import make_optimizer, train_step
+from ondevice.training.fit import make_optimizers, train_step
 
 
 def step_time_ratio(
@@ -21,16 +21,16 @@ def step_time_ratio(
     Both take the same batches in turn, so that noise of the machine falls on both. The recommenders are
     changed by it.
     """
-    sides = [(m, make_optimizer(m.train(), settings)) for m in (searching, dense)]
+    sides = [(m, make_optimizers(m.train(), settings)) for m in (searching, dense)]
     ratios = []
     for number, (_, ids, labels) in enumerate(batches.epoch(0)):
         if number >= steps:
             break
         taken = []
-        for recommender, optimizer in sides:
+        for recommender, optimizers in sides:
             _wait(batches.device)
             started = time.perf_counter()
-            train_step(recommender, optimizer, ids, labels, embedding_penalty=settings.embedding_penalty)
+            train_step(recommender, optimizers, ids, labels, embedding_penalty=settings.embedding_penalty)
             _wait(batches.device)
             taken.append(time.perf_counter() - started)
         if number >= min(10, len(batches) // 2):  # the first steps allocate

@@ -28,7 +28,8 @@ class PEP(EmbeddingMethod):
     step's cost does not grow with the table. ``regime="budget"`` departs from the paper, where nothing ties
     the thresholds to a size: all thresholds share an offset, V̂ = sign(V)·ReLU(|V| − g(s + c)), and c is
     solved now and then so that just as many values are kept as a schedule allows. Data gradients then only
-    say which values resist (the target term is LEAP's, arXiv 2105.14636; solving it is ours).
+    say which values resist (the target is LEAP's idea, arXiv 2105.14636; solving for it is ours). They move s
+    by plain scaled descent: Adam would move a row that is seen once an epoch as far as one seen at every step.
 
     Args:
         granularity: what shares a threshold: global, dimension, field, field-dimension, feature,
@@ -109,12 +110,16 @@ class PEP(EmbeddingMethod):
     def thresholds_decay(self) -> bool:
         return self.regime == "decay"
 
+    @property
+    def follows_budget(self) -> bool:
+        return self.regime == "budget"
+
     @torch.no_grad()
     def margins(self) -> Tensor | None:
         """g⁻¹(|V|) − s: a value is pruned when the common offset reaches its margin."""
         if self.regime != "budget":
             return None
-        return torch.logit(self.weight.abs(), eps=1e-9) - self._s_of_table()
+        return torch.logit(self.weight.abs().clamp(1e-9, 1 - 1e-6)) - self._s_of_table()
 
     def set_offset(self, offset: float) -> None:
         if self.regime != "budget":

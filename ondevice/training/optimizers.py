@@ -1,0 +1,45 @@
+"""Optimizers that PyTorch does not have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+
+class JointlyScaledSGD(torch.optim.Optimizer):
+    """Gradient descent whose step is divided by one running RMS over all gradients together.
+
+    p ← p − lr · g / √(E[mean g²]), the mean running over every value of every parameter. Adam divides each
+    value by its own RMS, so a row seen once an epoch moves as far as one seen at every step; here the ratios
+    between rows survive, and what the data insists on most, by size and by number of visits, moves most.
+
+    Args:
+        params: parameters, scaled together.
+        lr: step of a value whose gradient equals the RMS.
+        decay: decay of the running mean of squares, in [0, 1).
+    """
+
+    def __init__(self, params: Iterable[nn.Parameter], lr: float, decay: float = 0.99) -> None:
+        super().__init__(params, {"lr": lr, "decay": decay})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One update of every parameter that has a gradient."""
+        for group in self.param_groups:
+            given = [p for p in group["params"] if p.grad is not None]
+            if not given:
+                continue
+            state = self.state[group["params"][0]]
+            if not state:
+                state["step"] = torch.zeros((), dtype=torch.float64)
+                state["mean_square"] = torch.zeros((), device=given[0].device)
+            count = sum(p.numel() for p in group["params"])
+            square = torch.stack([p.grad.square().sum() for p in given]).sum() / count  # type: ignore[union-attr]
+            state["step"] += 1
+            state["mean_square"].lerp_(square, 1 - group["decay"])
+            corrected = state["mean_square"] / (1 - group["decay"] ** float(state["step"]))
+            rate = group["lr"] / corrected.sqrt().clamp(min=1e-30)
+            for p in given:
+                p.addcmul_(p.grad, rate, value=-1)  # type: ignore[arg-type]
