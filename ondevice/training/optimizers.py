@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class JointlyScaledSGD(torch.optim.Optimizer):
@@ -26,7 +26,7 @@ class JointlyScaledSGD(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One update of every parameter that has a gradient."""
+        """One update of every parameter that has a gradient; of a sparse one, only its rows (all different)."""
         for group in self.param_groups:
             given = [p for p in group["params"] if p.grad is not None]
             if not given:
@@ -36,10 +36,20 @@ class JointlyScaledSGD(torch.optim.Optimizer):
                 state["step"] = torch.zeros((), dtype=torch.float64)
                 state["mean_square"] = torch.zeros((), device=given[0].device)
             count = sum(p.numel() for p in group["params"])
-            square = torch.stack([p.grad.square().sum() for p in given]).sum() / count  # type: ignore[union-attr]
+            values = [_values(p.grad) for p in given]  # type: ignore[arg-type]
+            square = torch.stack([torch.linalg.vector_norm(v).square() for v in values]).sum() / count
             state["step"] += 1
             state["mean_square"].lerp_(square, 1 - group["decay"])
             corrected = state["mean_square"] / (1 - group["decay"] ** float(state["step"]))
             rate = group["lr"] / corrected.sqrt().clamp(min=1e-30)
-            for p in given:
-                p.addcmul_(p.grad, rate, value=-1)  # type: ignore[arg-type]
+            for p, value in zip(given, values, strict=True):
+                gradient = p.grad
+                if gradient is not None and gradient.is_sparse:
+                    rows = gradient._indices()[0]
+                    p.index_copy_(0, rows, p.index_select(0, rows) - rate * value)
+                else:
+                    p.sub_(rate * value)
+
+
+def _values(gradient: Tensor) -> Tensor:
+    return gradient._values() if gradient.is_sparse else gradient

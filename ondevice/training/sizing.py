@@ -83,7 +83,8 @@ def shipped_sizes(
 ) -> list[Form]:
     """Per-row counts as leading dimensions, in few distinct sizes, together at no more than ``target`` values.
 
-    Counts above ``max_size`` are cut, and all are scaled by a common factor so that the budget is used.
+    Counts above ``max_size`` are cut, and all are scaled by a common factor so that the budget is used; what
+    the steps between sizes leave of it goes to the rows that the next larger factor would promote.
     """
     embedding, rest = forms[0], forms[1:]
     others: list[Form] = [f.as_sizes() if isinstance(f, Mask) else f for f in rest]
@@ -102,7 +103,13 @@ def shipped_sizes(
         for _ in range(40):
             middle = (low + high) / 2
             low, high = (middle, high) if at(middle).num_kept() <= room else (low, middle)
-        return at(low)
+        fitting, larger = at(low), at(high)
+        steps = larger.sizes - fitting.sizes
+        candidates = (steps > 0).nonzero().squeeze(1)
+        candidates = candidates[torch.argsort(counts[candidates], descending=True, stable=True)]
+        spent = fitting.num_kept() + steps[candidates].cumsum(0)
+        promoted = candidates[spent <= room]
+        return Sizes(fitting.sizes.index_add(0, promoted, steps[promoted]), embedding.dim)
 
     if int((counts > 0).sum()) > room:  # one value a row is already too much: the smallest rows go
         order = torch.argsort(counts, descending=True, stable=True)[: max(room, 0)]

@@ -36,6 +36,8 @@ class PEP(EmbeddingMethod):
             feature-dimension.
         regime: what moves s: ``decay``, ``data`` or ``budget``.
         threshold_init: initial s; None for the regime's own (−15, −11 and −7).
+        count_prior: γ of s₀ − γ·ln(occurrences), for thresholds of single rows: how much less a value must
+            stand out for each time it is used. None for the regime's own (0, 0 and 1).
 
     Raises: UserError: when the granularity or the regime is unknown.
     """
@@ -51,6 +53,7 @@ class PEP(EmbeddingMethod):
         granularity: str = "feature-dimension",
         regime: str = "budget",
         threshold_init: float | None = None,
+        count_prior: float | None = None,
     ) -> None:
         if granularity not in GRANULARITIES:
             raise UserError(
@@ -68,7 +71,15 @@ class PEP(EmbeddingMethod):
             rows.get(granularity, info.num_embeddings),
             embedding_dim if granularity.endswith("dimension") else 1,
         )
-        self.s = nn.Parameter(torch.full(shape, threshold_init))
+        s = torch.full(shape, threshold_init)
+        if granularity.startswith("feature"):
+            gamma = count_prior if count_prior is not None else float(regime == "budget")
+            s -= gamma * info.counts.clamp(min=1).log()[:, None]
+        elif count_prior:
+            raise UserError(
+                f"method.count_prior: granularity '{granularity}' has no threshold per row; use feature"
+            )
+        self.s = nn.Parameter(s)
         self.register_buffer("offset", torch.zeros(()))
         self.register_buffer("field_of", info.field_of(), persistent=False)
 
@@ -78,7 +89,8 @@ class PEP(EmbeddingMethod):
     def _s_of(self, rows: Tensor) -> Tensor:
         """The thresholds that apply to ``rows`` (U,), before the sigmoid: broadcastable to (U, D)."""
         if self.granularity.startswith("feature"):
-            s = gather_rows(self.s, rows)
+            # plain descent leaves rows without a gradient alone, so theirs need not even be written down
+            s = F.embedding(rows, self.s, sparse=True) if self.follows_budget else gather_rows(self.s, rows)
         elif self.granularity.startswith("field"):
             s = F.embedding(self.field_of[rows], self.s)
         else:
