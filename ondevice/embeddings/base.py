@@ -106,7 +106,7 @@ class EmbeddingMethod(nn.Module):
 
     @property
     def follows_budget(self) -> bool:
-        """Whether `margins` and `set_offset` lead the thresholds; they are then moved by plain gradients."""
+        """Whether `margins` and `shift_thresholds` lead the thresholds; they are then moved by plain gradients."""
         return False
 
     def scores(self) -> Tensor | None:
@@ -117,8 +117,8 @@ class EmbeddingMethod(nn.Module):
         """How far each value is from being pruned, (N, D), for methods that follow a budget; else None."""
         return None
 
-    def set_offset(self, offset: float) -> None:
-        """Move every threshold of a method that follows a budget: values of a lower margin are pruned."""
+    def shift_thresholds(self, amount: float) -> None:
+        """Raise every s of a method that follows a budget: values whose margin is not above it are pruned."""
         raise RuntimeError(f"{type(self).__name__} follows no budget")
 
     def compact(self, target: int | None = None) -> Form:

@@ -33,22 +33,21 @@ class JointlyScaledSGD(torch.optim.Optimizer):
                 continue
             state = self.state[group["params"][0]]
             if not state:
-                state["step"] = torch.zeros((), dtype=torch.float64)
-                state["mean_square"] = torch.zeros((), device=given[0].device)
-            count = sum(p.numel() for p in group["params"])
+                state.update(step=0, mean_square=0.0)
             values = [_values(p.grad) for p in given]  # type: ignore[arg-type]
-            square = torch.stack([torch.linalg.vector_norm(v).square() for v in values]).sum() / count
+            count = sum(p.numel() for p in group["params"])
+            square = sum(float(torch.linalg.vector_norm(v)) ** 2 for v in values) / count
             state["step"] += 1
-            state["mean_square"].lerp_(square, 1 - group["decay"])
-            corrected = state["mean_square"] / (1 - group["decay"] ** float(state["step"]))
-            rate = group["lr"] / corrected.sqrt().clamp(min=1e-30)
+            state["mean_square"] += (1 - group["decay"]) * (square - state["mean_square"])
+            corrected = state["mean_square"] / (1 - group["decay"] ** state["step"])
+            rate = group["lr"] / max(corrected**0.5, 1e-30)
             for p, value in zip(given, values, strict=True):
                 gradient = p.grad
                 if gradient is not None and gradient.is_sparse:
                     rows = gradient._indices()[0]
-                    p.index_copy_(0, rows, p.index_select(0, rows) - rate * value)
+                    p.index_copy_(0, rows, torch.add(p.index_select(0, rows), value, alpha=-rate))
                 else:
-                    p.sub_(rate * value)
+                    p.add_(value, alpha=-rate)
 
 
 def _values(gradient: Tensor) -> Tensor:

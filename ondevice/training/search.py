@@ -95,19 +95,19 @@ class Search:
         return [target for target in self.targets if target not in self.forms]
 
     def _follow_budget(self, step: int) -> None:
-        """Solve the common offset so that as many values are kept as the schedule says."""
-        margins = [m.flatten() for m in (t.margins() for t in self.recommender.tables()) if m is not None]
+        """Shift all thresholds so that as many values are kept as the schedule says."""
+        followers = [table for table in self.recommender.tables() if table.follows_budget]
+        margins = [margin.flatten() for margin in (t.margins() for t in followers) if margin is not None]
         if not margins:
             return
         values = torch.cat(margins)
         share = (self.targets[-1] / values.numel()) ** min(1.0, step / max(1, self.total_steps - 1))
-        keep = min(values.numel(), max(self.targets[-1], int(share * values.numel())))
-        offset = float(values.min()) - 1 if keep == values.numel() else None
-        if offset is None:
-            offset = float(values.kthvalue(values.numel() - keep).values)
-        for table in self.recommender.tables():
-            if table.follows_budget:
-                table.set_offset(offset)
+        keep = max(self.targets[-1], int(share * values.numel()))
+        if keep >= values.numel():
+            return
+        amount = float(values.kthvalue(values.numel() - keep).values)
+        for table in followers:
+            table.shift_thresholds(amount)
 
     def _check(self, step: int) -> int:
         self._follow_budget(step)

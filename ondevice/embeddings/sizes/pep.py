@@ -16,7 +16,7 @@ GRANULARITIES = ("global", "dimension", "field", "field-dimension", "feature", "
 REGIMES = {
     "decay": "coupled weight decay raises s and lowers unseen rows; s0 is a timer (the paper's released settings)",
     "data": "data gradients move s from near the weights' scale; almost no weight decay",
-    "budget": "data gradients move s; an offset common to all s is solved so that the kept values meet a schedule",
+    "budget": "data gradients move s; all s are shifted together so that the kept values meet a schedule",
 }
 
 
@@ -26,8 +26,8 @@ class PEP(EmbeddingMethod):
 
     V̂ = sign(V)·ReLU(|V| − g(s)), g = sigmoid (equation 4). Only the rows of the batch are thresholded, so a
     step's cost does not grow with the table. ``regime="budget"`` departs from the paper, where nothing ties
-    the thresholds to a size: all thresholds share an offset, V̂ = sign(V)·ReLU(|V| − g(s + c)), and c is
-    solved now and then so that just as many values are kept as a schedule allows. Data gradients then only
+    the thresholds to a size: now and then all thresholds are shifted by a common amount, which is solved
+    so that just as many values are kept as a schedule allows. Data gradients then only
     say which values resist (the target is LEAP's idea, arXiv 2105.14636; solving for it is ours). They move s
     by plain scaled descent: Adam would move a row that is seen once an epoch as far as one seen at every step.
 
@@ -80,10 +80,8 @@ class PEP(EmbeddingMethod):
                 f"method.count_prior: granularity '{granularity}' has no threshold per row; use feature"
             )
         self.s = nn.Parameter(s)
-        self.register_buffer("offset", torch.zeros(()))
         self.register_buffer("field_of", info.field_of(), persistent=False)
 
-    offset: Tensor
     field_of: Tensor
 
     def _s_of(self, rows: Tensor) -> Tensor:
@@ -95,10 +93,10 @@ class PEP(EmbeddingMethod):
             s = F.embedding(self.field_of[rows], self.s)
         else:
             s = self.s
-        return s + self.offset if self.regime == "budget" else s
+        return s
 
     def _s_of_table(self) -> Tensor:
-        """The same for every row, without the offset."""
+        """The same for every row of the table."""
         s = self.s.detach()
         return s[self.field_of] if self.granularity.startswith("field") else s
 
@@ -109,7 +107,7 @@ class PEP(EmbeddingMethod):
 
     @torch.no_grad()
     def table(self) -> Tensor:
-        threshold = torch.sigmoid(self._s_of_table() + self.offset)
+        threshold = torch.sigmoid(self._s_of_table())
         return self.weight - torch.clamp(self.weight, -threshold, threshold)
 
     def num_kept(self) -> int:
@@ -128,15 +126,16 @@ class PEP(EmbeddingMethod):
 
     @torch.no_grad()
     def margins(self) -> Tensor | None:
-        """g⁻¹(|V|) − s: a value is pruned when the common offset reaches its margin."""
+        """g⁻¹(|V|) − s: a value is pruned when all s rise by its margin."""
         if self.regime != "budget":
             return None
         return torch.logit(self.weight.abs().clamp(1e-9, 1 - 1e-6)) - self._s_of_table()
 
-    def set_offset(self, offset: float) -> None:
+    @torch.no_grad()
+    def shift_thresholds(self, amount: float) -> None:
         if self.regime != "budget":
             raise RuntimeError(f"regime {self.regime} follows no budget")
-        self.offset.fill_(offset)
+        self.s.add_(amount)
 
     def scores(self) -> Tensor:
         """|V̂|, 0 for rows that training never saw."""
