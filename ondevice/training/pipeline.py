@@ -262,7 +262,12 @@ class Pipeline:
         if label in self.state.get("compact", {}):
             return
         settings = self.config.retrain
-        forms = final_forms(unseen_removed(forms, self.info), target, settings)
+        forms = final_forms(
+            unseen_removed(forms, self.info),
+            target,
+            settings,
+            share=self.config.embedding.first_order is None,
+        )
         initial = None
         if settings.start == "initial":
             initial = self._fresh(
@@ -316,13 +321,15 @@ class Pipeline:
         return metrics
 
 
-def final_forms(forms: list[Form], target: int, settings: RetrainConfig) -> list[Form]:
+def final_forms(forms: list[Form], target: int, settings: RetrainConfig, share: bool = True) -> list[Form]:
     """What is retrained: the positions as found, or sizes in few classes."""
     if settings.form == "positions":
         if not all(isinstance(form, Mask) for form in forms):
             raise UserError("retrain.form: the method ends in sizes, not positions; use retrain.form=sizes")
         return forms
-    return shipped_sizes(forms, target, max_size=settings.max_size, num_classes=settings.num_classes)
+    return shipped_sizes(
+        forms, target, max_size=settings.max_size, num_classes=settings.num_classes, share=share
+    )
 
 
 def _tensors(recommender: Recommender) -> dict[str, torch.Tensor]:

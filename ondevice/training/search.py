@@ -17,7 +17,7 @@ from ondevice.training.batches import Batches
 from ondevice.training.checkpoint import load_state, save_state
 from ondevice.training.fit import epoch_seed, evaluate, make_optimizers, train_step
 from ondevice.training.progress import Progress
-from ondevice.training.sizing import forms_at
+from ondevice.training.sizing import competing, forms_at
 
 
 @dataclass
@@ -64,6 +64,8 @@ class Search:
 
     def __post_init__(self) -> None:
         self.targets = sorted(set(self.targets), reverse=True)
+        self.tables = competing(self.recommender.tables())
+        self.num_values = sum(table.weight.numel() for table in self.tables)
         self.optimizers = make_optimizers(self.recommender, self.settings)
         self.forms: dict[int, list[Form]] = {}
         self.epoch = 0
@@ -84,12 +86,15 @@ class Search:
                 save_state(self.checkpoint, self._state())
         missing = self._missing()
         if missing:
-            kept = self.recommender.num_kept()
+            kept = self._num_kept()
             raise UserError(
                 f"search: {kept} values are left after {self.epoch} epochs, the budget was {missing[0]}; "
                 "raise search.epochs or the thresholds (method.threshold_init), or use method.regime=budget"
             )
         return SearchResult(self.forms, self.history, self.seconds)
+
+    def _num_kept(self) -> int:
+        return sum(table.num_kept() for table in self.tables)
 
     def _missing(self) -> list[int]:
         return [target for target in self.targets if target not in self.forms]
@@ -111,7 +116,7 @@ class Search:
 
     def _check(self, step: int) -> int:
         self._follow_budget(step)
-        kept = self.recommender.num_kept()
+        kept = self._num_kept()
         for target in self._missing():
             # thresholds that share a value fall together: a hair above the schedule's last point is there
             if kept <= target or (step >= self.total_steps and kept <= 1.01 * target):
@@ -124,7 +129,7 @@ class Search:
         torch.manual_seed(seed)
         self.recommender.train()
         running = torch.zeros((), device=self.train.device)
-        steps, kept = 0, self.recommender.num_kept()
+        steps, kept = 0, self._num_kept()
         with self.progress.bar(self.train.num_rows, f"search {self.epoch + 1}/{self.settings.epochs}") as bar:
             for rows, ids, labels in self.train.epoch(seed):
                 running += train_step(
@@ -138,7 +143,7 @@ class Search:
                 bar.update(rows.numel())
                 if steps % self.settings.check_every == 0:
                     kept = self._check(self.epoch * len(self.train) + steps)
-                    share = kept / self.recommender.num_values()
+                    share = kept / self.num_values
                     bar.set_postfix_str(f"loss {float(running) / steps:.4f}, kept {kept:,} ({share:.1%})")
                     if not self._missing():
                         break
@@ -159,7 +164,7 @@ class Search:
         self.progress.scalars("search", self.epoch, {**entry, "rows_per_second": rate})
         self.progress.say(
             f"search: epoch {self.epoch}, loss {entry['train_loss']:.4f}, valid AUC {valid['auc']:.4f}, "
-            f"kept {kept:,} of {self.recommender.num_values():,}, {rate:,.0f} rows/s"
+            f"kept {kept:,} of {self.num_values:,}, {rate:,.0f} rows/s"
         )
 
     def _state(self) -> dict[str, Any]:

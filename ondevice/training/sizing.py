@@ -9,24 +9,41 @@ from ondevice.embeddings import EmbeddingMethod, Form, Mask, Sizes, TableInfo
 from ondevice.errors import UserError
 
 
+def competing(tables: list[EmbeddingMethod]) -> list[EmbeddingMethod]:
+    """The tables that share the budget: those whose method scores values, or all when none does.
+
+    First-order weights that were given a method of their own without scores (``uniform``) are neither
+    pruned nor counted, as in the protocol of the PEP paper's code.
+    """
+    scoring = [table for table in tables if table.scores() is not None]
+    return scoring or tables
+
+
 def forms_at(tables: list[EmbeddingMethod], target: int) -> list[Form]:
-    """The forms of all tables together at no more than ``target`` values.
+    """The forms of all tables, those that share the budget together at no more than ``target`` values.
 
     Methods that score values compete over one ranking; a rule sizes the embeddings and gives every row that
     keeps something its first-order weight.
 
     Args:
         tables: the embedding table, then the first-order one where there is one.
-        target: most values to keep, over all tables.
+        target: most values to keep, over the tables that share the budget.
     """
     scores = [table.scores() for table in tables]
     ranked = [s for s in scores if s is not None]
-    if len(ranked) == len(tables):
+    if ranked:
         flat = torch.cat([s.flatten() for s in ranked])
         threshold = torch.zeros((), device=flat.device)
         if target < int((flat > 0).sum()):
             threshold = flat.kthvalue(flat.numel() - target).values
-        return [Mask((s > threshold).cpu()) for s in ranked]
+        return [
+            Mask((s > threshold).cpu()) if s is not None else table.compact()
+            for table, s in zip(tables, scores, strict=True)
+        ]
+    return _forms_by_rule(tables, target)
+
+
+def _forms_by_rule(tables: list[EmbeddingMethod], target: int) -> list[Form]:
     low, high = 1, target
     best: list[Form] | None = None
     while low <= high:
@@ -79,16 +96,22 @@ def choose_classes(sizes: Tensor, num_classes: int) -> list[int]:
 
 
 def shipped_sizes(
-    forms: list[Form], target: int, *, max_size: int | None = None, num_classes: int | None = None
+    forms: list[Form],
+    target: int,
+    *,
+    max_size: int | None = None,
+    num_classes: int | None = None,
+    share: bool = True,
 ) -> list[Form]:
     """Per-row counts as leading dimensions, in few distinct sizes, together at no more than ``target`` values.
 
     Counts above ``max_size`` are cut, and all are scaled by a common factor so that the budget is used; what
-    the steps between sizes leave of it goes to the rows that the next larger factor would promote.
+    the steps between sizes leave of it goes to the rows that the next larger factor would promote. With
+    ``share`` the first-order weights count towards the target.
     """
     embedding, rest = forms[0], forms[1:]
     others: list[Form] = [f.as_sizes() if isinstance(f, Mask) else f for f in rest]
-    room = target - sum(f.num_kept() for f in others)
+    room = target - (sum(f.num_kept() for f in others) if share else 0)
     counts = embedding.row_sizes()
     limit = min(max_size or embedding.dim, embedding.dim)
     classes: list[int] = []

@@ -71,7 +71,7 @@ class PEP(EmbeddingMethod):
             rows.get(granularity, info.num_embeddings),
             embedding_dim if granularity.endswith("dimension") else 1,
         )
-        s = torch.full(shape, threshold_init)
+        s = torch.full(shape, float(threshold_init))
         if granularity.startswith("feature"):
             gamma = count_prior if count_prior is not None else float(regime == "budget")
             s -= gamma * info.counts.clamp(min=1).log()[:, None]
