@@ -154,12 +154,19 @@ class RetrainConfig(TrainingConfig):
     """initial (the weights saved before the search: lottery ticket) or fresh."""
     max_size: int | None = None
     """Largest dimension of a row; null for no limit."""
-    num_classes: int | None = 4
-    """Distinct non-zero sizes: each is one block of the program; null for as many as there are."""
+    size_step: int = 2
+    """Sizes are multiples of this, the width of the staircase's cells; 1 wastes nothing but looks up more cells."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check("retrain.form", self.form, self.form in ("sizes", "positions"), "sizes or positions")
+        _check("retrain.size_step", self.size_step, self.size_step >= 1, "at least 1")
+        _check(
+            "retrain.max_size",
+            self.max_size,
+            self.max_size is None or self.max_size >= 1,
+            "at least 1 or null",
+        )
         _check("retrain.start", self.start, self.start in ("initial", "fresh"), "initial or fresh")
 
 

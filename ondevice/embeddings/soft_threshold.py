@@ -32,7 +32,8 @@ class SoftThreshold(torch.autograd.Function):
         signed = sign * gradient
         s_gradient = None
         if ctx.needs_input_grad[1]:
-            s_gradient = signed.sum_to_size(threshold.shape) * torch.addcmul(-threshold, threshold, threshold)
+            summed = signed.sum_to_size(threshold.shape)
+            s_gradient = torch.ops.aten.sigmoid_backward(summed, threshold).neg_()  # −summed·g′(s)
         return signed.mul_(sign) if ctx.needs_input_grad[0] else None, s_gradient
 
 

@@ -327,9 +327,7 @@ def final_forms(forms: list[Form], target: int, settings: RetrainConfig, share: 
         if not all(isinstance(form, Mask) for form in forms):
             raise UserError("retrain.form: the method ends in sizes, not positions; use retrain.form=sizes")
         return forms
-    return shipped_sizes(
-        forms, target, max_size=settings.max_size, num_classes=settings.num_classes, share=share
-    )
+    return shipped_sizes(forms, target, max_size=settings.max_size, size_step=settings.size_step, share=share)
 
 
 def _tensors(recommender: Recommender) -> dict[str, torch.Tensor]:

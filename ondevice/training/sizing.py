@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from ondevice.embeddings import EmbeddingMethod, Form, Mask, Sizes, TableInfo
 from ondevice.errors import UserError
@@ -68,42 +67,15 @@ def _rule_forms(tables: list[EmbeddingMethod], target: int) -> list[Form]:
     return [form, *(Sizes((form.row_sizes() > 0).long(), 1) for _ in tables[1:])]
 
 
-def choose_classes(sizes: Tensor, num_classes: int) -> list[int]:
-    """The ``num_classes`` non-zero sizes that move the given ones least (exact, by dynamic programming).
-
-    Shape: sizes (N,) int64.
-    """
-    values, counts = torch.unique(sizes[sizes > 0], return_counts=True)
-    distinct, weights = values.tolist(), counts.tolist()
-    if len(distinct) <= num_classes:
-        return distinct
-
-    def cost(first: int, last: int) -> tuple[float, int]:
-        group = range(first, last)
-        return min((sum(weights[i] * abs(distinct[i] - c) for i in group), c) for c in distinct[first:last])
-
-    best: dict[tuple[int, int], tuple[float, list[int]]] = {(0, 0): (0.0, [])}
-    for used in range(1, num_classes + 1):
-        for last in range(used, len(distinct) + 1):
-            options = []
-            for first in range(used - 1, last):
-                if (used - 1, first) in best:
-                    before, classes = best[used - 1, first]
-                    extra, chosen = cost(first, last)
-                    options.append((before + extra, [*classes, chosen]))
-            best[used, last] = min(options)
-    return best[num_classes, len(distinct)][1]
-
-
 def shipped_sizes(
     forms: list[Form],
     target: int,
     *,
     max_size: int | None = None,
-    num_classes: int | None = None,
+    size_step: int = 1,
     share: bool = True,
 ) -> list[Form]:
-    """Per-row counts as leading dimensions, in few distinct sizes, together at no more than ``target`` values.
+    """Per-row counts as leading dimensions, in multiples of ``size_step``, together at no more than ``target`` values.
 
     Counts above ``max_size`` are cut, and all are scaled by a common factor so that the budget is used; what
     the steps between sizes leave of it goes to the rows that the next larger factor would promote. With
@@ -114,12 +86,12 @@ def shipped_sizes(
     room = target - (sum(f.num_kept() for f in others) if share else 0)
     counts = embedding.row_sizes()
     limit = min(max_size or embedding.dim, embedding.dim)
-    classes: list[int] = []
+    classes = sorted({*range(size_step, limit + 1, size_step), limit})
 
     def at(scale: float) -> Sizes:
         scaled = (counts * scale).round().long().clamp(max=limit)
         sizes = Sizes(torch.where(counts > 0, scaled.clamp(min=1), 0), embedding.dim)
-        return sizes.snapped(classes) if classes else sizes
+        return sizes.snapped(classes) if size_step > 1 else sizes
 
     def largest_fitting() -> Sizes:
         low, high = 0.0, float(limit)
@@ -134,16 +106,14 @@ def shipped_sizes(
         promoted = candidates[spent <= room]
         return Sizes(fitting.sizes.index_add(0, promoted, steps[promoted]), embedding.dim)
 
-    if int((counts > 0).sum()) > room:  # one value a row is already too much: the smallest rows go
-        order = torch.argsort(counts, descending=True, stable=True)[: max(room, 0)]
+    if (
+        int((counts > 0).sum()) * classes[0] > room
+    ):  # the smallest size for every row is too much: the last rows go
+        order = torch.argsort(counts, descending=True, stable=True)[: max(room // classes[0], 0)]
         counts = torch.zeros_like(counts).index_fill(0, order, 1)
     if int(counts.sum()) == 0:
         raise UserError(f"budget of {target} values: nothing is left for the embeddings; allow more")
-    sizes = largest_fitting()
-    if num_classes is not None:
-        classes = choose_classes(sizes.sizes, num_classes)
-        sizes = largest_fitting()
-    return [sizes, *others]
+    return [largest_fitting(), *others]
 
 
 def unseen_removed(forms: list[Form], info: TableInfo) -> list[Form]:
