@@ -1,0 +1,106 @@
+"""From methods in PyTorch to the bytes of a .pte that the stock runtime executes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch.export import export
+
+from ondevice.errors import UserError
+from ondevice.program.methods import Method
+from ondevice.program.quiet import quiet
+from ondevice.program.slim import ProgramFile, slim
+from ondevice.program.stock import check_stock
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A finished program.
+
+    Args:
+        data: the .pte.
+        ops: operators it calls.
+        backends: backends it delegates to.
+        num_delegated: operators inside delegates, all methods together.
+        num_portable: operators outside.
+    """
+
+    data: bytes
+    ops: tuple[str, ...]
+    backends: tuple[str, ...]
+    num_delegated: int
+    num_portable: int
+
+
+def lower(methods: Mapping[str, Method], *, delegate: bool = True) -> Lowered:
+    """Export, delegate to XNNPACK, serialize, and write again in fewer bytes.
+
+    Constant propagation (``do_quant_fusion_and_const_prop``) stays off: over a catalog held in the program it
+    would replace the lookups by their float32 results, the weights a second time. Quantization is explicit in
+    the graph, so there is nothing for it to fuse either.
+
+    Args:
+        methods: what `methods.make_methods` made.
+        delegate: hand what XNNPACK can compute to XNNPACK.
+
+    Raises: UserError: when nothing was delegated, or the stock Android runtime lacks an operator.
+    """
+    with quiet():
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+        from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge_transform_and_lower
+
+        from ondevice.program.rewrite import rewrite
+
+        exported = {}
+        for name, method in methods.items():
+            program = export(
+                method.module, method.example, dynamic_shapes=method.dynamic_shapes, strict=False
+            )
+            program = program.run_decompositions({})
+            if delegate:
+                rewrite(program, method.batch)
+            exported[name] = program
+        edge = to_edge_transform_and_lower(
+            exported,
+            partitioner=[XnnpackPartitioner()] if delegate else [],
+            compile_config=EdgeCompileConfig(_check_ir_validity=False),
+        )
+        num_delegated, num_portable = _count(edge, methods)
+        finished = edge.to_executorch(ExecutorchBackendConfig(segment_alignment=16)).buffer
+    if delegate and num_delegated == 0:
+        raise UserError(
+            "delegation to XNNPACK was asked for but took no operator; export with delegate=False"
+        )
+    data = slim(finished, {name: method.batch for name, method in methods.items()})
+    ops, backends = program_requirements(data)
+    check_stock([*ops, *backends])
+    return Lowered(data, ops, backends, num_delegated, num_portable)
+
+
+def _count(edge: object, methods: Mapping[str, Method]) -> tuple[int, int]:
+    """Operators inside and outside delegates."""
+    inside = outside = 0
+    for name in methods:
+        graph_module = edge.exported_program(name).graph_module  # type: ignore[attr-defined]
+        for node in graph_module.graph.nodes:
+            if node.op == "get_attr":
+                lowered = getattr(graph_module, str(node.target))
+                original = lowered.original_module.graph_module
+                inside += sum(n.op == "call_function" for n in original.graph.nodes)
+            elif node.op == "call_function" and not node.name.startswith(
+                ("executorch_call_delegate", "getitem")
+            ):
+                outside += 1
+    return inside, outside
+
+
+def program_requirements(data: bytes) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the operators and of the backends that a .pte needs, sorted."""
+    ops: set[str] = set()
+    backends: set[str] = set()
+    for plan in ProgramFile.parse(data).root["execution_plan"]:
+        for op in plan.get("operators", []):
+            ops.add(op["name"] + (f".{op['overload']}" if op.get("overload") else ""))
+        backends.update(delegate["id"] for delegate in plan.get("delegates", []))
+    return tuple(sorted(ops)), tuple(sorted(backends))

@@ -1,0 +1,115 @@
+"""int8 weights, with torchao's primitives and configurations."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+from torchao.quantization import Int8DynamicActivationIntxWeightConfig, quantize_
+from torchao.quantization.granularity import PerAxis
+from torchao.quantization.quant_primitives import MappingType, choose_qparams_affine, quantize_affine
+from torchao.utils import unwrap_tensor_subclass
+
+from ondevice.errors import UserError, nearest
+from ondevice.program.pack import FirstOrderTable, PackedRecommender, PackedTable
+
+QUANTIZATIONS = ("int8", "none")
+# Fractions of the largest value at which a dimension is clipped; the one with the least squared error is taken.
+CLIPPINGS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.7)
+
+
+def quantize(packed: PackedRecommender, method: str = "int8") -> PackedRecommender:
+    """A quantized copy: tables int8 with a scale per dimension, linears int8 with dynamic activations.
+
+    Args:
+        packed: what `pack.pack` made.
+        method: ``int8``, or ``none`` for a float32 program.
+
+    Raises: UserError: when int8 was asked for and nothing changed.
+    """
+    if method not in QUANTIZATIONS:
+        raise UserError(f"unknown quantization '{method}' {nearest(method, QUANTIZATIONS)}")
+    result = copy.deepcopy(packed)
+    if method == "none":
+        return result
+    num_tables = quantize_tables(result)
+    has_linears = any(isinstance(module, nn.Linear) for module in result.modules())
+    num_linears = quantize_linears(result) if has_linears else 0
+    if num_tables == 0 or (has_linears and num_linears == 0):
+        raise UserError(
+            f"int8 quantization was asked for but changed {num_tables} tables and {num_linears} linears: "
+            "the model is quantized already"
+        )
+    return result
+
+
+def quantize_tables(packed: PackedRecommender) -> int:
+    """Quantize every float table in place; the number of those."""
+    changed = 0
+    for table in packed.tables():
+        if table.values.dtype == torch.int8:
+            continue
+        values, scale = quantized_values(table)
+        table.quantize(values, scale)
+        changed += 1
+        if isinstance(table, FirstOrderTable):
+            # The scale goes into the weights that sum the fields.
+            packed.first_weight = torch.full_like(packed.first_weight, float(scale))
+            table.scale = None
+    return changed
+
+
+def quantized_values(table: PackedTable) -> tuple[Tensor, Tensor]:
+    """int8 values and the scale of each dimension: symmetric, best of `CLIPPINGS` by squared error.
+
+    Shape: values as stored, scale (D,) float32.
+    """
+    flat, dims = table.values.flatten(), table.dimensions().flatten()
+    values = torch.zeros(flat.shape, dtype=torch.int8)
+    scale = torch.ones(table.dim)
+    for d in range(table.dim):
+        own = dims == d
+        column = flat[own]
+        if column.numel() and bool(column.any()):
+            values[own], scale[d] = _quantized_column(column)
+    return values.view(table.values.shape), scale
+
+
+def _quantized_column(column: Tensor) -> tuple[Tensor, Tensor]:
+    best: tuple[float, Tensor, Tensor] | None = None
+    largest = column.abs().max()
+    for clipping in CLIPPINGS:
+        limits = torch.stack([-largest, largest]) * clipping
+        block = (2,)
+        scale, zero_point = choose_qparams_affine(
+            limits, MappingType.SYMMETRIC, block, torch.int8, -127, 127, eps=torch.finfo(torch.float32).tiny
+        )
+        integers = quantize_affine(column, (column.numel(),), scale, zero_point, torch.int8, -127, 127)
+        error = float((integers.float() * scale - column).square().sum())
+        if best is None or error < best[0]:
+            best = error, integers, scale.reshape(())
+    assert best is not None
+    return best[1], best[2]
+
+
+def quantize_linears(packed: PackedRecommender) -> int:
+    """Quantize every linear layer in place to int8 weights and dynamic int8 activations; the number of those."""
+    before = [module for module in packed.modules() if isinstance(module, nn.Linear)]
+    plain = {id(module): type(module.weight) for module in before}
+    quantize_(
+        packed,
+        Int8DynamicActivationIntxWeightConfig(weight_dtype=torch.int8, weight_granularity=PerAxis(0)),
+        filter_fn=lambda module, name: isinstance(module, nn.Linear),
+    )
+    changed = sum(type(module.weight) is not plain[id(module)] for module in before)
+    unwrap_tensor_subclass(packed)
+    return changed
+
+
+def sqnr_db(reference: Tensor, other: Tensor) -> float:
+    """Signal to quantization noise in decibels: 10·log10(Σ reference² / Σ (reference − other)²)."""
+    noise = float((reference - other).double().square().sum())
+    signal = float(reference.double().square().sum())
+    return math.inf if noise == 0 else 10 * math.log10(signal / noise) if signal else -math.inf

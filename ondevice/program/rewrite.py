@@ -1,0 +1,187 @@
+"""Forms of a few operators that XNNPACK takes, so that the scoring part of a program is one delegate.
+
+XNNPACK's partitioner leaves out sums and reshapes with a symbolic size. Each one left out cuts the delegate in
+two: a kilobyte more, and a round through the slow portable kernels. Here
+
+- a sum over fixed dimensions is a product with ones, Σ_k x_k = x·1ᵀ, and a factor on it goes into the ones;
+- a reshape whose one unknown size is the batch says -1 for it;
+- squeezes and unsqueezes are reshapes; a square is a product;
+- reshapes move behind additions and a sigmoid, and before a square, so that fewer are left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from executorch.backends.transforms.utils import create_constant_placeholder, delete_constant_placeholder
+from torch import fx
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
+
+aten = torch.ops.aten
+
+RESHAPES = {
+    aten.view.default,
+    aten.reshape.default,
+    aten._unsafe_view.default,
+    aten.squeeze.default,
+    aten.squeeze.dim,
+    aten.squeeze.dims,
+    aten.unsqueeze.default,
+    aten.flatten.using_ints,
+}
+
+
+def rewrite(program: ExportedProgram, batch: int) -> int:
+    """Change the program's graph in place; the number of changed nodes.
+
+    Args:
+        program: functional ATen, as ``run_decompositions({})`` leaves it.
+        batch: the number of rows where it is fixed; reshapes then do not name it either.
+    """
+    return _Rewriter(program, batch).run()
+
+
+class _Rewriter:
+    def __init__(self, program: ExportedProgram, batch: int) -> None:
+        self.program = program
+        self.graph = program.graph
+        self.batch = batch
+        self.views: dict[tuple[fx.Node, tuple[int, ...]], fx.Node] = {}
+        self.mode = next(
+            value.fake_mode
+            for node in self.graph.nodes
+            if (value := node.meta.get("val")) is not None and hasattr(value, "fake_mode")
+        )
+
+    def run(self) -> int:
+        changed = 0
+        for node in list(self.graph.nodes):
+            value = node.meta.get("val")
+            if node.op != "call_function" or not isinstance(value, torch.Tensor):
+                continue
+            if value.dtype != torch.float32:
+                continue
+            with self.graph.inserting_before(node):
+                replacement = self._replacement(node, value)
+            if replacement is not None:
+                node.replace_all_uses_with(replacement)
+                self.graph.erase_node(node)
+                changed += 1
+        self.graph.eliminate_dead_code()
+        for node in list(self.graph.nodes):
+            if node.op == "placeholder" and node.name.startswith("equal_") and not node.users:
+                delete_constant_placeholder(self.program, node)  # else it is stored all the same
+        self.program.graph_module.recompile()
+        return changed
+
+    def _replacement(self, node: fx.Node, value: torch.Tensor) -> fx.Node | None:
+        if node.target in RESHAPES:
+            return self._reshape(node.args[0], value.shape)
+        if node.target == aten.sum.dim_IntList:
+            return self._sum(node, value)
+        if node.target == aten.square.default or (
+            node.target == aten.pow.Tensor_Scalar and node.args[1] == 2
+        ):
+            return self._new(aten.mul.Tensor, node.args[0], node.args[0])
+        if node.target == aten.mul.Tensor and isinstance(node.args[1], float):
+            scaled = self._scaled(_source(node.args[0]), node.args[1])
+            return None if scaled is None else self._reshape(scaled, value.shape)
+        if node.target in (aten.add.Tensor, aten.sub.Tensor) and not node.kwargs:
+            left, right = _source(node.args[0]), _source(node.args[1])
+            if _is_column(left) and _is_column(right) and (left, right) != node.args:
+                return self._reshape(self._new(node.target, left, right), value.shape)
+        if node.target == aten.sigmoid.default and _is_column(source := _source(node.args[0])):
+            return self._reshape(self._new(aten.sigmoid.default, source), value.shape)
+        return None
+
+    def _new(self, target: Callable[..., Any], *args: Any) -> fx.Node:
+        node = self.graph.call_function(target, args)
+        with self.mode:
+            node.meta["val"] = target(*(a.meta["val"] if isinstance(a, fx.Node) else a for a in args))
+        return node
+
+    def _reshape(self, source: Any, shape: Sequence[Any]) -> fx.Node | None:
+        """A view with -1 for the batch, taken from before a chain of views."""
+        sizes = [size if isinstance(size, int) else -1 for size in shape]
+        if -1 not in sizes and sizes and sizes[0] == self.batch:
+            sizes[0] = -1
+        if sizes.count(-1) > 1:
+            return None
+        source = _source(source)
+        if source.target == aten.mul.Tensor and source.args[0] is source.args[1]:
+            root = self._view(source.args[0], sizes)
+            return self._new(aten.mul.Tensor, root, root)
+        return self._view(source, sizes)
+
+    def _view(self, source: Any, sizes: list[int]) -> fx.Node:
+        source, key = _source(source), tuple(sizes)
+        if (source, key) not in self.views:
+            self.views[source, key] = self._new(aten.view.default, source, sizes)
+        return self.views[source, key]
+
+    def _sum(self, node: fx.Node, value: torch.Tensor) -> fx.Node | None:
+        source: Any = node.args[0]
+        sizes = list(source.meta["val"].shape)
+        rank = len(sizes)
+        given: Any = node.args[1] or range(rank)
+        summed = sorted(d % rank for d in given)
+        kept = [d for d in range(rank) if d not in summed]
+        if not all(isinstance(sizes[d], int) for d in summed):
+            return None
+        if kept + summed != list(range(rank)):
+            source = self._new(aten.permute.default, source, kept + summed)
+        count = 1
+        for d in summed:
+            count *= sizes[d]
+        if len(summed) > 1:
+            flat = self._reshape(source, [sizes[d] for d in kept] + [count])
+            if flat is None:
+                return None
+            source = flat
+        product = self._new(aten.linear.default, source, self._equal_weights(count, 1.0))
+        return self._reshape(product, value.shape)
+
+    def _equal_weights(self, count: int, weight: float) -> fx.Node:
+        first = next(iter(self.graph.nodes))
+        name = f"equal_{count}_{weight}".replace(".", "_").replace("-", "m")
+        data = torch.full((1, count), weight)
+        with self.graph.inserting_before(first):
+            return create_constant_placeholder(
+                self.program, self.graph, name, InputKind.BUFFER, data, persistent_buffer=True
+            )
+
+    def _scaled(self, node: Any, factor: float) -> fx.Node | None:
+        """``node`` times a factor, when it is made of products with equal weights and nothing else uses it."""
+        if not isinstance(node, fx.Node) or sum(bool(user.users) for user in node.users) > 1:
+            return None
+        if node.target in (aten.add.Tensor, aten.sub.Tensor) and not node.kwargs:
+            parts = [self._scaled(_source(part), factor) for part in node.args]
+            if any(part is None for part in parts):
+                return None
+            return self._new(node.target, *parts)
+        if node.target != aten.linear.default or len(node.args) != 2:
+            return None
+        weights: Any = node.args[1]
+        if not weights.name.startswith("equal_"):
+            return None
+        count = weights.meta["val"].shape[1]
+        value = float(self.program.state_dict[weights.target][0, 0]) * factor
+        return self._new(aten.linear.default, node.args[0], self._equal_weights(count, value))
+
+
+def _source(node: Any) -> Any:
+    """What a chain of views shows."""
+    while isinstance(node, fx.Node) and node.target == aten.view.default:
+        node = node.args[0]
+    return node
+
+
+def _is_column(node: Any) -> bool:
+    """Whether it is one float per row of the batch, (B, 1)."""
+    if not isinstance(node, fx.Node) or node.op != "call_function":
+        return False
+    shape = node.meta["val"].shape
+    return len(shape) == 2 and isinstance(shape[1], int) and shape[1] == 1
