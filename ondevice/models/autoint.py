@@ -88,5 +88,6 @@ class AutoInt(BaseModel):
         other = copy.copy(self)
         inputs = FlatInputs(self.num_fields, self.embedding_dim, field_dims)
         dnn = self.dnn.folded().without_inputs(inputs.columns)
-        other._modules = {**self._modules, "inputs": inputs, "dnn": dnn}
+        attention = {name: copy.deepcopy(self._modules[name]) for name in ("layers", "output")}
+        other._modules = {**attention, "inputs": inputs, "dnn": dnn}
         return other.eval()

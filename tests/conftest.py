@@ -1,0 +1,174 @@
+"""A small world that can be learnt, and runs of it that take a second. No test here needs the network."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from ondevice.embeddings import TableInfo
+from ondevice.recommender import Recommender, build
+from ondevice.training.batches import Batches
+
+torch.set_num_threads(2)
+
+NUM_USERS, NUM_ITEMS = 40, 30
+ROOT = Path(__file__).resolve().parents[1]
+CPU = torch.device("cpu")
+
+
+@dataclass
+class Split:
+    """What `Batches` reads."""
+
+    ids: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass
+class World:
+    """Three fields (user, age, item; each with an unknown id), whose labels follow user and item tastes."""
+
+    info: TableInfo
+    train: Split
+    valid: Split
+    test: Split
+
+    def batches(self, split: str = "train", batch_size: int = 128) -> Batches:
+        return Batches(getattr(self, split), batch_size, CPU)
+
+    def recommender(self, method: str = "uniform", seed: int = 0, **options: Any) -> Recommender:
+        """A DeepFM of dimension 4 with batch norm and dropout; ``options`` are the method's."""
+        torch.manual_seed(seed)
+        return build(
+            self.info,
+            model="deepfm",
+            model_options={"hidden": (8,), "dropout": 0.1},
+            method=method,
+            method_options=options,
+            embedding_dim=4,
+        )
+
+
+def tastes(num_rows: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """User, age and item numbers from 1, and labels that two hidden tastes decide."""
+    random = np.random.default_rng(seed)
+    likes, is_like = random.normal(size=(NUM_USERS, 2)), random.normal(size=(NUM_ITEMS, 2))
+    user, item = random.integers(0, NUM_USERS, num_rows), random.integers(0, NUM_ITEMS, num_rows)
+    noise = random.logistic(size=num_rows) / 3
+    labels = (likes[user] * is_like[item]).sum(1) + noise > 0
+    return user + 1, user % 5 + 1, item + 1, labels.astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def world() -> World:
+    user, age, item, labels = tastes(2000)
+    offsets = np.cumsum([0, NUM_USERS + 1, 6, NUM_ITEMS + 1])
+    ids = (np.stack([user, age, item], axis=1) + offsets[:3]).astype(np.int32)
+    counts = np.bincount(ids[:1600].ravel(), minlength=offsets[-1])
+    parts = [Split(ids[a:b], labels[a:b]) for a, b in ((0, 1600), (1600, 1800), (1800, 2000))]
+    return World(TableInfo(torch.tensor(offsets), torch.tensor(counts)), *parts)
+
+
+@pytest.fixture
+def info() -> TableInfo:
+    """Three fields of 3, 2 and 4 ids; the unknown ids 0 and 5 never occur in training."""
+    return TableInfo(torch.tensor([0, 3, 5, 9]), torch.tensor([0, 5, 1, 2, 4, 0, 3, 2, 1]))
+
+
+@pytest.fixture(scope="session")
+def table_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The same world as a user has it: a schema in YAML and a CSV."""
+    folder = tmp_path_factory.mktemp("table")
+    schema = {
+        "name": "tiny",
+        "fields": [
+            {"name": "user", "side": "context", "kind": "integer"},
+            {"name": "age", "side": "context", "kind": "integer"},
+            {"name": "item", "side": "item", "kind": "string"},
+        ],
+        "label": {"column": "liked"},
+        "item_key": "item",
+    }
+    (folder / "tiny.schema.yaml").write_text(yaml.safe_dump(schema, sort_keys=False))
+    rows = [f"{u},{a},film {i},{y}\n" for u, a, i, y in zip(*tastes(2000), strict=True)]
+    (folder / "tiny.csv").write_text("user,age,item,liked\n" + "".join(rows))
+    return folder / "tiny.schema.yaml", folder / "tiny.csv"
+
+
+@pytest.fixture(scope="session")
+def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def cache(session_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Encoded data of these tests go here, and not to the cache of whoever runs them."""
+    monkeypatch.setenv("ONDEVICE_CACHE", str(session_cache))
+    return session_cache
+
+
+@pytest.fixture
+def tiny_config(table_files: tuple[Path, Path], cache: Path) -> Callable[..., dict[str, Any]]:
+    """Plain values of a configuration that runs in about a second; keywords replace keys of its sections."""
+
+    def make(**sections: dict[str, Any]) -> dict[str, Any]:
+        schema, path = table_files
+        values: dict[str, Any] = {
+            "data": {"name": "table", "schema": str(schema), "path": str(path)},
+            "model": {"name": "deepfm", "hidden": [8], "dropout": 0.1},
+            "method": {"name": "pep"},
+            "embedding": {"dim": 4},
+            "training": {"epochs": 2, "batch_size": 128, "learning_rate": 0.01},
+            "search": {
+                "budgets": ["50%", 100],
+                "epochs": 2,
+                "batch_size": 128,
+                "learning_rate": 0.01,
+                "check_every": 5,
+            },
+            "retrain": {"max_size": 4},
+            "run": {"device": "cpu", "progress": False},
+        }
+        for name, section in sections.items():
+            replaces = "name" in section
+            values[name] = section if replaces else {**values.get(name, {}), **section}
+        return values
+
+    return make
+
+
+@pytest.fixture
+def movielens_folder(tmp_path: Path) -> Path:
+    """The same world in the three files of MovieLens-1M's archive."""
+    folder = tmp_path / "ml-1m"
+    folder.mkdir()
+    user, age, item, labels = tastes(1000)
+    ages = [1, 18, 25, 35, 45]
+    ratings = [
+        f"{u}::{i}::{5 if y else 1}::{978300000 + 60 * n}\n"
+        for n, (u, i, y) in enumerate(zip(user, item, labels, strict=True))
+    ]
+    users = [f"{u}::{'FM'[u % 2]}::{ages[u % 5]}::{u % 7}::{10000 + u}\n" for u in range(1, NUM_USERS + 1)]
+    movies = [f"{i}::Film {i} ({1980 + i})::Drama\n" for i in range(1, NUM_ITEMS + 1)]
+    for name, lines in (("ratings", ratings), ("users", users), ("movies", movies)):
+        (folder / f"{name}.dat").write_text("".join(lines))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def own_random_state() -> Iterator[None]:
+    """Each test starts from the same seed, and leaves the generator as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield

@@ -1,0 +1,104 @@
+"""What every base model must do."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from ondevice.models import MODELS, BaseModel
+
+FIELD_DIMS = [4, 0, 2]
+every_model = pytest.mark.parametrize("name", MODELS)
+
+
+def make(name: str, seed: int = 0) -> BaseModel:
+    torch.manual_seed(seed)
+    return MODELS[name](3, 4)
+
+
+def trained(name: str) -> BaseModel:
+    """A model whose batch norms have seen data that is neither centred nor scaled."""
+    model = make(name)
+    for _ in range(5):
+        model(torch.randn(64, 3, 4) * 3 + 1)
+    return model.eval()
+
+
+def used_only(embeddings: Tensor) -> Tensor:
+    """Zero from each field's dimension in `FIELD_DIMS` on."""
+    return embeddings * (torch.arange(4) < torch.tensor(FIELD_DIMS)[:, None])
+
+
+@every_model
+def test_embeddings_become_logits(name: str) -> None:
+    logits = make(name)(torch.randn(5, 3, 4))
+    assert logits.shape == (5,)
+    assert logits.dtype == torch.float32
+
+
+@every_model
+def test_every_parameter_and_every_field_gets_a_gradient(name: str) -> None:
+    model = make(name)
+    embeddings = torch.randn(32, 3, 4, requires_grad=True)
+    (model(embeddings) * torch.randn(32)).sum().backward()
+    assert bool((embeddings.grad.abs().sum((0, 2)) > 0).all())
+    for parameter_name, parameter in model.named_parameters():
+        assert parameter.grad is not None, parameter_name
+        assert parameter.grad.abs().sum() > 0, parameter_name
+
+
+@every_model
+def test_a_state_reads_back(name: str) -> None:
+    embeddings = torch.randn(5, 3, 4)
+    one, other = trained(name), make(name, seed=1).eval()
+    other.load_state_dict(one.state_dict())
+    assert torch.equal(one(embeddings), other(embeddings))
+
+
+@every_model
+def test_a_seed_decides_the_weights(name: str) -> None:
+    embeddings = torch.randn(5, 3, 4)
+    assert torch.equal(make(name).eval()(embeddings), make(name).eval()(embeddings))
+
+
+@every_model
+def test_evaluation_does_not_depend_on_the_other_rows(name: str) -> None:
+    model, embeddings = trained(name), torch.randn(6, 3, 4)
+    torch.testing.assert_close(model(embeddings)[2:3], model(embeddings[2:3]))
+
+
+@every_model
+def test_a_compacted_model_is_equal_where_dimensions_are_zero(name: str) -> None:
+    model, embeddings = trained(name), used_only(torch.randn(50, 3, 4) * 3)
+    compacted = model.compacted(FIELD_DIMS)
+    torch.testing.assert_close(compacted(embeddings), model(embeddings), rtol=1e-5, atol=1e-5)
+    assert not any(isinstance(m, (torch.nn.BatchNorm1d, torch.nn.Dropout)) for m in compacted.modules())
+
+
+@every_model
+def test_compacting_leaves_the_model_as_it_was(name: str) -> None:
+    model = trained(name).train()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    compacted = model.compacted(FIELD_DIMS)
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key]), key
+    assert all(module.training for module in model.modules())
+    assert compacted is model or not compacted.training
+
+
+@pytest.mark.parametrize("name", ["deepfm", "autoint"])
+def test_a_compacted_dnn_reads_only_what_is_in_use(name: str) -> None:
+    first = trained(name).compacted(FIELD_DIMS).dnn.layers[0]
+    assert first.in_features == sum(FIELD_DIMS)
+    assert trained(name).compacted([4, 4, 4]).dnn.layers[0].in_features == 12
+
+
+@every_model
+def test_it_says_what_it_is(name: str) -> None:
+    assert MODELS.describe()[name].endswith(".")
+
+
+def test_a_model_without_a_forward_says_so() -> None:
+    with pytest.raises(NotImplementedError, match="BaseModel has no forward"):
+        BaseModel(3, 4)(torch.zeros(1, 3, 4))
