@@ -8,6 +8,21 @@ import torch
 from torch import Tensor
 
 
+def _pruned(weight: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    """V̂ and g(s)."""
+    threshold = torch.sigmoid(s)
+    # v - clamp(v, -t, t) is sign(v)·relu(|v| - t) in fewer passes over the memory
+    return weight - torch.clamp(weight, -threshold, threshold), threshold
+
+
+def _gradients(gradient: Tensor, pruned: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
+    """∂L/∂V and ∂L/∂s from ∂L/∂V̂."""
+    sign = torch.sign(pruned)  # where V̂ ≠ 0 it has the sign of V, elsewhere it is 0
+    signed = sign * gradient
+    s_gradient = torch.ops.aten.sigmoid_backward(signed.sum_to_size(threshold.shape), threshold).neg_()
+    return signed.mul_(sign), s_gradient
+
+
 class SoftThreshold(torch.autograd.Function):
     """V̂ = sign(V)·ReLU(|V| − g(s)), with g the sigmoid.
 
@@ -19,25 +34,58 @@ class SoftThreshold(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, s: Tensor) -> Tensor:  # type: ignore[override]
-        threshold = torch.sigmoid(s)
-        # v - clamp(v, -t, t) is sign(v)·relu(|v| - t) in two passes over the memory instead of four
-        pruned = weight - torch.clamp(weight, -threshold, threshold)
+        pruned, threshold = _pruned(weight, s)
         ctx.save_for_backward(pruned, threshold)
         return pruned
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:  # type: ignore[override]
-        pruned, threshold = ctx.saved_tensors
-        sign = torch.sign(pruned)  # where V̂ ≠ 0 it has the sign of V, elsewhere it is 0
-        signed = sign * gradient
-        s_gradient = None
-        if ctx.needs_input_grad[1]:
-            summed = signed.sum_to_size(threshold.shape)
-            s_gradient = torch.ops.aten.sigmoid_backward(summed, threshold).neg_()  # −summed·g′(s)
-        return signed.mul_(sign) if ctx.needs_input_grad[0] else None, s_gradient
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        return _gradients(gradient, *ctx.saved_tensors)
 
 
 def soft_threshold(weight: Tensor, s: Tensor) -> Tensor:
     """Prune ``weight`` by the learnt ``s``: see `SoftThreshold`."""
     result: Tensor = SoftThreshold.apply(weight, s)
+    return result
+
+
+class SoftThresholdRows(torch.autograd.Function):
+    """`SoftThreshold` of some rows of a table that has a row of s for each of its own.
+
+    One node of the graph in place of three: the rows of both tables are fetched, and their gradients put back.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, s: Tensor, rows: Tensor, sparse_s: bool) -> Tensor:  # type: ignore[override]
+        pruned, threshold = _pruned(weight.index_select(0, rows), s.index_select(0, rows))
+        ctx.save_for_backward(pruned, threshold, rows)
+        ctx.shapes, ctx.sparse_s = (weight.shape, s.shape), sparse_s
+        return pruned
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:  # type: ignore[override]
+        pruned, threshold, rows = ctx.saved_tensors
+        weight_rows, s_rows = _gradients(gradient, pruned, threshold)
+        weight_gradient = gradient.new_zeros(ctx.shapes[0]).index_copy_(0, rows, weight_rows)
+        if ctx.sparse_s:
+            s_gradient = torch.sparse_coo_tensor(
+                rows[None], s_rows, ctx.shapes[1], is_coalesced=True, check_invariants=False
+            )
+        else:
+            s_gradient = gradient.new_zeros(ctx.shapes[1]).index_copy_(0, rows, s_rows)
+        return weight_gradient, s_gradient, None, None
+
+
+def soft_threshold_rows(weight: Tensor, s: Tensor, rows: Tensor, *, sparse_s: bool = False) -> Tensor:
+    """``soft_threshold(weight[rows], s[rows])`` at the cost of the rows.
+
+    Args:
+        weight: the table.
+        s: one row of thresholds per row, of width D or 1.
+        rows: which rows, all different.
+        sparse_s: give the gradient of s as a sparse tensor of these rows.
+
+    Shape: weight (N, D), s (N, D) or (N, 1), rows (U,) int64 -> (U, D).
+    """
+    result: Tensor = SoftThresholdRows.apply(weight, s, rows, sparse_s)
     return result

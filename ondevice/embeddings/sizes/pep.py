@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ondevice.embeddings.base import METHODS, EmbeddingMethod, TableInfo
 from ondevice.embeddings.forms import Mask
 from ondevice.embeddings.rows import gather_rows
-from ondevice.embeddings.soft_threshold import soft_threshold
+from ondevice.embeddings.soft_threshold import soft_threshold, soft_threshold_rows
 from ondevice.errors import UserError, nearest
 
 GRANULARITIES = ("global", "dimension", "field", "field-dimension", "feature", "feature-dimension")
@@ -84,25 +84,19 @@ class PEP(EmbeddingMethod):
 
     field_of: Tensor
 
-    def _s_of(self, rows: Tensor) -> Tensor:
-        """The thresholds that apply to ``rows`` (U,), before the sigmoid: broadcastable to (U, D)."""
-        if self.granularity.startswith("feature"):
-            # plain descent leaves rows without a gradient alone, so theirs need not even be written down
-            s = F.embedding(rows, self.s, sparse=True) if self.follows_budget else gather_rows(self.s, rows)
-        elif self.granularity.startswith("field"):
-            s = F.embedding(self.field_of[rows], self.s)
-        else:
-            s = self.s
-        return s
-
     def _s_of_table(self) -> Tensor:
-        """The same for every row of the table."""
+        """The thresholds of every row, before the sigmoid: broadcastable to (N, D)."""
         s = self.s.detach()
         return s[self.field_of] if self.granularity.startswith("field") else s
 
     def forward(self, ids: Tensor) -> Tensor:
         rows, inverse = self.info.distinct(ids)
-        pruned = soft_threshold(gather_rows(self.weight, rows), self._s_of(rows))
+        if self.granularity.startswith("feature"):
+            # plain descent leaves rows without a gradient alone, so theirs need not even be written down
+            pruned = soft_threshold_rows(self.weight, self.s, rows, sparse_s=self.follows_budget)
+        else:
+            s = F.embedding(self.field_of[rows], self.s) if self.granularity.startswith("field") else self.s
+            pruned = soft_threshold(gather_rows(self.weight, rows), s)
         return F.embedding(inverse, pruned)
 
     @torch.no_grad()
