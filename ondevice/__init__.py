@@ -1,17 +1,67 @@
-"""ondevice: recommenders that learn how many dimensions each feature deserves, and ship to phones."""
+"""ondevice: recommenders that learn how many dimensions each feature deserves, and ship to phones.
+
+    run = ondevice.train({"data": {"name": "movielens_1m"}, …}, "runs/mine")
+    bundles = ondevice.export(run)
+    ondevice.load_bundle(bundles[0]).recommend({"user": 42, "age": 25})
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from ondevice.program.bundle import Bundle
+    from ondevice.training.run import Run
 
 
-def load_bundle(path: Any) -> Bundle:
+def train(config: Mapping[str, Any] | str | Path, output: str | Path, *, resume: bool = False) -> Run:
+    """Train a dense model, learn sizes and retrain each budget, as ``train/run.py`` does.
+
+    Args:
+        config: sections of keys and values as in ``train/configs``, or a YAML file.
+        output: the run directory.
+        resume: continue what is in ``output``; phases already done are not done again.
+
+    Raises: UserError: when the configuration is wrong or the directory is in use.
+    """
+    from ondevice.config import from_dict, load
+    from ondevice.training.pipeline import Pipeline
+    from ondevice.training.run import Run
+
+    settings = from_dict(config) if isinstance(config, Mapping) else load(config)
+    Pipeline(settings, output, resume=resume).run()
+    return Run(output)
+
+
+def export(
+    run: Run | str | Path, *, layout: str = "staircase", budgets: Sequence[str] = (), output: str | Path | None = None
+) -> list[Path]:
+    """Export the compact models of a run as bundles, as ``export/to_pte.py`` does.
+
+    Args:
+        run: a run, or its directory.
+        layout: ``staircase`` (sizes) or ``csr`` (positions).
+        budgets: bytes that a whole bundle may take (``64KB``), each met by the largest model that fits; none
+            for every model of the run.
+        output: folder of the bundles; None for the run's own.
+
+    Returns: the folders of the bundles.
+
+    Raises: UserError: when nothing fits a budget.
+    """
+    from ondevice.program.export import export_run  # needs ExecuTorch, training does not
+    from ondevice.training.run import Run
+
+    opened = run if isinstance(run, Run) else Run(run)
+    return export_run(opened, layout=layout, budgets=list(budgets), output=None if output is None else Path(output))
+
+
+def load_bundle(path: str | Path) -> Bundle:
     """Open and verify an exported bundle: see `ondevice.program.bundle.load_bundle`."""
-    from ondevice.program.bundle import load_bundle as load  # needs ExecuTorch, training does not
+    from ondevice.program.bundle import load_bundle as load
 
     return load(path)
