@@ -112,6 +112,10 @@ class CatalogRows(nn.Module):
             columns.append((rows if code is None else F.embedding(code.int(), rows).flatten(1)).long())
         return torch.cat(columns, 1)
 
+    def stored_bytes(self) -> int:
+        """Bytes of codes and rows."""
+        return sum(buffer.nbytes for buffer in self.buffers())
+
 
 def _runs(column: np.ndarray) -> list[tuple[int, int]]:
     """The column as ranges [begin, end) that rise by one."""

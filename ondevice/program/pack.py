@@ -99,6 +99,7 @@ class StaircaseEmbedding(PackedTable):
             assert not padded[height:, k * width : (k + 1) * width].any(), "a value below the staircase"
         super().__init__(torch.cat(parts).contiguous(), blocks.dim)
         self.width, self.columns = width, columns
+        self.column_heights = list(heights)
         self.max_row = heights[0]
         starts = np.cumsum([0, *(h + 1 for h in heights[:-1])])
         if columns > 1:

@@ -7,13 +7,16 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torchao.quantization import Int8DynamicActivationIntxWeightConfig, quantize_
-from torchao.quantization.granularity import PerAxis
-from torchao.quantization.quant_primitives import MappingType, choose_qparams_affine, quantize_affine
-from torchao.utils import unwrap_tensor_subclass
 
 from ondevice.errors import UserError, nearest
 from ondevice.program.pack import FirstOrderTable, PackedRecommender, PackedTable
+from ondevice.program.quiet import quiet
+
+with quiet():
+    from torchao.quantization import Int8DynamicActivationIntxWeightConfig, quantize_
+    from torchao.quantization.granularity import PerAxis
+    from torchao.quantization.quant_primitives import MappingType, choose_qparams_affine, quantize_affine
+    from torchao.utils import unwrap_tensor_subclass
 
 QUANTIZATIONS = ("int8", "none")
 # Fractions of the largest value at which a dimension is clipped; the one with the least squared error is taken.

@@ -1,0 +1,303 @@
+"""A bundle: a program, its vocabulary and its manifest in one directory, usable from raw values alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ondevice.data.schema import Schema
+from ondevice.errors import UserError, nearest
+from ondevice.files import atomic_directory
+from ondevice.program import manifest as manifests
+from ondevice.program import vocabulary_file
+from ondevice.program.runtime import LoadedProgram
+from ondevice.program.vocabulary_file import RowLookup
+
+Raw = Mapping[str, Any]
+
+
+def make_bundle(
+    *,
+    program: bytes,
+    vocabulary: Sequence[vocabulary_file.FieldKeys],
+    schema: Schema,
+    manifest: Mapping[str, Any],
+    golden: Sequence[Raw],
+    catalog: Sequence[Raw] | None = None,
+) -> Bundle:
+    """A bundle in memory, whole but for `Bundle.write`.
+
+    Args:
+        program: content of model.pte.
+        vocabulary: content of vocabulary.bin.
+        schema: fields in the order of a row.
+        manifest: the manifest's entries that are known here: name, model, method, layout, num_rows, sizes,
+            methods, ops, backends, versions, metrics and, with ``recommend``, catalog.
+        golden: raw rows whose ids and scores the manifest records; at least two.
+        catalog: title and raw values of each item, in the order of ``recommend``'s item_index.
+    """
+    contents = {manifests.PROGRAM: program, manifests.VOCABULARY: vocabulary_file.encode(vocabulary)}
+    if catalog is not None:
+        contents[manifests.CATALOG] = manifests.dump({"items": list(catalog)}).encode()
+    entries = {
+        **{k: manifest[k] for k in ("name", "model", "method", "layout")},
+        "schema": manifests.compact_schema(schema),
+        **{k: manifest[k] for k in ("num_rows", "sizes", "methods")},
+        **({"catalog": manifest["catalog"]} if "catalog" in manifest else {}),
+        **{k: manifest[k] for k in ("ops", "backends", "versions", "metrics")},
+        "files": {name: manifests.file_entry(content) for name, content in contents.items()},
+    }
+    assert len(golden) >= 2, "a bundle has two golden cases or more"
+    bundle = Bundle(Path("bundle"), entries, contents)
+    entries["golden"] = [bundle.golden_case(raw) for raw in golden]
+    contents[manifests.MANIFEST] = manifests.seal(entries)
+    return bundle
+
+
+def load_bundle(path: str | Path) -> Bundle:
+    """Open a bundle and verify every file in it.
+
+    Raises: UserError: naming the file that is missing, changed, or of a newer format.
+    """
+    folder = Path(path)
+    manifest, content = manifests.read_manifest(folder)
+    files = manifests.read_files(folder, manifest)
+    return Bundle(folder, manifest, {**files, manifests.MANIFEST: content})
+
+
+class Bundle:
+    """An exported model that takes raw values.
+
+    Args:
+        path: its directory.
+        manifest: its manifest.
+        contents: verified content of its files, by name.
+    """
+
+    def __init__(self, path: Path, manifest: Mapping[str, Any], contents: Mapping[str, bytes]) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.contents = contents
+        self.schema = Schema.from_dict(manifest["schema"], str(path / manifests.MANIFEST))
+        self.num_rows: int = manifest["num_rows"]
+        fields = vocabulary_file.decode(
+            contents[manifests.VOCABULARY], str(path / manifests.VOCABULARY), self.num_rows
+        )
+        if len(fields) != len(self.schema.fields):
+            raise UserError(
+                f"{path / manifests.VOCABULARY}: {len(fields)} fields, but the schema has "
+                f"{len(self.schema.fields)}; export it again"
+            )
+        self.vocabulary = RowLookup(fields)
+
+    @cached_property
+    def program(self) -> LoadedProgram:
+        """The program, loaded when first used."""
+        return LoadedProgram(self.contents[manifests.PROGRAM], str(self.path / manifests.PROGRAM))
+
+    @cached_property
+    def catalog(self) -> list[dict[str, Any]] | None:
+        """Items of catalog.json in the order of ``recommend``'s item_index; None where there is none."""
+        content = self.contents.get(manifests.CATALOG)
+        return None if content is None else json.loads(content)["items"]
+
+    def file_bytes(self) -> dict[str, int]:
+        """Bytes of every file, by name."""
+        return {name: len(content) for name, content in self.contents.items()}
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of the whole bundle."""
+        return sum(self.file_bytes().values())
+
+    def write(self, path: str | Path) -> Bundle:
+        """Write the bundle as a whole or not at all, and open what was written.
+
+        Args:
+            path: its directory; a bundle that is there already is replaced.
+
+        Raises: UserError: when the directory cannot be written, or holds something else.
+        """
+        folder = Path(path)
+        if folder.is_dir() and not (folder / manifests.MANIFEST).exists() and any(folder.iterdir()):
+            raise UserError(f"{folder}: not empty and no bundle; give another --output")
+        try:
+            with atomic_directory(folder) as building:
+                for name, content in self.contents.items():
+                    (building / name).write_bytes(content)
+        except OSError as error:
+            raise UserError(
+                f"cannot write {folder}: {error}; free some room or give another --output"
+            ) from error
+        return load_bundle(folder)
+
+    def encode(self, raw: Raw, fields: Sequence[int] | None = None) -> np.ndarray:
+        """Program rows (int64) of the fields at some places, by default all; an absent value is unknown.
+
+        Raises: UserError: when ``raw`` names a field that is not one of these.
+        """
+        chosen = range(len(self.schema.fields)) if fields is None else fields
+        names = {self.schema.fields[f].name: f for f in chosen}
+        for name in raw:
+            if name not in names:
+                other = " of this side" if fields is not None and name in self.schema.names else ""
+                raise UserError(f"'{name}' is not a field{other} {nearest(str(name), names)}")
+        rows = []
+        for name, f in names.items():
+            key = self.schema.fields[f].key(raw.get(name))
+            rows.append(self.vocabulary.row(f, None if key is None else str(key)))
+        return np.array(rows, dtype=np.int64)
+
+    def score_rows(self, rows: np.ndarray) -> np.ndarray:
+        """Scores (n,) of program rows (n, F), in as many calls as the program's largest batch needs."""
+        if "forward" in self.manifest["methods"]:
+            limit = self.manifest["methods"]["forward"]["max_batch"]
+            parts = [self.program("forward", rows[i : i + limit])[0] for i in range(0, len(rows), limit)]
+        else:
+            context, item = list(self.schema.context_fields), list(self.schema.item_fields)
+            parts = [self.program("rank", row[None, context], row[None, item])[0] for row in rows]
+        return np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)
+
+    def score(self, raw: Raw | Sequence[Raw]) -> list[float]:
+        """Scores of whole rows of raw values by field name."""
+        rows = [raw] if isinstance(raw, Mapping) else list(raw)
+        encoded = [self.encode(row) for row in rows]
+        return self.score_rows(np.stack(encoded)).tolist() if encoded else []
+
+    def rank(self, context: Raw, items: Sequence[Raw | int | str]) -> list[float]:
+        """Scores of items in one context, in the order given.
+
+        Args:
+            context: raw values of the context's fields.
+            items: raw values of the item's fields, or keys of items that catalog.json describes.
+        """
+        self._needs_both_sides()
+        rows = [self.encode(self._item(item), self.schema.item_fields) for item in items]
+        context_rows = self.encode(context, self.schema.context_fields)
+        return self._rank_rows(context_rows, np.stack(rows)).tolist() if rows else []
+
+    def _rank_rows(self, context: np.ndarray, items: np.ndarray) -> np.ndarray:
+        if "rank" not in self.manifest["methods"]:
+            rows = np.empty((len(items), len(self.schema.fields)), dtype=np.int64)
+            rows[:, list(self.schema.context_fields)] = context
+            rows[:, list(self.schema.item_fields)] = items
+            return self.score_rows(rows)
+        limit = self.manifest["methods"]["rank"]["max_items"]
+        parts = [
+            self.program("rank", context[None], items[i : i + limit])[0] for i in range(0, len(items), limit)
+        ]
+        return np.concatenate(parts)
+
+    def recommend(self, context: Raw, k: int = 10) -> list[dict[str, Any]]:
+        """The ``k`` best items of the catalog in one context, best first.
+
+        Returns: per item its key as ``item``, its ``score`` and, where catalog.json has one, its ``title``.
+
+        Raises: UserError: when the bundle holds no catalog.
+        """
+        if k < 1:
+            raise UserError(f"recommend: k must be at least 1, got {k}")
+        self._needs_both_sides()
+        method = self.manifest["methods"].get("recommend")
+        rows = self.encode(context, self.schema.context_fields)
+        if method is not None and k <= method["k"]:
+            scores, items = self.program("recommend", rows[None])
+        elif self.catalog is not None:
+            scores = self._rank_rows(rows, self._catalog_rows)
+            items = np.argsort(-scores, kind="stable")
+            scores = scores[items]
+        elif method is not None:
+            raise UserError(
+                f"recommend: this program returns at most {method['k']} items, {k} were asked for; "
+                "export with a larger --top-k or with --catalog"
+            )
+        else:
+            raise UserError(
+                "recommend: this bundle has neither the method nor catalog.json; export with "
+                "--methods forward,rank,recommend or with --catalog"
+            )
+        return [
+            self._described(int(item), float(score))
+            for item, score in zip(items[:k], scores[:k], strict=True)
+        ]
+
+    def golden_case(self, raw: Raw) -> dict[str, Any]:
+        """Raw values with the ids they become and the score they get."""
+        rows = self.encode(raw)
+        return {
+            "raw": dict(raw),
+            "ids": rows.tolist(),
+            "score": round(float(self.score_rows(rows[None])[0]), 7),
+        }
+
+    def check_golden(self, tolerance: float = 1e-3) -> float:
+        """The largest difference of a golden case's score here from the one recorded.
+
+        Raises: UserError: when it is above ``tolerance``, or ids differ.
+        """
+        worst = 0.0
+        for number, case in enumerate(self.manifest["golden"], 1):
+            again = self.golden_case(case["raw"])
+            worst = max(worst, abs(again["score"] - case["score"]))
+            if again["ids"] != case["ids"] or worst > tolerance:
+                raise UserError(
+                    f"{self.path}: golden case {number} gives ids {again['ids']} and score {again['score']}, "
+                    f"recorded {case['ids']} and {case['score']}"
+                )
+        return worst
+
+    def _needs_both_sides(self) -> None:
+        if not self.schema.context_fields or not self.schema.item_fields:
+            raise UserError(
+                f"{self.path}: its schema has fields of one side only, so there is nothing to rank; use score"
+            )
+
+    def _item(self, item: Raw | int | str) -> Raw:
+        if isinstance(item, Mapping):
+            return item
+        if self.catalog is None or self.schema.item_key is None:
+            raise UserError(
+                f"item {item!r}: this bundle has no catalog.json to look a key up in; give the item's raw "
+                "values, or export with --catalog"
+            )
+        place = self._places.get(str(item))
+        if place is None:
+            raise UserError(f"item {item!r} is not in {manifests.CATALOG} (or kept no row in this model)")
+        return {name: self.catalog[place].get(name) for name in self._item_names}
+
+    @cached_property
+    def _item_names(self) -> list[str]:
+        return [self.schema.fields[f].name for f in self.schema.item_fields]
+
+    @cached_property
+    def _keys(self) -> list[int | str]:
+        """Keys of the catalog's items: item i is the i-th key of the item's field in the order of rows."""
+        assert self.schema.item_key is not None
+        field = self.schema.names.index(self.schema.item_key)
+        texts = [text for _, text in self.vocabulary.items(field)]
+        return [int(text) for text in texts] if self.schema.fields[field].kind == "integer" else list(texts)
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {str(key): place for place, key in enumerate(self._keys)}
+
+    @cached_property
+    def _catalog_rows(self) -> np.ndarray:
+        assert self.catalog is not None
+        return np.stack(
+            [
+                self.encode({n: item.get(n) for n in self._item_names}, self.schema.item_fields)
+                for item in self.catalog
+            ]
+        )
+
+    def _described(self, place: int, score: float) -> dict[str, Any]:
+        described: dict[str, Any] = {"item": self._keys[place], "score": score}
+        if self.catalog is not None and self.catalog[place].get("title"):
+            described["title"] = self.catalog[place]["title"]
+        return described

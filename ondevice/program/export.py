@@ -1,0 +1,411 @@
+"""From a trained model to a bundle: what ``export/to_pte.py`` and the library's users call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import ondevice
+from ondevice.config import parse_budget
+from ondevice.data import Dataset, Vocabulary
+from ondevice.errors import UserError
+from ondevice.program.bundle import Bundle, make_bundle
+from ondevice.program.lower import lower
+from ondevice.program.manifest import MANIFEST, PROGRAM, VOCABULARY
+from ondevice.program.methods import MAX_BATCH, METHODS, TOP_K, Method, Recommend, make_methods
+from ondevice.program.pack import PackedRecommender, StaircaseEmbedding, pack
+from ondevice.program.parity import parity
+from ondevice.program.quantize import quantize
+from ondevice.program.rows import RowOrder
+from ondevice.program.vocabulary_file import vocabulary_bytes
+from ondevice.recommender import Recommender
+from ondevice.training.run import Run
+
+# Largest difference of a score between the quantized model in PyTorch and its program. XNNPACK may round an
+# activation the other way, one step of 255; a wrong table or operator is off by far more.
+PROGRAM_TOLERANCE = 0.02
+PACKING_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How a model is exported."""
+
+    layout: str = "staircase"
+    """staircase (sizes) or csr (positions)."""
+    quantization: str = "int8"
+    """int8 or none (float32)."""
+    methods: tuple[str, ...] | None = None
+    """Some of forward, rank, recommend; None for all that the schema and its catalog allow."""
+    catalog: bool = False
+    """Whether to write catalog.json, titles and raw values of all items."""
+    top_k: int = TOP_K
+    """Items that recommend returns."""
+    max_batch: int = MAX_BATCH
+    """Most rows of forward, and items of rank, in one call."""
+
+
+@dataclass
+class Exported:
+    """A bundle with the models it was made of.
+
+    Args:
+        label: name of the compact model.
+        recommender: the eager model.
+        packed: with float values, in program order.
+        quantized: what was lowered.
+        bundle: the result.
+        parity: what `parity.parity` measured; empty when it was not.
+        num_delegated: operators inside delegates.
+        num_portable: operators outside.
+        catalog_bytes: of the program, what ``recommend`` holds per item.
+    """
+
+    label: str
+    recommender: Recommender
+    packed: PackedRecommender
+    quantized: PackedRecommender
+    bundle: Bundle
+    parity: dict[str, Any] = field(default_factory=dict)
+    num_delegated: int = 0
+    num_portable: int = 0
+    catalog_bytes: int = 0
+
+    def byte_parts(self) -> dict[str, int]:
+        """Bytes of the bundle by what they hold; they add up to the whole."""
+        sizes = self.bundle.file_bytes()
+        tables = [table.stored_bytes() for table in self.quantized.tables()]
+        linears = sum(_linear_bytes(module) for module in self.quantized.modules())
+        named = {
+            "embeddings": tables[0],
+            "first_order": sum(tables[1:]),
+            "linears": linears,
+            "catalog": self.catalog_bytes,
+            "program": sizes[PROGRAM] - sum(tables) - linears - self.catalog_bytes,
+        }
+        return {**named, **{name: size for name, size in sizes.items() if name != PROGRAM}}
+
+
+def _linear_bytes(module: nn.Module) -> int:
+    """Bytes of a linear layer as XNNPACK stores it."""
+    if not isinstance(module, nn.Linear):
+        return 0
+    bias = 0 if module.bias is None else 4 * module.out_features
+    is_float = type(module.weight) in (torch.Tensor, nn.Parameter) and not hasattr(module, "parametrizations")
+    values = module.in_features * module.out_features
+    return values * 4 + bias if is_float else values + 4 * module.out_features + bias
+
+
+def key_texts(vocabulary: Vocabulary) -> list[str | None]:
+    """Canonical text of the key of every training id; None for unknown ids."""
+    texts: list[str | None] = []
+    for keys in vocabulary.keys:
+        texts.append(None)
+        texts += [str(key) for key in (keys.tolist() if isinstance(keys, np.ndarray) else keys)]
+    return texts
+
+
+def export_model(
+    recommender: Recommender,
+    dataset: Dataset,
+    *,
+    name: str,
+    model: str,
+    method: str,
+    metrics: dict[str, Any] | None = None,
+    options: ExportOptions = ExportOptions(),
+    check: bool = True,
+) -> Exported:
+    """The bundle, in memory, of a trained model.
+
+    Args:
+        recommender: in evaluation mode.
+        dataset: what it was trained on: vocabulary, catalog, and test rows for golden cases and the check.
+        name: name of the bundle.
+        model: name of the base model.
+        method: name of the embedding method.
+        metrics: what the manifest says of the training.
+        options: layout, quantization, methods.
+        check: compare eager model and program over the whole test split.
+
+    Raises: UserError: when the model cannot be exported so.
+    """
+    packed = pack(recommender, options.layout, key_texts(dataset.vocabulary))
+    return _export_packed(recommender, packed, dataset, name, model, method, metrics or {}, options, check)
+
+
+def _export_packed(
+    recommender: Recommender,
+    packed: PackedRecommender,
+    dataset: Dataset,
+    name: str,
+    model: str,
+    method: str,
+    metrics: dict[str, Any],
+    options: ExportOptions,
+    check: bool,
+) -> Exported:
+    schema, order = dataset.schema, packed.order
+    quantized = quantize(packed, options.quantization)
+    names = options.methods or default_methods(dataset)
+    items = catalog_items(dataset, order) if dataset.catalog is not None else None
+    if options.catalog and items is None:
+        raise UserError("--catalog: this data set names no items, so there is no catalog to write")
+    methods = make_methods(
+        quantized,
+        names,
+        context_fields=schema.context_fields,
+        item_fields=schema.item_fields,
+        catalog=None if items is None else items.rows,
+        max_batch=options.max_batch,
+        top_k=options.top_k,
+    )
+    lowered = lower(methods)
+    manifest: dict[str, Any] = {
+        "name": name,
+        "model": model,
+        "method": method,
+        "layout": options.layout,
+        "num_rows": order.num_rows,
+        "sizes": _sizes(packed),
+        "methods": {key: value.signature for key, value in methods.items()},
+        "ops": list(lowered.ops),
+        "backends": list(lowered.backends),
+        "versions": versions(),
+        "metrics": metrics,
+    }
+    if items is not None and ("recommend" in methods or options.catalog):
+        manifest["catalog"] = {"key_field": schema.item_key, "num_items": len(items.rows)}
+    bundle = make_bundle(
+        program=lowered.data,
+        vocabulary=order.field_keys,
+        schema=schema,
+        manifest=manifest,
+        golden=golden_rows(dataset),
+        catalog=items.described if items is not None and options.catalog else None,
+    )
+    result = Exported(
+        name,
+        recommender,
+        packed,
+        quantized,
+        bundle,
+        num_delegated=lowered.num_delegated,
+        num_portable=lowered.num_portable,
+        catalog_bytes=_catalog_bytes(methods),
+    )
+    if check:
+        result.parity = parity(recommender, packed, quantized, bundle, dataset.test)
+        _check_parity(result.parity)
+    return result
+
+
+def _catalog_bytes(methods: dict[str, Method]) -> int:
+    recommend = methods.get("recommend")
+    return (
+        recommend.module.catalog.stored_bytes()
+        if recommend and isinstance(recommend.module, Recommend)
+        else 0
+    )
+
+
+def _check_parity(measured: dict[str, Any]) -> None:
+    for link, limit in (("eager_vs_packed", PACKING_TOLERANCE), ("int8_vs_pte_max_abs", PROGRAM_TOLERANCE)):
+        if not measured[link] <= limit:
+            raise RuntimeError(f"the exported program is wrong: {link} is {measured[link]}, above {limit}")
+
+
+def _sizes(packed: PackedRecommender) -> dict[str, Any]:
+    table, first_order_rows = packed.table, packed.order.first_order_rows
+    if isinstance(table, StaircaseEmbedding):
+        widths = [table.width] * table.columns
+        widths[-1] = table.dim - table.width * (table.columns - 1)
+        return {"dims": widths, "rows": table.column_heights, "first_order_rows": first_order_rows}
+    return {
+        "dims": [table.dim],
+        "rows": [int((packed.order.classes > 0).sum())],
+        "first_order_rows": first_order_rows,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what made the program."""
+    found = {name: version(name).split("+")[0] for name in ("torch", "torchao", "executorch")}
+    return {"ondevice": ondevice.__version__, **found}
+
+
+def default_methods(dataset: Dataset) -> tuple[str, ...]:
+    """The methods that the schema and its catalog allow."""
+    if not (dataset.schema.context_fields and dataset.schema.item_fields):
+        return ("forward",)
+    return METHODS if dataset.catalog is not None else ("forward", "rank")
+
+
+def golden_rows(dataset: Dataset) -> list[dict[str, Any]]:
+    """A real row of the test split, and one half of whose values are unknown."""
+    count = min(2, len(dataset.test))
+    rows = dataset.raw_rows("test", list(range(count)))
+    rows = rows if count == 2 else rows * 2
+    half = {name: None if place % 2 else value for place, (name, value) in enumerate(rows[1].items())}
+    return [rows[0], half]
+
+
+@dataclass(frozen=True)
+class CatalogItems:
+    """The items that kept a row, in the order of those rows.
+
+    Args:
+        rows: program rows (I, Fi) of the item fields.
+        described: title and raw values of each.
+    """
+
+    rows: np.ndarray
+    described: list[dict[str, Any]]
+
+
+def catalog_items(dataset: Dataset, order: RowOrder) -> CatalogItems:
+    """The catalog of a program: item i is the i-th known key of the item's field in the order of rows."""
+    schema, catalog = dataset.schema, dataset.catalog
+    assert catalog is not None
+    assert schema.item_key is not None
+    key_field = schema.names.index(schema.item_key)
+    place_of = {int(i): place for place, i in enumerate(catalog.ids[:, schema.item_fields.index(key_field)])}
+    begin, end = order.field_offsets[key_field], order.field_offsets[key_field + 1]
+    own = order.ids[
+        (order.ids > begin) & (order.ids < end)
+    ]  # in program order; the first id is the unknown one
+    rows = np.empty((len(own), len(schema.item_fields)), dtype=np.int64)
+    described = []
+    for at, training_id in enumerate(own):
+        place = place_of.get(int(training_id))
+        if place is None:
+            raise UserError(
+                f"the catalog lacks the item {order.keys[training_id]} that the vocabulary knows; "
+                "prepare the data again"
+            )
+        rows[at] = order.row_of[catalog.ids[place]]
+        entry = {"title": catalog.titles[place]} if catalog.titles[place] else {}
+        described.append({**entry, **catalog.raw[place]})
+    return CatalogItems(rows, described)
+
+
+def export_run(
+    path: str | Path,
+    *,
+    budgets: Sequence[str] = (),
+    labels: Sequence[str] = (),
+    output: str | Path | None = None,
+    options: ExportOptions = ExportOptions(),
+    check: bool = True,
+) -> list[Exported]:
+    """Export compact models of a run directory.
+
+    Args:
+        path: the run directory.
+        budgets: bytes of the whole bundle (``64KB``); for each, the largest compact model that fits.
+        labels: compact models to export, by label; with neither, all of them.
+        output: where to write: the directory of a single bundle, or of one directory per bundle. By default
+            ``bundles/<label or budget>`` in the run directory.
+        options: layout, quantization, methods.
+        check: compare eager model and program over the whole test split.
+
+    Raises: UserError: when a budget cannot be met, naming the smallest bundle.
+    """
+    run = Run(path)
+    exporter = _RunExporter(run, options, check)
+    if not exporter.labels:
+        raise UserError(f"{path}: holds no compact model yet; finish the training with --resume")
+    chosen: list[tuple[str, Exported]] = [(label, exporter.export(label)) for label in labels]
+    for budget in budgets:
+        chosen.append((str(budget).replace(" ", ""), exporter.fitting(budget)))
+    if not labels and not budgets:
+        chosen = [(label, exporter.export(label)) for label in exporter.labels]
+    base = Path(output) if output is not None else run.path / "bundles"
+    results = []
+    for place, exported in chosen:
+        single = output is not None and len(chosen) == 1
+        exported.bundle = exported.bundle.write(base if single else base / place)
+        results.append(exported)
+    return results
+
+
+class _RunExporter:
+    def __init__(self, run: Run, options: ExportOptions, check: bool) -> None:
+        self.run, self.options, self.check = run, options, check
+        self.labels = run.budgets()
+        self.metrics = run.metrics
+        self.dataset = run.dataset()
+        self.exported: dict[str, Exported] = {}
+        self.packed: dict[str, tuple[Recommender, PackedRecommender]] = {}
+
+    def pack(self, label: str) -> tuple[Recommender, PackedRecommender]:
+        if label not in self.packed:
+            recommender = self.run.compact(label)
+            texts = key_texts(self.dataset.vocabulary)
+            self.packed[label] = recommender, pack(recommender, self.options.layout, texts)
+        return self.packed[label]
+
+    def export(self, label: str) -> Exported:
+        if label not in self.exported:
+            model, method = self.metrics["model"], self.metrics["method"]
+            own = self.metrics.get("budgets", {}).get(label, {})
+            metrics = {key: round(own[key], 5) for key in ("valid_auc", "test_auc") if key in own}
+            name = f"{self.dataset.schema.name}-{model}-{method}-{label}"
+            recommender, packed = self.pack(label)
+            self.exported[label] = _export_packed(
+                recommender, packed, self.dataset, name, model, method, metrics, self.options, self.check
+            )
+        return self.exported[label]
+
+    def fitting(self, budget: str) -> Exported:
+        """The largest compact model whose bundle fits the budget."""
+        unit, limit = parse_budget(budget)
+        if unit != "bytes":
+            raise UserError(f"--budget {budget}: give the bytes of the whole bundle, such as 64KB or 1.5MB")
+        for label in self.labels:
+            if self._least_bytes(label) <= limit and self.export(label).bundle.total_bytes <= limit:
+                return self.exported[label]
+        smallest = min((self.export(label) for label in self.labels[-1:]), key=lambda e: e.bundle.total_bytes)
+        sizes = smallest.bundle.file_bytes()
+        parts = ", ".join(f"{name} {sizes[name]:,}" for name in (PROGRAM, VOCABULARY, MANIFEST))
+        raise UserError(
+            f"--budget {budget}: the smallest bundle of {self.run.path} is '{smallest.label}' with "
+            f"{smallest.bundle.total_bytes:,} bytes ({parts}); train a smaller one with search.budgets=[...] "
+            "or a narrower model.hidden, or leave out a method with --methods forward,rank"
+        )
+
+    def _least_bytes(self, label: str) -> int:
+        """A bound below the bundle's bytes that needs no export: tables and vocabulary."""
+        _, packed = self.pack(label)
+        width = 1 if self.options.quantization == "int8" else 4
+        tables = sum(table.num_values() * width for table in packed.tables())
+        return tables + vocabulary_bytes(packed.order.field_keys)
+
+
+def table_lines(exported: Sequence[Exported]) -> list[str]:
+    """A short table of bundles, a line each."""
+    head = ("bundle", "bytes", "model.pte", "vocabulary", "manifest", "test AUC", "eager")
+    lines = ["{:>12} {:>9} {:>10} {:>11} {:>9} {:>9} {:>7}".format(*head)]
+    for each in exported:
+        sizes = each.bundle.file_bytes()
+        auc = each.parity.get("test_auc_pte")
+        eager = each.parity.get("test_auc_eager")
+        lines.append(
+            f"{each.bundle.path.name:>12} {each.bundle.total_bytes:>9,} {sizes[PROGRAM]:>10,} "
+            f"{sizes[VOCABULARY]:>11,} {sizes[MANIFEST]:>9,} "
+            f"{'-' if auc is None else format(auc, '.4f'):>9} {'-' if eager is None else format(eager, '.4f'):>7}"
+        )
+    return lines
+
+
+def part_lines(exported: Exported) -> list[str]:
+    """What a bundle's bytes hold, largest first."""
+    parts = sorted(exported.byte_parts().items(), key=lambda part: -part[1])
+    return [f"{name:>16} {size:>9,}" for name, size in parts]

@@ -1,0 +1,104 @@
+"""manifest.json: what a bundle is, and how to know that its files are those that were exported."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from ondevice.data.schema import Field, Label, Schema
+from ondevice.errors import UserError
+
+FORMAT = "ondevice-bundle"
+FORMAT_VERSION = 1
+MANIFEST, PROGRAM, VOCABULARY, CATALOG = "manifest.json", "model.pte", "vocabulary.bin", "catalog.json"
+
+_ZEROS = "0" * 64
+_OWN_HASH = re.compile(rb'\{"sha256":"([0-9a-f]{64})"')
+_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+
+
+def dump(value: Any) -> str:
+    """JSON on one line without spaces."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def file_entry(content: bytes) -> dict[str, Any]:
+    """A file's entry in the manifest."""
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def seal(manifest: dict[str, Any]) -> bytes:
+    """The manifest's bytes, beginning with the SHA-256 of themselves with zeros in its place."""
+    content = dump(
+        {"sha256": _ZEROS, "format": FORMAT, "format_version": FORMAT_VERSION, **manifest}
+    ).encode()
+    return content.replace(_ZEROS.encode(), hashlib.sha256(content).hexdigest().encode(), 1)
+
+
+def compact_schema(schema: Schema) -> dict[str, Any]:
+    """`Schema.to_dict` without the entries that are defaults, which `Schema.from_dict` knows."""
+    values = schema.to_dict()
+    values["fields"] = [_without_defaults(Field, field) for field in values["fields"]]
+    values["label"] = _without_defaults(Label, values["label"])
+    return values
+
+
+def _without_defaults(kind: type, values: dict[str, Any]) -> dict[str, Any]:
+    defaults = {option.name: option.default for option in dataclasses.fields(kind)}
+    return {k: v for k, v in values.items() if (tuple(v) if isinstance(v, list) else v) != defaults[k]}
+
+
+def read_manifest(folder: Path) -> tuple[dict[str, Any], bytes]:
+    """The manifest of a bundle, verified to be as it was written, and its bytes.
+
+    Raises: UserError: naming the file, when it is absent, damaged, or of a newer format.
+    """
+    path = folder / MANIFEST
+    content = _read(folder, MANIFEST)
+    try:
+        manifest = json.loads(content)
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}); the file is damaged, export it again") from None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise UserError(f"{path}: not the manifest of a bundle (format is not '{FORMAT}')")
+    version = manifest.get("format_version")
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise UserError(
+            f"{path}: format version {version}, but this ondevice knows versions up to {FORMAT_VERSION}; "
+            "upgrade ondevice"
+        )
+    own = _OWN_HASH.match(content)
+    zeroed = b"" if own is None else content[: own.start(1)] + _ZEROS.encode() + content[own.end(1) :]
+    if own is None or hashlib.sha256(zeroed).hexdigest().encode() != own[1]:
+        raise UserError(f"{path}: changed since it was exported (SHA-256 differs); export it again")
+    return manifest, content
+
+
+def read_files(folder: Path, manifest: dict[str, Any]) -> dict[str, bytes]:
+    """The content of every file the manifest names, verified.
+
+    Raises: UserError: naming the file that is absent or changed.
+    """
+    contents = {}
+    for name, entry in manifest["files"].items():
+        if not _FILE_NAME.fullmatch(name):
+            raise UserError(f"{folder / MANIFEST}: names a file '{name}' outside the bundle")
+        content = _read(folder, name)
+        if len(content) != entry["bytes"] or hashlib.sha256(content).hexdigest() != entry["sha256"]:
+            raise UserError(
+                f"{folder / name}: changed since it was exported (SHA-256 differs); export it again"
+            )
+        contents[name] = content
+    return contents
+
+
+def _read(folder: Path, name: str) -> bytes:
+    try:
+        return (folder / name).read_bytes()
+    except OSError as error:
+        what = "no bundle here" if name == MANIFEST else "a file of the bundle is missing"
+        raise UserError(f"{folder / name}: {what} ({error.strerror}); export it again") from None
