@@ -7,77 +7,23 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import yaml
 
 from ondevice.embeddings import TableInfo
-from ondevice.recommender import Recommender, build
-from ondevice.training.batches import Batches
+
+from .world import NUM_ITEMS, NUM_USERS, World, make_world, tastes
 
 torch.set_num_threads(2)
-
-NUM_USERS, NUM_ITEMS = 40, 30
-ROOT = Path(__file__).resolve().parents[1]
-CPU = torch.device("cpu")
-
-
-@dataclass
-class Split:
-    """What `Batches` reads."""
-
-    ids: np.ndarray
-    labels: np.ndarray
-
-
-@dataclass
-class World:
-    """Three fields (user, age, item; each with an unknown id), whose labels follow user and item tastes."""
-
-    info: TableInfo
-    train: Split
-    valid: Split
-    test: Split
-
-    def batches(self, split: str = "train", batch_size: int = 128) -> Batches:
-        return Batches(getattr(self, split), batch_size, CPU)
-
-    def recommender(self, method: str = "uniform", seed: int = 0, **options: Any) -> Recommender:
-        """A DeepFM of dimension 4 with batch norm and dropout; ``options`` are the method's."""
-        torch.manual_seed(seed)
-        return build(
-            self.info,
-            model="deepfm",
-            model_options={"hidden": (8,), "dropout": 0.1},
-            method=method,
-            method_options=options,
-            embedding_dim=4,
-        )
-
-
-def tastes(num_rows: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """User, age and item numbers from 1, and labels that two hidden tastes decide."""
-    random = np.random.default_rng(seed)
-    likes, is_like = random.normal(size=(NUM_USERS, 2)), random.normal(size=(NUM_ITEMS, 2))
-    user, item = random.integers(0, NUM_USERS, num_rows), random.integers(0, NUM_ITEMS, num_rows)
-    noise = random.logistic(size=num_rows) / 3
-    labels = (likes[user] * is_like[item]).sum(1) + noise > 0
-    return user + 1, user % 5 + 1, item + 1, labels.astype(np.uint8)
 
 
 @pytest.fixture(scope="session")
 def world() -> World:
-    user, age, item, labels = tastes(2000)
-    offsets = np.cumsum([0, NUM_USERS + 1, 6, NUM_ITEMS + 1])
-    ids = (np.stack([user, age, item], axis=1) + offsets[:3]).astype(np.int32)
-    counts = np.bincount(ids[:1600].ravel(), minlength=offsets[-1])
-    parts = [Split(ids[a:b], labels[a:b]) for a, b in ((0, 1600), (1600, 1800), (1800, 2000))]
-    return World(TableInfo(torch.tensor(offsets), torch.tensor(counts)), *parts)
+    return make_world()
 
 
 @pytest.fixture
@@ -153,7 +99,7 @@ def movielens_folder(tmp_path: Path) -> Path:
     """The same world in the three files of MovieLens-1M's archive."""
     folder = tmp_path / "ml-1m"
     folder.mkdir()
-    user, age, item, labels = tastes(1000)
+    user, _, item, labels = tastes(1000)
     ages = [1, 18, 25, 35, 45]
     ratings = [
         f"{u}::{i}::{5 if y else 1}::{978300000 + 60 * n}\n"

@@ -49,9 +49,9 @@ def test_first_order_weights_can_have_a_method_of_their_own(info: TableInfo) -> 
 
 
 def test_unknown_names_and_options_are_refused(info: TableInfo) -> None:
-    with pytest.raises(UserError, match="unknown model 'deepfn'.*did you mean 'deepfm'"):
+    with pytest.raises(UserError, match=r"unknown model 'deepfn'.*did you mean 'deepfm'"):
         whole(info, model="deepfn")
-    with pytest.raises(UserError, match="unknown method 'pepp'.*did you mean 'pep'"):
+    with pytest.raises(UserError, match=r"unknown method 'pepp'.*did you mean 'pep'"):
         whole(info, method="pepp")
     with pytest.raises(UserError, match=r"model\.hiden: model 'deepfm' has no such option .*'hidden'"):
         whole(info, model="deepfm", model_options={"hiden": (8,)})

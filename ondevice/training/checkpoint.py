@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
@@ -73,18 +75,22 @@ def full_form(table: EmbeddingMethod) -> Sizes:
     return Sizes(torch.full((table.num_embeddings,), table.embedding_dim), table.embedding_dim)
 
 
+def _read(path: Path, parse: Callable[[bytes], Any]) -> Any:
+    try:
+        return parse(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{path.parent}: holds no trained model ({path.name} is missing)") from None
+    except (ValueError, SafetensorError) as error:
+        raise UserError(f"{path}: damaged ({error}); train the run again in a new directory") from None
+
+
 def load_recommender(folder: Path, info: TableInfo) -> Recommender:
     """Read a recommender back, in evaluation mode.
 
-    Raises: UserError: when the folder holds none.
+    Raises: UserError: when the folder holds none, or a damaged one.
     """
-    try:
-        description = json.loads((folder / "recommender.json").read_text())
-        tensors = load_safetensors((folder / "model.safetensors").read_bytes())
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{folder}: holds no trained model ({Path(error.filename).name} is missing)"
-        ) from None
+    description = _read(folder / "recommender.json", json.loads)
+    tensors = _read(folder / "model.safetensors", load_safetensors)
     tables = []
     for table in description["tables"]:
         name = table["name"]
