@@ -2,9 +2,9 @@
 
     python android_demo/tools/desktop_engine.py BUNDLE [--executorch-jar CLASSES.jar]
 
-``engine``'s tests load the bundle through the same Kotlin as the app, ask it its golden cases, and provoke every
-error. The Android libraries are copied with their symbol versions removed; `desktop/bionic.c` takes the place of
-Android's C library and goes over to the desktop's.
+``engine``'s tests load the bundle through the same Kotlin as the app, ask it its golden cases, and provoke
+every error. The Android libraries are copied with their symbol versions removed; `desktop/bionic.c` takes the
+place of Android's C library and goes over to the desktop's.
 """
 
 from __future__ import annotations

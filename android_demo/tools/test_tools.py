@@ -13,7 +13,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import add_bundles
+import arm64
 import build_apk
+import desktop_engine
 import toolchain
 
 
@@ -100,3 +102,31 @@ def test_run_reports_in_one_place() -> None:
         toolchain.run(["no-such-program"], "trying")
     with pytest.raises(toolchain.ToolError, match=r"trying failed \(sh ended with 3\):\nhello"):
         toolchain.run(["sh", "-c", "echo hello; exit 3"], "trying")
+
+
+def test_counts_are_compared_with_what_was_expected() -> None:
+    expected = {"ours": {"100": 1000, "1000": 9000}}
+    assert arm64.check({"ours": {"100": 1000, "1000": 8000}}, expected, 0.0) == []
+    assert arm64.check({"ours": {"100": 1010, "1000": 9000}}, expected, 0.01) == []
+    assert arm64.check({"ours": {"100": 1011, "1000": 9000}}, expected, 0.01) == [
+        "ours, 100 candidates: 1,011 instructions, expected 1,000"
+    ]
+    assert len(arm64.check({"other": {"100": 1}}, expected, 0.0)) == 3
+
+
+def elf(*entries: tuple[int, int]) -> bytes:
+    """A library of nothing but one program header and a dynamic section."""
+    header = b"\x7fELF\x02\x01" + bytes(26) + struct.pack("<QQIHHHHHH", 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    dynamic = b"".join(struct.pack("<qQ", *entry) for entry in entries)
+    program = struct.pack("<IIQQQQQQ", 2, 0, 120, 120, 120, len(dynamic), len(dynamic), 8)
+    return header + program + dynamic
+
+
+def test_symbol_versions_are_removed_from_a_library() -> None:
+    needed, versym, verneed, number = (1, 7), (0x6FFFFFF0, 8), (0x6FFFFFFE, 9), (0x6FFFFFFF, 2)
+    after = elf(needed, (5, 1), (0, 0), (0, 0), (0, 0), (0, 0))
+    assert desktop_engine.without_versions(elf(needed, versym, verneed, number, (5, 1), (0, 0))) == after
+    with pytest.raises(toolchain.ToolError, match="no symbol versions"):
+        desktop_engine.without_versions(after)
+    with pytest.raises(toolchain.ToolError, match="no 64-bit ELF"):
+        desktop_engine.without_versions(b"not a library")

@@ -33,7 +33,7 @@ class Piece:
     """One file to fetch.
 
     Args:
-        client: ``apt``, ``pip``, ``npm`` or ``maven``.
+        client: ``apt``, ``pip``, ``npm``, ``maven``; ``apt-arm64`` and ``pip-arm64`` for that processor.
         spec: what the client calls it, with its version.
         sha256: of the file that must come.
     """
@@ -198,22 +198,31 @@ def fetch_piece(name: str, piece: Piece) -> Path:
 
 
 def unpacked(name: str, label: str, unpack: Callable[[Path], None]) -> Path:
-    """A folder that ``unpack`` fills, once; ``label`` changes when its contents would."""
+    """A folder that ``unpack`` fills, once; one of another ``label``, so of other contents, is removed."""
     folder = cache() / "unpacked" / f"{name}-{label}"
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(dir=folder.parent))
         try:
             unpack(part)
+            for stale in folder.parent.glob(f"{name}-" + "?" * len(label)):
+                shutil.rmtree(stale)
             os.replace(part, folder)
         finally:
             shutil.rmtree(part, ignore_errors=True)
     return folder
 
 
-def _apt(spec: str, folder: Path) -> Path:
-    apt_download([spec], folder, "amd64")
+def _apt(spec: str, folder: Path, architecture: str = "amd64") -> Path:
+    options = apt_options(architecture)
+    if not any((cache() / "apt" / architecture / "lists").glob("*_Packages*")):
+        run(["apt-get", *options, "-qq", "update"], "apt-get update")
+    run(["apt-get", *options, "-qq", "download", spec], f"fetching {spec}", cwd=folder)
     return _only(folder, "*.deb")
+
+
+def _apt_arm64(spec: str, folder: Path) -> Path:
+    return _apt(spec, folder, "arm64")
 
 
 def apt_options(architecture: str) -> list[str]:
@@ -226,26 +235,30 @@ def apt_options(architecture: str) -> list[str]:
         f"-oAPT::Architectures={architecture}",
         f"-oDir::State::Lists={state / 'lists'}",
         f"-oDir::Cache={state / 'cache'}",
+        "-oDir::State::status=/dev/null",
         "-oAPT::Sandbox::User=",
     ]
 
 
-def apt_update(architecture: str) -> None:
-    """Fetch the lists of packages, once a session of this cache."""
-    options = apt_options(architecture)
-    if not any((cache() / "apt" / architecture / "lists").glob("*_Packages*")):
-        run(["apt-get", *options, "-qq", "update"], "apt-get update")
-
-
-def apt_download(specs: Sequence[str], folder: Path, architecture: str) -> None:
-    apt_update(architecture)
-    run(
-        ["apt-get", *apt_options(architecture), "-qq", "download", *specs], f"fetching {specs[0]}", cwd=folder
-    )
-
-
 def _pip(spec: str, folder: Path) -> Path:
     run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", folder, spec], f"fetching {spec}")
+    return _only(folder, "*.whl")
+
+
+def _pip_arm64(spec: str, folder: Path) -> Path:
+    command: Command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "-q",
+        "--no-deps",
+        "--only-binary=:all:",
+        "-d",
+        folder,
+    ]
+    command += ["--platform", "manylinux_2_28_aarch64", "--python-version", "3.11", spec]
+    run(command, f"fetching {spec}")
     return _only(folder, "*.whl")
 
 
@@ -269,7 +282,14 @@ def _maven(spec: str, folder: Path) -> Path:
     return file
 
 
-_CLIENTS = {"apt": _apt, "pip": _pip, "npm": _npm, "maven": _maven}
+_CLIENTS = {
+    "apt": _apt,
+    "apt-arm64": _apt_arm64,
+    "pip": _pip,
+    "pip-arm64": _pip_arm64,
+    "npm": _npm,
+    "maven": _maven,
+}
 
 
 def _only(folder: Path, pattern: str) -> Path:
