@@ -110,7 +110,9 @@ class Search:
         keep = max(self.targets[-1], int(share * values.numel()))
         if keep >= values.numel():
             return
-        amount = float(values.kthvalue(values.numel() - keep).values)
+        pruned = values.numel() - keep
+        # half way between the last value to go and the first to stay: rounding then changes neither
+        amount = float(values.kthvalue(pruned).values + values.kthvalue(pruned + 1).values) / 2
         for table in followers:
             table.shift_thresholds(amount)
 
