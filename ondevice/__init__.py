@@ -1,8 +1,8 @@
 """ondevice: recommenders that learn how many dimensions each feature deserves, and ship to phones.
 
-    run = ondevice.train({"data": {"name": "movielens_1m"}, …}, "runs/mine")
-    bundles = ondevice.export(run)
-    ondevice.load_bundle(bundles[0]).recommend({"user": 42, "age": 25})
+run = ondevice.train({"data": {"name": "movielens_1m"}, …}, "runs/mine")
+bundles = ondevice.export(run)
+ondevice.load_bundle(bundles[0]).recommend({"user": 42, "age": 25})
 """
 
 from __future__ import annotations
@@ -38,7 +38,11 @@ def train(config: Mapping[str, Any] | str | Path, output: str | Path, *, resume:
 
 
 def export(
-    run: Run | str | Path, *, layout: str = "staircase", budgets: Sequence[str] = (), output: str | Path | None = None
+    run: Run | str | Path,
+    *,
+    layout: str = "staircase",
+    budgets: Sequence[str] = (),
+    output: str | Path | None = None,
 ) -> list[Path]:
     """Export the compact models of a run as bundles, as ``export/to_pte.py`` does.
 
@@ -53,11 +57,12 @@ def export(
 
     Raises: UserError: when nothing fits a budget.
     """
-    from ondevice.program.export import export_run  # needs ExecuTorch, training does not
+    from ondevice.program.export import ExportOptions, export_run  # needs ExecuTorch, training does not
     from ondevice.training.run import Run
 
-    opened = run if isinstance(run, Run) else Run(run)
-    return export_run(opened, layout=layout, budgets=list(budgets), output=None if output is None else Path(output))
+    path = run.path if isinstance(run, Run) else run
+    exported = export_run(path, budgets=budgets, output=output, options=ExportOptions(layout=layout))
+    return [each.bundle.path for each in exported]
 
 
 def load_bundle(path: str | Path) -> Bundle:

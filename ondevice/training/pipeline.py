@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from ondevice.data import load_dataset
 from ondevice.embeddings import METHODS, Form, Mask, Sizes
 from ondevice.errors import UserError
 from ondevice.files import atomic_json, atomic_write
-from ondevice.models import MODELS
+from ondevice.models import MODELS, BaseModel
 from ondevice.recommender import Recommender, build, rebuild
 from ondevice.training.batches import Batches
+from ondevice.training.bytes import fixed_bytes, largest_target
 from ondevice.training.checkpoint import load_recommender, save_recommender
 from ondevice.training.fit import Fit, FitResult, count_parameters, evaluate, select_device
 from ondevice.training.progress import Progress
@@ -85,7 +87,7 @@ class Pipeline:
         targets = {budget: self._target(budget, dense) for budget in self.config.search.budgets}
         forms = self.search(dense, sorted(set(targets.values()), reverse=True))
         for budget, target in targets.items():
-            self.retrain(budget_label(budget), forms[target], target, dense)
+            self.retrain(budget, forms[target], target, dense)
         metrics = self.metrics()
         self.progress.close()
         return metrics
@@ -185,16 +187,35 @@ class Pipeline:
         )
 
     def _target(self, budget: int | str, dense: Recommender) -> int:
-        """The number of values a budget allows."""
+        """The number of values at which the search stops for a budget."""
         unit, amount = parse_budget(budget)
         total = dense.num_values()
         if unit == "share":
             return max(1, int(amount * total))
-        if unit == "bytes":
-            from ondevice.training.bytes import values_for_bytes
+        if unit == "values":
+            return min(total, int(amount))
+        # a first guess, at a quarter byte of key per value; `retrain` settles the number for the sizes found
+        model = self._base_model(
+            min(self.config.retrain.max_size or self.config.embedding.dim, self.config.embedding.dim)
+        )
+        items = len(self.dataset.catalog) if self.dataset.catalog is not None else 0
+        return max(total // 100, int((amount - fixed_bytes(model, items)) / 1.25))
 
-            return values_for_bytes(int(amount), self.dataset, self.config)
-        return min(total, int(amount))
+    def _base_model(self, width: int) -> BaseModel:
+        return MODELS[self.config.model.name](self.info.num_fields, width, **self.model_options)
+
+    def _target_of_bytes(self, budget: int, total: int, found: list[Form]) -> int:
+        """The most values, in the proportions found, whose bundle is estimated to fit."""
+
+        def model_of(forms: Sequence[Form]) -> BaseModel:
+            sizes = isinstance(forms[0], Sizes)
+            return self._base_model(max(1, int(forms[0].row_sizes().max())) if sizes else forms[0].dim)
+
+        return largest_target(budget, total, lambda t: self._final_forms(found, t), model_of, self.dataset)
+
+    def _final_forms(self, forms: list[Form], target: int) -> list[Form]:
+        share = self.config.embedding.first_order is None
+        return final_forms(unseen_removed(forms, self.info), target, self.config.retrain, share=share)
 
     def search(self, dense: Recommender, targets: list[int]) -> dict[int, list[Form]]:
         """The forms at each target: found, or read back."""
@@ -257,17 +278,16 @@ class Pipeline:
         batches = self.train_batches(self.config.search.batch_size)
         return step_time_ratio(searching, plain, batches, self.config.search)
 
-    def retrain(self, label: str, forms: list[Form], target: int, dense: Recommender) -> None:
+    def retrain(self, budget: int | str, forms: list[Form], target: int, dense: Recommender) -> None:
         """Train the compact model of one budget."""
+        label = budget_label(budget)
         if label in self.state.get("compact", {}):
             return
         settings = self.config.retrain
-        forms = final_forms(
-            unseen_removed(forms, self.info),
-            target,
-            settings,
-            share=self.config.embedding.first_order is None,
-        )
+        unit, amount = parse_budget(budget)
+        if unit == "bytes":
+            target = self._target_of_bytes(int(amount), dense.num_values(), forms)
+        forms = self._final_forms(forms, target)
         initial = None
         if settings.start == "initial":
             initial = self._fresh(

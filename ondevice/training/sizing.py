@@ -79,41 +79,47 @@ def shipped_sizes(
 
     Counts above ``max_size`` are cut, and all are scaled by a common factor so that the budget is used; what
     the steps between sizes leave of it goes to the rows that the next larger factor would promote. With
-    ``share`` the first-order weights count towards the target.
+    ``share`` the first-order weights count towards the target, and every row that keeps an embedding has its
+    own: its place in the first-order table and its key are stored anyway.
+
+    Raises: UserError: when the target leaves nothing for the embeddings.
     """
-    embedding, rest = forms[0], forms[1:]
-    others: list[Form] = [f.as_sizes() if isinstance(f, Mask) else f for f in rest]
-    room = target - (sum(f.num_kept() for f in others) if share else 0)
+    embedding, others = forms[0], forms[1:]
     counts = embedding.row_sizes()
     limit = min(max_size or embedding.dim, embedding.dim)
     classes = sorted({*range(size_step, limit + 1, size_step), limit})
+
+    def complete(sizes: Sizes) -> list[Form]:
+        if not share:
+            return [sizes, *others]
+        alive = (sizes.sizes > 0).long()
+        return [sizes, *(Sizes(torch.maximum(alive, other.row_sizes()), 1) for other in others)]
+
+    def room(sizes: Sizes) -> int:
+        return target - sum(form.num_kept() for form in complete(sizes)[: None if share else 1])
 
     def at(scale: float) -> Sizes:
         scaled = (counts * scale).round().long().clamp(max=limit)
         sizes = Sizes(torch.where(counts > 0, scaled.clamp(min=1), 0), embedding.dim)
         return sizes.snapped(classes) if size_step > 1 else sizes
 
-    def largest_fitting() -> Sizes:
-        low, high = 0.0, float(limit)
-        for _ in range(40):
-            middle = (low + high) / 2
-            low, high = (middle, high) if at(middle).num_kept() <= room else (low, middle)
-        fitting, larger = at(low), at(high)
-        steps = larger.sizes - fitting.sizes
-        candidates = (steps > 0).nonzero().squeeze(1)
-        candidates = candidates[torch.argsort(counts[candidates], descending=True, stable=True)]
-        spent = fitting.num_kept() + steps[candidates].cumsum(0)
-        promoted = candidates[spent <= room]
-        return Sizes(fitting.sizes.index_add(0, promoted, steps[promoted]), embedding.dim)
-
-    if (
-        int((counts > 0).sum()) * classes[0] > room
-    ):  # the smallest size for every row is too much: the last rows go
-        order = torch.argsort(counts, descending=True, stable=True)[: max(room // classes[0], 0)]
-        counts = torch.zeros_like(counts).index_fill(0, order, 1)
+    if room(at(0.0)) < 0:  # the smallest size for every row is too much: the rows of the smallest counts go
+        alone = sum(other.num_kept() for other in others) if share else 0
+        rows = max(0, target - alone) // (classes[0] + (len(others) if share else 0))
+        largest = torch.argsort(counts, descending=True, stable=True)[:rows]
+        counts = torch.zeros_like(counts).index_copy(0, largest, counts[largest])
     if int(counts.sum()) == 0:
         raise UserError(f"budget of {target} values: nothing is left for the embeddings; allow more")
-    return [largest_fitting(), *others]
+    low, high = 0.0, float(limit)
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if room(at(middle)) >= 0 else (low, middle)
+    fitting = at(low)
+    steps = at(high).sizes - fitting.sizes
+    candidates = (steps > 0).nonzero().squeeze(1)
+    candidates = candidates[torch.argsort(counts[candidates], descending=True, stable=True)]
+    promoted = candidates[steps[candidates].cumsum(0) <= room(fitting)]
+    return complete(Sizes(fitting.sizes.index_add(0, promoted, steps[promoted]), embedding.dim))
 
 
 def unseen_removed(forms: list[Form], info: TableInfo) -> list[Form]:

@@ -1,0 +1,105 @@
+"""How many bytes a bundle will take, before anything is exported: for budgets in bytes.
+
+Tables and vocabulary are counted exactly, linear layers as XNNPACK stores them; the rest of the program and the
+manifest are constants, measured on finished bundles (`export/to_pte.py` prints the parts). The estimate errs on
+the large side, so that what is trained for a budget fits it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from torch import nn
+
+from ondevice.data import Dataset
+from ondevice.embeddings import Form
+from ondevice.errors import UserError
+from ondevice.models import BaseModel
+from ondevice.program.blocks import choose_blocks
+from ondevice.program.rows import order_rows
+from ondevice.program.vocabulary_file import vocabulary_bytes
+
+PROGRAM_BYTES = 13_700  # forward, rank and recommend of a model with three linears, without what is stored
+LINEAR_BYTES = 450  # each further linear layer in the program's graphs
+MANIFEST_BYTES = 2_900
+CATALOG_ITEM_BYTES = 3.1  # per item that recommend can return
+
+
+def key_texts(dataset: Dataset) -> list[str | None]:
+    """Canonical text of the key of every training id; None for unknown ids."""
+    texts: list[str | None] = []
+    for keys in dataset.vocabulary.keys:
+        texts.append(None)
+        texts += [str(key) for key in (keys.tolist() if isinstance(keys, np.ndarray) else keys)]
+    return texts
+
+
+def bundle_bytes(forms: Sequence[Form], model: BaseModel, dataset: Dataset) -> int:
+    """Estimated bytes of the bundle of a model under these forms.
+
+    Args:
+        forms: of the embedding table, then of the first-order one.
+        model: the base model, at the width of the forms.
+        dataset: its vocabulary and catalog are shipped.
+    """
+    offsets = dataset.vocabulary.field_offsets
+    sizes = forms[0].row_sizes().numpy()
+    blocks = choose_blocks(sizes, len(offsets) - 1)
+    order = order_rows(offsets, forms, key_texts(dataset), blocks.classes(sizes))
+    stored = sum((height + 1) * blocks.width for height in blocks.heights(sizes))
+    items = 0
+    if dataset.catalog is not None and dataset.schema.item_key is not None:
+        place = dataset.schema.names.index(dataset.schema.item_key)
+        items = int(((order.ids >= offsets[place]) & (order.ids < offsets[place + 1])).sum())
+    return stored + order.first_order_rows + vocabulary_bytes(order.field_keys) + fixed_bytes(model, items)
+
+
+def fixed_bytes(model: BaseModel, num_items: int) -> int:
+    """Bytes of a bundle beside its tables and vocabulary: program, linear layers, catalog and manifest."""
+    shipped = model.compacted([model.embedding_dim] * model.num_fields)
+    linears = [module for module in shipped.modules() if isinstance(module, nn.Linear)]
+    weights = sum(m.in_features * m.out_features + 8 * m.out_features for m in linears)
+    program = PROGRAM_BYTES + LINEAR_BYTES * max(0, len(linears) - 3) + int(CATALOG_ITEM_BYTES * num_items)
+    return weights + program + MANIFEST_BYTES
+
+
+def largest_target(
+    budget: int,
+    limit: int,
+    forms_at: Callable[[int], Sequence[Form]],
+    model_of: Callable[[Sequence[Form]], BaseModel],
+    dataset: Dataset,
+) -> int:
+    """The most kept values whose bundle is estimated to fit ``budget`` bytes.
+
+    Args:
+        budget: bytes of the whole bundle.
+        limit: values of the full tables.
+        forms_at: the final forms at a number of values.
+        model_of: the base model at the width of some forms.
+        dataset: what is shipped with it.
+
+    Raises: UserError: when even the smallest tables do not fit.
+    """
+
+    def needed(target: int) -> int:
+        forms = forms_at(target)
+        return bundle_bytes(forms, model_of(forms), dataset)
+
+    low = max(1, limit // 500)
+    try:
+        least = needed(low)
+    except UserError:
+        low = limit // 50
+        least = needed(low)
+    if least > budget:
+        raise UserError(
+            f"budget {budget:,} bytes: the program, its linear layers, the manifest and the smallest tables take about "
+            f"{least:,}; allow more, or make model.hidden narrower"
+        )
+    high = limit
+    while high - low > max(50, low // 100):
+        middle = (low + high) // 2
+        low, high = (middle, high) if needed(middle) <= budget else (low, middle)
+    return low

@@ -1,0 +1,55 @@
+"""The README's Python runs as it stands, on a few rows."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+
+
+def block(heading: str) -> str:
+    """The first Python block under a heading."""
+    text = README.read_text(encoding="utf-8")
+    match = re.search(rf"^## {re.escape(heading)}\n.*?^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert match, f"README has no Python under '{heading}'"
+    return match[1]
+
+
+def shrunk(code: str) -> str:
+    """The same code on 20,000 rows and one epoch of everything."""
+    small = code.replace('"fields": "full"', '"fields": "full", "max_rows": 20000')
+    assert small != code
+    return re.sub(r'"epochs": \d+', '"epochs": 1', small)
+
+
+def test_training_compacting_and_exporting_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = block("Use it as a library")
+    assert len(code.splitlines()) < 30
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    exec(compile(shrunk(code), "README.md", "exec"), names)
+    films = names["films"]
+    assert isinstance(films, list)
+    assert len(films) == 5
+    scores = [film["score"] for film in films]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_adding_a_method_in_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ondevice.embeddings import METHODS
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(METHODS, "_entries", dict(METHODS._entries))
+    names: dict[str, object] = {}
+    exec(compile(block("Add a method in one file"), "README.md", "exec"), names)
+    (name,) = set(METHODS) - {"frequency", "magnitude", "pep", "uniform"}
+    import ondevice
+
+    data = {"name": "movielens_1m", "max_rows": 5000}
+    once = {"epochs": 1, "batch_size": 256}
+    config = {"data": data, "method": {"name": name}, "training": once, "run": {"progress": False}}
+    run = ondevice.train({**config, "search": {"budgets": ["20%"]}}, tmp_path / "run")
+    assert 0 < run.metrics["compact"]["kept_parameters"] <= 0.2 * run.dense().num_values()
