@@ -18,7 +18,7 @@ from ondevice.embeddings import TableInfo
 
 from .world import NUM_ITEMS, NUM_USERS, World, make_world, tastes
 
-torch.set_num_threads(2)
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 @pytest.fixture(scope="session")

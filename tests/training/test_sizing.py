@@ -1,0 +1,101 @@
+"""From masks to sizes that are shipped: never above the target, and all of it used."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ondevice.embeddings import METHODS, Form, Mask, Sizes, TableInfo
+from ondevice.errors import UserError
+from ondevice.training.sizing import competing, forms_at, shipped_sizes, unseen_removed
+
+DIM = 6
+COUNTS = st.lists(st.integers(0, DIM), min_size=1, max_size=25)
+
+
+def mask(counts: list[int]) -> Mask:
+    """The last ``count`` dimensions of each row: no prefix."""
+    return Mask(torch.arange(DIM).flip(0) < torch.tensor(counts)[:, None])
+
+
+def test_shipped_sizes_by_hand() -> None:
+    """Counts 1, 2, 3 doubled; then with one value too few for the last promotion."""
+    assert shipped_sizes([mask([1, 2, 3, 0])], 12)[0].sizes.tolist() == [2, 4, 6, 0]
+    assert shipped_sizes([mask([1, 2, 3, 0])], 6)[0].sizes.tolist() == [1, 2, 3, 0]
+    assert shipped_sizes([mask([1, 2, 3, 0])], 2)[0].sizes.tolist() == [0, 1, 1, 0]
+    assert shipped_sizes([mask([1, 2, 3, 0])], 12, max_size=3)[0].sizes.tolist() == [3, 3, 3, 0]
+
+
+def test_sizes_are_multiples_of_the_step() -> None:
+    assert shipped_sizes([mask([1, 2, 3, 0])], 12, size_step=2)[0].sizes.tolist() == [2, 4, 6, 0]
+    assert shipped_sizes([mask([1, 2, 3, 0])], 11, size_step=2)[0].sizes.tolist() == [2, 4, 4, 0]
+    assert shipped_sizes([mask([1, 2, 3, 0])], 5, size_step=2)[0].sizes.tolist() == [0, 2, 2, 0]
+
+
+@given(COUNTS, COUNTS, st.integers(1, 160), st.integers(1, DIM), st.integers(1, 4), st.booleans())
+def test_the_target_holds_always(
+    counts: list[int], first: list[int], target: int, max_size: int, size_step: int, share: bool
+) -> None:
+    first_order = Sizes(torch.tensor([min(c, 1) for c in (first + [0] * 25)[: len(counts)]]), 1)
+    forms: list[Form] = [mask(counts), first_order]
+    try:
+        sizes, other = shipped_sizes(forms, target, max_size=max_size, size_step=size_step, share=share)
+    except UserError:
+        room = target - first_order.num_kept() if share else target
+        assert not any(counts) or room < min(size_step, max_size) + share
+        return
+    assert sizes.num_kept() > 0
+    if share:  # every row that keeps an embedding gets its first-order weight
+        assert sizes.num_kept() + other.num_kept() <= target
+        assert torch.equal(other.sizes > 0, (sizes.sizes > 0) | (first_order.sizes > 0))
+    else:
+        assert sizes.num_kept() <= target
+        assert torch.equal(other.sizes, first_order.sizes)
+    assert {size for size in sizes.sizes.tolist() if size % size_step} <= {max_size}
+    assert max(sizes.sizes.tolist()) <= max_size
+    assert not sizes.sizes[torch.tensor(counts) == 0].any()
+
+
+@given(COUNTS.filter(any), st.integers(1, 160))
+def test_the_target_is_used_up(counts: list[int], target: int) -> None:
+    """With a step of 1 nothing is left, but where every row is full; rows with more keep more."""
+    sizes = shipped_sizes([mask(counts)], target)[0].sizes
+    kept = [count > 0 for count in counts]
+    assert int(sizes.sum()) == min(target, DIM * sum(kept))
+    assert int((sizes > 0).sum()) == min(target, sum(kept))
+    order = sorted(range(len(counts)), key=lambda row: counts[row])
+    for fewer, more in pairwise(order):
+        assert counts[fewer] == counts[more] or sizes[fewer] <= sizes[more]
+
+
+def test_nothing_left_for_the_embeddings_is_an_error() -> None:
+    first_order = Sizes(torch.ones(3, dtype=torch.int64), 1)
+    with pytest.raises(UserError, match="budget of 3 values: nothing is left for the embeddings"):
+        shipped_sizes([mask([1, 1, 1]), first_order], 3)
+    assert shipped_sizes([mask([1, 1, 1]), first_order], 5)[0].sizes.tolist() == [2, 0, 0]
+    assert shipped_sizes([mask([1, 1, 1]), first_order], 3, share=False)[0].num_kept() == 3
+
+
+def test_unseen_rows_are_removed(info: TableInfo) -> None:
+    full = Sizes(torch.full((9,), 4), 4)
+    ones = Mask(torch.ones(9, 1, dtype=torch.bool))
+    sizes, first_order = unseen_removed([full, ones], info)
+    assert sizes.row_sizes().tolist() == [0, 4, 4, 4, 4, 0, 4, 4, 4]
+    assert first_order.row_sizes().tolist() == [0, 1, 1, 1, 1, 0, 1, 1, 1]
+
+
+def test_first_order_weights_of_a_method_without_scores_stay_out_of_the_budget(info: TableInfo) -> None:
+    """As in the protocol of the PEP paper's code."""
+    tables = [METHODS["magnitude"](info, 4), METHODS["uniform"](info, 1)]
+    assert competing(tables) == tables[:1]
+    embedding, first_order = unseen_removed(forms_at(tables, 10), info)
+    assert embedding.num_kept() == 10
+    assert first_order.num_kept() == 7
+    rules = [METHODS["uniform"](info, 4), METHODS["uniform"](info, 1)]
+    assert competing(rules) == rules
+    both = [METHODS["magnitude"](info, 4), METHODS["magnitude"](info, 1)]
+    assert competing(both) == both
