@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import struct
 import subprocess
 import sys
 import tempfile
@@ -361,11 +362,17 @@ def manifest_of(bundle: Path) -> dict[str, object]:
         raise ToolError(f"{bundle} is no bundle: {error}") from error
 
 
+def single(value: float) -> float:
+    """The float32 that a text stands for."""
+    return float(struct.unpack("<f", struct.pack("<f", value))[0])
+
+
 def golden(bundles: list[Path], tolerance: float) -> dict[str, object]:
     """Largest difference of a golden score by bundle. Raises ToolError when one is too large."""
     report: dict[str, object] = {}
     for bundle in bundles:
-        expected = [case["score"] for case in manifest_of(bundle)["golden"]]  # type: ignore[attr-defined]
+        cases: list[dict[str, float]] = manifest_of(bundle)["golden"]  # type: ignore[assignment]
+        expected = [single(case["score"]) for case in cases]
         answer, _ = guest(bundle, [])
         found: list[float] = answer["golden"]  # type: ignore[assignment]
         difference = max(abs(a - b) for a, b in zip(found, expected, strict=True))

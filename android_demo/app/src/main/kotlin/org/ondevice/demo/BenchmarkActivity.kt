@@ -38,7 +38,8 @@ class BenchmarkActivity : Activity() {
         output.delete()
         val request = intent
         app.worker.run({ writeWhole(output, Json.write(report(app.bundles, request))) }) { result ->
-            status.text = result.exceptionOrNull()?.let { BundleError.explain(it) } ?: getString(R.string.benchmark_done)
+            val problem = result.exceptionOrNull()?.let { BundleError.explain(it) }
+            status.text = problem ?: getString(R.string.benchmark_done)
         }
     }
 

@@ -119,9 +119,8 @@ class CompareActivity : Activity() {
 
     private fun cell(cell: Cell, isHeading: Boolean): TextView {
         val view = TextView(this)
-        view.setTextAppearance(
-            if (isHeading) android.R.style.TextAppearance_Material_Caption else android.R.style.TextAppearance_Material_Body1,
-        )
+        val heading = android.R.style.TextAppearance_Material_Caption
+        view.setTextAppearance(if (isHeading) heading else android.R.style.TextAppearance_Material_Body1)
         view.text = cell.text
         view.contentDescription = cell.spoken
         val padding = resources.getDimensionPixelSize(R.dimen.cell_padding)

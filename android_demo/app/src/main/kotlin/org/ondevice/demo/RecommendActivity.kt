@@ -44,7 +44,9 @@ class RecommendActivity : Activity() {
         inputs = header.findViewById(R.id.inputs)
         recommend = header.findViewById(R.id.recommend)
         status = header.findViewById(R.id.status)
-        bundle.onChosen { position -> presenter.state.bundleNames.getOrNull(position)?.let { presenter.selectBundle(it) } }
+        bundle.onChosen { position ->
+            presenter.state.bundleNames.getOrNull(position)?.let { presenter.selectBundle(it) }
+        }
         profile.onChosen { position -> presenter.selectExample(position.takeIf { it < presenter.state.numExamples }) }
         recommend.setOnClickListener { presenter.recommend() }
         header.findViewById<Button>(R.id.compare).setOnClickListener {
@@ -130,7 +132,7 @@ class RecommendActivity : Activity() {
         label.text = resources.getQuantityString(R.plurals.known_values, input.numKnown, input.field, input.numKnown)
         val view: View = if (input.choices.isNotEmpty()) {
             Spinner(this).apply {
-                onChosen { position -> presenter.setValue(input.field, if (position == 0) "" else input.choices[position - 1]) }
+                onChosen { position -> presenter.setValue(input.field, input.choices.getOrElse(position - 1) { "" }) }
             }
         } else {
             EditText(this).apply {

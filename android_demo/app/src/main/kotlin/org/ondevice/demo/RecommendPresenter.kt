@@ -93,10 +93,11 @@ class RecommendPresenter(private val bundles: Bundles, private val worker: Worke
 
     private fun rank(name: String, profile: Map<String, String>): Ranking? {
         val session = bundles.session(name)
-        val catalog = session.catalog ?: return null
+        val numItems = session.recommender.numItems(session.catalog)
+        if (numItems == 0) return null
         val start = System.nanoTime()
-        val films = session.recommender.recommend(profile, catalog, NUM_FILMS)
-        return Ranking(films, catalog.size, System.nanoTime() - start)
+        val films = session.recommender.recommend(profile, session.catalog, NUM_FILMS)
+        return Ranking(films, numItems, System.nanoTime() - start)
     }
 
     private class Loaded(
@@ -115,7 +116,7 @@ class RecommendPresenter(private val bundles: Bundles, private val worker: Worke
                 return@run
             }
             examples = loaded.examples
-            val example = if (saved == null) 0.takeIf { examples.isNotEmpty() } else saved.example?.takeIf { it in examples.indices }
+            val example = (if (saved == null) 0 else saved.example)?.takeIf { it in examples.indices }
             val values = example?.let { examples[it] } ?: saved?.values.orEmpty()
             state = RecommendState(
                 bundleNames = loaded.names,
@@ -134,20 +135,25 @@ class RecommendPresenter(private val bundles: Bundles, private val worker: Worke
         val names = bundles.store.names()
         val selected = wanted?.takeIf { it in names } ?: names.firstOrNull()
         val problems = bundles.problems.map { (name, problem) -> "$name: $problem" }
-        if (selected == null) return Loaded(names, null, emptyList(), emptyList(), problems.joinToString("\n").ifEmpty { null })
+        val problem = problems.joinToString("\n").ifEmpty { null }
+        if (selected == null) return Loaded(names, null, emptyList(), emptyList(), problem)
         val bundle = try {
             bundles.session(selected).bundle
         } catch (error: Exception) {
             val all = problems + "$selected: ${BundleError.explain(error)}"
             return Loaded(names, selected, emptyList(), emptyList(), all.joinToString("\n"))
         }
-        return Loaded(names, selected, examples(bundle), inputs(bundle), problems.joinToString("\n").ifEmpty { null })
+        return Loaded(names, selected, examples(bundle), inputs(bundle), problem)
     }
 
     private fun refreshNames() {
         worker.run({ bundles.store.names() }) { result ->
             val names = result.getOrDefault(state.bundleNames)
-            if (state.selected == null && names.isNotEmpty()) load(null, null) else state = state.copy(bundleNames = names)
+            if (state.selected == null && names.isNotEmpty()) {
+                load(null, null)
+            } else {
+                state = state.copy(bundleNames = names)
+            }
         }
     }
 

@@ -28,7 +28,7 @@ class BundleStore(private val root: File) {
 
     fun open(name: String): Bundle = Bundle.open(directory(name))
 
-    /** Ends what an earlier process began: restores an old bundle whose new one is not in place, and clears the rest. */
+    /** Ends what an earlier process began: puts an old bundle back whose new one is not there, clears the rest. */
     fun recover() {
         for (directory in root.listFiles().orEmpty()) {
             if (directory.name.startsWith(OLD)) {

@@ -68,7 +68,8 @@ class Field(
     /** The fewest digits that read back as [value], written as Python writes them: 0.0001, but 1e-05. */
     private fun shortestText(value: Double): String {
         val exact = BigDecimal(value)
-        val shortest = (1..17).map { exact.round(MathContext(it)) }.first { it.toDouble() == value }.stripTrailingZeros()
+        val rounded = (1..17).map { exact.round(MathContext(it)) }.first { it.toDouble() == value }
+        val shortest = rounded.stripTrailingZeros()
         val exponent = shortest.precision() - shortest.scale() - 1
         if (exponent >= -4) return shortest.toPlainString()
         val digits = shortest.unscaledValue().abs().toString()

@@ -41,6 +41,10 @@ class Manifest private constructor(json: JsonObject) {
     val files: List<FileEntry>
     val golden: List<GoldenCase>
 
+    /** The field whose known values are `recommend`'s catalog, in the order of their rows, and their number. */
+    val catalogField: Int?
+    val numCatalogItems: Int
+
     init {
         val schema = json.child("schema")
         fields = schema.objects("fields").map { readField(it) }
@@ -68,6 +72,11 @@ class Manifest private constructor(json: JsonObject) {
         for (required in listOf(PROGRAM, VOCABULARY)) {
             check(files.any { it.name == required }, "files has no $required")
         }
+
+        val catalog = if ("catalog" in json) json.child("catalog") else null
+        catalogField = catalog?.string("key_field")?.let { name -> fields.indexOfFirst { it.name == name } }
+        numCatalogItems = catalog?.int("num_items") ?: 0
+        check(catalogField != -1, "catalog.key_field is no field")
 
         golden = json.objects("golden").map { case ->
             val ids = case.list("ids").map { id ->
@@ -146,7 +155,7 @@ class Manifest private constructor(json: JsonObject) {
             check(side == "context" || side == "item", "a field's side is \"$side\"")
             check(kind == "integer" || kind == "string", "a field's kind is \"$kind\"")
             check(transform == null || transform == "log_bucket", "a field's transform is \"$transform\"")
-            val origin = if (transform != null) json.double("origin") else 0.0
+            val origin = if (transform != null && "origin" in json.names) json.double("origin") else 0.0
             return Field(json.string("name"), side == "context", kind == "integer", transform != null, origin)
         }
 

@@ -39,7 +39,8 @@ object GoldenCheck {
                 }
             }
             val score = recommender.scoreOne(ids).toDouble()
-            val difference = Math.abs(score - case.score)
+            // A text holds as many digits as tell one float from the next.
+            val difference = Math.abs(score - case.score.toFloat().toDouble())
             if (!(difference <= tolerance)) {
                 throw BundleError.WrongAnswer("case ${index + 1} scores $score, expected ${case.score}")
             }

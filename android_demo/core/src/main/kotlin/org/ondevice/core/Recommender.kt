@@ -7,10 +7,31 @@ class ScoredItem(val index: Int, val title: String, val score: Float)
 class Recommender(private val bundle: Bundle, private val engine: Engine) {
     private val manifest = bundle.manifest
 
-    /** The [k] best items for raw context values by field name, best first. */
-    fun recommend(context: Map<String, Any?>, catalog: Catalog, k: Int): List<ScoredItem> {
-        val scores = scoreAll(bundle.encodeContext(context), catalog)
+    /** Items that [recommend] chooses from: those of [catalog], or without one those that the program holds. */
+    fun numItems(catalog: Catalog?): Int =
+        catalog?.size ?: if ("recommend" in manifest.methods) manifest.numCatalogItems else 0
+
+    /**
+     * The [k] best items for raw context values by field name, best first. Without a [catalog] they come from the
+     * program's own, with their keys for titles.
+     */
+    fun recommend(context: Map<String, Any?>, catalog: Catalog?, k: Int): List<ScoredItem> {
+        val ids = bundle.encodeContext(context)
+        if (catalog == null) return fromProgram(ids, k)
+        val scores = scoreAll(ids, catalog)
         return TopK.of(scores, k).map { ScoredItem(it, catalog.titles[it], scores[it]) }
+    }
+
+    private fun fromProgram(context: LongArray, k: Int): List<ScoredItem> {
+        val field = manifest.catalogField ?: throw BundleError.MissingMethod("recommend", manifest.methods.keys)
+        val best = engine.recommend(context)
+        return List(minOf(k, best.items.size)) { place ->
+            val item = best.items[place]
+            if (item !in 0 until bundle.vocabulary.numKeys(field)) {
+                throw BundleError.EngineFailure("it recommends item $item of ${bundle.vocabulary.numKeys(field)}")
+            }
+            ScoredItem(item, bundle.vocabulary.key(field, item), best.scores[place])
+        }
     }
 
     /** Scores of all items of [catalog], through `rank`, or through `forward` when the program has no `rank`. */

@@ -140,7 +140,7 @@ class Vocabulary private constructor(private val fields: Array<FieldKeys>) {
             val fields = Array(numFields) { field ->
                 val unknownRow = input.row("unknown row of field $field", numRows)
                 val numGroups = input.count("groups of field $field", perItem = 4)
-                FieldKeys(unknownRow, List(numGroups) { readGroup(input, numRows) })
+                FieldKeys(unknownRow, List(numGroups) { readGroup(input, numRows) }.sortedBy { it.baseRow })
             }
             if (!input.isAtEnd) corrupt("${input.remaining} bytes follow the last field")
             return Vocabulary(fields)

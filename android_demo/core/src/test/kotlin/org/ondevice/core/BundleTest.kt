@@ -129,6 +129,27 @@ class BundleTest {
     }
 
     @Test
+    fun `the origin of a transform`() {
+        fun fields(entry: Map<String, Any?>) = mapOf(
+            "fields" to listOf("a", "b", "c").map { mapOf("name" to it, "side" to "item", "kind" to "string") } +
+                (mapOf("name" to "t", "side" to "context", "kind" to "integer", "transform" to "log_bucket") + entry),
+        )
+        val golden = List(2) { mapOf("raw" to emptyMap<String, Any>(), "ids" to listOf(20, 20, 20, 16), "score" to 0) }
+        fun bucket(entry: Map<String, Any?>): String? {
+            TestBundle.write(directory) { values ->
+                values["schema"] = fields(entry)
+                values["methods"] = TestBundle.methods().filterKeys { it == "forward" }
+                values["catalog"] = null
+                values["golden"] = golden
+            }
+            return Bundle.open(directory).manifest.fields[3].canonicalText(1010)
+        }
+        assertEquals("47", bucket(emptyMap()))
+        assertEquals("5", bucket(mapOf("origin" to 1000.0)))
+        assertThrows(BundleError.BadManifest::class.java) { bucket(mapOf("origin" to null)) }
+    }
+
+    @Test
     fun `a vocabulary that was exported damaged`() {
         TestBundle.write(directory)
         File(directory, "vocabulary.bin").let { it.writeBytes(it.readBytes().copyOf(30)) }

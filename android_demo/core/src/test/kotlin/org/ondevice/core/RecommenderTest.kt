@@ -88,7 +88,27 @@ class RecommenderTest {
         refused("the id 21 is not in 0..20") { inputs.rank(longArrayOf(0, 21), LongArray(2)) }
         refused("the id -1") { inputs.rank(LongArray(2), longArrayOf(0, -1)) }
         refused("9 rows, where forward takes 1 to 8") { inputs.score(LongArray(36)) }
-        assertThrows(BundleError.MissingMethod::class.java) { inputs.recommend(LongArray(2)) }
+        val without = Bundle.open(
+            TestBundle.write(directory) { it["methods"] = TestBundle.methods() - "recommend" },
+        )
+        assertThrows(BundleError.MissingMethod::class.java) { InputCheck(without.manifest).recommend(LongArray(2)) }
+    }
+
+    /** The keys of rows 7 to 12 are 10, 30, 50 and -2, 20, 40. */
+    @Test
+    fun `without a catalog the program's own items come with their keys`() {
+        val bundle = Bundle.open(TestBundle.write(directory, catalog = null))
+        val recommender = Recommender(bundle, FakeRuntime().load(bundle, 1))
+        val keys = listOf("10", "30", "50", "-2", "20", "40")
+        val expected = keys.sortedByDescending { FakeRuntime.score(bundle.encode(profile + ("film" to it)).toList()) }
+        assertEquals(expected.take(3), recommender.recommend(profile, null, 20).map { it.title })
+        assertEquals(expected.take(2), recommender.recommend(profile, null, 2).map { it.title })
+        assertEquals(6, recommender.numItems(null))
+
+        val neither = Bundle.open(
+            TestBundle.write(directory, catalog = null) { it["methods"] = TestBundle.methods() - "recommend" },
+        )
+        assertEquals(0, Recommender(neither, FakeRuntime().load(neither, 1)).numItems(null))
     }
 
     @Test

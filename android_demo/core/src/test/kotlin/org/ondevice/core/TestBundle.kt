@@ -32,6 +32,7 @@ object TestBundle {
         "num_rows" to NUM_ROWS,
         "sizes" to mapOf("dims" to listOf(8), "rows" to listOf(20), "first_order_rows" to 20),
         "methods" to methods(),
+        "catalog" to mapOf("key_field" to "film", "num_items" to 6),
         "ops" to listOf("aten::cat.out", "aten::embedding.out"),
         "backends" to listOf("XnnpackBackend"),
         "versions" to mapOf("ondevice" to "0.1.0", "executorch" to "1.4.1"),
@@ -74,6 +75,11 @@ object TestBundle {
             ),
             "outputs" to listOf(tensor("scores", "float32", listOf(items))),
             "max_items" to MAX_ITEMS,
+        ),
+        "recommend" to mapOf(
+            "inputs" to listOf(tensor("context_ids", "int64", listOf("1", 2))),
+            "outputs" to listOf(tensor("scores", "float32", listOf(3)), tensor("item_index", "int64", listOf(3))),
+            "k" to 3,
         ),
     )
 
@@ -157,7 +163,15 @@ class FakeRuntime(
             }
         }
 
-        override fun recommend(context: LongArray): Recommendation = throw UnsupportedOperationException()
+        /** Scores of the items 10, 20 ... by their own rows, in the order of rows, with the genre unknown. */
+        override fun recommend(context: LongArray): Recommendation {
+            inputs.recommend(context)
+            val items = (7L..12L).flatMap { listOf(it, 16L) }.toLongArray()
+            val first = rank(context, items.copyOf(8))
+            val scores = first + rank(context, items.copyOfRange(8, 12))
+            val best = TopK.of(scores, manifest.signature("recommend").maximum)
+            return Recommendation(FloatArray(best.size) { scores[best[it]] }, best)
+        }
 
         override fun close() {
             numOpen--

@@ -9,6 +9,7 @@ import org.junit.jupiter.api.BeforeAll
 import org.junit.jupiter.api.Test
 import org.junit.jupiter.api.condition.EnabledIfSystemProperty
 import org.junit.jupiter.api.io.TempDir
+import org.ondevice.core.Benchmark
 import org.ondevice.core.Bundle
 import org.ondevice.core.BundleError
 import org.ondevice.core.Engine
@@ -79,7 +80,7 @@ class DesktopEngineTest {
     fun `rank gives what forward gives`() {
         val bundle = Bundle.open(exported)
         val engine = load(bundle)
-        val catalog = checkNotNull(bundle.readCatalog()) { "the bundle has no catalog" }
+        val catalog = Benchmark.candidates(bundle, 2 * bundle.manifest.signature("rank").maximum + 1)
         val context = bundle.encodeContext(bundle.manifest.golden.first().raw)
         val scores = Recommender(bundle, engine).scoreAll(context, catalog)
         val items = LongArray(catalog.size * catalog.numFields)
@@ -97,10 +98,13 @@ class DesktopEngineTest {
         val bundle = Bundle.open(exported)
         if ("recommend" !in bundle.manifest.methods) return
         val engine = load(bundle)
-        val catalog = bundle.readCatalog()!!
         val context = bundle.encodeContext(bundle.manifest.golden.first().raw)
-        val scores = Recommender(bundle, engine).scoreAll(context, catalog)
         val best = engine.recommend(context)
+        assertEquals(best.scores.sortedDescending(), best.scores.toList())
+        val known = bundle.vocabulary.numKeys(bundle.manifest.catalogField!!)
+        assertEquals(best.items.size, best.items.filter { it in 0 until known }.toSet().size)
+        val catalog = bundle.readCatalog() ?: return
+        val scores = Recommender(bundle, engine).scoreAll(context, catalog)
         val expected = TopK.of(scores, best.items.size)
         assertArrayEquals(FloatArray(expected.size) { scores[expected[it]] }, best.scores, 1e-5f)
         assertArrayEquals(best.scores, FloatArray(best.items.size) { scores[best.items[it]] }, 1e-5f)
@@ -152,7 +156,8 @@ class DesktopEngineTest {
     @Test
     fun `programs that are none`() {
         val whole = File(exported, "model.pte").readBytes()
-        for (program in listOf(ByteArray(0), "no program".toByteArray(), ByteArray(100_000) { 1 }, whole.copyOf(whole.size / 2))) {
+        val half = whole.copyOf(whole.size / 2)
+        for (program in listOf(ByteArray(0), "no program".toByteArray(), ByteArray(100_000) { 1 }, half)) {
             val bundle = changed(program)
             assertThrows(BundleError.EngineFailure::class.java, { load(bundle) }, "${program.size} bytes")
         }
@@ -174,7 +179,8 @@ class DesktopEngineTest {
         val numRows = bundle.manifest.numRows.toLong()
         val numFields = bundle.manifest.fields.size
         assertEquals(1, engine.score(LongArray(numFields) { numRows }).size)
-        for (ids in listOf(LongArray(0), LongArray(numFields + 1), LongArray(numFields) { numRows + 1 }, LongArray(numFields) { -1 })) {
+        val outside = listOf(numRows + 1, -1L).map { id -> LongArray(numFields) { id } }
+        for (ids in outside + listOf(LongArray(0), LongArray(numFields + 1))) {
             assertThrows(BundleError.InvalidInput::class.java) { engine.score(ids) }
         }
     }
