@@ -220,13 +220,7 @@ class _Writer:
         for content, number in self.vtables.items():
             vtable_at[number] = len(out)
             out += content
-        # Children were numbered before their parents; offsets point forward, so parents are laid out first.
-        places = [0] * len(self.parts)
-        for number in range(last, -1, -1):
-            part = self.parts[number]
-            out += bytes(-(len(out) + part.shift) % part.alignment)
-            places[number] = len(out)
-            out += part.content
+        places = self._lay_out(out, last)
         for place, part in zip(places, self.parts, strict=True):
             if part.vtable >= 0:
                 struct.pack_into("<i", out, place, place - vtable_at[part.vtable])
@@ -234,6 +228,31 @@ class _Writer:
                 struct.pack_into("<I", out, place + hole, places[child] - place - hole)
         struct.pack_into("<I", out, 0, places[last])
         return bytes(out)
+
+    def _lay_out(self, out: bytearray, root: int) -> list[int]:
+        """Append every part after all that refer to it (offsets point forward), with little padding between."""
+        waiting = [0] * len(self.parts)
+        for part in self.parts:
+            for _, child in part.references:
+                waiting[child] += 1
+        places = [0] * len(self.parts)
+        ready = [root]
+        while ready:
+            number = min(ready, key=lambda n: (self._padding(n, len(out)), -n))
+            ready.remove(number)
+            part = self.parts[number]
+            out += bytes(self._padding(number, len(out)))
+            places[number] = len(out)
+            out += part.content
+            for _, child in part.references:
+                waiting[child] -= 1
+                if waiting[child] == 0:
+                    ready.append(child)
+        return places
+
+    def _padding(self, number: int, at: int) -> int:
+        part = self.parts[number]
+        return -(at + part.shift) % part.alignment
 
     def _intern(self, part: _Part) -> int:
         number = self.numbers.get(part)

@@ -6,7 +6,9 @@ two: a kilobyte more, and a round through the slow portable kernels. Here
 - a sum over fixed dimensions is a product with ones, Σ_k x_k = x·1ᵀ, and a factor on it goes into the ones;
 - a reshape whose one unknown size is the batch says -1 for it;
 - squeezes and unsqueezes are reshapes; a square is a product;
-- reshapes move behind additions and a sigmoid, and before a square, so that fewer are left.
+- a product of stacks of matrices is one of a single batch of matrices;
+- reshapes move behind additions and a sigmoid, and before a square, so that fewer are left;
+- products with single columns of constant weights that are added up are one product over all their inputs.
 """
 
 from __future__ import annotations
@@ -32,6 +34,9 @@ RESHAPES = {
     aten.unsqueeze.default,
     aten.flatten.using_ints,
 }
+
+
+MAX_CAT = 5  # tensors that XNNPACK concatenates at once
 
 
 def rewrite(program: ExportedProgram, batch: int) -> int:
@@ -72,7 +77,15 @@ class _Rewriter:
                 changed += 1
         self.graph.eliminate_dead_code()
         for node in list(self.graph.nodes):
-            if node.op == "placeholder" and node.name.startswith("equal_") and not node.users:
+            if not getattr(node, "_erased", False) and _is_sum(node) and not any(map(_is_sum, node.users)):
+                with self.graph.inserting_before(node):
+                    replacement = self._merged_products(node)
+                if replacement is not None:
+                    node.replace_all_uses_with(replacement)
+                    self.graph.eliminate_dead_code()
+                    changed += 1
+        for node in list(self.graph.nodes):
+            if node.op == "placeholder" and not node.users and self._constant(node) is not None:
                 delete_constant_placeholder(self.program, node)  # else it is stored all the same
         self.program.graph_module.recompile()
         return changed
@@ -82,6 +95,8 @@ class _Rewriter:
             return self._reshape(node.args[0], value.shape)
         if node.target == aten.sum.dim_IntList:
             return self._sum(node, value)
+        if node.target == aten.matmul.default:
+            return self._matmul(node, value)
         if node.target == aten.square.default or (
             node.target == aten.pow.Tensor_Scalar and node.args[1] == 2
         ):
@@ -100,7 +115,7 @@ class _Rewriter:
     def _new(self, target: Callable[..., Any], *args: Any) -> fx.Node:
         node = self.graph.call_function(target, args)
         with self.mode:
-            node.meta["val"] = target(*(a.meta["val"] if isinstance(a, fx.Node) else a for a in args))
+            node.meta["val"] = target(*fx.map_arg(args, lambda a: a.meta["val"]))
         return node
 
     def _reshape(self, source: Any, shape: Sequence[Any]) -> fx.Node | None:
@@ -144,14 +159,27 @@ class _Rewriter:
         product = self._new(aten.linear.default, source, self._equal_weights(count, 1.0))
         return self._reshape(product, value.shape)
 
-    def _equal_weights(self, count: int, weight: float) -> fx.Node:
-        first = next(iter(self.graph.nodes))
-        name = f"equal_{count}_{weight}".replace(".", "_").replace("-", "m")
-        data = torch.full((1, count), weight)
-        with self.graph.inserting_before(first):
-            return create_constant_placeholder(
-                self.program, self.graph, name, InputKind.BUFFER, data, persistent_buffer=True
+    def _matmul(self, node: fx.Node, value: torch.Tensor) -> fx.Node | None:
+        """A product of two stacks of matrices as one batch of matrices."""
+        factors: Any = node.args
+        left, right = (list(arg.meta["val"].shape) for arg in factors)
+        if len(left) < 4 or len(left) != len(right) or left[:-2] != right[:-2]:
+            return None
+        flat = []
+        for arg, shape in zip(node.args, (left, right), strict=True):
+            arg = self.graph.call_function(
+                aten.clone.default, (arg,), {"memory_format": torch.contiguous_format}
             )
+            with self.mode:
+                arg.meta["val"] = aten.clone.default(
+                    arg.args[0].meta["val"], memory_format=torch.contiguous_format
+                )
+            flat.append(self._view(arg, [-1, *shape[-2:]]))
+        return self._reshape(self._new(aten.bmm.default, *flat), value.shape)
+
+    def _equal_weights(self, count: int, weight: float) -> fx.Node:
+        name = f"equal_{count}_{weight}".replace(".", "_").replace("-", "m")
+        return self._add_constant(name, torch.full((1, count), weight))
 
     def _scaled(self, node: Any, factor: float) -> fx.Node | None:
         """``node`` times a factor, when it is made of products with equal weights and nothing else uses it."""
@@ -170,6 +198,69 @@ class _Rewriter:
         count = weights.meta["val"].shape[1]
         value = float(self.program.state_dict[weights.target][0, 0]) * factor
         return self._new(aten.linear.default, node.args[0], self._equal_weights(count, value))
+
+    def _merged_products(self, root: fx.Node) -> fx.Node | None:
+        """Σ ±x_i·w_iᵀ ± rest as [x_1, x_2, …]·[±w_1, ±w_2, …]ᵀ ± rest."""
+        terms = _terms(root)
+        products = [(sign, node) for sign, node in terms if self._constant_product(node)]
+        if not 2 <= len(products) <= MAX_CAT:
+            return None
+        weights, bias = [], torch.zeros(1)
+        for sign, node in products:
+            weights.append(sign * self._constant(node.args[1]))
+            if len(node.args) > 2 and node.args[2] is not None:
+                bias += sign * self._constant(node.args[2])
+        joined = self._new(aten.cat.default, [node.args[0] for _, node in products], 1)
+        total = self._new(
+            aten.linear.default,
+            joined,
+            self._add_constant(f"merged_{root.name}_weight", torch.cat(weights, 1)),
+            self._add_constant(f"merged_{root.name}_bias", bias),
+        )
+        for sign, node in terms:
+            if (sign, node) not in products:
+                total = self._new(aten.add.Tensor if sign > 0 else aten.sub.Tensor, total, node)
+        return total
+
+    def _constant_product(self, node: fx.Node) -> bool:
+        """Whether it is a product of rows (B, K) with float weights (1, K), used once."""
+        if node.target != aten.linear.default or len(node.users) > 1:
+            return False
+        inputs: Any
+        inputs, *weights = node.args
+        return len(inputs.meta["val"].shape) == 2 and all(
+            w is None or (isinstance(w, fx.Node) and self._constant(w) is not None) for w in weights
+        )
+
+    def _constant(self, node: Any) -> Any:
+        """The float tensor behind a placeholder; None for anything else."""
+        signature = self.program.graph_signature
+        names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+        if node.op != "placeholder" or node.name not in names:
+            return None
+        name = names[node.name]
+        value = self.program.state_dict.get(name, self.program.constants.get(name))
+        return value.detach() if value is not None and value.dtype == torch.float32 else None
+
+    def _add_constant(self, name: str, data: torch.Tensor) -> fx.Node:
+        with self.graph.inserting_before(next(iter(self.graph.nodes))):
+            return create_constant_placeholder(
+                self.program, self.graph, name, InputKind.BUFFER, data, persistent_buffer=True
+            )
+
+
+def _is_sum(node: fx.Node) -> bool:
+    return node.target in (aten.add.Tensor, aten.sub.Tensor) and not node.kwargs and _is_column(node)
+
+
+def _terms(node: fx.Node, sign: int = 1) -> list[tuple[int, fx.Node]]:
+    """The columns that a tree of additions and subtractions adds up, with their signs."""
+    if not _is_sum(node) or not all(isinstance(arg, fx.Node) and _is_column(arg) for arg in node.args):
+        return [(sign, node)]
+    left: Any
+    right: Any
+    left, right = node.args
+    return _terms(left, sign) + _terms(right, sign if node.target == aten.add.Tensor else -sign)
 
 
 def _source(node: Any) -> Any:

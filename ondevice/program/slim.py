@@ -7,7 +7,8 @@ What is saved, in the order of size on a typical program of three methods:
   gone and the batch's upper bound is 1 (the delegate gives XNNPACK the true sizes before each run), and equal
   segments are stored once;
 - XNNPACK names each constant by 64 hexadecimal digits of its SHA-256, twice per use. `KEY_LENGTH` letters of the
-  same hash in base 64 (60 bits) name it as safely: the name only has to differ from others in one process;
+  same hash in base 64 (42 bits) name it as safely: the name only has to differ from others in one process;
+- a method's constants (numbers, flags, lists of them) are one value each, however many calls use it;
 - the pytree descriptions of inputs and outputs are only for Python callers of the flattened program;
 - segments begin at multiples of 16, what XNNPACK asks for, not of 128.
 """
@@ -25,8 +26,9 @@ from functools import cache
 from ondevice.program.flatbuffer import Schema, Table
 
 ALIGNMENT = 16
-KEY_LENGTH = 10
+KEY_LENGTH = 7
 PROGRAM_MAGIC, GRAPH_MAGIC, HEADER_MAGIC, GRAPH_HEADER_MAGIC = b"ET12", b"XN01", b"eh00", b"XH00"
+CONSTANTS = ("Null", "Int", "Bool", "Double", "String", "IntList", "BoolList", "DoubleList")
 HEADER_BYTES = 32  # of the extended header, which sits between the magic and the flatbuffer's remainder
 
 
@@ -124,6 +126,7 @@ def slim(data: bytes, batches: Mapping[str, int]) -> bytes:
         entry["key"] = short_key(entry["key"])
     delegates = []
     for plan in program.root["execution_plan"]:
+        merge_values(plan)
         plan["container_meta_type"] = Table(
             "ContainerMetadata", {"encoded_inp_str": "", "encoded_out_str": ""}
         )
@@ -134,6 +137,47 @@ def slim(data: bytes, batches: Mapping[str, int]) -> bytes:
             delegates.append(delegate)
     _merge_segments(program, delegates)
     return program.serialize()
+
+
+def merge_values(plan: Table) -> None:
+    """Keep one of each equal constant value of a method, and renumber what refers to it.
+
+    Values that a call may write stay apart: tensors, and the numbers that operators on sizes return.
+    """
+    calls = [i["instr_args"] for chain in plan["chains"] for i in chain.get("instructions", [])]
+    if any(call.kind not in ("KernelCall", "DelegateCall") for call in calls):
+        return
+    names = [op["name"] for op in plan.get("operators", [])]
+    kept_apart = {*plan.get("inputs", []), *plan.get("outputs", [])}
+    for call in calls:
+        name = names[call.get("op_index", 0)] if call.kind == "KernelCall" else ""
+        if name.startswith(("executorch_prim::", "aten::sym_")):
+            kept_apart.update(call["args"])
+    renumbered: list[int] = []
+    values: list[Table] = []
+    seen: dict[object, int] = {}
+    lists = []
+    for place, value in enumerate(plan["values"]):
+        content = value.get("val")
+        key: object = place
+        if content is not None and place not in kept_apart and content.kind in CONSTANTS:
+            items = content.get("items")
+            if items is not None:  # places of values that come before
+                items = tuple(renumbered[i] for i in items) if content.kind == "IntList" else tuple(items)
+            key = (content.kind, items, *((k, v) for k, v in content.fields.items() if k != "items"))
+        if key not in seen:
+            seen[key] = len(values)
+            values.append(value)
+            if content is not None and content.kind in ("IntList", "TensorList", "OptionalTensorList"):
+                lists.append(content)
+        renumbered.append(seen[key])
+    for content in lists:
+        content["items"] = [renumbered[i] if i >= 0 else i for i in content.get("items", [])]
+    for call in calls:
+        call["args"] = [renumbered[i] for i in call["args"]]
+    plan["inputs"] = [renumbered[i] for i in plan.get("inputs", [])]
+    plan["outputs"] = [renumbered[i] for i in plan.get("outputs", [])]
+    plan["values"] = values
 
 
 def _slim_graph(blob: bytes, batch: int) -> bytes:
