@@ -25,8 +25,9 @@ from ondevice.training.batches import Batches
 from ondevice.training.bytes import fixed_bytes, largest_target
 from ondevice.training.checkpoint import load_recommender, save_recommender
 from ondevice.training.fit import Fit, FitResult, count_parameters, evaluate, select_device
+from ondevice.training.preflight import check_fingerprint, check_folder, check_options, plain_options
 from ondevice.training.progress import Progress
-from ondevice.training.run import CONFIG, METRICS, Run, budget_label, read_config, table_info
+from ondevice.training.run import CONFIG, METRICS, Run, budget_label, table_info
 from ondevice.training.search import Search
 from ondevice.training.sizing import forms_at, shipped_sizes, unseen_removed
 from ondevice.training.step_time import step_time_ratio
@@ -47,39 +48,38 @@ class Pipeline:
     def __init__(self, config: Config, folder: str | Path, resume: bool = False) -> None:
         self.config = config
         self.folder = Path(folder)
-        self._claim(resume)
-        MODELS.check_options(config.model.name, config.model.options, "model")
-        METHODS.check_options(config.method.name, config.method.options, "method")
+        check_folder(self.folder, config, resume)
+        check_options(config)
         self.device = select_device(config.run.device)
         if config.run.threads:
             torch.set_num_threads(config.run.threads)
-        self.progress = Progress(self.folder / "events", show=config.run.progress)
         self.dataset = load_dataset(config.data.name, **config.data.options)
-        atomic_write(self.folder / "fingerprint", self.dataset.fingerprint + "\n")
-        self.dataset.vocabulary.save(self.folder / "vocabulary")
-        atomic_json(self.folder / "schema.json", self.dataset.schema.to_dict())
+        for name in {*config.training.teacher, *config.retrain.teacher} - {"dense"}:
+            self._other_dense(name)
+        self._claim()
+        self.progress = Progress(self.folder / "events", show=config.run.progress)
         self.info = table_info(self.dataset.vocabulary.field_offsets, self.dataset.counts)
-        self.model_options = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in config.model.options.items()
-        }
+        self.model_options = plain_options(config.model.options)
         self.valid = Batches(self.dataset.valid, 8192, self.device)
         self._train: dict[int, Batches] = {}
         state = self.folder / "progress.json"
         self.state: dict[str, Any] = json.loads(state.read_text()) if state.exists() else {"history": {}}
 
-    def _claim(self, resume: bool) -> None:
-        existing = self.folder / CONFIG
-        if existing.exists():
-            if not resume:
-                raise UserError(
-                    f"{self.folder}: already holds a run; add --resume, or name another run.output=DIR"
-                )
-            _check_same(read_config(self.folder), self.config, self.folder)
-        elif self.folder.exists() and any(self.folder.iterdir()):
-            raise UserError(f"{self.folder}: not empty and not a run directory; name another run.output=DIR")
+    def _claim(self) -> None:
+        """Write what the run begins with; before that, nothing of a wrong configuration is left behind."""
         import yaml
 
-        atomic_write(existing, yaml.safe_dump(self.config.to_dict(), sort_keys=False))
+        fingerprint = self.folder / "fingerprint"
+        check_fingerprint(fingerprint, self.dataset.fingerprint)
+        try:
+            atomic_write(self.folder / CONFIG, yaml.safe_dump(self.config.to_dict(), sort_keys=False))
+        except OSError as error:
+            raise UserError(
+                f"{self.folder}: cannot be written ({error}); name another run.output=DIR"
+            ) from None
+        atomic_write(fingerprint, self.dataset.fingerprint + "\n")
+        self.dataset.vocabulary.save(self.folder / "vocabulary")
+        atomic_json(self.folder / "schema.json", self.dataset.schema.to_dict())
 
     def run(self) -> dict[str, Any]:
         """All phases; returns what ``metrics.json`` holds."""
@@ -142,20 +142,21 @@ class Pipeline:
         models = []
         for name in settings.teacher:
             if name == "dense":
-                if dense is None:
-                    raise UserError(
-                        "training.teacher: the dense model cannot be its own teacher; set retrain.teacher"
-                    )
+                assert dense is not None  # `check_options` lets no dense model be its own teacher
                 models.append(dense)
-                continue
-            other = Run(name)
-            if (other.path / "fingerprint").read_text().strip() != self.dataset.fingerprint:
-                raise UserError(
-                    f"teacher {name}: trained on other data or another split; train it with this data section"
-                )
-            models.append(other.dense())
+            else:
+                models.append(self._other_dense(name))
         items = tuple(self.dataset.schema.item_fields)
         return Teacher(models, train, items, settings.label_weight, settings.pairs)
+
+    def _other_dense(self, name: str) -> Recommender:
+        """The dense model of another run, as a teacher."""
+        other = Run(name)
+        if (other.path / "fingerprint").read_text().strip() != self.dataset.fingerprint:
+            raise UserError(
+                f"teacher {name}: trained on other data or another split; train it with this data section"
+            )
+        return other.dense()
 
     def dense(self) -> Recommender:
         """The dense model: trained, or read back."""
@@ -352,22 +353,6 @@ def final_forms(forms: list[Form], target: int, settings: RetrainConfig, share: 
 
 def _tensors(recommender: Recommender) -> dict[str, torch.Tensor]:
     return {k: v.detach().cpu().contiguous() for k, v in recommender.state_dict().items()}
-
-
-def _check_same(old: Config, new: Config, folder: Path) -> None:
-    """Raise UserError naming the first key in which a resumed run would differ."""
-    a, b = old.to_dict(), new.to_dict()
-    for section in a:
-        for key in sorted({*a[section], *b[section]}):
-            if section == "run" and key != "seed":  # where it runs may change
-                continue
-            if section == "search" and key == "budgets":
-                continue  # more budgets may be added to a finished run
-            if a[section].get(key) != b[section].get(key):
-                raise UserError(
-                    f"{folder}: was started with {section}.{key}={a[section].get(key)!r}, not "
-                    f"{b[section].get(key)!r}; resume with the same config or name another run.output=DIR"
-                )
 
 
 def default_folder(config_path: str | Path, config: Config) -> Path:

@@ -1,0 +1,100 @@
+"""What can be known to be wrong before anything is written or trained."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ondevice.config import Config
+from ondevice.embeddings import METHODS, TableInfo
+from ondevice.errors import UserError
+from ondevice.models import MODELS
+from ondevice.training.run import CONFIG, read_config
+
+
+def check_options(config: Config) -> None:
+    """Make the model and the method once at the smallest size, so that wrong options end the run at once.
+
+    Raises: UserError: for an unknown name or option, a value that an option does not take, or sections that
+        exclude one another.
+    """
+    MODELS.check_options(config.model.name, config.model.options, "model")
+    METHODS.check_options(config.method.name, config.method.options, "method")
+    smallest = TableInfo(torch.tensor([0, 2, 4]), torch.ones(4, dtype=torch.int64))
+    with _says_which("model", config.model.name, config.model.options):
+        MODELS[config.model.name](2, config.embedding.dim, **plain_options(config.model.options))
+    with _says_which("method", config.method.name, config.method.options):
+        METHODS[config.method.name](smallest, 2, **config.method.options)
+    if config.embedding.first_order is not None and config.embedding.first_order not in METHODS:
+        METHODS.check_options(config.embedding.first_order, {}, "embedding.first_order")
+    if config.retrain.form == "positions" and METHODS[config.method.name].needs == "nothing":
+        raise UserError(
+            f"retrain.form: method '{config.method.name}' ends in sizes, not positions; use retrain.form=sizes"
+        )
+    if "dense" in config.training.teacher:
+        raise UserError("training.teacher: the dense model cannot be its own teacher; set retrain.teacher")
+
+
+def plain_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Options from YAML as constructors take them: lists become tuples."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
+
+
+@contextlib.contextmanager
+def _says_which(section: str, name: str, options: dict[str, Any]) -> Iterator[None]:
+    try:
+        yield
+    except UserError:
+        raise
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{section}: '{name}' does not take {options}: {error}") from None
+
+
+def check_folder(folder: Path, config: Config, resume: bool) -> None:
+    """Whether a run of this configuration may begin, or go on, in a folder.
+
+    Raises: UserError: when the folder is in use or was made by another configuration.
+    """
+    if (folder / CONFIG).exists():
+        if not resume:
+            raise UserError(f"{folder}: already holds a run; add --resume, or name another run.output=DIR")
+        _check_same(read_config(folder), config, folder)
+    elif folder.exists() and not _is_empty(folder):
+        raise UserError(f"{folder}: not empty and not a run directory; name another run.output=DIR")
+
+
+def _is_empty(folder: Path) -> bool:
+    """Hidden files do not count: they are what a process that was killed while writing leaves."""
+    return folder.is_dir() and all(path.name.startswith(".") for path in folder.iterdir())
+
+
+def _check_same(old: Config, new: Config, folder: Path) -> None:
+    """Raise UserError naming the first key in which a resumed run would differ."""
+    a, b = old.to_dict(), new.to_dict()
+    for section in a:
+        for key in sorted({*a[section], *b[section]}):
+            if section == "run" and key != "seed":  # where it runs may change
+                continue
+            if section == "search" and key == "budgets":
+                continue  # more budgets may be added to a finished run
+            if a[section].get(key) != b[section].get(key):
+                raise UserError(
+                    f"{folder}: was started with {section}.{key}={a[section].get(key)!r}, not "
+                    f"{b[section].get(key)!r}; resume with the same config or name another run.output=DIR"
+                )
+
+
+def check_fingerprint(path: Path, fingerprint: str) -> None:
+    """Whether the data are still those that a run began with.
+
+    Raises: UserError: when they are not.
+    """
+    if path.exists() and path.read_text().strip() != fingerprint:
+        raise UserError(
+            f"{path.parent}: was started on other data (fingerprint {path.read_text()[:12]}, now "
+            f"{fingerprint[:12]}); give it that data back or name another run.output=DIR"
+        )

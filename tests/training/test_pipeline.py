@@ -1,0 +1,236 @@
+"""The phases of a run: what each begins with, what it may read, and what it leaves behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ondevice.config import from_dict
+from ondevice.data import Dataset, EncodedSplit, load_dataset
+from ondevice.embeddings import METHODS
+from ondevice.models import MODELS
+from ondevice.training import pipeline as pipeline_module
+from ondevice.training.fit import Fit, FitResult
+from ondevice.training.pipeline import Pipeline
+from ondevice.training.run import Run
+from ondevice.training.search import Search, SearchResult
+
+Make = Callable[..., dict[str, Any]]
+
+
+def run(values: dict[str, Any], folder: Path, resume: bool = False) -> dict[str, Any]:
+    return Pipeline(from_dict(values), folder, resume=resume).run()
+
+
+def lasting(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Metrics without what a clock decides."""
+    return {
+        key: lasting(value) if isinstance(value, dict) else value
+        for key, value in metrics.items()
+        if key not in ("seconds", "step_time_over_dense")
+    }
+
+
+@pytest.fixture
+def starts(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Tensor]]:
+    """The weights that each phase starts from, and those the search ends with, as they come."""
+    found: dict[str, dict[str, Tensor]] = {}
+
+    def copy(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: value.clone() for name, value in tensors.items()}
+
+    fit, search = Fit.run, Search.run
+
+    def fit_run(self: Fit) -> FitResult:
+        found[self.phase] = copy(self.recommender.state_dict())
+        return fit(self)
+
+    def search_run(self: Search) -> SearchResult:
+        found["search"] = copy(self.recommender.state_dict())
+        result = search(self)
+        found["searched"] = copy(self.recommender.state_dict())
+        return result
+
+    monkeypatch.setattr(Fit, "run", fit_run)
+    monkeypatch.setattr(Search, "run", search_run)
+    return found
+
+
+def test_retraining_starts_from_the_weights_saved_before_the_search(
+    tiny_config: Make, tmp_path: Path, starts: dict[str, dict[str, Tensor]]
+) -> None:
+    """The lottery ticket: initial.safetensors under the sizes, and not what the search made of it."""
+    run(tiny_config(), tmp_path / "run")
+    initial = load_file(tmp_path / "run" / "initial.safetensors")
+    for name, value in starts["search"].items():
+        assert torch.equal(value, initial[name]), name
+    start = starts["retrain-50pct"]
+    keep = start["embedding.keep"]
+    width = keep.shape[1]
+    assert 0 < int(keep.sum()) < keep.numel()
+    assert torch.equal(start["embedding.weight"], initial["embedding.weight"][:, :width] * keep)
+    assert not torch.equal(
+        start["embedding.weight"], starts["searched"]["embedding.weight"][:, :width] * keep
+    )
+    assert torch.equal(start["first_order.weight"], initial["first_order.weight"] * start["first_order.keep"])
+    columns = initial["model.dnn.layers.0.weight"].reshape(8, 3, 4)[:, :, :width].reshape(8, 3 * width)
+    assert torch.equal(start["model.dnn.layers.0.weight"], columns)
+    assert not torch.equal(
+        initial["model.dnn.layers.0.weight"], starts["searched"]["model.dnn.layers.0.weight"]
+    )
+
+
+def test_a_fresh_start_takes_other_weights(
+    tiny_config: Make, tmp_path: Path, starts: dict[str, dict[str, Tensor]]
+) -> None:
+    run(tiny_config(retrain={"start": "fresh"}, search={"budgets": ["50%"]}), tmp_path / "run")
+    initial = load_file(tmp_path / "run" / "initial.safetensors")
+    start = starts["retrain-50pct"]
+    width = start["embedding.keep"].shape[1]
+    ticket = initial["embedding.weight"][:, :width] * start["embedding.keep"]
+    assert not torch.equal(start["embedding.weight"], ticket)
+
+
+def test_a_run_leaves_all_that_export_needs(tiny_config: Make, tmp_path: Path) -> None:
+    metrics = run(tiny_config(), tmp_path / "run")
+    opened = Run(tmp_path / "run")
+    assert opened.metrics == json.loads(json.dumps(metrics))
+    assert {"dataset", "model", "method", "seed", "rows", "dense", "compact", "search"} <= set(metrics)
+    assert metrics["rows"] == {"train": 1600, "valid": 200, "test": 200}
+    full = opened.dense().num_values()
+    assert opened.dense().num_kept() == full == 5 * (41 + 6 + 31)
+    assert opened.budgets() == ["50pct", "100"]
+    for label, target in (("50pct", full // 2), ("100", 100)):
+        entry, model = metrics["budgets"][label], opened.compact(label)
+        assert 0 < entry["kept_parameters"] == model.num_kept() <= target
+        assert entry["sparsity"] == 1 - model.num_kept() / full
+        for key in ("test_auc", "test_logloss", "valid_auc", "seconds", "epochs"):
+            assert key in entry
+    assert metrics["compact"] == metrics["budgets"]["50pct"]
+    assert metrics["dense"]["parameters"] > full
+    assert opened.config == from_dict(tiny_config())
+    assert opened.schema.names == ("user", "age", "item")
+    assert opened.dataset().vocabulary == opened.vocabulary
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    assert list((tmp_path / "run" / "events").glob("events*"))
+    assert [path for path in (tmp_path / "run").rglob(".*") if path.is_file()] == []
+
+
+def test_the_numbers_are_those_of_the_saved_models(tiny_config: Make, tmp_path: Path) -> None:
+    from ondevice.training.batches import Batches
+    from ondevice.training.fit import evaluate
+
+    metrics = run(tiny_config(search={"budgets": ["50%"]}), tmp_path / "run")
+    opened = Run(tmp_path / "run")
+    for model, entry in ((opened.dense(), metrics["dense"]), (opened.compact("50pct"), metrics["compact"])):
+        for split in ("valid", "test"):
+            batches = Batches(getattr(opened.dataset(), split), 64, torch.device("cpu"))
+            assert evaluate(model, batches)["auc"] == pytest.approx(entry[f"{split}_auc"], abs=1e-9)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("model", ["fm", "autoint"])
+def test_every_method_and_model_holds_its_budgets(
+    tiny_config: Make, tmp_path: Path, method: str, model: str
+) -> None:
+    values = tiny_config(
+        method={"name": method},
+        model={"name": model},
+        search={"budgets": ["60%", "45%"]},
+        training={"epochs": 1},
+    )
+    metrics = run(values, tmp_path / "run")
+    kept = [metrics["budgets"][label]["kept_parameters"] for label in ("60pct", "45pct")]
+    assert 0 < kept[1] <= kept[0]
+    assert kept[0] <= 0.6 * 390
+    assert kept[1] <= 0.45 * 390
+    assert set(MODELS) == {"fm", "autoint", "deepfm"}  # deepfm is what the other tests run
+
+
+def test_positions_are_kept_as_they_were_found(tiny_config: Make, tmp_path: Path) -> None:
+    run(tiny_config(retrain={"form": "positions"}, search={"budgets": [100]}), tmp_path / "run")
+    found = load_file(tmp_path / "run" / "search.safetensors")["100/0"].bool()
+    counts = torch.tensor(load_dataset(**tiny_config()["data"]).counts)
+    kept = Run(tmp_path / "run").compact("100").embedding.compact().mask()
+    assert torch.equal(kept, found & (counts > 0)[:, None])
+    assert bool((kept[:, 1:] & ~kept[:, :-1]).any())  # no prefixes
+
+
+def with_splits(dataset: Dataset, **splits: EncodedSplit) -> Dataset:
+    return dataclasses.replace(dataset, **splits)
+
+
+def test_the_test_split_decides_nothing(
+    tiny_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With all its labels turned around only the figures that are named test change."""
+    expected = run(tiny_config(), tmp_path / "as it is")
+    dataset = load_dataset(**tiny_config()["data"])
+    turned = EncodedSplit(dataset.test.ids, 1 - np.asarray(dataset.test.labels))
+    monkeypatch.setattr(pipeline_module, "load_dataset", lambda *_, **__: with_splits(dataset, test=turned))
+    got = run(tiny_config(), tmp_path / "turned")
+    assert got["history"] == expected["history"]
+    for label, entry in got["budgets"].items():
+        assert entry["test_auc"] == pytest.approx(1 - expected["budgets"][label]["test_auc"])
+    for part in ("dense", "budgets/50pct", "budgets/100"):
+        weights = [load_file(tmp_path / name / part / "model.safetensors") for name in ("as it is", "turned")]
+        assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+class UnreadSplit:
+    """A split that may not be read."""
+
+    def __len__(self) -> int:
+        return 200
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"test.{name} was read")
+
+
+def test_the_test_split_is_not_read_while_anything_trains(
+    tiny_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = with_splits(load_dataset(**tiny_config()["data"]), test=UnreadSplit())  # type: ignore[arg-type]
+    monkeypatch.setattr(pipeline_module, "load_dataset", lambda *_, **__: dataset)
+    pipeline = Pipeline(from_dict(tiny_config()), tmp_path / "run")
+    with pytest.raises(AssertionError, match=r"test\.ids was read"):
+        pipeline.dense()
+    saved = torch.load(tmp_path / "run" / "checkpoints" / "dense.pt", weights_only=True)
+    assert saved["epoch"] == 2  # all of the training was done by then
+    dense = pipeline._fresh("uniform", {}, None)
+    assert set(pipeline.search(dense, [195, 100])) == {195, 100}
+
+
+def test_a_seed_decides_everything(tiny_config: Make, tmp_path: Path) -> None:
+    one = run(tiny_config(search={"budgets": [100]}), tmp_path / "one")
+    torch.rand(100)
+    again = run(tiny_config(search={"budgets": [100]}), tmp_path / "again")
+    other = run(tiny_config(search={"budgets": [100]}, run={"seed": 1}), tmp_path / "other")
+    assert lasting(one) == lasting(again)
+    assert lasting(one)["dense"] != lasting(other)["dense"]
+
+
+def test_a_teacher_can_be_another_run(tiny_config: Make, tmp_path: Path) -> None:
+    run(tiny_config(search={"budgets": [100]}), tmp_path / "first")
+    taught = {"teacher": ["dense", str(tmp_path / "first")]}
+    metrics = run(tiny_config(search={"budgets": [100]}, retrain=taught), tmp_path / "second")
+    alone = json.loads((tmp_path / "first" / "metrics.json").read_text())
+    assert metrics["dense"]["test_auc"] == alone["dense"]["test_auc"]
+    assert metrics["compact"]["test_logloss"] != alone["compact"]["test_logloss"]
+
+
+def test_budgets_may_be_added_to_a_finished_run(tiny_config: Make, tmp_path: Path) -> None:
+    first = run(tiny_config(search={"budgets": ["50%"]}), tmp_path / "run")
+    second = run(tiny_config(search={"budgets": ["50%", 100]}), tmp_path / "run", resume=True)
+    assert set(second["budgets"]) == {"50pct", "100"}
+    assert second["budgets"]["50pct"] == first["budgets"]["50pct"]
+    assert second["dense"] == first["dense"]
