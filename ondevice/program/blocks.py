@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,8 @@ GROUP_BYTES = 6
 # Columns of cells looked up per row. Each costs about 100 us at 1000 rows of 9 fields, a dense int8 program of
 # dimension 32 about 1200 us in all, and the rest of a compact one about 350 us.
 MAX_COLUMNS = 6
+# Values stored beyond the kept ones, as a share of these and in number, that no saving elsewhere excuses.
+MAX_WASTE, SMALL_WASTE = 0.10, 1024
 
 
 @dataclass(frozen=True)
@@ -48,11 +51,15 @@ class Blocks:
         rounded = np.array((0, *self.limits))[self.classes(sizes)]
         return [int((rounded > k * self.width).sum()) for k in range(self.num_columns)]
 
+    def num_values(self, sizes: np.ndarray) -> int:
+        """Stored values, the row of zeros included."""
+        return sum((height + 1) * self.width for height in self.heights(sizes))
+
 
 def choose_blocks(
     sizes: np.ndarray, num_fields: int, *, max_columns: int = MAX_COLUMNS, value_bytes: int = 1
 ) -> Blocks:
-    """The cut with the fewest bytes: stored cells, index arithmetic, and the vocabulary's groups.
+    """The cut with the fewest bytes: stored cells, index arithmetic, and what its classes cost the vocabulary.
 
     Args:
         sizes: kept dimensions of each row.
@@ -61,37 +68,58 @@ def choose_blocks(
         value_bytes: bytes per stored value.
     """
     dim = max(1, int(sizes.max(initial=0)))
-    best: tuple[int, Blocks] | None = None
+    allowed = (1 + MAX_WASTE) * int(sizes.sum()) + SMALL_WASTE
+    best: tuple[tuple[bool, int], Blocks] | None = None
     for width in range(dim, 0, -1):
         columns = -(-dim // width)
         if columns > max_columns and width < dim:
             break
-        limits, cost = _best_limits(sizes, dim, width, num_fields, value_bytes)
-        if columns > 1:
-            cost += STAIRCASE_BYTES + COLUMN_BYTES * columns
-        if dim % width:
-            cost += SLICE_BYTES
-        if best is None or cost < best[0]:
-            best = cost, Blocks(width, limits, dim)
+        every = tuple(min(k * width, dim) for k in range(1, columns + 1))
+        for limits in {_best_limits(sizes, dim, width, num_fields, value_bytes), every}:
+            blocks = Blocks(width, limits, dim)
+            cost = _cost(sizes, limits, width, num_fields, value_bytes)
+            if columns > 1:
+                cost += STAIRCASE_BYTES + COLUMN_BYTES * columns
+            if dim % width:
+                cost += SLICE_BYTES
+            rank = (blocks.num_values(sizes) > allowed, cost)
+            if best is None or rank < best[0]:
+                best = rank, blocks
     assert best is not None
     return best[1]
 
 
+def _class_cost(rows: int, total: int, end: int, width: int, num_fields: int, value_bytes: int) -> int:
+    """Bytes of one class: its cells, heads of groups, and log2(total / rows) bits of gap for each key."""
+    if rows == 0:
+        return 0
+    stored = rows * -(-end // width) * width * value_bytes
+    return stored + 2 * num_fields * GROUP_BYTES + round(rows * math.log2(total / rows) / 8)
+
+
+def _cost(sizes: np.ndarray, limits: tuple[int, ...], width: int, num_fields: int, value_bytes: int) -> int:
+    total, cost, low = int((sizes > 0).sum()), 0, 0
+    for high in limits:
+        rows = int(((sizes > low) & (sizes <= high)).sum())
+        cost += _class_cost(rows, total, high, width, num_fields, value_bytes)
+        low = high
+    return cost
+
+
 def _best_limits(
     sizes: np.ndarray, dim: int, width: int, num_fields: int, value_bytes: int
-) -> tuple[tuple[int, ...], int]:
+) -> tuple[int, ...]:
     """Limits at multiples of ``width`` with the fewest bytes, by dynamic programming over the last limit."""
     columns = -(-dim // width)
     rows_up_to = np.cumsum(np.bincount(sizes, minlength=dim + 1))  # rows of size <= s
+    total = int(rows_up_to[-1] - rows_up_to[0])
     cost = [0] + [2**62] * columns
     before = [0] * (columns + 1)
     for end in range(1, columns + 1):
+        high = min(end * width, dim)
         for start in range(end):
-            rows = int(rows_up_to[min(end * width, dim)] - rows_up_to[start * width])
-            # no group where no row falls between the limits
-            added = rows * end * width * value_bytes + (
-                2 * num_fields * GROUP_BYTES + rows // 8 if rows else 0
-            )
+            rows = int(rows_up_to[high] - rows_up_to[start * width])
+            added = _class_cost(rows, total, high, width, num_fields, value_bytes)
             if cost[start] + added < cost[end]:
                 cost[end], before[end] = cost[start] + added, start
     limits: list[int] = []
@@ -99,4 +127,4 @@ def _best_limits(
     while end:
         limits.append(min(end * width, dim))
         end = before[end]
-    return tuple(reversed(limits)), cost[columns]
+    return tuple(reversed(limits))

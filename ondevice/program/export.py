@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 import ondevice
@@ -22,7 +21,7 @@ from ondevice.program.manifest import MANIFEST, PROGRAM, VOCABULARY
 from ondevice.program.methods import MAX_BATCH, METHODS, TOP_K, Method, Recommend, make_methods
 from ondevice.program.pack import PackedRecommender, StaircaseEmbedding, pack
 from ondevice.program.parity import parity
-from ondevice.program.quantize import quantize
+from ondevice.program.quantize import is_float_linear, quantize
 from ondevice.program.rows import RowOrder
 from ondevice.program.vocabulary_file import vocabulary_bytes
 from ondevice.recommender import Recommender
@@ -98,9 +97,8 @@ def _linear_bytes(module: nn.Module) -> int:
     if not isinstance(module, nn.Linear):
         return 0
     bias = 0 if module.bias is None else 4 * module.out_features
-    is_float = type(module.weight) in (torch.Tensor, nn.Parameter) and not hasattr(module, "parametrizations")
     values = module.in_features * module.out_features
-    return values * 4 + bias if is_float else values + 4 * module.out_features + bias
+    return values * 4 + bias if is_float_linear(module) else values + 4 * module.out_features + bias
 
 
 def key_texts(vocabulary: Vocabulary) -> list[str | None]:

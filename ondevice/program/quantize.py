@@ -97,16 +97,24 @@ def _quantized_column(column: Tensor) -> tuple[Tensor, Tensor]:
     return best[1], best[2]
 
 
+def is_float_linear(module: nn.Module) -> bool:
+    """Whether it is a linear layer that is not quantized: its weight a plain parameter."""
+    return (
+        isinstance(module, nn.Linear)
+        and not hasattr(module, "parametrizations")
+        and type(module.weight.data) is Tensor
+    )
+
+
 def quantize_linears(packed: PackedRecommender) -> int:
     """Quantize every linear layer in place to int8 weights and dynamic int8 activations; the number of those."""
-    before = [module for module in packed.modules() if isinstance(module, nn.Linear)]
-    plain = {id(module): type(module.weight) for module in before}
+    linears = [module for module in packed.modules() if is_float_linear(module)]
     quantize_(
         packed,
         Int8DynamicActivationIntxWeightConfig(weight_dtype=torch.int8, weight_granularity=PerAxis(0)),
-        filter_fn=lambda module, name: isinstance(module, nn.Linear),
+        filter_fn=lambda module, name: is_float_linear(module),
     )
-    changed = sum(type(module.weight) is not plain[id(module)] for module in before)
+    changed = sum(not is_float_linear(module) for module in linears)
     unwrap_tensor_subclass(packed)
     return changed
 

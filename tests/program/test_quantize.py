@@ -1,0 +1,79 @@
+"""int8: ranges and scales by hand, how near the logits stay, and that nothing passes unchanged."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from ondevice.data import Dataset
+from ondevice.errors import UserError
+from ondevice.models import MODELS
+from ondevice.program import quantize as module
+from ondevice.program.pack import LAYOUTS, FirstOrderTable, pack
+from ondevice.program.quantize import quantize, quantize_linears, quantized_values, sqnr_db
+
+from . import shop
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("model", MODELS)
+def test_logits_stay_near(model: str, layout: str, data: Dataset) -> None:
+    packed = pack(shop.recommender(model, layout, data), layout)
+    quantized = quantize(packed)
+    rows = packed.order.rows(shop.all_ids(data))
+    with torch.no_grad():
+        assert sqnr_db(packed(rows), quantized(rows)) > 30
+    for table, before in zip(quantized.tables(), packed.tables(), strict=True):
+        assert table.values.dtype == torch.int8
+        assert table.values.shape == before.values.shape
+        assert before.values.dtype == torch.float32  # the original is left alone
+        assert int(table.values.abs().max()) == 127
+        assert not table.values[before.values == 0].any()  # zeros stay zeros
+    declared = sum(table.stored_bytes() for table in quantized.tables())
+    assert declared < sum(table.stored_bytes() for table in packed.tables()) / 1.9
+
+
+def test_one_scale_by_hand() -> None:
+    table = FirstOrderTable(torch.tensor([127.0, -12.4, 0.6]))
+    values, scale = quantized_values(table)
+    assert values.flatten().tolist() == [127, -12, 1, 0]
+    assert scale.tolist() == [1.0]
+
+
+def test_clipping_is_used_where_it_lowers_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    spread = torch.linspace(-1, 1, 20_000)
+    table = FirstOrderTable(torch.cat([spread, torch.tensor([1.25])]))
+    values, scale = quantized_values(table)
+    clipped = float((values.flatten()[:-1] * scale - table.values.flatten()[:-1]).square().sum())
+    assert float(scale) < 1.25 / 127
+    monkeypatch.setattr(module, "CLIPPINGS", (1.0,))
+    values, scale = quantized_values(table)
+    assert float(scale) == pytest.approx(1.25 / 127)
+    assert clipped < float((values.flatten()[:-1] * scale - table.values.flatten()[:-1]).square().sum())
+
+
+def test_every_linear_is_quantized_and_counted(data: Dataset) -> None:
+    packed = pack(shop.recommender("autoint", "staircase", data))
+    linears = [m for m in packed.modules() if isinstance(m, nn.Linear)]
+    assert quantize_linears(packed) == len(linears) == 7
+    for linear in linears:
+        assert any(value.dtype == torch.int8 for value in linear.state_dict().values())
+
+
+def test_asking_twice_raises(data: Dataset) -> None:
+    packed = pack(shop.recommender("deepfm", "staircase", data))
+    once = quantize(packed)
+    with pytest.raises(UserError, match="changed 0 tables"):
+        quantize(once)
+    with pytest.raises(UserError, match=r"unknown quantization 'int9' \(did you mean 'int8'"):
+        quantize(packed, "int9")
+    assert quantize(packed, "none").table.values.dtype == torch.float32
+
+
+def test_sqnr_by_hand() -> None:
+    reference = torch.tensor([3.0, 4.0])
+    assert sqnr_db(reference, torch.tensor([3.0, 4.5])) == pytest.approx(20.0)
+    assert sqnr_db(reference, reference) == math.inf

@@ -1,0 +1,198 @@
+"""vocabulary.bin: by hand, as a round trip of anything, and damaged in every way."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ondevice.errors import UserError
+from ondevice.program.vocabulary_file import (
+    LARGEST,
+    SMALLEST,
+    FieldKeys,
+    Group,
+    RowLookup,
+    decode,
+    encode,
+    form_of,
+    text_of,
+    vocabulary_bytes,
+)
+
+
+def test_the_bytes_of_a_small_vocabulary_are_those_of_the_format() -> None:
+    groups = (
+        Group(0, 1, [-3, -1, 6, 7]),  # gaps - 1: 1, 6, 0 with k = 1: "0 1", "1110 0", "0 0"
+        Group(4, 6, [2138, 2139]),  # width 5; gap - 1: 0 with k = 0: "0"
+        Group(6, 0, ["ab", "abc", "ü"]),
+    )
+    expected = (
+        b"ODV1"
+        + bytes([1, 9, 3])  # one field, unknown row 9, three groups
+        + bytes([0, 4, 1, 5, 1, 2, 0b01111000, 0b00000000])
+        + bytes([4, 2, 6, 0xB4, 0x21, 0, 1, 0b00000000])  # zigzag 4276 as a varint
+        + bytes([6, 3, 0, 0, 2])
+        + b"ab"
+        + bytes([2, 1])
+        + b"c"
+        + bytes([0, 2])
+        + "ü".encode()
+    )
+    assert encode([FieldKeys(9, groups)]) == expected
+    assert decode(expected, num_rows=9) == [FieldKeys(9, groups)]
+
+
+@pytest.mark.parametrize(
+    ("text", "form", "key"),
+    [
+        ("0", 1, 0),
+        ("-7", 1, -7),
+        ("2138", 1, 2138),
+        ("02138", 6, 2138),
+        ("00", 3, 0),
+        ("-0", 0, "-0"),
+        ("-07", 0, "-07"),
+        ("+7", 0, "+7"),
+        ("", 0, ""),
+        (" 7", 0, " 7"),
+        ("7\n", 0, "7\n"),
+        ("٣", 0, "٣"),  # a digit, but not of ASCII
+        (str(LARGEST), 1, LARGEST),
+        (str(LARGEST + 1), 0, str(LARGEST + 1)),
+        (str(SMALLEST), 1, SMALLEST),
+        (str(SMALLEST - 1), 0, str(SMALLEST - 1)),
+        ("0" * 18, 19, 0),
+        ("0" * 19, 0, "0" * 19),
+    ],
+)
+def test_the_text_of_a_key_decides_its_form(text: str, form: int, key: int | str) -> None:
+    assert form_of(text) == (form, key)
+    assert text_of(form, key) == text
+
+
+digits = st.integers(0, 10**6).map(str)
+keys = st.one_of(
+    digits,
+    st.integers(-(2**63), 2**63 - 1).map(str),
+    st.tuples(st.integers(0, 10**8), st.integers(2, 12)).map(lambda k: str(k[0]).zfill(k[1])),
+    st.text(max_size=12).filter(lambda t: not any(0xD800 <= ord(c) < 0xE000 for c in t)),
+)
+
+
+def fields_of(columns: list[list[str]]) -> list[FieldKeys]:
+    """Groups by form, rows counted up; every second field's unknown row comes first."""
+    fields, row = [], 0
+    for place, texts in enumerate(columns):
+        unknown = row
+        row += place % 2
+        groups = []
+        for form in sorted({form_of(text)[0] for text in texts}):
+            own = sorted(form_of(text)[1] for text in set(texts) if form_of(text)[0] == form)  # type: ignore[type-var]
+            groups.append(Group(row, form, own))
+            row += len(own)
+        fields.append(FieldKeys(unknown, tuple(groups)))
+    return fields
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.lists(keys, max_size=40), max_size=4))
+def test_any_mix_of_keys_is_read_back_and_found(columns: list[list[str]]) -> None:
+    fields = fields_of(columns)
+    data = encode(fields)
+    assert vocabulary_bytes(fields) == len(data)
+    again = decode(data)
+    assert again == fields
+    lookup = RowLookup(again)
+    rows = set()
+    for field, texts in enumerate(columns):
+        for text in set(texts):
+            row = lookup.row(field, text)
+            assert row not in rows
+            rows.add(row)
+            assert (row, text) in set(lookup.items(field))
+        assert lookup.row(field, None) == fields[field].unknown_row
+        absent = "absent" + "".join(texts)
+        assert lookup.row(field, absent) == fields[field].unknown_row
+
+
+SAMPLE = encode(
+    fields_of([[str(i * i) for i in range(30)], ["02138", "02139", "V1A", "Vé"], [], ["-5", "9" * 18]])
+)
+
+
+def test_a_file_cut_anywhere_is_refused_by_name() -> None:
+    decode(SAMPLE)
+    for length in range(len(SAMPLE)):
+        with pytest.raises(UserError, match=r"some/vocabulary\.bin: .*export it again"):
+            decode(SAMPLE[:length], "some/vocabulary.bin")
+    with pytest.raises(UserError, match="1 bytes follow the last field"):
+        decode(SAMPLE + b"\0")
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.integers(0, len(SAMPLE) - 1), st.integers(1, 255))
+def test_a_changed_byte_is_refused_or_read_as_another_vocabulary(place: int, change: int) -> None:
+    data = bytearray(SAMPLE)
+    data[place] ^= change
+    try:
+        fields = decode(bytes(data), num_rows=200)
+    except UserError:
+        return
+    # what is accepted obeys every rule of the format
+    assert encode(fields)
+    for field in fields:
+        assert field.unknown_row <= 200
+        assert all(group.base_row + len(group.keys) <= 200 for group in field.groups)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=60))
+def test_random_bytes_never_do_more_than_be_refused(noise: bytes) -> None:
+    with pytest.raises(UserError):
+        decode(b"ODV1\x05" + noise)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"ODV2\x00", "does not begin with ODV1"),
+        (b"ODV1\x01\x00\x01\x00\x01\x15\x00\x00\x00", "no form 21 of keys"),
+        (b"ODV1\x01\x00\x01\x00\x01\x02\x00\x00\x00", "no form 2 of keys"),
+        (b"ODV1\x01\x00\x01\x00\x00\x01\x00\x00\x00", "a group of 0 keys"),
+        (b"ODV1\x01\x00\x01\x00\x01\x01\x00\x40\x00", "Rice parameter of 64"),
+        (b"ODV1\x01\x00\x01\x00\x02\x00\x00\x01b\x00\x01a", "texts out of order"),
+        (b"ODV1\x01\x00\x01\x00\x02\x00\x00\x01b\x02\x01a", "shares 2 bytes with one of 1"),
+        (b"ODV1\x01\x00\x01\x00\x01\x00\x00\x01\xff", "not UTF-8"),
+        (b"ODV1\x01\x00\x01\x00\x02\x01\x00\x00\x01\x01", "bits follow"),
+        (b"ODV1\x01\x00\x01\x00\x01\x03\x80\x02\x00\x00", "a key outside 0 to 99"),
+        (b"ODV1\x01" + b"\xff" * 10 + b"\x01", "beyond 64 bits"),
+    ],
+)
+def test_what_is_wrong_is_said(data: bytes, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        decode(data)
+
+
+def test_rows_beyond_the_program_are_refused() -> None:
+    data = encode([FieldKeys(3, (Group(0, 1, [1, 2, 3]),))])
+    assert decode(data, num_rows=3)
+    with pytest.raises(UserError, match="a group of 3 keys from row 0"):
+        decode(encode([FieldKeys(0, (Group(0, 1, [1, 2, 3]),))]), num_rows=2)
+    with pytest.raises(UserError, match="unknown row of field 0 is 3, but the program has 2 rows"):
+        decode(data, num_rows=2)
+
+
+def test_keys_out_of_order_are_a_bug_of_the_caller() -> None:
+    for keys in ([2, 1], [1, 1], ["b", "a"], []):
+        with pytest.raises(ValueError, match="key"):
+            encode([FieldKeys(0, (Group(0, 1 if keys and isinstance(keys[0], int) else 0, keys),))])
+
+
+def test_an_integer_key_takes_less_than_four_bytes() -> None:
+    random = np.random.default_rng(0)
+    sparse = np.unique(random.integers(0, 10**6, 20_000))
+    assert vocabulary_bytes([FieldKeys(0, (Group(0, 1, sparse),))]) / len(sparse) < 1.2
+    isbns = np.unique(random.integers(0, 10**10, 20_000))
+    assert vocabulary_bytes([FieldKeys(0, (Group(0, 1, isbns),))]) / len(isbns) < 4
