@@ -1,0 +1,65 @@
+"""The bundles of a run: which there are, what they were made of, and how they name a training id."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ondevice.data import Vocabulary
+from ondevice.errors import UserError
+from ondevice.program.bundle import Bundle
+from ondevice.program.manifest import MANIFEST
+from ondevice.training.run import Run
+
+
+def find_bundles(
+    run: Run, names: Sequence[str], folder: str | Path | None, say: Callable[[str], None]
+) -> dict[str, Path]:
+    """Name to directory of the bundles to measure; what is asked for and missing is exported.
+
+    Raises: UserError: when a name is neither a bundle, a compact model nor a budget that one fits.
+    """
+    if folder is not None:
+        return {Path(folder).resolve().name: Path(folder)}
+    base = run.path / "bundles"
+    present = [path.parent.name for path in base.glob(f"*/{MANIFEST}")]
+    missing = [name for name in names if name not in present]
+    if missing or not (names or present):
+        from ondevice.program.export import export_run
+
+        labels = [name for name in missing if name in run.budgets()]
+        budgets = [name for name in missing if name not in labels]
+        exported = export_run(run.path, labels=labels, budgets=budgets)
+        made = [each.bundle.path.name for each in exported]
+        say(f"exported {', '.join(made)}")
+        names = [*(name for name in names if name not in missing), *made]
+    return {name: base / name for name in names or sorted(present)}
+
+
+def label_of(bundle: Bundle, labels: Sequence[str]) -> str:
+    """The compact model that a bundle was made of: its name ends in the label.
+
+    Raises: UserError: when it is none of the run's.
+    """
+    for label in sorted(labels, key=len, reverse=True):
+        if bundle.manifest["name"].endswith(f"-{label}"):
+            return label
+    raise UserError(
+        f"{bundle.path}: '{bundle.manifest['name']}' is no compact model of this run (it has "
+        f"{', '.join(labels) or 'none'}); give the run that the bundle was exported from"
+    )
+
+
+def program_rows(bundle: Bundle, vocabulary: Vocabulary) -> Tensor:
+    """The program's row of every training id, (N,) int64, by way of the vocabulary that ships."""
+    lookup = bundle.vocabulary
+    rows = torch.empty(vocabulary.num_embeddings, dtype=torch.int64)
+    for field, keys in enumerate(vocabulary.keys):
+        first = int(vocabulary.field_offsets[field])
+        rows[first] = lookup.row(field, None)
+        for local, key in enumerate(keys, start=1):
+            rows[first + local] = lookup.row(field, str(key))
+    return rows
