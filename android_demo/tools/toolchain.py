@@ -120,6 +120,11 @@ PIECES = {
         "com.facebook.soloader:nativeloader:0.10.5:jar",
         "971ded86009c0ac56fb2275e128f852e7dcbc41a40cd799688f8a1aebde5195d",
     ),
+    "junit": Piece(
+        "maven",
+        "org.junit.platform:junit-platform-console-standalone:1.11.3:jar",
+        "33440476714985bda2584ed6c70d0d877085012343be67e961dcf80dac596227",
+    ),
     "android": Piece(
         "maven",
         "org.robolectric:android-all:14-robolectric-10818077:jar",
@@ -257,7 +262,15 @@ def _pip_arm64(spec: str, folder: Path) -> Path:
         "-d",
         folder,
     ]
-    command += ["--platform", "manylinux_2_28_aarch64", "--python-version", "3.11", spec]
+    command += [
+        "--platform",
+        "manylinux_2_28_aarch64",
+        "--platform",
+        "manylinux_2_17_aarch64",
+        "--python-version",
+        "3.11",
+        spec,
+    ]
     run(command, f"fetching {spec}")
     return _only(folder, "*.whl")
 
