@@ -17,7 +17,7 @@ def quiet() -> Iterator[None]:
     disabled = logging.root.manager.disable
     try:
         sys.stderr.flush()
-        with open(os.devnull, "w") as null, warnings.catch_warnings():
+        with open(os.devnull, "w") as null, contextlib.redirect_stderr(null), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             logging.disable(logging.WARNING)
             os.dup2(null.fileno(), 2)

@@ -11,6 +11,7 @@ import pytest
 from ondevice.data import Dataset
 from ondevice.program.bundle import Bundle
 from ondevice.program.export import Exported, ExportOptions, export_model
+from ondevice.program.methods import METHODS
 
 from . import shop
 
@@ -27,12 +28,7 @@ def export(data: Dataset) -> Export:
     """Export a model of the shop, once per model, layout, quantization and methods."""
 
     @cache
-    def run(
-        model: str = "deepfm",
-        layout: str = "staircase",
-        quantization: str = "int8",
-        methods: tuple[str, ...] = ("forward", "rank", "recommend"),
-    ) -> Exported:
+    def run(model: str, layout: str, quantization: str, methods: tuple[str, ...]) -> Exported:
         return export_model(
             shop.recommender(model, layout, data),
             data,
@@ -49,7 +45,7 @@ def export(data: Dataset) -> Export:
 @pytest.fixture(scope="session")
 def exported(export: Export) -> Exported:
     """A DeepFM with all methods."""
-    return export()
+    return export("deepfm", "staircase", "int8", METHODS)
 
 
 @pytest.fixture

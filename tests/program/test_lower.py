@@ -1,0 +1,160 @@
+"""Programs on the runtime: every model and layout gives what the quantized model gives in PyTorch."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+from ondevice.data import Dataset
+from ondevice.errors import UserError
+from ondevice.models import MODELS
+from ondevice.program import lower as module
+from ondevice.program import stock
+from ondevice.program.export import Exported
+from ondevice.program.lower import lower, program_requirements
+from ondevice.program.manifest import PROGRAM
+from ondevice.program.methods import METHODS, Method
+from ondevice.program.pack import LAYOUTS
+from ondevice.program.quiet import quiet
+from ondevice.program.slim import ProgramFile
+
+from . import shop
+from .conftest import Export
+
+# XNNPACK may round an activation the other way: one of 255 steps of one layer's input.
+TOLERANCE = 0.01
+
+
+def methods_of(model: str, layout: str) -> tuple[str, ...]:
+    """All methods for one model, and the fewest for the others: an export takes seconds."""
+    return METHODS if (model, layout) == ("deepfm", "staircase") else ("forward",)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("model", MODELS)
+def test_the_program_scores_like_the_quantized_model(
+    model: str, layout: str, export: Export, data: Dataset
+) -> None:
+    made = export(model, layout, "int8", methods_of(model, layout))
+    rows = made.packed.order.rows(shop.all_ids(data))
+    with torch.no_grad():
+        expected = torch.sigmoid(made.quantized(rows)).numpy()
+    assert expected.std() > 0.05
+    for count in (1, 7, 100, 1000):
+        scores = made.bundle.score_rows(rows[:count].numpy())
+        assert scores.shape == (count,)
+        np.testing.assert_allclose(scores, expected[:count], atol=TOLERANCE)
+        assert np.median(np.abs(scores - expected[:count])) < 1e-5
+    assert made.num_delegated > made.num_portable > 0
+    assert made.bundle.manifest["backends"] == ["XnnpackBackend"]
+    assert set(made.bundle.manifest["ops"]) <= stock.stock_names()
+
+
+def test_a_float_program_is_nearly_exact(export: Export, data: Dataset) -> None:
+    made = export("fm", "staircase", "none", ("forward",))
+    rows = made.packed.order.rows(shop.all_ids(data))
+    with torch.no_grad():
+        expected = torch.sigmoid(made.packed(rows)).numpy()
+    np.testing.assert_allclose(made.bundle.score_rows(rows.numpy()), expected, atol=1e-5)
+
+
+def test_ids_beyond_the_rows_are_the_row_of_zeros(exported: Exported) -> None:
+    rows = np.full((1, 5), exported.packed.order.num_rows, dtype=np.int64)
+    scores = exported.bundle.score_rows(np.concatenate([rows, rows + 1, rows + 10**9]))
+    assert scores[0] == scores[1] == scores[2]
+
+
+def test_weights_are_stored_once_whatever_the_methods(export: Export, exported: Exported) -> None:
+    sizes = {
+        names: len(export("deepfm", "staircase", "int8", names).bundle.contents[PROGRAM])
+        for names in (("forward",), METHODS)
+    }
+    # A second and third method cost their own calls, about 1.3 and 3.5 kB here, and the catalog.
+    assert sizes[METHODS] - sizes[("forward",)] - exported.catalog_bytes < 5500
+    contents = exported.bundle.contents[PROGRAM]
+    for table in exported.quantized.tables():
+        assert contents.count(table.values.numpy().tobytes()) == 1
+    for layer in exported.quantized.model.modules():
+        if isinstance(layer, nn.Linear):
+            weight = next(v for v in layer.state_dict().values() if v.dtype == torch.int8)
+            if weight.numel() > 16:
+                assert contents.count(weight.numpy().tobytes()) == 1
+
+
+def test_the_parts_add_up_to_the_program(exported: Exported) -> None:
+    parts = exported.byte_parts()
+    assert sum(parts.values()) == exported.bundle.total_bytes
+    assert parts["embeddings"] == exported.quantized.table.stored_bytes()
+    assert parts["linears"] == (30 + 8) * 16 + 8 + 8 * 25  # int8 weights, a scale and a bias per output
+    assert 0 < parts["program"] < 13_000
+
+
+class Times(nn.Module):
+    """Whole numbers only: nothing here that XNNPACK takes."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return ids * 2
+
+
+def one_method(computes: nn.Module) -> dict[str, Method]:
+    batch = Dim("batch", min=1, max=8)
+    example = (torch.ones(2, 3, dtype=torch.int64),)
+    return {"forward": Method(computes, example, ({0: batch},), 8, {})}
+
+
+def test_delegation_that_takes_nothing_raises() -> None:
+    with pytest.raises(UserError, match="took no operator"):
+        lower(one_method(Times()))
+    plain = lower(one_method(Times()), delegate=False)
+    assert plain.ops in (("aten::mul.Scalar_out",), ("aten::mul.out",))
+    assert plain.backends == ()
+
+
+def test_operators_that_the_phone_lacks_are_named(
+    monkeypatch: pytest.MonkeyPatch, exported: Exported
+) -> None:
+    ops, _ = program_requirements(exported.bundle.contents[PROGRAM])
+    assert list(ops) == exported.bundle.manifest["ops"]
+    assert "aten::embedding.out" in ops
+    with pytest.raises(UserError, match=r"needs CoreMLBackend, aten::fft\.out, which the stock Android"):
+        stock.check_stock([*ops, "CoreMLBackend", "aten::fft.out"])
+    monkeypatch.setattr(module, "check_stock", lambda names: stock.check_stock([*names, "my::op.out"]))
+    with pytest.raises(UserError, match=r"my::op\.out"):
+        lower(one_method(Times()), delegate=False)
+
+
+def test_the_committed_list_is_what_its_maker_makes() -> None:
+    names = stock.stock_names()
+    assert "XnnpackBackend" in names
+    assert "quantized_decomposed::embedding_byte.out" in names
+    assert not names & set(stock.RECENT)
+    made = {line for line in stock.make_list().splitlines() if not line.startswith("#")}
+    assert names == made
+
+
+def test_the_scoring_part_is_one_delegate_per_method(export: Export) -> None:
+    for model in MODELS:
+        made = export(model, "staircase", "int8", methods_of(model, "staircase"))
+        for plan in ProgramFile.parse(made.bundle.contents[PROGRAM]).root["execution_plan"]:
+            assert len(plan["delegates"]) == 1
+
+
+def test_quiet_silences_native_code_and_lets_errors_through(capfd: pytest.CaptureFixture[str]) -> None:
+    print("before", file=sys.stderr)
+
+    def noisy() -> None:
+        with quiet():
+            os.write(2, b"native noise\n")
+            print("python noise", file=sys.stderr)
+            raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        noisy()
+    print("after", file=sys.stderr)
+    assert capfd.readouterr().err.split() == ["before", "after"]

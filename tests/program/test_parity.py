@@ -1,0 +1,53 @@
+"""Link by link: each difference is measured where it arises."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from ondevice.data import Dataset
+from ondevice.program.export import Exported, _check_parity
+from ondevice.program.parity import parity
+from ondevice.training.metrics import auc
+
+
+def measure(made: Exported, data: Dataset, **changed: object) -> dict[str, float]:
+    made = dataclasses.replace(made, **changed)  # type: ignore[arg-type]
+    return parity(made.recommender, made.packed, made.quantized, made.bundle, data.test)
+
+
+def test_the_links_of_an_exported_model(exported: Exported, data: Dataset) -> None:
+    found = measure(exported, data)
+    assert found["eager_vs_packed"] < 1e-5
+    assert 30 < found["packed_vs_int8_sqnr_db"] < 80
+    assert found["int8_vs_pte_max_abs"] < 0.01
+    assert found["rows"] == 400
+    ids = torch.from_numpy(np.asarray(data.test.ids, dtype=np.int64))
+    with torch.no_grad():
+        eager = auc(np.array(data.test.labels), exported.recommender(ids))
+    assert found["test_auc_eager"] == pytest.approx(eager, abs=1e-9)
+    assert found["test_auc_pte"] == pytest.approx(eager, abs=0.02)
+    assert exported.parity == found
+    _check_parity(found)
+
+
+def test_a_wrong_link_shows_where_it_is(exported: Exported, data: Dataset) -> None:
+    eager = copy.deepcopy(exported.recommender)
+    with torch.no_grad():
+        eager.bias += 1
+    off = measure(exported, data, recommender=eager)
+    assert off["eager_vs_packed"] == pytest.approx(1, abs=1e-4)
+    with pytest.raises(RuntimeError, match="eager_vs_packed"):
+        _check_parity(off)
+
+    quantized = copy.deepcopy(exported.quantized)
+    quantized.bias += 1
+    off = measure(exported, data, quantized=quantized)
+    assert off["packed_vs_int8_sqnr_db"] < 20
+    assert off["int8_vs_pte_max_abs"] > 0.1
+    with pytest.raises(RuntimeError, match="int8_vs_pte_max_abs"):
+        _check_parity(off)
