@@ -34,7 +34,7 @@ def parse_budget(budget: int | str) -> tuple[str, float]:
     Raises: UserError: when it is none of ``20000``, ``5%``, ``64KB``, ``1.5MB``, ``800B``.
     """
     text = str(budget).strip()
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(%|[kKmM]?B)?", text)
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*(%|[kKmM]?B)?", text)
     if match and float(match[1]) > 0:
         amount, unit = float(match[1]), match[2]
         if unit is None and amount == int(amount):
@@ -69,6 +69,8 @@ class EmbeddingConfig:
 
     def __post_init__(self) -> None:
         _check("embedding.dim", self.dim, self.dim >= 1, "at least 1")
+        std = self.init_std
+        _check("embedding.init_std", std, std is None or std > 0, "above 0 or null")
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,8 @@ class TrainingConfig:
         _check("epochs", self.epochs, self.epochs >= 1, "at least 1")
         _check("patience", self.patience, self.patience >= 1, "at least 1")
         _check("learning_rate", self.learning_rate, self.learning_rate > 0, "above 0")
+        _check("weight_decay", self.weight_decay, self.weight_decay >= 0, "at least 0")
+        _check("embedding_penalty", self.embedding_penalty, self.embedding_penalty >= 0, "at least 0")
         _check("schedule", self.schedule, self.schedule in ("constant", "cosine"), "constant or cosine")
         _check("ema_decay", self.ema_decay, 0 <= self.ema_decay < 1, "in [0, 1)")
         _check("ema_every", self.ema_every, self.ema_every >= 1, "at least 1")
@@ -141,6 +145,12 @@ class SearchConfig:
         for budget in self.budgets:
             parse_budget(budget)
         _check("search.epochs", self.epochs, self.epochs >= 1, "at least 1")
+        _check("search.batch_size", self.batch_size, self.batch_size >= 2, "at least 2")
+        _check("search.learning_rate", self.learning_rate, self.learning_rate > 0, "above 0")
+        rate = self.threshold_learning_rate
+        _check("search.threshold_learning_rate", rate, rate is None or rate > 0, "above 0 or null")
+        _check("search.weight_decay", self.weight_decay, self.weight_decay >= 0, "at least 0")
+        _check("search.embedding_penalty", self.embedding_penalty, self.embedding_penalty >= 0, "at least 0")
         _check("search.check_every", self.check_every, self.check_every >= 1, "at least 1")
 
 
@@ -184,6 +194,9 @@ class RunSection:
     """Run directory; null for runs/<config name>."""
     progress: bool = True
     """Show progress bars."""
+
+    def __post_init__(self) -> None:
+        _check("run.threads", self.threads, self.threads is None or self.threads >= 1, "at least 1 or null")
 
 
 @dataclass(frozen=True)
@@ -240,7 +253,7 @@ def _convert(where: str, value: Any, annotation: Any) -> Any:
     elif isinstance(value, annotation) and not (annotation is int and isinstance(value, bool)):
         return value
     shown = str(getattr(annotation, "__name__", annotation)) if origin is None else str(annotation)
-    raise UserError(f"{where}: got {value!r}; it must be of type {shown.replace('NoneType', 'null')}")
+    raise UserError(f"{where}: got {value!r}; it must be of type {shown.replace('None', 'null')}")
 
 
 def _section(name: str, kind: type, given: Any, base: Mapping[str, Any] | None = None) -> Any:
@@ -299,6 +312,8 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> Config:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; the configs that come along are in train/configs/") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not a YAML file: {error}") from None
     if not isinstance(values, dict):
@@ -312,12 +327,15 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> Config:
             value = yaml.safe_load(text)
         except yaml.YAMLError:
             raise UserError(f"'{override}': the value is not YAML") from None
-        current = values.setdefault(section, {})
-        if isinstance(current, str):
+        chosen = getattr(Config(), section, None)
+        current = values.get(section)
+        if current is None:
+            current = values[section] = {"name": chosen.name} if isinstance(chosen, Choice) else {}
+        elif isinstance(current, str):
             current = values[section] = {"name": current}
-        elif current is None:
-            current = values[section] = {}
-        if name == "name" and section in ("data", "model", "method") and current.get("name") != value:
+        elif not isinstance(current, dict):
+            break  # `from_dict` says what is wrong with it
+        if name == "name" and isinstance(chosen, Choice) and current.get("name") != value:
             current = values[section] = {}  # another entry has other options
         current[name] = value
     return from_dict(values)

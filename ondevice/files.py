@@ -51,7 +51,12 @@ def atomic_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
         if target.exists():
             old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
             os.replace(target, old / "old")
-            os.replace(building, target)
+            try:
+                os.replace(building, target)
+            except BaseException:
+                os.replace(old / "old", target)
+                old.rmdir()
+                raise
             shutil.rmtree(old, ignore_errors=True)
         else:
             os.replace(building, target)

@@ -84,22 +84,22 @@ def largest_target(
     """
 
     def needed(target: int) -> int:
-        forms = forms_at(target)
+        """Bytes; 0 where the values are too few for any table, so that more are tried."""
+        try:
+            forms = forms_at(target)
+        except UserError:
+            return 0
         return bundle_bytes(forms, model_of(forms), dataset)
 
-    low = max(1, limit // 500)
-    try:
-        least = needed(low)
-    except UserError:
-        low = limit // 50
-        least = needed(low)
-    if least > budget:
-        raise UserError(
-            f"budget {budget:,} bytes: the program, its linear layers, the manifest and the smallest tables take about "
-            f"{least:,}; allow more, or make model.hidden narrower"
-        )
-    high = limit
-    while high - low > max(50, low // 100):
+    if needed(limit) <= budget:
+        return limit
+    low, high = 0, limit
+    while high - low > max(1, low // 100):
         middle = (low + high) // 2
         low, high = (middle, high) if needed(middle) <= budget else (low, middle)
+    if not needed(low):
+        raise UserError(
+            f"budget {budget:,} bytes: the program, its linear layers, the manifest and the smallest tables take about "
+            f"{needed(high):,}; allow more, or make model.hidden narrower"
+        )
     return low

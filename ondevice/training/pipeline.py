@@ -83,8 +83,8 @@ class Pipeline:
 
     def run(self) -> dict[str, Any]:
         """All phases; returns what ``metrics.json`` holds."""
+        targets = {budget: self._target(budget) for budget in self.config.search.budgets}
         dense = self.dense()
-        targets = {budget: self._target(budget, dense) for budget in self.config.search.budgets}
         forms = self.search(dense, sorted(set(targets.values()), reverse=True))
         for budget, target in targets.items():
             self.retrain(budget, forms[target], target, dense)
@@ -187,14 +187,21 @@ class Pipeline:
             f"{phase}: test AUC {test['auc']:.4f}, {result.epochs} epochs, {result.seconds:.0f} s"
         )
 
-    def _target(self, budget: int | str, dense: Recommender) -> int:
+    def _target(self, budget: int | str) -> int:
         """The number of values at which the search stops for a budget."""
         unit, amount = parse_budget(budget)
-        total = dense.num_values()
+        first_order = MODELS[self.config.model.name].uses_first_order
+        total = self.info.num_embeddings * (self.config.embedding.dim + first_order)
         if unit == "share":
             return max(1, int(amount * total))
         if unit == "values":
             return min(total, int(amount))
+        least = fixed_bytes(self._base_model(1), 0)
+        if amount <= least:
+            raise UserError(
+                f"budget {budget}: the program, its linear layers and the manifest alone take about {least:,} bytes; "
+                "allow more, or make model.hidden narrower"
+            )
         # a first guess, at a quarter byte of key per value; `retrain` settles the number for the sizes found
         model = self._base_model(
             min(self.config.retrain.max_size or self.config.embedding.dim, self.config.embedding.dim)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ondevice.config import Config
+from ondevice.config import Config, parse_budget
 from ondevice.embeddings import METHODS, TableInfo
 from ondevice.errors import UserError
 from ondevice.models import MODELS
@@ -34,6 +34,12 @@ def check_options(config: Config) -> None:
     if config.retrain.form == "positions" and METHODS[config.method.name].needs == "nothing":
         raise UserError(
             f"retrain.form: method '{config.method.name}' ends in sizes, not positions; use retrain.form=sizes"
+        )
+    in_bytes = [b for b in config.search.budgets if parse_budget(b)[0] == "bytes"]
+    if config.retrain.form == "positions" and in_bytes:
+        raise UserError(
+            f"search.budgets: {in_bytes[0]} is in bytes, which are met by sizes; use retrain.form=sizes, or a "
+            "number of values or a share"
         )
     if "dense" in config.training.teacher:
         raise UserError("training.teacher: the dense model cannot be its own teacher; set retrain.teacher")

@@ -17,6 +17,7 @@ from torch import Tensor
 from ondevice.config import from_dict
 from ondevice.data import Dataset, EncodedSplit, load_dataset
 from ondevice.embeddings import METHODS
+from ondevice.errors import UserError
 from ondevice.models import MODELS
 from ondevice.training import pipeline as pipeline_module
 from ondevice.training.fit import Fit, FitResult
@@ -226,6 +227,16 @@ def test_a_teacher_can_be_another_run(tiny_config: Make, tmp_path: Path) -> None
     alone = json.loads((tmp_path / "first" / "metrics.json").read_text())
     assert metrics["dense"]["test_auc"] == alone["dense"]["test_auc"]
     assert metrics["compact"]["test_logloss"] != alone["compact"]["test_logloss"]
+
+
+def test_a_budget_that_nothing_meets_is_told_before_anything_trains(
+    tiny_config: Make, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        UserError, match=r"budget 10KB: the program, its linear layers and the manifest alone"
+    ):
+        run(tiny_config(search={"budgets": ["10KB"]}), tmp_path / "run")
+    assert not (tmp_path / "run" / "progress.json").exists()
 
 
 def test_budgets_may_be_added_to_a_finished_run(tiny_config: Make, tmp_path: Path) -> None:

@@ -39,6 +39,10 @@ WRONG = [
     ({"data": {"name": "table", "pathh": "x"}}, "data.pathh: data set 'table' has no such option"),
     ({"data": {"name": "table"}}, "data.schema: data set 'table' needs it"),
     (
+        {"search": {"budgets": [100, "64KB"]}, "retrain": {"form": "positions"}},
+        "search.budgets: 64KB is in bytes, which are met by sizes; use retrain.form=sizes",
+    ),
+    (
         {"method": {"name": "uniform"}, "retrain": {"form": "positions"}},
         "retrain.form: method 'uniform' ends in sizes, not positions",
     ),
