@@ -47,6 +47,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.budget and arguments.bundle:
         raise UserError("--budget and --bundle: give one of them")
+    candidates, threads = numbers("candidates", arguments.candidates), numbers("threads", arguments.threads)
 
     from ondevice.bench import run_benchmark
     from ondevice.bench.benchmark import Settings
@@ -60,8 +61,8 @@ def main() -> int:
         settings=Settings(
             rounds=arguments.repeats,
             cold_starts=arguments.cold_starts,
-            candidates=numbers("candidates", arguments.candidates),
-            threads=numbers("threads", arguments.threads),
+            candidates=candidates,
+            threads=threads,
             baselines=tuple(arguments.baselines.split(",")),
         ),
         say=lambda text: print(f"{time.perf_counter() - started:6.1f} s  {text}", flush=True),

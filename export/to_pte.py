@@ -38,6 +38,9 @@ def main() -> int:
     )
     arguments = parser.parse_args()
 
+    from ondevice.training.run import Run
+
+    Run(arguments.run)  # a wrong directory is said before the exporter is loaded
     from ondevice.program.export import ExportOptions, export_run, part_lines, table_lines
 
     methods = None

@@ -1,0 +1,152 @@
+"""From a run directory to bundles within a budget, through the library and the script."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ondevice.config import from_dict
+from ondevice.errors import UserError
+from ondevice.program import export as module
+from ondevice.program.bundle import load_bundle
+from ondevice.program.export import Exported, ExportOptions, export_run, part_lines, table_lines
+from ondevice.training.pipeline import Pipeline
+from ondevice.training.run import Run
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = ExportOptions(methods=("forward",))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def once() -> Iterator[None]:
+    """Each model is lowered once for all tests here: that takes seconds, and what they ask is what is chosen."""
+    made: dict[Any, Exported] = {}
+    lower_it = module._export_packed
+
+    def remembered(*arguments: Any) -> Exported:
+        name, options, check = arguments[3], arguments[7], arguments[8]
+        if (name, options) not in made or (check and not made[name, options].parity):
+            made[name, options] = lower_it(*arguments)
+        return dataclasses.replace(made[name, options])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_export_packed", remembered)
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(
+    table_files: tuple[Path, Path], session_cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
+    """A finished run with two compact models."""
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    schema, path = table_files
+    training = {"epochs": 1, "batch_size": 128, "learning_rate": 0.01}
+    values: dict[str, Any] = {
+        "data": {"name": "table", "schema": str(schema), "path": str(path)},
+        "model": {"name": "deepfm", "hidden": [8]},
+        "method": {"name": "pep"},
+        "embedding": {"dim": 4},
+        "training": training,
+        "search": {**training, "budgets": ["60%", "20%"], "check_every": 5},
+        "retrain": {**training, "max_size": 4},
+        "run": {"device": "cpu", "progress": False},
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ONDEVICE_CACHE", str(session_cache))
+        Pipeline(from_dict(values), folder).run()
+        yield folder
+
+
+def test_every_compact_model_becomes_a_bundle(run: Path) -> None:
+    exported = export_run(run, options=SMALL)
+    assert [each.bundle.path for each in exported] == [run / "bundles" / "60pct", run / "bundles" / "20pct"]
+    large, small = (load_bundle(each.bundle.path) for each in exported)
+    assert large.total_bytes > small.total_bytes
+    metrics = json.loads((run / "metrics.json").read_text())
+    for label, each, bundle in zip(("60pct", "20pct"), exported, (large, small), strict=True):
+        assert bundle.check_golden() < 1e-5
+        assert bundle.manifest["metrics"]["test_auc"] == round(metrics["budgets"][label]["test_auc"], 5)
+        assert each.parity["test_auc_eager"] == pytest.approx(metrics["budgets"][label]["test_auc"], abs=1e-6)
+        assert each.parity["test_auc_pte"] == pytest.approx(each.parity["test_auc_eager"], abs=5e-3)
+        assert bundle.manifest["name"] == f"tiny-deepfm-pep-{label}"
+    lines = table_lines(exported)
+    assert len(lines) == 3
+    assert "60pct" in lines[1]
+    assert f"{large.total_bytes:,}" in lines[1]
+    assert any("embeddings" in line for line in part_lines(exported[0]))
+
+
+def test_a_budget_gets_the_largest_model_that_fits(run: Path, tmp_path: Path) -> None:
+    exported = export_run(run, options=SMALL, check=False)
+    large, small = (each.bundle.total_bytes for each in exported)
+    for budget, expected in ((large, "60pct"), (large - 1, "20pct"), (small, "20pct")):
+        (found,) = export_run(
+            run, budgets=[f"{budget}B"], output=tmp_path / "one", options=SMALL, check=False
+        )
+        assert found.label.endswith(expected)
+        assert found.bundle.path == tmp_path / "one"
+        assert found.bundle.total_bytes <= budget
+    with pytest.raises(
+        UserError, match=rf"smallest bundle .* with {small:,} bytes .*search\.budgets"
+    ) as error:
+        export_run(run, budgets=[f"{small - 1}B"], output=tmp_path / "two", options=SMALL, check=False)
+    assert "model.pte" in str(error.value)
+    assert not (tmp_path / "two").exists()
+    with pytest.raises(UserError, match="the smallest bundle"):
+        export_run(run, budgets=["100B"], options=SMALL, check=False)  # found without an export
+    with pytest.raises(UserError, match="give the bytes of the whole bundle"):
+        export_run(run, budgets=["5%"], options=SMALL, check=False)
+
+
+def test_the_program_may_be_asked_for_by_label(run: Path, tmp_path: Path) -> None:
+    options = ExportOptions(quantization="none", methods=("forward",))
+    (found,) = export_run(run, labels=["20pct"], output=tmp_path / "float", options=options)
+    assert found.parity["packed_vs_int8_sqnr_db"] > 100
+    assert found.parity["test_auc_pte"] == pytest.approx(found.parity["test_auc_eager"], abs=1e-6)
+    with pytest.raises(UserError, match="no compact model '7pct'; there are: 60pct, 20pct"):
+        export_run(run, labels=["7pct"], options=SMALL)
+    assert Run(run).budgets() == ["60pct", "20pct"]
+
+
+def script(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "export" / "to_pte.py"), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_script_prints_a_table_and_nothing_on_stderr(run: Path, tmp_path: Path) -> None:
+    result = script(run, "--label", "20pct", "--methods", "forward", "--output", tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    assert "model.pte" in result.stdout
+    assert "operators delegated" in result.stdout
+    assert load_bundle(tmp_path / "out").manifest["methods"].keys() == {"forward"}
+
+
+def test_the_script_says_a_mistake_in_one_line(tmp_path: Path) -> None:
+    result = script(tmp_path)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.startswith(f"error: {tmp_path}: no run directory")
+
+
+def test_misspelt_options_are_named(run: Path) -> None:
+    for options, message in (
+        (ExportOptions(layout="stair"), "did you mean 'staircase'"),
+        (ExportOptions(methods=("forwrd",)), "did you mean 'forward'"),
+        (ExportOptions(quantization="int4"), "did you mean 'int8'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            export_run(run, labels=["20pct"], options=options)
