@@ -10,10 +10,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import resource
 from pathlib import Path
 
 STATUS = Path("/proc/self/status")
 CLEAR_REFS = Path("/proc/self/clear_refs")
+MAPS = Path("/proc/self/maps")
 RUNTIME_LIBRARY, KERNEL_LIBRARY = "_portable_lib", "quantized_ops_aot_lib"
 PAGE = 4096
 _FIELDS = {"VmHWM": "peak", "VmRSS": "resident", "RssAnon": "anonymous"}
@@ -34,13 +36,19 @@ def parse_status(text: str) -> dict[str, int]:
             found[_FIELDS[name]] = int(amount) * 1024
     missing = [name for name, key in _FIELDS.items() if key not in found]
     if missing:
-        raise ValueError(f"the process status has no {', '.join(missing)}; memory is measured on Linux only")
+        raise ValueError(f"the process status has no {', '.join(missing)}")
     return found
 
 
 def read() -> dict[str, int]:
-    """Bytes of peak, resident and anonymous memory of this process."""
-    return parse_status(STATUS.read_text())
+    """Bytes of peak, resident and anonymous memory of this process.
+
+    Systems without /proc know only the peak since the process began, which stands for all three.
+    """
+    if STATUS.exists():
+        return parse_status(STATUS.read_text())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
+    return {"peak": peak, "resident": peak, "anonymous": peak}
 
 
 def map_library(name: str, maps: str | None = None) -> int:
@@ -48,10 +56,12 @@ def map_library(name: str, maps: str | None = None) -> int:
 
     Args:
         name: part of a file name.
-        maps: content of /proc/self/maps; None to read it.
+        maps: content of /proc/self/maps; None to read it, and to touch nothing on systems without it.
     """
     touched = 0
-    for line in (Path("/proc/self/maps").read_text() if maps is None else maps).splitlines():
+    if maps is None:
+        maps = MAPS.read_text() if MAPS.exists() else ""
+    for line in maps.splitlines():
         addresses, permissions, *_, path = line.split()
         if name in Path(path).name and permissions.startswith("r"):
             begin, end = (int(address, 16) for address in addresses.split("-"))

@@ -38,9 +38,9 @@ def times_smaller(bundle_bytes: int, baselines: Mapping[str, Mapping[str, Any]])
 
 
 def latency_summary(latency: Mapping[str, Any], method: str = "forward") -> dict[str, dict[str, float]]:
-    """p50 and p95 by number of candidates with the first number of threads, of one method."""
+    """p50, p95 and ratio to the reference by number of candidates, of one method with the first number of threads."""
     first = latency[next(iter(latency))]
-    return {group: {"p50": m["p50"], "p95": m["p95"]} for group, m in first[method].items()}
+    return {group: dict(measured) for group, measured in first[method].items()}
 
 
 def environment() -> dict[str, str]:

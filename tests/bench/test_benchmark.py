@@ -103,6 +103,14 @@ def test_settings_that_make_no_sense_are_refused(options: dict[str, Any], messag
         Settings(**options)
 
 
+def test_a_missing_package_is_named_before_anything_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ondevice.bench.NEEDED", ("torch", "no_such_package"))
+    with pytest.raises(
+        UserError, match=r"needs no_such_package; install it with pip install 'ondevice\[export,train\]'"
+    ):
+        run_benchmark("anything")
+
+
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no run directory"):
         Run(tmp_path)

@@ -65,10 +65,10 @@ def test_programs_take_turns_in_an_order_that_turns() -> None:
 
 def test_a_disturbed_round_changes_neither_median_nor_ratio() -> None:
     calm, disturbed = [10_000, 11_000, 12_000], [110_000, 111_000, 112_000]
-    timing = Timing([calm, disturbed, calm])
+    timing = Timing([disturbed, calm, calm])
     assert timing.p50_us() == 11.0
     assert timing.p95_us() == 12.0
-    reference = Timing([[22_000], [222_000], [22_000]])
+    reference = Timing([[222_000], [22_000], [22_000]])
     assert timing.ratio_to(reference) == 0.5  # drift that hits both sides of a round cancels
 
 

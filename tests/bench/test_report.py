@@ -162,9 +162,8 @@ def test_report_json_has_the_keys_that_readers_rely_on() -> None:
         "test_auc_eager",
         "test_auc_pte",
     }
-    assert {group: set(m) for group, m in found["latency_us"].items()} == {
-        group: {"p50", "p95"} for group in ("1", "100", "1000")
-    }
+    assert set(found["latency_us"]) == {"1", "100", "1000"}
+    assert all({"p50", "p95"} <= set(measured) for measured in found["latency_us"].values())
     assert isinstance(found["peak_rss_bytes"], int)
     assert isinstance(found["load_ms"], float)
     assert 0 < found["delegated_fraction"] <= 1

@@ -127,3 +127,11 @@ def test_a_job_that_fails_says_why(tmp_path: Path, inputs: Path) -> None:
     }
     with pytest.raises(RuntimeError, match=r"broken\.pte: not a program this runtime can load"):
         list(run_jobs([job]))
+
+
+def test_without_proc_the_peak_is_what_is_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("STATUS", "MAPS", "CLEAR_REFS"):
+        monkeypatch.setattr(memory, name, tmp_path / "absent" / name)
+    reading = memory.settle()
+    assert reading["peak"] == reading["resident"] == reading["anonymous"] > 0
+    assert memory.difference(reading, reading)["added_rss_bytes"] == 0
