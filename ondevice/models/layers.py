@@ -93,7 +93,9 @@ class DNN(nn.Module):
 
 def fold_batch_norm(linear: nn.Module, norm: nn.BatchNorm1d) -> nn.Linear:
     """One linear equal to ``norm(linear(x))`` in evaluation."""
-    assert isinstance(linear, nn.Linear) and norm.running_mean is not None and norm.running_var is not None
+    assert isinstance(linear, nn.Linear)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
     scale = torch.rsqrt(norm.running_var + norm.eps) * (norm.weight if norm.affine else 1.0)
     shift = norm.bias if norm.affine else torch.zeros_like(norm.running_mean)
     folded = nn.Linear(linear.in_features, linear.out_features)

@@ -1,0 +1,164 @@
+"""Mean and spread of several benchmarked runs (the same config, other seeds): a table, a picture, a JSON file.
+
+python export/summarize.py runs/seed0 runs/seed1 runs/seed2 [--json FILE] [--picture FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from ondevice.errors import UserError, run_script
+from ondevice.files import atomic_json
+
+
+def read_report(folder: str) -> dict[str, Any]:
+    """report.json of a run directory."""
+    try:
+        content: dict[str, Any] = json.loads((Path(folder) / "report.json").read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{folder}: not benchmarked yet; run python export/benchmark.py {folder}") from None
+    return content
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Mean and standard deviation."""
+    return {"mean": statistics.fmean(values), "std": statistics.stdev(values) if len(values) > 1 else 0.0}
+
+
+def figures_of(entry: dict[str, Any], dense_auc: float) -> dict[str, float]:
+    """What is averaged of one program."""
+    shipped = entry["bytes"]["bundle"] if "bytes" in entry else entry["pte_bytes"]
+    values = {"bytes": shipped, "test_auc": entry["test_auc"], "over_dense": entry["test_auc"] - dense_auc}
+    for count, times in entry["latency_us"].items():
+        values[f"p50_us_{count}"] = times["p50"]
+        values[f"over_int8_{count}"] = times["over_reference"]
+    values["added_rss_bytes"] = entry["memory"]["added_rss_bytes"]
+    return values
+
+
+def summarize(reports: list[dict[str, Any]]) -> dict[str, Any]:
+    """Mean ± std of every program that all reports measured."""
+    programs: dict[str, Any] = {}
+    for kind in ("baselines", "budgets"):
+        names = [name for name in reports[0][kind] if all(name in report[kind] for report in reports)]
+        for name in names:
+            each = [figures_of(r[kind][name], r["baselines"]["fp32"]["test_auc"]) for r in reports]
+            programs[name] = {key: spread([values[key] for values in each]) for key in each[0]}
+            programs[name]["kind"] = kind
+    fp32 = programs["fp32"]["bytes"]["mean"]
+    for entry in programs.values():
+        entry["times_smaller_than_fp32"] = fp32 / entry["bytes"]["mean"]
+    seeds = [report["run"]["seed"] for report in reports]
+    return {
+        "run": reports[0]["run"],
+        "seeds": seeds,
+        "environment": reports[0]["environment"],
+        "programs": programs,
+    }
+
+
+def table(summary: dict[str, Any]) -> str:
+    """The programs as a Markdown table."""
+    lines = [
+        "| what ships | bytes | smaller | test AUC | against dense fp32 | p50 at 1 / 100 / 1000 | over int8 | memory |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for name, entry in summary["programs"].items():
+        ours = entry["kind"] == "budgets"
+        title = (
+            f"**ondevice {name}** (program, vocabulary, manifest)"
+            if ours
+            else f"dense {name} (program alone)"
+        )
+        auc, delta = entry["test_auc"], entry["over_dense"]
+        times = " / ".join(f"{entry[f'p50_us_{n}']['mean']:.0f}" for n in (1, 100, 1000))
+        ratios = " / ".join(f"{entry[f'over_int8_{n}']['mean']:.2f}×" for n in (1, 100, 1000))
+        lines.append(
+            f"| {title} | {entry['bytes']['mean'] / 1000:,.1f} kB | {entry['times_smaller_than_fp32']:.1f}× "
+            f"| {auc['mean']:.4f} ± {auc['std']:.4f} | {delta['mean']:+.4f} | {times} µs | {ratios} "
+            f"| {entry['added_rss_bytes']['mean'] / 1e6:.2f} MB |"
+        )
+    return "\n".join(lines)
+
+
+def picture(summary: dict[str, Any], path: Path) -> None:
+    """Test AUC against shipped bytes, bars one standard deviation either way."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 3.6), dpi=160)
+    ours, dense = "#0b7a6b", "#6b7280"
+    points = sorted(summary["programs"].items(), key=lambda item: item[1]["bytes"]["mean"])
+    for kind, colour in (("baselines", dense), ("budgets", ours)):
+        own = [(name, e) for name, e in points if e["kind"] == kind]
+        x = [e["bytes"]["mean"] / 1000 for _, e in own]
+        y = [e["test_auc"]["mean"] for _, e in own]
+        line = "-" if kind == "budgets" else "none"
+        axes.errorbar(
+            x,
+            y,
+            [e["test_auc"]["std"] for _, e in own],
+            color=colour,
+            marker="o",
+            linestyle=line,
+            capsize=3,
+            ms=5,
+        )
+        for name, e in own:
+            size = f"{e['bytes']['mean'] / 1000:,.0f} kB"
+            label = f"ondevice, {size}" if kind == "budgets" else f"{name}, {size}"
+            below = kind == "budgets" or name == "int2"
+            axes.annotate(
+                label,
+                (e["bytes"]["mean"] / 1000, e["test_auc"]["mean"]),
+                xytext=(0, -15 if below else 9),
+                textcoords="offset points",
+                ha="center",
+                fontsize=8.5,
+                color=colour,
+                fontweight="bold" if kind == "budgets" else "normal",
+            )
+    axes.axhline(summary["programs"]["fp32"]["test_auc"]["mean"], color=dense, lw=0.8, ls=":")
+    axes.set_xscale("log")
+    axes.set_xticks([30, 100, 300, 1000, 3000], ["30 kB", "100 kB", "300 kB", "1 MB", "3 MB"])
+    axes.minorticks_off()
+    axes.margins(x=0.1, y=0.18)
+    axes.set_xlabel("what ships (log scale)")
+    axes.set_ylabel("test AUC of the program")
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    axes.grid(axis="y", lw=0.4, alpha=0.6)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="+", help="benchmarked run directories")
+    parser.add_argument("--json", help="where to write the summary")
+    parser.add_argument("--picture", help="where to write test AUC against bytes (PNG)")
+    arguments = parser.parse_args()
+    summary = summarize([read_report(folder) for folder in arguments.runs])
+    print(table(summary))
+    if arguments.json:
+        atomic_json(arguments.json, summary)
+    if arguments.picture:
+        picture(summary, Path(arguments.picture))
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)
