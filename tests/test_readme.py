@@ -25,7 +25,9 @@ def shrunk(code: str) -> str:
     return re.sub(r'"epochs": \d+', '"epochs": 1', small)
 
 
-def test_training_compacting_and_exporting_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_compacting_and_exporting_from_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     code = block("Use it as a library")
     assert len(code.splitlines()) < 30
     monkeypatch.chdir(tmp_path)
