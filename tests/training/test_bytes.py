@@ -49,12 +49,18 @@ def test_linear_layers_count_a_byte_per_weight() -> None:
     assert fixed_bytes(MODELS["fm"](3, 4), 1000) - none == pytest.approx(3000, rel=0.2)
 
 
-def test_more_values_take_more_bytes(dataset: Dataset) -> None:
-    """About one byte each, while no row is added and the model stays as it is."""
-    same = MODELS["fm"](3, 16)
-    sizes = [bundle_bytes(forms_at(dataset, target), same, dataset) for target in (200, 400, 800)]
-    assert sizes[0] < sizes[1] < sizes[2]
-    assert sizes[2] - sizes[1] == pytest.approx(400, rel=0.3)
+def test_tables_count_a_byte_per_value(dataset: Dataset) -> None:
+    """75 rows and one of zeros, four values or two wide; first-order weights or none."""
+    counts = torch.tensor(dataset.counts)
+    seen = (counts > 0).long()
+
+    def total(size: int, first_order: int) -> int:
+        forms: list[Form] = [Sizes(seen * size, 4), Sizes(seen * first_order, 1)]
+        return bundle_bytes(forms, MODELS["fm"](3, 4), dataset)
+
+    assert int(seen.sum()) == 75
+    assert total(4, 1) - total(2, 1) == 2 * 76
+    assert total(4, 1) - total(4, 0) == pytest.approx(76, abs=2)
 
 
 @pytest.mark.parametrize("spare", [150, 300, 500])
