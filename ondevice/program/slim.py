@@ -186,7 +186,10 @@ def _slim_graph(blob: bytes, batch: int) -> bytes:
         tensor = value["xvalue_union"]
         tensor = tensor.get("tensor_value", tensor)
         dims = tensor.get("dims", [])
-        if not tensor.get("constant_buffer_idx") and dims and dims[0] % batch == 0:
+        if tensor.get("constant_buffer_idx") or not dims:
+            continue
+        # heads of attention multiply the batch; a vector of another length is no batch
+        if dims[0] == batch or (len(dims) > 1 and dims[0] % batch == 0):
             dims[0] //= batch
     for node in graph["xnodes"]:
         node.fields.pop("debug_handle", None)

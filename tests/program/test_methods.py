@@ -10,7 +10,8 @@ import torch
 
 from ondevice.data import Dataset
 from ondevice.errors import UserError
-from ondevice.program.export import Exported, catalog_items, default_methods, key_texts
+from ondevice.program.catalog import catalog_items
+from ondevice.program.export import Exported, default_methods, key_texts
 from ondevice.program.methods import CatalogRows, Rank, Recommend, make_methods
 from ondevice.program.pack import PackedRecommender, pack
 
