@@ -43,9 +43,10 @@ def main() -> int:
         raise UserError("no config given: name a YAML file (train/configs/ has some), or --list")
 
     from ondevice.config import load
+
+    config = load(arguments.config, arguments.overrides)  # a mistake is told before PyTorch is loaded
     from ondevice.training.pipeline import Pipeline, default_folder, describe
 
-    config = load(arguments.config, arguments.overrides)
     folder = default_folder(arguments.config, config)
     print(f"{describe(config)} -> {folder}", flush=True)
     metrics = Pipeline(config, folder, resume=arguments.resume).run()
