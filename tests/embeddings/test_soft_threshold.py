@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ondevice.embeddings.soft_threshold import soft_threshold
+from ondevice.embeddings.soft_threshold import soft_threshold, soft_threshold_rows
 
 SHAPES = [(), (1, 1), (1, 3), (4, 1), (4, 3)]
 
@@ -108,3 +108,21 @@ def test_no_gradient_is_computed_for_what_needs_none() -> None:
     weight = torch.tensor([[0.8]], requires_grad=True)
     soft_threshold(weight, torch.zeros(1, 1)).sum().backward()
     assert weight.grad.item() == 1.0
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_rows_of_a_table_equal_the_threshold_of_what_was_fetched(width: int) -> None:
+    """Values, and gradients at the place of the rows, dense or sparse."""
+    rows = torch.tensor([3, 0])
+    weight, s = away_from_kinks((4, width))
+    upstream = torch.randn(2, 3, dtype=torch.float64)
+    expected = soft_threshold(weight[rows], s[rows])
+    gradients = torch.autograd.grad(expected, (weight, s), upstream)
+    for sparse in (False, True):
+        got = soft_threshold_rows(weight, s, rows, sparse_s=sparse)
+        torch.testing.assert_close(got, expected)
+        for_weight, for_s = torch.autograd.grad(got, (weight, s), upstream)
+        assert for_s.is_sparse == sparse
+        torch.testing.assert_close(for_weight, gradients[0])
+        torch.testing.assert_close(for_s.to_dense(), gradients[1])
+    assert torch.autograd.gradcheck(lambda w, t: soft_threshold_rows(w, t, rows), (weight, s))
