@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ondevice.config import from_dict
@@ -88,6 +88,31 @@ def test_retraining_starts_from_the_weights_saved_before_the_search(
     assert not torch.equal(
         initial["model.dnn.layers.0.weight"], starts["searched"]["model.dnn.layers.0.weight"]
     )
+
+
+def test_the_saved_file_is_what_retraining_starts_from(
+    tiny_config: Make, tmp_path: Path, starts: dict[str, dict[str, Tensor]]
+) -> None:
+    """Not weights drawn again from the same seed: the file may come from another release of PyTorch."""
+    pipeline = Pipeline(from_dict(tiny_config(search={"budgets": [100]})), tmp_path / "run")
+    dense = pipeline.dense()
+    forms = pipeline.search(dense, [100])
+    path = tmp_path / "run" / "initial.safetensors"
+    save_file({name: value * 2 for name, value in load_file(path).items()}, path)
+    pipeline.retrain(100, forms[100], 100, dense)
+    start = starts["retrain-100"]
+    doubled = load_file(path)["embedding.weight"][:, : start["embedding.keep"].shape[1]]
+    assert torch.equal(start["embedding.weight"], doubled * start["embedding.keep"])
+
+
+def test_the_dense_model_is_the_trained_one_also_after_a_resume(tiny_config: Make, tmp_path: Path) -> None:
+    config = from_dict(tiny_config())
+    dense = Pipeline(config, tmp_path / "run").dense()
+    saved = load_file(tmp_path / "run" / "dense" / "model.safetensors")["embedding.weight"]
+    again = Pipeline(config, tmp_path / "run", resume=True).dense()
+    for model in (dense, again):
+        assert torch.equal(model.embedding.weight, saved)
+        assert not model.training
 
 
 def test_a_fresh_start_takes_other_weights(
