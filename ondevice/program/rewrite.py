@@ -13,7 +13,7 @@ two: a kilobyte more, and a round through the slow portable kernels. Here
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -85,7 +85,7 @@ class _Rewriter:
                     self.graph.eliminate_dead_code()
                     changed += 1
         for node in list(self.graph.nodes):
-            if node.op == "placeholder" and not node.users and self._constant(node) is not None:
+            if node.op == "placeholder" and not node.users and node.name in self._constant_names():
                 delete_constant_placeholder(self.program, node)  # else it is stored all the same
         self.program.graph_module.recompile()
         return changed
@@ -232,10 +232,14 @@ class _Rewriter:
             w is None or (isinstance(w, fx.Node) and self._constant(w) is not None) for w in weights
         )
 
+    def _constant_names(self) -> Mapping[str, str]:
+        """Parameters and buffers by the placeholders that stand for them."""
+        signature = self.program.graph_signature
+        return {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+
     def _constant(self, node: Any) -> Any:
         """The float tensor behind a placeholder; None for anything else."""
-        signature = self.program.graph_signature
-        names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+        names = self._constant_names()
         if node.op != "placeholder" or node.name not in names:
             return None
         name = names[node.name]

@@ -100,10 +100,21 @@ def test_a_budget_gets_the_largest_model_that_fits(run: Path, tmp_path: Path) ->
         export_run(run, budgets=[f"{small - 1}B"], output=tmp_path / "two", options=SMALL, check=False)
     assert "model.pte" in str(error.value)
     assert not (tmp_path / "two").exists()
-    with pytest.raises(UserError, match="the smallest bundle"):
-        export_run(run, budgets=["100B"], options=SMALL, check=False)  # found without an export
     with pytest.raises(UserError, match="give the bytes of the whole bundle"):
         export_run(run, budgets=["5%"], options=SMALL, check=False)
+
+
+def test_a_model_whose_tables_alone_exceed_the_budget_is_not_exported(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    export_label = module._RunExporter.export
+    monkeypatch.setattr(
+        module._RunExporter, "export", lambda self, label: asked.append(label) or export_label(self, label)
+    )
+    with pytest.raises(UserError, match="the smallest bundle"):
+        export_run(run, budgets=["100B"], options=SMALL, check=False)
+    assert asked == ["20pct"]  # to name its bytes
 
 
 def test_the_program_may_be_asked_for_by_label(run: Path, tmp_path: Path) -> None:
