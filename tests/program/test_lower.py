@@ -19,7 +19,7 @@ from ondevice.program import stock
 from ondevice.program.export import Exported
 from ondevice.program.lower import lower, program_requirements
 from ondevice.program.manifest import PROGRAM
-from ondevice.program.methods import METHODS, Method
+from ondevice.program.methods import METHODS, Method, make_methods
 from ondevice.program.pack import LAYOUTS
 from ondevice.program.quiet import quiet
 from ondevice.program.slim import ProgramFile
@@ -82,6 +82,16 @@ def test_weights_are_stored_once_whatever_the_methods(export: Export, exported: 
             weight = next(v for v in layer.state_dict().values() if v.dtype == torch.int8)
             if weight.numel() > 16:
                 assert contents.count(weight.numpy().tobytes()) == 1
+
+
+def test_a_catalog_is_stored_as_rows_and_not_as_what_is_looked_up(export: Export) -> None:
+    made = export("fm", "staircase", "int8", ("forward",))
+    rows = np.random.default_rng(0).integers(0, made.packed.order.num_rows, (2000, 2))
+    methods = make_methods(
+        made.quantized, ("recommend",), context_fields=(0, 1, 2), item_fields=(3, 4), catalog=rows
+    )
+    # a byte per row, the tables of rows, and no more than the other method has; looked up it would be 24 kB more
+    assert len(lower(methods).data) < len(made.bundle.contents[PROGRAM]) + 2 * 2000 + 2 * 2 * 256 + 2500
 
 
 def test_constants_that_no_call_reads_are_not_stored(exported: Exported) -> None:
