@@ -116,16 +116,16 @@ def picture(summary: dict[str, Any], path: Path) -> None:
         for name, e in own:
             size = f"{e['bytes']['mean'] / 1000:,.0f} kB"
             label = f"ondevice, {size}" if kind == "budgets" else f"{name}, {size}"
-            below = kind == "budgets" or name == "int2"
+            ours_here = kind == "budgets"
             axes.annotate(
                 label,
                 (e["bytes"]["mean"] / 1000, e["test_auc"]["mean"]),
-                xytext=(0, -15 if below else 9),
+                xytext=(10, -4) if ours_here else (0, -15 if name == "int2" else 9),
                 textcoords="offset points",
-                ha="center",
+                ha="left" if ours_here else "center",
                 fontsize=8.5,
                 color=colour,
-                fontweight="bold" if kind == "budgets" else "normal",
+                fontweight="bold" if ours_here else "normal",
             )
     axes.axhline(summary["programs"]["fp32"]["test_auc"]["mean"], color=dense, lw=0.8, ls=":")
     axes.set_xscale("log")
