@@ -2,9 +2,11 @@
 
     python export/benchmark.py runs/NAME [--budget 64KB …] [--bundle DIR] [--repeats 15] [--threads 1,2]
         [--candidates 1,100,1000] [--baselines fp32,int8,int4,int2] [--cold-starts 3]
+    python export/benchmark.py RUN_OR_BUNDLE --device adb[:SERIAL] [--apk APK] [--device-timeout 600]
 
 Bundles that are missing are exported first. Writes report.json beside each bundle, and report.json and report.html
-into the run directory.
+into the run directory. With --device, the demo app of android_demo measures the bundles on a phone, and its figures
+go into the same reports; a bundle without its run gets them into the report.json beside it.
 """
 
 from __future__ import annotations
@@ -12,7 +14,9 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -27,11 +31,70 @@ def numbers(option: str, text: str) -> tuple[int, ...]:
         raise UserError(f"--{option} {text}: give whole numbers separated by commas") from None
 
 
+def settings_of(
+    arguments: argparse.Namespace, candidates: tuple[int, ...], threads: tuple[int, ...] | None
+) -> Any:
+    """What is measured on this computer."""
+    from ondevice.bench.benchmark import Settings
+
+    return Settings(
+        rounds=arguments.repeats,
+        cold_starts=arguments.cold_starts,
+        candidates=candidates,
+        threads=threads or (1, 2),
+        baselines=tuple(arguments.baselines.split(",")),
+    )
+
+
+def on_phone(
+    arguments: argparse.Namespace,
+    candidates: tuple[int, ...],
+    threads: tuple[int, ...] | None,
+    say: Callable[[str], None],
+) -> int:
+    """Measure on a phone, which is looked for before anything else is done."""
+    from ondevice.bench import require_packages
+    from ondevice.bench.adb import connect
+    from ondevice.bench.devices import benchmark_bundle, benchmark_run, require_all, text_table
+    from ondevice.bench.phone import Plan
+
+    run, bundle = arguments.run, arguments.bundle
+    if run is not None and (Path(run) / "manifest.json").is_file():
+        if bundle or arguments.budget:
+            raise UserError(f"{run} is a bundle; give no --bundle and no --budget with it")
+        run, bundle = None, run
+    if run is None and bundle is None:
+        raise UserError("give a run directory or a bundle")
+    if run is None and arguments.budget:
+        raise UserError("--budget: give the run directory that it is a budget of")
+    plan = Plan(candidates, threads or Plan.threads, arguments.device_timeout)
+    if run is not None:
+        require_packages()
+    phone = connect(arguments.device, arguments.apk, say)
+    if run is None:
+        report = benchmark_bundle(phone, bundle, plan, say)
+    else:
+        report = benchmark_run(
+            phone,
+            run,
+            bundles=arguments.budget,
+            bundle=bundle,
+            plan=plan,
+            settings=settings_of(arguments, candidates, threads),
+            say=say,
+        )
+    print(f"\n{text_table(report['measured'])}\n\nreport: {report['files'][-1]}")
+    require_all(report["measured"])
+    return 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", help="a run directory that train/run.py wrote")
+    parser.add_argument(
+        "run", nargs="?", help="a run directory that train/run.py wrote; with --device, also a bundle"
+    )
     parser.add_argument(
         "--budget",
         action="append",
@@ -41,31 +104,40 @@ def main() -> int:
     parser.add_argument("--bundle", help="one bundle exported from this run, wherever it is")
     parser.add_argument("--repeats", type=int, default=15, help="rounds of timing (default 15)")
     parser.add_argument("--cold-starts", type=int, default=3, help="fresh processes per program (default 3)")
-    parser.add_argument("--threads", default="1,2", help="numbers of threads (default 1,2)")
+    parser.add_argument("--threads", help="numbers of threads (default 1,2; on a phone 1,2,4)")
     parser.add_argument("--candidates", default="1,100,1000", help="rows of one call (default 1,100,1000)")
     parser.add_argument("--baselines", default="fp32,int8,int4,int2", help="dense programs to compare with")
+    parser.add_argument("--device", help="measure on a phone too: adb, or adb:SERIAL where there are several")
+    parser.add_argument("--apk", help="the demo app, installed when the phone lacks it")
+    parser.add_argument(
+        "--device-timeout", type=float, default=600, help="seconds the phone may measure (default 600)"
+    )
     arguments = parser.parse_args()
     if arguments.budget and arguments.bundle:
         raise UserError("--budget and --bundle: give one of them")
-    candidates, threads = numbers("candidates", arguments.candidates), numbers("threads", arguments.threads)
+    if arguments.apk and not arguments.device:
+        raise UserError("--apk: only used with --device adb")
+    candidates = numbers("candidates", arguments.candidates)
+    threads = None if arguments.threads is None else numbers("threads", arguments.threads)
+    started = time.perf_counter()
+
+    def say(text: str) -> None:
+        print(f"{time.perf_counter() - started:6.1f} s  {text}", flush=True)
+
+    if arguments.device:
+        return on_phone(arguments, candidates, threads, say)
+    if arguments.run is None:
+        raise UserError("give a run directory; a bundle alone can be measured with --device adb")
 
     from ondevice.bench import run_benchmark
-    from ondevice.bench.benchmark import Settings
     from ondevice.bench.report import text_table
 
-    started = time.perf_counter()
     report = run_benchmark(
         arguments.run,
         bundles=arguments.budget,
         bundle=arguments.bundle,
-        settings=Settings(
-            rounds=arguments.repeats,
-            cold_starts=arguments.cold_starts,
-            candidates=candidates,
-            threads=threads,
-            baselines=tuple(arguments.baselines.split(",")),
-        ),
-        say=lambda text: print(f"{time.perf_counter() - started:6.1f} s  {text}", flush=True),
+        settings=settings_of(arguments, candidates, threads),
+        say=say,
     )
     print(f"\n{text_table(report)}\n")
     print(

@@ -10,16 +10,24 @@ from ondevice.errors import UserError
 NEEDED = ("torchao", "executorch", "matplotlib")
 
 
-def run_benchmark(*arguments: Any, **options: Any) -> dict[str, Any]:
-    """Measure a run's bundles and its dense baselines: see `ondevice.bench.benchmark.run_benchmark`.
+def require_packages() -> None:
+    """Name the packages of a whole benchmark that are not installed.
 
-    Raises: UserError: when a package that it needs is not installed.
+    Raises: UserError: when there are some.
     """
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(
             f"the benchmark needs {', '.join(missing)}; install it with pip install 'ondevice[export,train]'"
         )
+
+
+def run_benchmark(*arguments: Any, **options: Any) -> dict[str, Any]:
+    """Measure a run's bundles and its dense baselines: see `ondevice.bench.benchmark.run_benchmark`.
+
+    Raises: UserError: when a package that it needs is not installed.
+    """
+    require_packages()
     from ondevice.bench.benchmark import run_benchmark as run  # measuring processes must not load all of it
 
     return run(*arguments, **options)

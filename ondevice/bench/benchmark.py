@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from ondevice.bench.baselines import FORMATS, make_baseline
+from ondevice.bench.devices import REPORT, current, model_sha256, read_report
 from ondevice.bench.drawing import format_bytes, format_us
 from ondevice.bench.pte import EMBEDDINGS, PTE_PARTS, Inspection, inspect
 from ondevice.bench.quality import quality, score
@@ -142,6 +143,7 @@ def run_benchmark(
         sizes = bundle_bytes(each.path)
         entries[name] |= {
             "label": label,
+            "model_sha256": model_sha256(each),
             "kept_parameters": own["kept_parameters"],
             "valid_auc": own["valid_auc"],
             "bytes": sizes,
@@ -164,7 +166,11 @@ def run_benchmark(
         "baselines": baselines,
         "baselines_left_out": left_out,
         "budgets": budgets,
-        "fields": _field_sizes(run, entries[headline]["label"]),
+        "devices": current(
+            (read_report(run.path / REPORT) or {}).get("devices", {}),
+            {name: entry["model_sha256"] for name, entry in budgets.items()},
+        ),
+        "fields": field_sizes(run, entries[headline]["label"]),
         "history": metrics.get("history", {}),
         "settings": {
             "candidates": list(settings.candidates),
@@ -328,7 +334,7 @@ def _parity(run: Run, label: str, bundle: Bundle, dataset: Dataset, inspection: 
     return parity(recommender, packed, quantized, bundle, dataset.test)
 
 
-def _field_sizes(run: Run, label: str) -> list[dict[str, Any]]:
+def field_sizes(run: Run, label: str) -> list[dict[str, Any]]:
     """Kept dimensions of every row, field by field."""
     sizes = run.compact(label).embedding.compact().row_sizes().tolist()
     offsets = run.vocabulary.field_offsets.tolist()

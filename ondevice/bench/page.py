@@ -84,6 +84,8 @@ PROSE = {
     "thread. Memory is what loading and one call of the most candidates add to a fresh process that holds the runtime.",
     "latency": "One call with real ids, the conversion of its inputs included. A ratio is the median over rounds of "
     "the ratio within a round.",
+    "devices": "The demo app's own engine on the phone, rank with real ids: p50 · p95 of one call. Memory is the "
+    "whole app's, after loading and calling, and by how much it grew.",
     "parity": "From the trained model to the file that ships, link by link.",
 }
 
@@ -261,6 +263,45 @@ def _parity_table(report: Mapping[str, Any]) -> str:
     return _table(["link", *budgets], rows, "wide-names")
 
 
+def _devices_table(report: Mapping[str, Any]) -> str:
+    """One table per phone: bundle and threads against latency, load time and memory."""
+    tables = []
+    for model, device in report["devices"].items():
+        entries = device["bundles"]
+        counts = sorted(
+            {c for e in entries.values() for m in e["measurements"] for c in m["rank_us"]}, key=int
+        )
+        rows = []
+        for name, entry in entries.items():
+            kind = "ours headline" if name == report["headline"] else "ours"
+            for m in entry["measurements"]:
+                calls = [m["rank_us"].get(count) for count in counts]
+                times = [
+                    _cell("" if c is None else f"{format_us(c['p50'])} · {format_us(c['p95'])}")
+                    for c in calls
+                ]
+                cells = [_cell(m["num_threads"]), *times, _cell(f"{m['load_ms']:.1f} ms"), _cell(_memory(m))]
+                rows.append((kind, name, cells))
+        facts = [f"Android {device['android']}", device["soc"], device["abi"], device["measured"]]
+        caption = f"{model} ({', '.join(str(fact) for fact in facts if fact)})"
+        failed = "".join(
+            f'<p class="lead">{_esc(f"{name} was not measured: {why}")}</p>'
+            for name, why in device["errors"].items()
+        )
+        head = ["bundle", "threads", *(f"{int(c):,}: p50 · p95" for c in counts), "load", "memory"]
+        tables.append(f"<h3>{_esc(caption)}</h3>{failed}{_table(head, rows)}")
+    return "".join(tables)
+
+
+def _memory(measurement: Mapping[str, Any]) -> str:
+    """The app's memory after a measurement, and how much it grew; empty where the phone does not tell."""
+    before, after = measurement["pss_before_bytes"], measurement["pss_after_bytes"]
+    if before is None or after is None:
+        return ""
+    sign = "+" if after >= before else "−"
+    return f"{format_bytes(after)} ({sign}{format_bytes(abs(after - before))})"
+
+
 def _definitions(pairs: Mapping[str, Any]) -> str:
     return f"<dl>{''.join(f'<dt>{_esc(k)}</dt><dd>{_esc(v)}</dd>' for k, v in pairs.items())}</dl>"
 
@@ -306,6 +347,7 @@ def render(report: Mapping[str, Any]) -> str:
             PROSE["latency"],
             f"<details><summary>Every call</summary>{_latency_table(report)}</details>",
         ),
+        *([("On the phone", PROSE["devices"], _devices_table(report))] if report.get("devices") else []),
         ("Parity", PROSE["parity"], _parity_table(report)),
         ("Where this was measured", "", _definitions(report["environment"])),
     ]

@@ -89,6 +89,11 @@ def bundle_report(report: Mapping[str, Any], label: str) -> dict[str, Any]:
         "label": label,
         **entry,
         "baselines": baselines,
+        "devices": {
+            model: {**device, "bundles": {label: device["bundles"][label]}}
+            for model, device in report.get("devices", {}).items()
+            if label in device["bundles"]
+        },
         "settings": report["settings"],
         "environment": report["environment"],
     }
