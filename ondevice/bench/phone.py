@@ -78,7 +78,7 @@ def measure(phone: Phone, bundles: Mapping[str, Bundle], plan: Plan, say: Say = 
         latency = _wait(phone, run_id, plan)
     finally:
         _clean_up(phone, folder, list(names), say)
-    return _figures(latency, names, bundles, plan)
+    return read_figures(latency, names, bundles, plan)
 
 
 def _push(phone: Phone, bundle: Bundle, name: str, folder: str) -> None:
@@ -165,7 +165,7 @@ def _malformed(what: str) -> UserError:
     )
 
 
-def _figures(
+def read_figures(
     latency: Mapping[str, Any], names: Mapping[str, str], bundles: Mapping[str, Bundle], plan: Plan
 ) -> dict[str, Any]:
     """What a report says of a phone, from a latency.json that is checked key by key.

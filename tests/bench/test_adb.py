@@ -11,14 +11,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-import ondevice
 from ondevice.bench.adb import Adb, Result, choose, connect, parse_device
 from ondevice.bench.devices import benchmark_bundle, benchmark_run, current, merge, model_sha256, require_all
-from ondevice.bench.phone import Plan
+from ondevice.bench.phone import Plan, read_figures
 from ondevice.data.schema import Field, Label, Schema
 from ondevice.errors import UserError
 from ondevice.files import atomic_json
@@ -219,14 +219,6 @@ def test_an_install_that_fails(
         ({"latency": {"errors": {"": "It was asked what it cannot do"}}}, "nothing: It was asked"),
         ({"latency_text": "{cut"}, "latency.json is not JSON .*different versions: build it"),
         ({"latency_text": "[]"}, "latency.json is not a JSON object"),
-        ({"latency": {"format_version": 2}}, "is of format ondevice-latency 2, not ondevice-latency 1"),
-        ({"latency": {"device": {}}}, "has no device.model"),
-        ({"latency": {"bundles": {}}}, "has no bundles.bench0-64KB.measurements"),
-        ({"latency": {"errors": None}}, "has no errors"),
-        (
-            {"latency": {"bundles": {"bench0-64KB": {"measurements": [], "model_sha256": "0"}}}},
-            "has another model_sha256 for bench0-64KB",
-        ),
     ],
 )
 def test_a_measurement_that_fails(
@@ -241,28 +233,47 @@ def test_a_measurement_that_fails(
         assert left_on_phone(folder) == []
 
 
+def latency_of(bundle: Path) -> dict[str, Any]:
+    """A latency.json that is as it should be, for one number of threads and two of candidates."""
+    call = {"p50": 1.0, "p95": 2.0, "calls": 3}
+    memory = {"pss_before_bytes": 1, "pss_after_bytes": 2, "peak_rss_bytes": None}
+    measurement = {"num_threads": 1, "load_ms": 1.0, **memory, "rank_us": {"1": call, "100": call}}
+    entry = {"model_sha256": model_sha256(load_bundle(bundle)), "measurements": [measurement]}
+    head = {"format": "ondevice-latency", "format_version": 1, "device": {"model": "Pixel 8"}}
+    return {**head, "bundles": {"b": entry}, "errors": {"shop": "another bundle of the app is damaged"}}
+
+
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("where", "value", "message"),
     [
-        ({"load_ms": None}, r"has no number bench0-64KB.measurements\[0\].load_ms"),
-        ({"load_ms": True}, "has no number .*load_ms"),
-        ({"pss_after_bytes": "much"}, "has no number .*pss_after_bytes"),
-        ({"rank_us": {"1": {"p50": 1, "p95": 1, "calls": 1}}}, r"has no .*measurements\[0\].rank_us.100"),
-        ({"rank_us": {"1": {"p50": 1, "calls": 1}}}, r"has no number .*rank_us.1.p95"),
-        ({"num_threads": 4}, "has not the threads that were asked for"),
+        ("format_version", 2, "is of format ondevice-latency 2, not ondevice-latency 1"),
+        ("device", {}, "has no device.model"),
+        ("errors", None, "has no errors"),
+        ("bundles", None, "has no bundles;"),
+        ("bundles", {}, "has no bundles.b.measurements"),
+        ("bundles.b.model_sha256", "0", "has another model_sha256 for b"),
+        ("bundles.b.measurements", [], "has not the threads that were asked for"),
+        ("bundles.b.measurements.0", None, r"has no b.measurements\[0\].rank_us"),
+        ("bundles.b.measurements.0.load_ms", None, r"has no number b.measurements\[0\].load_ms"),
+        ("bundles.b.measurements.0.load_ms", True, "has no number .*load_ms"),
+        ("bundles.b.measurements.0.load_ms", float("nan"), "has no number .*load_ms"),
+        ("bundles.b.measurements.0.pss_after_bytes", "much", "has no number .*pss_after_bytes"),
+        ("bundles.b.measurements.0.num_threads", 4, "has not the threads that were asked for"),
+        ("bundles.b.measurements.0.rank_us.100", None, r"has no .*measurements\[0\].rank_us.100"),
+        ("bundles.b.measurements.0.rank_us.1.p95", -1, "has no number .*rank_us.1.p95"),
     ],
 )
-def test_every_figure_of_the_phone_is_checked(
-    fake: FakePhone, bundle: Path, change: dict[str, Any], message: str
-) -> None:
-    call = {"p50": 1.0, "p95": 2.0, "calls": 3}
-    memory = {"pss_before_bytes": 1, "pss_after_bytes": 2, "peak_rss_bytes": 3}
-    good = {"num_threads": 1, "load_ms": 1.0, **memory, "rank_us": {"1": call, "100": call}}
-    plan = Plan(candidates=(1, 100), threads=(1,), poll_seconds=0.01)
-    entry = {"model_sha256": model_sha256(load_bundle(bundle)), "measurements": [{**good, **change}]}
-    fake(latency={"bundles": {"bench0-64KB": entry}})
+def test_every_figure_of_the_phone_is_checked(bundle: Path, where: str, value: Any, message: str) -> None:
+    plan, opened = Plan(candidates=(1, 100), threads=(1,)), {"64KB": load_bundle(bundle)}
+    latency = latency_of(bundle)
+    assert read_figures(latency, {"b": "64KB"}, opened, plan)["errors"] == {}
+    *parents, last = where.split(".")
+    place: Any = latency
+    for key in parents:
+        place = place[int(key) if isinstance(place, list) else key]
+    place[int(last) if isinstance(place, list) else last] = value
     with pytest.raises(UserError, match=message):
-        run_on_phone(bundle, plan)
+        read_figures(latency, {"b": "64KB"}, opened, plan)
 
 
 def test_a_phone_that_never_answers_and_one_that_answers_another_run(fake: FakePhone, bundle: Path) -> None:
@@ -337,13 +348,13 @@ def test_figures_of_other_programs_than_there_are_now_are_dropped() -> None:
     reason="the benchmark of a run needs matplotlib, torchao and executorch",
 )
 def test_a_phone_is_merged_into_the_report_of_a_run(
-    fake: FakePhone, tiny_config: Callable[..., dict[str, Any]], tmp_path: Path
+    fake: FakePhone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ondevice.bench.benchmark import Settings
 
-    run = ondevice.train(
-        tiny_config(training={"epochs": 1}, search={"budgets": [100], "epochs": 1}), tmp_path / "run"
-    )
+    run = SimpleNamespace(path=tmp_path / "run", metrics={"history": sample.report()["history"]})
+    monkeypatch.setattr("ondevice.training.run.Run", lambda path: run)
+    monkeypatch.setattr("ondevice.bench.benchmark.field_sizes", lambda run, label: sample.report()["fields"])
     bundle = write_bundle(run.path / "bundles" / "100")
     report = sample.report()
     entry = {**report["budgets"]["20000"], "label": "100", "model_sha256": model_sha256(load_bundle(bundle))}
