@@ -321,13 +321,12 @@ def _cold_summary(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _parity(run: Run, label: str, bundle: Bundle, dataset: Dataset, inspection: Inspection) -> dict[str, Any]:
     """Eager against packed against int8 against the file, with what was exported made again."""
-    from ondevice.program.export import key_texts
     from ondevice.program.pack import pack
     from ondevice.program.parity import parity
     from ondevice.program.quantize import quantize
 
     recommender = run.compact(label)
-    packed = pack(recommender, bundle.manifest["layout"], key_texts(dataset.vocabulary))
+    packed = pack(recommender, bundle.manifest["layout"], dataset.vocabulary.key_texts())
     tables = [c for c in inspection.constants if c.part == EMBEDDINGS and len(c.shape) == 2]
     is_float = any(c.num_bytes == 4 * math.prod(c.shape) for c in tables)
     quantized = quantize(packed, "none" if is_float else "int8")

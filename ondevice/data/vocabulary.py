@@ -121,6 +121,14 @@ class Vocabulary:
         key = self.keys[field_index][local - 1]
         return key if isinstance(key, str) else int(key)
 
+    def key_texts(self) -> list[str | None]:
+        """Canonical text of the key of every id; None for unknown ids."""
+        texts: list[str | None] = []
+        for keys in self.keys:
+            texts.append(None)
+            texts += [str(key) for key in (keys.tolist() if isinstance(keys, np.ndarray) else keys)]
+        return texts
+
     def raw_of(self, global_id: int) -> int | float | str | None:
         """A raw value that is encoded as this id; None for an unknown id."""
         return self.fields[self.field_of(global_id)].raw(self.key_of(global_id))

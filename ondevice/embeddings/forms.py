@@ -99,9 +99,5 @@ class Mask:
         """The same with ``rows`` ((N,) bool) removed entirely."""
         return Mask(self.kept & ~rows[:, None])
 
-    def as_sizes(self) -> Sizes:
-        """The per-row counts, as leading dimensions instead of positions."""
-        return Sizes(self.row_sizes(), self.dim)
-
 
 Form = Sizes | Mask

@@ -8,12 +8,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 import ondevice
 from ondevice.config import parse_budget
-from ondevice.data import Dataset, Vocabulary
+from ondevice.data import Dataset
 from ondevice.errors import UserError
 from ondevice.program.bundle import Bundle, make_bundle
 from ondevice.program.catalog import catalog_items
@@ -101,15 +100,6 @@ def _linear_bytes(module: nn.Module) -> int:
     return values * 4 + bias if is_float_linear(module) else values + 4 * module.out_features + bias
 
 
-def key_texts(vocabulary: Vocabulary) -> list[str | None]:
-    """Canonical text of the key of every training id; None for unknown ids."""
-    texts: list[str | None] = []
-    for keys in vocabulary.keys:
-        texts.append(None)
-        texts += [str(key) for key in (keys.tolist() if isinstance(keys, np.ndarray) else keys)]
-    return texts
-
-
 def export_model(
     recommender: Recommender,
     dataset: Dataset,
@@ -135,7 +125,7 @@ def export_model(
 
     Raises: UserError: when the model cannot be exported so.
     """
-    packed = pack(recommender, options.layout, key_texts(dataset.vocabulary))
+    packed = pack(recommender, options.layout, dataset.vocabulary.key_texts())
     return _export_packed(recommender, packed, dataset, name, model, method, metrics or {}, options, check)
 
 
@@ -307,7 +297,7 @@ class _RunExporter:
     def pack(self, label: str) -> tuple[Recommender, PackedRecommender]:
         if label not in self.packed:
             recommender = self.run.compact(label)
-            texts = key_texts(self.dataset.vocabulary)
+            texts = self.dataset.vocabulary.key_texts()
             self.packed[label] = recommender, pack(recommender, self.options.layout, texts)
         return self.packed[label]
 

@@ -54,7 +54,7 @@ class PackedTable(nn.Module):
 
     def dimensions(self) -> Tensor:
         """The dimension of each stored value, in the shape of ``values``."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not say which dimension a value belongs to")
 
     def quantize(self, values: Tensor, scale: Tensor) -> None:
         """Replace the values by integers and one scale per dimension."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
 from torch import nn
 
 from ondevice.data import Dataset
@@ -26,15 +25,6 @@ MANIFEST_BYTES = 2_700
 CATALOG_ITEM_BYTES = 3.1  # per item that recommend can return
 
 
-def key_texts(dataset: Dataset) -> list[str | None]:
-    """Canonical text of the key of every training id; None for unknown ids."""
-    texts: list[str | None] = []
-    for keys in dataset.vocabulary.keys:
-        texts.append(None)
-        texts += [str(key) for key in (keys.tolist() if isinstance(keys, np.ndarray) else keys)]
-    return texts
-
-
 def bundle_bytes(forms: Sequence[Form], model: BaseModel, dataset: Dataset) -> int:
     """Estimated bytes of the bundle of a model under these forms.
 
@@ -46,7 +36,7 @@ def bundle_bytes(forms: Sequence[Form], model: BaseModel, dataset: Dataset) -> i
     offsets = dataset.vocabulary.field_offsets
     sizes = forms[0].row_sizes().numpy()
     blocks = choose_blocks(sizes, len(offsets) - 1)
-    order = order_rows(offsets, forms, key_texts(dataset), blocks.classes(sizes))
+    order = order_rows(offsets, forms, dataset.vocabulary.key_texts(), blocks.classes(sizes))
     stored = sum((height + 1) * blocks.width for height in blocks.heights(sizes))
     items = 0
     if dataset.catalog is not None and dataset.schema.item_key is not None:

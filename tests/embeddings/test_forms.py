@@ -25,8 +25,6 @@ def test_sizes_are_leading_dimensions() -> None:
 def test_a_mask_counts_positions_anywhere() -> None:
     mask = Mask(torch.tensor([[False, True, True], [False, False, False]]))
     assert (mask.num_kept(), mask.dim) == (2, 3)
-    assert mask.as_sizes().sizes.tolist() == [2, 0]
-    assert mask.as_sizes().dim == 3
     assert mask.without(torch.tensor([True, False])).num_kept() == 0
 
 

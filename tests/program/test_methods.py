@@ -11,7 +11,7 @@ import torch
 from ondevice.data import Dataset
 from ondevice.errors import UserError
 from ondevice.program.catalog import catalog_items
-from ondevice.program.export import Exported, default_methods, key_texts
+from ondevice.program.export import Exported, default_methods
 from ondevice.program.methods import CatalogRows, Rank, Recommend, make_methods
 from ondevice.program.pack import PackedRecommender, pack
 
@@ -21,7 +21,7 @@ from . import shop
 @pytest.fixture(scope="module", params=[False, True], ids=["context first", "sides mixed"])
 def mixed(request: pytest.FixtureRequest) -> tuple[Dataset, PackedRecommender]:
     data = shop.dataset(item_first=request.param)
-    return data, pack(shop.recommender("deepfm", "staircase", data), "staircase", key_texts(data.vocabulary))
+    return data, pack(shop.recommender("deepfm", "staircase", data), "staircase", data.vocabulary.key_texts())
 
 
 def test_rank_is_forward_of_whole_rows(mixed: tuple[Dataset, PackedRecommender]) -> None:

@@ -10,7 +10,6 @@ from ondevice.embeddings import Mask, Sizes, TableInfo
 from ondevice.errors import UserError
 from ondevice.models import MODELS
 from ondevice.program.blocks import Blocks
-from ondevice.program.export import key_texts
 from ondevice.program.pack import LAYOUTS, JaggedEmbedding, StaircaseEmbedding, compacted_model, pack
 from ondevice.program.quantize import quantize
 from ondevice.recommender import build, rebuild
@@ -23,7 +22,7 @@ from . import shop
 def test_packed_equals_eager(model: str, layout: str, data: Dataset) -> None:
     for seed in range(3):
         recommender = shop.recommender(model, layout, data, seed)
-        packed = pack(recommender, layout, key_texts(data.vocabulary))
+        packed = pack(recommender, layout, data.vocabulary.key_texts())
         ids = shop.all_ids(data)
         with torch.no_grad():
             eager, found = recommender(ids), packed(packed.order.rows(ids))

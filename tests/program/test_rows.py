@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from ondevice.data import Dataset
 from ondevice.embeddings import Mask, Sizes, TableInfo
-from ondevice.program.export import key_texts
 from ondevice.program.rows import order_rows
 from ondevice.program.vocabulary_file import FieldKeys, Group, RowLookup
 from ondevice.recommender import pruned_id_map
@@ -86,7 +85,7 @@ def test_order_is_a_falling_staircase_and_the_vocabulary_finds_every_row(draw: s
 
 @pytest.mark.parametrize("layout", ["staircase", "csr"])
 def test_raw_values_of_the_shop_become_the_rows_of_their_ids(data: Dataset, layout: str) -> None:
-    order = order_rows(data.vocabulary.field_offsets, shop.forms(data, layout), key_texts(data.vocabulary))
+    order = order_rows(data.vocabulary.field_offsets, shop.forms(data, layout), data.vocabulary.key_texts())
     lookup = RowLookup(order.field_keys)
     for f, field in enumerate(data.schema.fields):
         for i in range(data.vocabulary.field_offsets[f], data.vocabulary.field_offsets[f + 1]):

@@ -12,7 +12,7 @@ from ondevice.data import Dataset, load_dataset
 from ondevice.embeddings import Form, Sizes
 from ondevice.errors import UserError
 from ondevice.models import MODELS, BaseModel
-from ondevice.training.bytes import bundle_bytes, fixed_bytes, key_texts, largest_target
+from ondevice.training.bytes import bundle_bytes, fixed_bytes, largest_target
 from ondevice.training.sizing import shipped_sizes
 
 
@@ -84,7 +84,7 @@ def test_a_budget_below_the_program_is_an_error(dataset: Dataset) -> None:
 
 
 def test_every_id_has_its_key(dataset: Dataset) -> None:
-    texts = key_texts(dataset)
+    texts = dataset.vocabulary.key_texts()
     assert len(texts) == len(dataset.counts)
     offsets = dataset.vocabulary.field_offsets
     assert [texts[i] for i in offsets[:-1]] == [None] * 3
