@@ -166,6 +166,12 @@ class RetrainConfig(TrainingConfig):
     """Largest dimension of a row; null for no limit."""
     size_step: int = 2
     """Sizes are multiples of this, the width of the staircase's cells; 1 wastes nothing but looks up more cells."""
+    code_dims: int | None = None
+    """Dimensions of a cell that is stored as one byte, an index into a learnt codebook; null for int8 values."""
+    code_start: float = 0.4
+    """With codes: share of the steps in which values are trained freely before they become codes, in [0, 1)."""
+    first_order: str = "rows"
+    """rows (a weight for each stored row), projection (⟨e, v_field⟩: no byte per row) or none."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -178,6 +184,16 @@ class RetrainConfig(TrainingConfig):
             "at least 1 or null",
         )
         _check("retrain.start", self.start, self.start in ("initial", "fresh"), "initial or fresh")
+        kinds = ("rows", "projection", "none")
+        _check("retrain.first_order", self.first_order, self.first_order in kinds, "rows, projection or none")
+        _check("retrain.code_start", self.code_start, 0 <= self.code_start < 1, "in [0, 1)")
+        if self.code_dims is not None:
+            _check("retrain.code_dims", self.code_dims, 1 <= self.code_dims <= 16, "from 1 to 16 or null")
+            whole = self.size_step % self.code_dims == 0 and (self.max_size or 0) % self.code_dims == 0
+            _check(
+                "retrain.size_step", self.size_step, whole, "a multiple of code_dims, and max_size as well"
+            )
+            _check("retrain.form", self.form, self.form == "sizes", "sizes when code_dims is given")
 
 
 @dataclass(frozen=True)

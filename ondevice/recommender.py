@@ -7,14 +7,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ondevice.embeddings import METHODS, EmbeddingMethod, Form, RetrainedEmbedding, TableInfo
+from ondevice.embeddings import (
+    METHODS,
+    CodedEmbedding,
+    Codes,
+    EmbeddingMethod,
+    Form,
+    RetrainedEmbedding,
+    TableInfo,
+)
 from ondevice.models import MODELS, BaseModel
 
 
 class Recommender(nn.Module):
     """Embeddings, first-order weights and a base model.
 
-    logit = bias + Σ_f w[id_f] + model(e[id_1], …, e[id_F]).
+    logit = bias + Σ_f w[id_f] + model(e[id_1], …, e[id_F]). A compact model may have no weights w, or have
+    w[id_f] = ⟨e[id_f], p_f⟩ with a vector p_f per field, which costs no byte per id (the field-wise linear
+    weights of FwFM, arXiv 1806.03514, section 3.3).
 
     Args:
         embedding: the table of D-dimensional embeddings.
@@ -22,6 +32,7 @@ class Recommender(nn.Module):
         model: the base model.
         id_map: id read in place of each id; None for the identity. Ids that keep nothing in either table
             read their field's unknown id, so that what is trained is what a vocabulary without them ships.
+        projected: whether w is a projection of the embeddings; ``first_order`` must then be None.
 
     Shape: ids (B, F) int64 -> logits (B,).
     """
@@ -34,12 +45,17 @@ class Recommender(nn.Module):
         first_order: EmbeddingMethod | None,
         model: BaseModel,
         id_map: Tensor | None = None,
+        projected: bool = False,
     ) -> None:
         super().__init__()
+        assert not (projected and first_order is not None), "first-order weights twice"
         self.embedding = embedding
         self.first_order = first_order
         self.model = model
         self.bias = nn.Parameter(torch.zeros(1))
+        self.projection: nn.Parameter | None = None
+        if projected:
+            self.projection = nn.Parameter(torch.zeros(model.num_fields, model.embedding_dim))
         self.is_mapped = id_map is not None
         identity = torch.arange(embedding.num_embeddings)
         self.register_buffer("id_map", identity if id_map is None else id_map)
@@ -70,6 +86,8 @@ class Recommender(nn.Module):
         logits: Tensor = self.model(embeddings) + self.bias
         if self.first_order is not None:
             logits = logits + self.first_order(self.id_map[ids] if self.is_mapped else ids).sum((1, 2))
+        if self.projection is not None:
+            logits = logits + embeddings.flatten(1) @ self.projection.flatten()
         return logits
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -120,6 +138,7 @@ def rebuild(
     forms: list[Form],
     initial: Recommender | None = None,
     init_std: float | None = None,
+    projected: bool = False,
 ) -> Recommender:
     """A recommender for the second phase: tables under ``forms``, the model as narrow as they are.
 
@@ -127,16 +146,21 @@ def rebuild(
         forms: the form of the embedding table, then of the first-order one if the model uses it.
         initial: where initial weights are taken from (lottery ticket); columns of a first linear layer that
             only meet dropped dimensions are dropped with them. None to draw new ones.
+        init_std: as in `EmbeddingMethod`.
+        projected: as in `Recommender`.
     """
-    source = initial.tables() if initial is not None else [None] * len(forms)
-    tables = [
-        RetrainedEmbedding(info, form, initial=None if s is None else s.weight.detach(), init_std=init_std)
-        for form, s in zip(forms, source, strict=True)
-    ]
+    source = initial.tables()[: len(forms)] if initial is not None else [None] * len(forms)
+    tables: list[RetrainedEmbedding] = []
+    for form, s in zip(forms, source, strict=True):
+        values = None if s is None else s.weight.detach()
+        if isinstance(form, Codes):
+            tables.append(CodedEmbedding(info, form, initial=values, init_std=init_std))
+        else:
+            tables.append(RetrainedEmbedding(info, form, initial=values, init_std=init_std))
     base = MODELS[model](info.num_fields, tables[0].embedding_dim, **model_options)
-    recommender = Recommender(
-        tables[0], tables[1] if len(tables) > 1 else None, base, id_map=pruned_id_map(info, forms)
-    )
+    first_order = tables[1] if len(tables) > 1 else None
+    id_map = pruned_id_map(info, forms)
+    recommender = Recommender(tables[0], first_order, base, id_map=id_map, projected=projected)
     if initial is not None:
         _copy_fitting(initial, recommender)
     return recommender

@@ -2,7 +2,19 @@
 
 from ondevice.embeddings import sizes
 from ondevice.embeddings.base import METHODS, EmbeddingMethod, TableInfo
-from ondevice.embeddings.forms import Form, Mask, Sizes
+from ondevice.embeddings.coded import CodedEmbedding
+from ondevice.embeddings.forms import Codes, Form, Mask, Sizes
 from ondevice.embeddings.retrained import RetrainedEmbedding
 
-__all__ = ["METHODS", "EmbeddingMethod", "Form", "Mask", "RetrainedEmbedding", "Sizes", "TableInfo", "sizes"]
+__all__ = [
+    "METHODS",
+    "CodedEmbedding",
+    "Codes",
+    "EmbeddingMethod",
+    "Form",
+    "Mask",
+    "RetrainedEmbedding",
+    "Sizes",
+    "TableInfo",
+    "sizes",
+]

@@ -95,6 +95,18 @@ class EmbeddingMethod(nn.Module):
         """Number of values in effect now."""
         return self.weight.numel()
 
+    @property
+    def is_final(self) -> bool:
+        """Whether the values are already of the kind that ships; a training keeps only epochs that end so."""
+        return True
+
+    def regularization(self) -> Tensor | None:
+        """A penalty for the step whose lookup came last, if the method has one."""
+        return None
+
+    def step_end(self, step: int) -> None:
+        """Called after each step of a training, counted from 1."""
+
     def thresholds(self) -> list[nn.Parameter]:
         """Parameters that decide sizes rather than values: they get the threshold's learning rate and decay."""
         return []

@@ -1,7 +1,8 @@
 """What an embedding method ends in: the compact forms that can be stored and shipped.
 
 A form says which values of a table (N, D) are kept; the values themselves stay with the module that
-trains them. Methods of the sizes family end in `Sizes`; PEP as published ends in `Mask`.
+trains them. Methods of the sizes family end in `Sizes`; PEP as published ends in `Mask`; `Codes` are sizes whose
+values are stored as indices into a codebook.
 """
 
 from __future__ import annotations
@@ -64,6 +65,26 @@ class Sizes:
         nearest = allowed[distance.argmin(1)]
         smallest = int(allowed[1]) if allowed.numel() > 1 else 0
         return Sizes(torch.where(self.sizes > 0, nearest.clamp(min=smallest), 0), self.dim)
+
+
+@dataclass(frozen=True)
+class Codes(Sizes):
+    """Sizes whose cells of ``code_dims`` dimensions are stored as one byte each.
+
+    Args:
+        code_dims: dimensions per cell; every size is a multiple of it.
+    """
+
+    code_dims: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.code_dims < 1 or self.dim % self.code_dims or bool((self.sizes % self.code_dims).any()):
+            raise ValueError(f"sizes and dim {self.dim} must be multiples of code_dims {self.code_dims}")
+
+    def without(self, rows: Tensor) -> Codes:
+        """The same with ``rows`` ((N,) bool) removed entirely."""
+        return Codes(self.sizes.masked_fill(rows, 0), self.dim, self.code_dims)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ondevice.embeddings.forms import Codes, Form
+
 # Measured on finished programs of three methods (docstring of `pack.StaircaseEmbedding`): constants, index
 # arithmetic and their values, for the first column of cells beyond one, and for each further column.
 STAIRCASE_BYTES = 560
@@ -57,30 +59,38 @@ class Blocks:
 
 
 def choose_blocks(
-    sizes: np.ndarray, num_fields: int, *, max_columns: int = MAX_COLUMNS, value_bytes: int = 1
+    sizes: np.ndarray,
+    num_fields: int,
+    *,
+    width: int | None = None,
+    max_columns: int = MAX_COLUMNS,
+    value_bytes: float = 1,
 ) -> Blocks:
     """The cut with the fewest bytes: stored cells, index arithmetic, and what its classes cost the vocabulary.
 
     Args:
         sizes: kept dimensions of each row.
         num_fields: number of fields; each may begin a new group of keys in each class.
-        max_columns: columns of cells that may be looked up, for latency.
+        width: dimensions per cell; None to choose.
+        max_columns: columns of cells that may be looked up, for latency, where the width is chosen.
         value_bytes: bytes per stored value.
     """
     dim = max(1, int(sizes.max(initial=0)))
     allowed = (1 + MAX_WASTE) * int(sizes.sum()) + SMALL_WASTE
     best: tuple[tuple[bool, int], Blocks] | None = None
-    for width in range(dim, 0, -1):
-        columns = -(-dim // width)
-        if columns > max_columns and width < dim:
+    if width is not None:
+        dim = -(-dim // width) * width
+    for cell in range(dim, 0, -1) if width is None else (width,):
+        columns = -(-dim // cell)
+        if width is None and columns > max_columns and cell < dim:
             break
-        every = tuple(min(k * width, dim) for k in range(1, columns + 1))
-        for limits in {_best_limits(sizes, dim, width, num_fields, value_bytes), every}:
-            blocks = Blocks(width, limits, dim)
-            cost = _cost(sizes, limits, width, num_fields, value_bytes)
+        every = tuple(min(k * cell, dim) for k in range(1, columns + 1))
+        for limits in {_best_limits(sizes, dim, cell, num_fields, value_bytes), every}:
+            blocks = Blocks(cell, limits, dim)
+            cost = _cost(sizes, limits, cell, num_fields, value_bytes)
             if columns > 1:
                 cost += STAIRCASE_BYTES + COLUMN_BYTES * columns
-            if dim % width:
+            if dim % cell:
                 cost += SLICE_BYTES
             rank = (blocks.num_values(sizes) > allowed, cost)
             if best is None or rank < best[0]:
@@ -89,15 +99,23 @@ def choose_blocks(
     return best[1]
 
 
-def _class_cost(rows: int, total: int, end: int, width: int, num_fields: int, value_bytes: int) -> int:
+def blocks_of(form: Form, num_fields: int) -> Blocks:
+    """The cut of a staircase that holds these sizes; codes say themselves how wide a cell is."""
+    sizes = form.row_sizes().numpy()
+    if isinstance(form, Codes):
+        return choose_blocks(sizes, num_fields, width=form.code_dims, value_bytes=1 / form.code_dims)
+    return choose_blocks(sizes, num_fields)
+
+
+def _class_cost(rows: int, total: int, end: int, width: int, num_fields: int, value_bytes: float) -> int:
     """Bytes of one class: its cells, heads of groups, and log2(total / rows) bits of gap for each key."""
     if rows == 0:
         return 0
-    stored = rows * -(-end // width) * width * value_bytes
+    stored = round(rows * -(-end // width) * width * value_bytes)
     return stored + 2 * num_fields * GROUP_BYTES + round(rows * math.log2(total / rows) / 8)
 
 
-def _cost(sizes: np.ndarray, limits: tuple[int, ...], width: int, num_fields: int, value_bytes: int) -> int:
+def _cost(sizes: np.ndarray, limits: tuple[int, ...], width: int, num_fields: int, value_bytes: float) -> int:
     total, cost, low = int((sizes > 0).sum()), 0, 0
     for high in limits:
         rows = int(((sizes > low) & (sizes <= high)).sum())
@@ -107,7 +125,7 @@ def _cost(sizes: np.ndarray, limits: tuple[int, ...], width: int, num_fields: in
 
 
 def _best_limits(
-    sizes: np.ndarray, dim: int, width: int, num_fields: int, value_bytes: int
+    sizes: np.ndarray, dim: int, width: int, num_fields: int, value_bytes: float
 ) -> tuple[int, ...]:
     """Limits at multiples of ``width`` with the fewest bytes, by dynamic programming over the last limit."""
     columns = -(-dim // width)

@@ -19,9 +19,10 @@ from ondevice.program.catalog import catalog_items
 from ondevice.program.lower import lower
 from ondevice.program.manifest import MANIFEST, PROGRAM, VOCABULARY
 from ondevice.program.methods import MAX_BATCH, METHODS, TOP_K, Method, Recommend, make_methods
-from ondevice.program.pack import PackedRecommender, StaircaseEmbedding, pack
+from ondevice.program.pack import PackedRecommender, pack
 from ondevice.program.parity import parity
 from ondevice.program.quantize import is_float_linear, quantize
+from ondevice.program.tables import Staircase
 from ondevice.program.vocabulary_file import vocabulary_bytes
 from ondevice.recommender import Recommender
 from ondevice.training.run import Run
@@ -212,7 +213,7 @@ def _check_parity(measured: dict[str, Any]) -> None:
 
 def _sizes(packed: PackedRecommender) -> dict[str, Any]:
     table, first_order_rows = packed.table, packed.order.first_order_rows
-    if isinstance(table, StaircaseEmbedding):
+    if isinstance(table, Staircase):
         widths = [table.width] * table.columns
         widths[-1] = table.dim - table.width * (table.columns - 1)
         return {"dims": widths, "rows": table.column_heights, "first_order_rows": first_order_rows}
@@ -333,9 +334,9 @@ class _RunExporter:
     def _least_bytes(self, label: str) -> int:
         """A bound below the bundle's bytes that needs no export: tables and vocabulary."""
         _, packed = self.pack(label)
-        width = 1 if self.options.quantization == "int8" else 4
-        tables = sum(table.num_values() * width for table in packed.tables())
-        return tables + vocabulary_bytes(packed.order.field_keys)
+        shrinks = 1 if self.options.quantization == "int8" else 4
+        tables = sum(table.stored_bytes() for table in packed.tables())
+        return tables // 4 * shrinks + vocabulary_bytes(packed.order.field_keys)
 
 
 def table_lines(exported: Sequence[Exported]) -> list[str]:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ondevice.errors import UserError, nearest
-from ondevice.program.pack import FirstOrderTable, PackedRecommender, PackedTable
+from ondevice.program.pack import PackedRecommender
 from ondevice.program.quiet import quiet
+from ondevice.program.tables import FirstOrderTable, PackedTable
 
 with quiet():
     from torchao.quantization import Int8DynamicActivationIntxWeightConfig, quantize_

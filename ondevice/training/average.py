@@ -42,6 +42,17 @@ class WeightAverage:
             torch._foreach_lerp_(self.average, self._live, 1 - decay)
             self.updates += 1
 
+    @torch.no_grad()
+    def adopt(self) -> None:
+        """The module takes over the averaged weights."""
+        torch._foreach_copy_(self._live, self.average)
+
+    @torch.no_grad()
+    def restart(self) -> None:
+        """Forget the past: the average is what the module carries now."""
+        torch._foreach_copy_(self.average, self._live)
+        self.updates = 0
+
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
         """The module carries the averaged weights within the block."""

@@ -12,14 +12,16 @@ from collections.abc import Callable, Sequence
 from torch import nn
 
 from ondevice.data import Dataset
-from ondevice.embeddings import Form
+from ondevice.embeddings import Codes, Form
+from ondevice.embeddings.coded import NUM_CODES
 from ondevice.errors import UserError
 from ondevice.models import BaseModel
-from ondevice.program.blocks import choose_blocks
+from ondevice.program.blocks import blocks_of
 from ondevice.program.rows import order_rows
 from ondevice.program.vocabulary_file import vocabulary_bytes
 
 PROGRAM_BYTES = 12_300  # forward, rank and recommend of a model with three linears, without what is stored
+CODEBOOK_BYTES = 600  # the lookup of codes in the program's graphs
 LINEAR_BYTES = 450  # each further linear layer in the program's graphs
 MANIFEST_BYTES = 2_700
 CATALOG_ITEM_BYTES = 3.1  # per item that recommend can return
@@ -35,9 +37,11 @@ def bundle_bytes(forms: Sequence[Form], model: BaseModel, dataset: Dataset) -> i
     """
     offsets = dataset.vocabulary.field_offsets
     sizes = forms[0].row_sizes().numpy()
-    blocks = choose_blocks(sizes, len(offsets) - 1)
+    blocks = blocks_of(forms[0], len(offsets) - 1)
     order = order_rows(offsets, forms, dataset.vocabulary.key_texts(), blocks.classes(sizes))
     stored = sum((height + 1) * blocks.width for height in blocks.heights(sizes))
+    if isinstance(forms[0], Codes):
+        stored = stored // blocks.width + CODEBOOK_BYTES + NUM_CODES * blocks.width
     items = 0
     if dataset.catalog is not None and dataset.schema.item_key is not None:
         place = dataset.schema.names.index(dataset.schema.item_key)

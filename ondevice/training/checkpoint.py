@@ -14,7 +14,15 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
-from ondevice.embeddings import EmbeddingMethod, Mask, RetrainedEmbedding, Sizes, TableInfo
+from ondevice.embeddings import (
+    CodedEmbedding,
+    Codes,
+    EmbeddingMethod,
+    Mask,
+    RetrainedEmbedding,
+    Sizes,
+    TableInfo,
+)
 from ondevice.errors import UserError
 from ondevice.files import atomic_directory, atomic_write
 from ondevice.models import MODELS
@@ -53,16 +61,23 @@ def save_recommender(
     tensors["bias"] = recommender.bias.detach()
     if recommender.is_mapped:
         tensors["id_map"] = recommender.id_map
+    if recommender.projection is not None:
+        tensors["projection"] = recommender.projection.detach()
     tables = []
     for name, table in zip(("embedding", "first_order"), recommender.tables(), strict=False):
         form = table.compact() if isinstance(table, RetrainedEmbedding) else full_form(table)
-        tensors[f"{name}.weight"] = table.table()
-        if isinstance(form, Sizes):
-            tensors[f"{name}.sizes"] = form.sizes
-            tables.append({"name": name, "form": "sizes", "dim": form.dim})
-        else:
+        entry = {"name": name, "form": "positions" if isinstance(form, Mask) else "sizes", "dim": form.dim}
+        if isinstance(form, Mask):
             tensors[f"{name}.kept"] = form.kept
-            tables.append({"name": name, "form": "positions", "dim": form.dim})
+        else:
+            tensors[f"{name}.sizes"] = form.sizes
+        if isinstance(table, CodedEmbedding):
+            assert table.is_final, "saved before its codes were learnt"
+            entry.update(form="codes", code_dims=table.code_dims)
+            tensors[f"{name}.codes"], tensors[f"{name}.codebook"] = table.codes, table.codebook
+        else:
+            tensors[f"{name}.weight"] = table.table()
+        tables.append(entry)
     description = {"model": model, "model_options": model_options, "tables": tables}
     content = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     with atomic_directory(folder) as building:
@@ -91,23 +106,31 @@ def load_recommender(folder: Path, info: TableInfo) -> Recommender:
     """
     description = _read(folder / "recommender.json", json.loads)
     tensors = _read(folder / "model.safetensors", load_safetensors)
-    tables = []
-    for table in description["tables"]:
-        name = table["name"]
-        form = (
-            Sizes(tensors[f"{name}.sizes"], table["dim"])
-            if table["form"] == "sizes"
-            else Mask(tensors[f"{name}.kept"])
-        )
-        weight = tensors[f"{name}.weight"]
-        tables.append(RetrainedEmbedding(info, form, initial=weight))
+    tables = [_read_table(info, entry, tensors) for entry in description["tables"]]
     base = MODELS[description["model"]](
         info.num_fields, tables[0].embedding_dim, **description["model_options"]
     )
     base.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
     recommender = Recommender(
-        tables[0], tables[1] if len(tables) > 1 else None, base, id_map=tensors.get("id_map")
+        tables[0],
+        tables[1] if len(tables) > 1 else None,
+        base,
+        id_map=tensors.get("id_map"),
+        projected="projection" in tensors,
     )
     with torch.no_grad():
+        if recommender.projection is not None:
+            recommender.projection.copy_(tensors["projection"])
         recommender.bias.copy_(tensors["bias"])
     return recommender.eval()
+
+
+def _read_table(info: TableInfo, entry: dict[str, Any], tensors: dict[str, Tensor]) -> RetrainedEmbedding:
+    name = entry["name"]
+    if entry["form"] == "codes":
+        coded = CodedEmbedding(info, Codes(tensors[f"{name}.sizes"], entry["dim"], entry["code_dims"]))
+        coded.set_codes(tensors[f"{name}.codes"], tensors[f"{name}.codebook"])
+        return coded
+    sizes = tensors.get(f"{name}.sizes")
+    form = Mask(tensors[f"{name}.kept"]) if sizes is None else Sizes(sizes, entry["dim"])
+    return RetrainedEmbedding(info, form, initial=tensors[f"{name}.weight"])

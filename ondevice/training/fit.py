@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ondevice.config import SearchConfig, TrainingConfig
+from ondevice.embeddings import CodedEmbedding
 from ondevice.recommender import Recommender
 from ondevice.training.average import WeightAverage
 from ondevice.training.batches import Batches
@@ -110,6 +111,10 @@ def train_step(
     total = loss
     if embedding_penalty:
         total = loss + embedding_penalty * embeddings.square().sum() / len(ids)
+    for table in recommender.tables():
+        penalty = table.regularization()
+        if penalty is not None:
+            total = total + penalty
     for optimizer in optimizers:
         optimizer.zero_grad(set_to_none=True)
     total.backward()
@@ -180,17 +185,35 @@ class Fit:
                 save_state(self.checkpoint, self._state())
         self.recommender.load_state_dict(self.best)
         self.recommender.eval()
-        kept = max(self.history, key=lambda entry: entry["valid_auc"])
+        kept = max(self._final(), key=lambda entry: entry["valid_auc"])
         valid = {"auc": kept["valid_auc"], "logloss": kept["valid_logloss"]}
         return FitResult(valid, self.history, self.epoch, self.seconds)
 
     def _is_over(self) -> bool:
         if self.epoch >= self.settings.epochs:
             return True
-        if not self.history:
+        final = self._final()
+        if not final:
             return False
-        best = max(range(len(self.history)), key=lambda i: self.history[i]["valid_auc"])
-        return len(self.history) - 1 - best >= self.settings.patience
+        best = max(range(len(final)), key=lambda i: final[i]["valid_auc"])
+        return len(final) - 1 - best >= self.settings.patience
+
+    def _final(self) -> list[dict[str, float]]:
+        """The epochs that ended with values of the kind that ships."""
+        return [entry for entry in self.history if entry["final"]]
+
+    def _begin_codes(self, step: int) -> None:
+        """Turn tables into codes when their time has come; training goes on from the averaged weights."""
+        start = getattr(self.settings, "code_start", 0.0) * len(self.train) * self.settings.epochs
+        waiting = [t for t in self.recommender.tables() if isinstance(t, CodedEmbedding) and not t.is_final]
+        if not waiting or step < start:
+            return
+        if self.average is not None:
+            self.average.adopt()
+        for table in waiting:
+            table.begin_codes()
+        if self.average is not None:
+            self.average.restart()
 
     def _learning_rate(self, step: int) -> float:
         base = self.settings.learning_rate
@@ -205,13 +228,14 @@ class Fit:
         torch.manual_seed(seed)
         generator = torch.Generator().manual_seed(seed + 1)
         self.recommender.train()
-        best = max((e["valid_auc"] for e in self.history), default=0.0)
+        best = max((e["valid_auc"] for e in self._final()), default=0.0)
         title = f"{self.phase} {self.epoch + 1}/{self.settings.epochs}"
         running = torch.zeros((), device=self.train.device)
         steps = 0
         with self.progress.bar(self.train.num_rows, title) as bar:
             for rows, ids, labels in self.train.epoch(seed):
                 step = self.epoch * len(self.train) + steps
+                self._begin_codes(step)
                 rate = self._learning_rate(step)
                 for group in self.optimizers[0].param_groups:
                     group["lr"] = rate
@@ -227,6 +251,8 @@ class Fit:
                     embedding_dropout=self.settings.embedding_dropout,
                 )
                 steps += 1
+                for table in self.recommender.tables():
+                    table.step_end(step + 1)
                 if self.average is not None:
                     self.average.after_step(step + 1)
                 bar.update(rows.numel())
@@ -240,7 +266,8 @@ class Fit:
 
     def _finish_epoch(self, train_loss: float, started: float) -> None:
         valid = evaluate(self.recommender, self.valid)
-        if not self.history or valid["auc"] > max(e["valid_auc"] for e in self.history):
+        final = all(table.is_final for table in self.recommender.tables())
+        if final and valid["auc"] > max((e["valid_auc"] for e in self._final()), default=-1.0):
             self.best = copy.deepcopy(self.recommender.state_dict())
         self.epoch += 1
         seconds = time.perf_counter() - started
@@ -251,6 +278,7 @@ class Fit:
             "valid_auc": valid["auc"],
             "valid_logloss": valid["logloss"],
             "kept": self.recommender.num_kept(),
+            "final": final,
         }
         self.history.append(entry)
         rate = self.train.num_rows / seconds

@@ -29,7 +29,7 @@ from ondevice.training.preflight import check_fingerprint, check_folder, check_o
 from ondevice.training.progress import Progress
 from ondevice.training.run import CONFIG, METRICS, Run, budget_label, table_info
 from ondevice.training.search import Search
-from ondevice.training.sizing import forms_at, shipped_sizes, unseen_removed
+from ondevice.training.sizing import coded, forms_at, shipped_sizes, unseen_removed
 from ondevice.training.step_time import step_time_ratio
 from ondevice.training.teacher import Teacher
 
@@ -310,6 +310,7 @@ class Pipeline:
             forms=forms,
             initial=initial,
             init_std=self.config.embedding.init_std,
+            projected=settings.first_order == "projection",
         ).to(self.device)
         phase = f"retrain-{label}"
         kept, full = recommender.num_kept(), dense.num_values()
@@ -350,12 +351,19 @@ class Pipeline:
 
 
 def final_forms(forms: list[Form], target: int, settings: RetrainConfig, share: bool = True) -> list[Form]:
-    """What is retrained: the positions as found, or sizes in few classes."""
+    """What is retrained: the positions as found, sizes in few classes, or sizes whose cells are codes."""
+    if settings.first_order != "rows":
+        forms = forms[:1]
     if settings.form == "positions":
         if not all(isinstance(form, Mask) for form in forms):
             raise UserError("retrain.form: the method ends in sizes, not positions; use retrain.form=sizes")
         return forms
-    return shipped_sizes(forms, target, max_size=settings.max_size, size_step=settings.size_step, share=share)
+    final = shipped_sizes(
+        forms, target, max_size=settings.max_size, size_step=settings.size_step, share=share
+    )
+    if settings.code_dims is not None:
+        final[0] = coded(final[0], settings.code_dims)
+    return final
 
 
 def _tensors(recommender: Recommender) -> dict[str, torch.Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ondevice.embeddings import EmbeddingMethod, Form, Mask, Sizes, TableInfo
+from ondevice.embeddings import Codes, EmbeddingMethod, Form, Mask, Sizes, TableInfo
 from ondevice.errors import UserError
 
 
@@ -120,6 +120,13 @@ def shipped_sizes(
     candidates = candidates[torch.argsort(counts[candidates], descending=True, stable=True)]
     promoted = candidates[steps[candidates].cumsum(0) <= room(fitting)]
     return complete(Sizes(fitting.sizes.index_add(0, promoted, steps[promoted]), embedding.dim))
+
+
+def coded(form: Form, code_dims: int) -> Codes:
+    """Sizes that are multiples of ``code_dims`` as cells of one byte each."""
+    sizes = form.row_sizes()
+    widest = -(-max(1, int(sizes.max())) // code_dims) * code_dims
+    return Codes(sizes, widest, code_dims)
 
 
 def unseen_removed(forms: list[Form], info: TableInfo) -> list[Form]:
