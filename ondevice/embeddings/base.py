@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ondevice.embeddings.forms import Form
-from ondevice.embeddings.rows import RowFinder
+from ondevice.embeddings.rows import RowFinder, lookup
 from ondevice.registry import Registry
 
 METHODS: Registry[type[EmbeddingMethod]] = Registry("method")
@@ -85,7 +84,7 @@ class EmbeddingMethod(nn.Module):
         return int(self.weight.shape[0])
 
     def forward(self, ids: Tensor) -> Tensor:
-        return F.embedding(ids, self.weight)
+        return lookup(self.weight, ids)
 
     def table(self) -> Tensor:
         """The values in effect, (N, D): zero where pruned."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ondevice.embeddings.base import EmbeddingMethod, TableInfo
@@ -44,9 +43,6 @@ class RetrainedEmbedding(EmbeddingMethod):
 
     def num_kept(self) -> int:
         return int(self.keep.sum())
-
-    def forward(self, ids: Tensor) -> Tensor:
-        return F.embedding(ids, self.weight)
 
     def compact(self, target: int | None = None) -> Form:
         """The form the table was made with, at its own width."""

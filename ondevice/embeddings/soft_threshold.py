@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ondevice.embeddings.rows import copy_rows_
+
 
 def _pruned(weight: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
     """V̂ and g(s)."""
@@ -66,13 +68,13 @@ class SoftThresholdRows(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:  # type: ignore[override]
         pruned, threshold, rows = ctx.saved_tensors
         weight_rows, s_rows = _gradients(gradient, pruned, threshold)
-        weight_gradient = gradient.new_zeros(ctx.shapes[0]).index_copy_(0, rows, weight_rows)
+        weight_gradient = copy_rows_(gradient.new_zeros(ctx.shapes[0]), rows, weight_rows)
         if ctx.sparse_s:
             s_gradient = torch.sparse_coo_tensor(
                 rows[None], s_rows, ctx.shapes[1], is_coalesced=True, check_invariants=False
             )
         else:
-            s_gradient = gradient.new_zeros(ctx.shapes[1]).index_copy_(0, rows, s_rows)
+            s_gradient = copy_rows_(gradient.new_zeros(ctx.shapes[1]), rows, s_rows)
         return weight_gradient, s_gradient, None, None
 
 

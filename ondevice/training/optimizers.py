@@ -7,6 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from ondevice.embeddings.rows import copy_rows_
+
 
 class JointlyScaledSGD(torch.optim.Optimizer):
     """Gradient descent whose step is divided by one running RMS over all gradients together.
@@ -45,7 +47,7 @@ class JointlyScaledSGD(torch.optim.Optimizer):
                 gradient = p.grad
                 if gradient is not None and gradient.is_sparse:
                     rows = gradient._indices()[0]
-                    p.index_copy_(0, rows, torch.add(p.index_select(0, rows), value, alpha=-rate))
+                    copy_rows_(p, rows, torch.add(p.index_select(0, rows), value, alpha=-rate))
                 else:
                     p.add_(value, alpha=-rate)
 

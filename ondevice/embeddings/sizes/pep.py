@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ondevice.embeddings.base import METHODS, EmbeddingMethod, TableInfo
 from ondevice.embeddings.forms import Mask
-from ondevice.embeddings.rows import gather_rows
+from ondevice.embeddings.rows import gather_rows, lookup
 from ondevice.embeddings.soft_threshold import soft_threshold, soft_threshold_rows
 from ondevice.errors import UserError, nearest
 
@@ -95,9 +94,9 @@ class PEP(EmbeddingMethod):
             # plain descent leaves rows without a gradient alone, so theirs need not even be written down
             pruned = soft_threshold_rows(self.weight, self.s, rows, sparse_s=self.follows_budget)
         else:
-            s = F.embedding(self.field_of[rows], self.s) if self.granularity.startswith("field") else self.s
+            s = lookup(self.s, self.field_of[rows]) if self.granularity.startswith("field") else self.s
             pruned = soft_threshold(gather_rows(self.weight, rows), s)
-        return F.embedding(inverse, pruned)
+        return lookup(pruned, inverse)
 
     @torch.no_grad()
     def table(self) -> Tensor:
