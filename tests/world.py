@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ondevice.embeddings import TableInfo
-from ondevice.recommender import Recommender, build
+from ondevice.embeddings import Codes, TableInfo
+from ondevice.recommender import Recommender, build, rebuild
 from ondevice.training.batches import Batches
 
 NUM_USERS, NUM_ITEMS = 40, 30
@@ -46,6 +46,18 @@ class World:
             method=method,
             method_options=options,
             embedding_dim=4,
+        )
+
+    def coded(self, seed: int = 0) -> Recommender:
+        """A compact DeepFM of one or two cells a row, all of which become codes, with projected first order."""
+        torch.manual_seed(seed)
+        count = self.info.num_embeddings
+        return rebuild(
+            self.info,
+            model="deepfm",
+            model_options={"hidden": (8,), "dropout": 0.1},
+            forms=[Codes(2 + torch.arange(count) % 2 * 2, 4, 2)],
+            projected=True,
         )
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ondevice.embeddings.base import TableInfo
 from ondevice.embeddings.forms import Codes
 from ondevice.embeddings.retrained import RetrainedEmbedding
-from ondevice.embeddings.rows import gather_rows
+from ondevice.embeddings.rows import gather_rows, lookup
 
 NUM_CODES = 256
 REFRESH_EVERY = 10  # steps between assignments of codes
@@ -111,9 +111,9 @@ class CodedEmbedding(RetrainedEmbedding):
             return entries.flatten(-2)
         rows, inverse = self.info.distinct(ids)
         free = gather_rows(self.weight, rows)
-        coded = F.embedding(self.codes[rows].int(), self.codebook).flatten(1)
+        coded = lookup(self.codebook, self.codes[rows].long()).flatten(1)
         self._commitment = (free - coded.detach()).square().sum() / ids.shape[0]
-        return F.embedding(inverse, coded + (free - free.detach()))
+        return lookup(coded + (free - free.detach()), inverse)
 
     def regularization(self) -> Tensor | None:
         if self._commitment is None:

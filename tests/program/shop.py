@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ondevice.data import Catalog, Dataset, EncodedSplit, Field, Label, Schema, Vocabulary
-from ondevice.embeddings import Form, Mask, Sizes, TableInfo
+from ondevice.embeddings import CodedEmbedding, Codes, Form, Mask, Sizes, TableInfo
 from ondevice.recommender import Recommender, rebuild
 
 NUM_USERS, NUM_FILMS = 90, 60
@@ -89,8 +89,26 @@ def forms(data: Dataset, layout: str, seed: int = 0) -> list[Form]:
     return [Sizes(sizes, 8), Sizes(first, 1)]
 
 
+def coded_recommender(model: str, data: Dataset, code_dims: int = 2) -> Recommender:
+    """Sizes whose cells are codes, and first-order weights that are projections of the embeddings."""
+    sizes = forms(data, "staircase")[0].row_sizes() // 2 * code_dims
+    made = recommender(model, "staircase", data, own=[Codes(sizes, 3 * code_dims, code_dims)], projected=True)
+    table = made.embedding
+    assert isinstance(table, CodedEmbedding)
+    table.begin_codes()
+    with torch.no_grad():
+        assert made.projection is not None
+        made.projection.normal_(0, 0.5)
+    return made.train().eval()
+
+
 def recommender(
-    model: str, layout: str, data: Dataset, seed: int = 0, own: list[Form] | None = None
+    model: str,
+    layout: str,
+    data: Dataset,
+    seed: int = 0,
+    own: list[Form] | None = None,
+    projected: bool = False,
 ) -> Recommender:
     """A model with random weights, batch norm statistics and bias."""
     torch.manual_seed(seed)
@@ -100,6 +118,7 @@ def recommender(
         model_options=OPTIONS.get(model, {}),
         forms=own or forms(data, layout, seed),
         init_std=0.3,
+        projected=projected,
     ).eval()
     with torch.no_grad():
         made.bias.fill_(0.25)

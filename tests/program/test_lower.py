@@ -16,13 +16,14 @@ from ondevice.errors import UserError
 from ondevice.models import MODELS
 from ondevice.program import lower as module
 from ondevice.program import stock
-from ondevice.program.export import Exported
+from ondevice.program.export import Exported, ExportOptions, export_model
 from ondevice.program.lower import lower, program_requirements
 from ondevice.program.manifest import PROGRAM
 from ondevice.program.methods import METHODS, Method, make_methods
 from ondevice.program.pack import LAYOUTS
 from ondevice.program.quiet import quiet
 from ondevice.program.slim import ProgramFile
+from ondevice.program.tables import CodedStaircase
 
 from . import shop
 from .conftest import Export
@@ -53,6 +54,27 @@ def test_the_program_scores_like_the_quantized_model(
         assert np.median(np.abs(scores - expected[:count])) < 1e-5
     assert made.num_delegated > made.num_portable > 0
     assert made.bundle.manifest["backends"] == ["XnnpackBackend"]
+    assert set(made.bundle.manifest["ops"]) <= stock.stock_names()
+
+
+@pytest.mark.parametrize("code_dims", [2, 4])
+def test_a_program_of_codes_scores_like_the_quantized_model(code_dims: int, data: Dataset) -> None:
+    made = export_model(
+        shop.coded_recommender("deepfm", data, code_dims),
+        data,
+        name="shop",
+        model="deepfm",
+        method="pep",
+        options=ExportOptions(methods=("forward", "rank", "recommend"), top_k=5, max_batch=64),
+    )
+    rows = made.packed.order.rows(shop.all_ids(data))
+    with torch.no_grad():
+        expected = torch.sigmoid(made.quantized(rows)).numpy()
+    assert expected.std() > 0.05
+    np.testing.assert_allclose(made.bundle.score_rows(rows.numpy()), expected, atol=TOLERANCE)
+    table = made.quantized.table
+    assert isinstance(table, CodedStaircase)
+    assert made.bundle.contents[PROGRAM].count(table.codes.numpy().tobytes()) == 1
     assert set(made.bundle.manifest["ops"]) <= stock.stock_names()
 
 

@@ -10,8 +10,9 @@ from ondevice.embeddings import Mask, Sizes, TableInfo
 from ondevice.errors import UserError
 from ondevice.models import MODELS
 from ondevice.program.blocks import Blocks
-from ondevice.program.pack import LAYOUTS, JaggedEmbedding, StaircaseEmbedding, compacted_model, pack
+from ondevice.program.pack import LAYOUTS, compacted_model, pack
 from ondevice.program.quantize import quantize
+from ondevice.program.tables import CodedStaircase, JaggedEmbedding, StaircaseEmbedding
 from ondevice.recommender import build, rebuild
 
 from . import shop
@@ -28,6 +29,22 @@ def test_packed_equals_eager(model: str, layout: str, data: Dataset) -> None:
             eager, found = recommender(ids), packed(packed.order.rows(ids))
         assert float(eager.abs().max()) > 0.5  # a model that says something
         torch.testing.assert_close(found, eager, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("code_dims", [1, 2, 4])
+@pytest.mark.parametrize("model", MODELS)
+def test_packed_codes_equal_eager_ones(model: str, code_dims: int, data: Dataset) -> None:
+    recommender = shop.coded_recommender(model, data, code_dims)
+    packed = pack(recommender, "staircase", data.vocabulary.key_texts())
+    ids = shop.all_ids(data)
+    with torch.no_grad():
+        eager, found = recommender(ids), packed(packed.order.rows(ids))
+    torch.testing.assert_close(found, eager, atol=1e-5, rtol=1e-5)
+    table = packed.table
+    assert isinstance(table, CodedStaircase)
+    assert table.codes.numel() == sum(height + 1 for height in table.column_heights)
+    # a byte a cell, an int8 codebook, and where the three columns begin and end
+    assert quantize(packed).table.stored_bytes() == table.codes.numel() + 256 * code_dims + 2 * 3 * 8
 
 
 def test_stored_values_are_the_kept_ones_and_a_row_of_zeros(data: Dataset) -> None:

@@ -12,8 +12,9 @@ from ondevice.data import Dataset
 from ondevice.errors import UserError
 from ondevice.models import MODELS
 from ondevice.program import quantize as module
-from ondevice.program.pack import LAYOUTS, FirstOrderTable, pack
+from ondevice.program.pack import LAYOUTS, pack
 from ondevice.program.quantize import quantize, quantize_linears, quantized_values, sqnr_db
+from ondevice.program.tables import FirstOrderTable
 
 from . import shop
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ondevice.config import SearchConfig, TrainingConfig
+from ondevice.config import RetrainConfig, SearchConfig, TrainingConfig
 from ondevice.errors import UserError
 from ondevice.training.batches import Batches
 from ondevice.training.fit import Fit
@@ -56,14 +57,23 @@ def cut(world: World, after: int) -> CutBatches:
     return batches
 
 
-def make_fit(world: World, checkpoint: Path | None, seed: int = 0, after: int = -1) -> Fit:
-    """A fresh recommender of other weights for each ``seed``: a resume must bring back all of it."""
+def make_fit(
+    world: World, checkpoint: Path | None, seed: int = 0, after: int = -1, codes: bool = False
+) -> Fit:
+    """A fresh recommender of other weights for each ``seed``: a resume must bring back all of it.
+
+    With ``codes`` its values become codes in the middle of the second epoch.
+    """
     train = cut(world, after)
+    settings = EVERYTHING
+    if codes:
+        given = dataclasses.asdict(EVERYTHING)
+        settings = RetrainConfig(**given, max_size=4, code_dims=2, code_start=0.4)
     return Fit(
-        world.recommender(seed=seed),
+        world.coded(seed) if codes else world.recommender(seed=seed),
         train,
         world.batches("valid"),
-        EVERYTHING,
+        settings,
         checkpoint=checkpoint,
         teacher=Teacher([world.recommender(seed=9)], train, (2,), 0.3, 0.5),
     )
@@ -96,21 +106,28 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
         assert torch.equal(value, other[name]), name
 
 
+@pytest.mark.parametrize("codes", [False, True])
 @pytest.mark.parametrize("after", [[5], [13], [32], [45, 3], [20, 8, 20]])
-def test_a_fit_ends_alike(world: World, tmp_path: Path, after: list[int]) -> None:
+def test_a_fit_ends_alike(world: World, tmp_path: Path, after: list[int], codes: bool) -> None:
     """Cut before the first checkpoint, just after one, in the middle of later epochs, and again and again."""
-    whole = make_fit(world, None)
+    whole = make_fit(world, None, codes=codes)
     expected = whole.run()
     for number, batches in enumerate(after):
         torch.manual_seed(1000 + number)
         with pytest.raises(CutOffError):
-            make_fit(world, tmp_path / "fit.pt", seed=number and 50 + number, after=batches).run()
+            make_fit(
+                world, tmp_path / "fit.pt", seed=number and 50 + number, after=batches, codes=codes
+            ).run()
     torch.manual_seed(77)
     first_checkpoint = (tmp_path / "fit.pt").exists()
-    resumed = make_fit(world, tmp_path / "fit.pt", seed=60 if first_checkpoint else 0)
+    resumed = make_fit(world, tmp_path / "fit.pt", seed=60 if first_checkpoint else 0, codes=codes)
     result = resumed.run()
     assert_same(whole.recommender.state_dict(), resumed.recommender.state_dict())
     assert (result.history, result.valid, result.epochs) == (expected.history, expected.valid, 4)
+    assert [entry["final"] for entry in result.history] == (
+        [False, True, True, True] if codes else [True] * 4
+    )
+    assert result.valid["auc"] == max(entry["valid_auc"] for entry in result.history if entry["final"])
 
 
 @pytest.mark.parametrize("regime", ["budget", "data", "decay"])

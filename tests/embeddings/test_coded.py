@@ -1,0 +1,121 @@
+"""Tables whose cells become codes: nearest entries, straight-through gradients, and what may never change."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from ondevice.embeddings import CodedEmbedding, Codes, TableInfo
+from ondevice.embeddings.coded import COMMITMENT, REFRESH_EVERY, k_means
+
+
+def table(values: Tensor, sizes: list[int], code_dims: int = 2) -> CodedEmbedding:
+    info = TableInfo(torch.tensor([0, len(sizes)]), torch.ones(len(sizes), dtype=torch.int64))
+    form = Codes(torch.tensor(sizes), values.shape[1], code_dims)
+    return CodedEmbedding(info, form, initial=values)
+
+
+VALUES = torch.tensor(
+    [[1.0, 0.0, 5.0, 5.0], [1.2, 0.0, 9.0, 9.0], [-3.0, 2.0, 0.5, 0.5], [7.0, 7.0, 7.0, 7.0]]
+)
+
+
+def test_k_means_finds_the_weighted_means_of_clusters() -> None:
+    torch.manual_seed(0)
+    points = torch.tensor([[0.0], [0.2], [10.0], [10.4]])
+    centers = k_means(points, torch.tensor([1.0, 3.0, 1.0, 1.0]), 2)
+    assert sorted(centers.flatten().tolist()) == pytest.approx([0.15, 10.2])
+
+
+def test_k_means_with_more_centers_than_points_leaves_zeros() -> None:
+    centers = k_means(torch.tensor([[1.0, 2.0]]), torch.ones(1), 3)
+    assert sorted(centers.tolist()) == [[0.0, 0.0], [0.0, 0.0], [1.0, 2.0]]
+    assert not k_means(torch.zeros(0, 2), torch.zeros(0), 3).any()
+
+
+def test_values_are_free_until_codes_begin_and_then_entries_of_the_codebook() -> None:
+    own = table(VALUES, [4, 2, 4, 0])
+    ids = torch.arange(4)[None]
+    kept = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0]])
+    assert torch.equal(own(ids)[0], VALUES * kept)
+    assert not own.is_final
+    own.begin_codes()
+    assert own.is_final
+    own.eval()
+    # five stored cells fit into 255 entries without loss, and what is not stored is entry 0, zero
+    torch.testing.assert_close(own(ids)[0], VALUES * kept)
+    torch.testing.assert_close(own.table(), VALUES * kept)
+    assert not own.codebook[0].any()
+    assert own.codes[3].tolist() == [0, 0]
+    assert int(own.codes[1, 1]) == 0
+
+
+def test_gradients_pass_straight_to_the_values_and_to_the_entries_looked_up() -> None:
+    own = table(VALUES, [4, 2, 4, 0])
+    own.begin_codes()
+    with torch.no_grad():
+        own.weight += 0.25 * own.keep  # now x and its entry differ
+    weights = torch.randn(1, 5, 4)
+    ids = torch.tensor([[0, 1, 1, 2, 3]])
+    (own(ids) * weights).sum().backward()
+    expected = torch.zeros(4, 4).index_add(0, ids[0], weights[0]) * own.keep
+    torch.testing.assert_close(own.weight.grad, expected)
+    by_entry = torch.zeros_like(own.codebook).index_add(
+        0, own.codes[ids[0]].long().flatten(), weights[0].unflatten(1, (2, 2)).flatten(0, 1)
+    )
+    by_entry[0] = 0  # the cell of zeros is never trained
+    torch.testing.assert_close(own.codebook.grad, by_entry)
+
+
+def test_the_commitment_is_the_squared_distance_of_the_rows_looked_up() -> None:
+    own = table(VALUES, [4, 2, 4, 0])
+    assert own.regularization() is None
+    own(torch.tensor([[0]]))
+    assert own.regularization() is None  # values are free still
+    own.begin_codes()
+    with torch.no_grad():
+        own.weight += 0.5 * own.keep
+    own(torch.tensor([[0, 0], [1, 3]]))  # rows 0, 1 and 3, of six stored values
+    penalty = own.regularization()
+    assert penalty is not None
+    assert penalty.item() == pytest.approx(COMMITMENT * 6 * 0.25 / 2)
+    assert own.regularization() is None
+
+
+def test_codes_follow_the_values_now_and_then_and_whenever_evaluation_begins() -> None:
+    own = table(VALUES, [4, 2, 4, 0])
+    own.begin_codes()
+    before = own.codes.clone()
+    with torch.no_grad():
+        own.weight[0, :2] = torch.tensor([-3.0, 2.0])  # the first cell of row 2
+    own.step_end(REFRESH_EVERY + 1)
+    assert torch.equal(own.codes, before)
+    own.step_end(2 * REFRESH_EVERY)
+    assert own.codes[0, 0] == own.codes[2, 0]
+    with torch.no_grad():
+        own.weight[0, :2] = torch.tensor([1.0, 0.0])
+    own.eval()
+    assert torch.equal(own.codes, before)
+
+
+def test_finished_codes_are_read_as_they_are() -> None:
+    own = table(torch.zeros(4, 4), [4, 2, 4, 0])
+    codes = torch.tensor([[3, 1], [2, 0], [1, 1], [0, 0]], dtype=torch.uint8)
+    codebook = torch.zeros(256, 2)
+    codebook[1:4] = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    own.set_codes(codes, codebook)
+    expected = torch.tensor([[5.0, 6, 1, 2], [3, 4, 0, 0], [1, 2, 1, 2], [0, 0, 0, 0]])
+    assert torch.equal(own.table(), expected)
+    own.eval()
+    assert torch.equal(own.codes, codes)
+    assert torch.equal(own(torch.arange(4)[None])[0], expected)
+    other = table(torch.zeros(4, 4), [4, 2, 4, 0])
+    other.load_state_dict(own.state_dict())
+    assert torch.equal(other.table(), expected)
+
+
+def test_sizes_that_are_no_whole_cells_are_refused() -> None:
+    with pytest.raises(ValueError, match="multiples of code_dims 2"):
+        Codes(torch.tensor([3]), 4, 2)
+    assert Codes(torch.tensor([2, 4]), 4, 2).without(torch.tensor([True, False])).sizes.tolist() == [0, 4]
