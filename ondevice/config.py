@@ -139,6 +139,8 @@ class SearchConfig:
     """λ of λ·Σ e² on the looked-up embeddings."""
     check_every: int = 50
     """Steps between counts of what is kept."""
+    skip_fields: tuple[str, ...] = ()
+    """Fields that compact models store nothing of: all their values read the field's unknown id."""
 
     def __post_init__(self) -> None:
         _check("search.budgets", self.budgets, bool(self.budgets), "at least one")
@@ -170,6 +172,8 @@ class RetrainConfig(TrainingConfig):
     """Dimensions of a cell that is stored as one byte, an index into a learnt codebook; null for int8 values."""
     code_start: float = 0.4
     """With codes: share of the steps in which values are trained freely before they become codes, in [0, 1)."""
+    model: dict[str, Any] = field(default_factory=dict)
+    """Options of the base model that compact models have otherwise, such as {hidden: [64, 32], dropout: 0}."""
     first_order: str = "rows"
     """rows (a weight for each stored row), projection (⟨e, v_field⟩: no byte per row) or none."""
 
@@ -255,6 +259,9 @@ def _convert(where: str, value: Any, annotation: Any) -> Any:
     elif origin is tuple:
         items = value if isinstance(value, (list, tuple)) else [value]
         return tuple(_convert(where, item, arguments[0]) for item in items)
+    elif origin is dict:
+        if isinstance(value, Mapping):
+            return dict(value)
     elif annotation is bool:
         if isinstance(value, bool):
             return value

@@ -103,6 +103,7 @@ def build(
     method_options: dict[str, Any],
     embedding_dim: int,
     first_order_method: str | None = None,
+    id_map: Tensor | None = None,
 ) -> Recommender:
     """A recommender with fresh weights, from names in the registries.
 
@@ -112,6 +113,7 @@ def build(
         method: name of the embedding method, with its options.
         embedding_dim: dimension D of the table.
         first_order_method: method of the first-order weights; None for the same as the embeddings.
+        id_map: as in `Recommender`.
     """
     MODELS.check_options(model, model_options, "model")
     METHODS.check_options(method, method_options, "method")
@@ -121,7 +123,7 @@ def build(
     if base.uses_first_order:
         name = first_order_method or method
         first_order = METHODS[name](info, 1, **(method_options if name == method else {}))
-    return Recommender(embedding, first_order, base)
+    return Recommender(embedding, first_order, base, id_map=id_map)
 
 
 def pruned_id_map(info: TableInfo, forms: list[Form]) -> Tensor:
@@ -167,17 +169,24 @@ def rebuild(
 
 
 def _copy_fitting(source: Recommender, target: Recommender) -> None:
-    """Copy the base model's weights, narrowing layers that read D-dimensional embeddings."""
+    """Copy the base model's weights, narrowing layers that read D-dimensional embeddings.
+
+    Layers that the target has otherwise (`retrain.model`) keep the weights they were drawn with.
+    """
     wide, narrow = source.model.embedding_dim, target.model.embedding_dim
     fields = source.model.num_fields
     given = source.model.state_dict()
     with torch.no_grad():
         for name, value in target.model.state_dict().items():
-            other = given[name]
+            other = given.get(name)
+            if other is None:
+                continue
             if other.shape == value.shape:
                 value.copy_(other)
-            elif other.shape[-1] == fields * wide:
+            elif other.shape[:-1] != value.shape[:-1]:
+                continue  # a layer of another width
+            elif other.shape[-1] == fields * wide and value.shape[-1] == fields * narrow:
                 value.copy_(other.unflatten(-1, (fields, wide))[..., :narrow].flatten(-2))
-            else:
+            elif (other.shape[-1], value.shape[-1]) == (wide, narrow):
                 value.copy_(other[..., :narrow])
         target.bias.copy_(source.bias)

@@ -29,7 +29,14 @@ from ondevice.training.preflight import check_fingerprint, check_folder, check_o
 from ondevice.training.progress import Progress
 from ondevice.training.run import CONFIG, METRICS, Run, budget_label, table_info
 from ondevice.training.search import Search
-from ondevice.training.sizing import coded, forms_at, shipped_sizes, unseen_removed
+from ondevice.training.sizing import (
+    coded,
+    field_places,
+    forms_at,
+    shipped_sizes,
+    skipped_id_map,
+    unstored_removed,
+)
 from ondevice.training.step_time import step_time_ratio
 from ondevice.training.teacher import Teacher
 
@@ -60,6 +67,8 @@ class Pipeline:
         self.progress = Progress(self.folder / "events", show=config.run.progress)
         self.info = table_info(self.dataset.vocabulary.field_offsets, self.dataset.counts)
         self.model_options = plain_options(config.model.options)
+        self.compact_options = {**self.model_options, **plain_options(config.retrain.model)}
+        self.skip = field_places(self.dataset.schema.names, config.search.skip_fields)
         self.valid = Batches(self.dataset.valid, 8192, self.device)
         self._train: dict[int, Batches] = {}
         state = self.folder / "progress.json"
@@ -104,7 +113,20 @@ class Pipeline:
     def _checkpoint(self, phase: str) -> Path:
         return self.folder / "checkpoints" / f"{phase}.pt"
 
-    def _fresh(self, method: str, options: dict[str, Any], first_order: str | None) -> Recommender:
+    def _searching(self) -> Recommender:
+        """The recommender of the search, with fresh weights."""
+        method, embedding = self.config.method, self.config.embedding
+        return self._fresh(
+            method.name, method.options, embedding.first_order, skipped_id_map(self.info, self.skip)
+        )
+
+    def _fresh(
+        self,
+        method: str,
+        options: dict[str, Any],
+        first_order: str | None,
+        id_map: torch.Tensor | None = None,
+    ) -> Recommender:
         torch.manual_seed(self.config.run.seed)
         embedding = self.config.embedding
         if embedding.init_std is not None:
@@ -117,6 +139,7 @@ class Pipeline:
             method_options=options,
             embedding_dim=embedding.dim,
             first_order_method=first_order,
+            id_map=id_map,
         ).to(self.device)
 
     def _fit(
@@ -210,7 +233,8 @@ class Pipeline:
         return max(total // 100, int((amount - fixed_bytes(model, items)) / 1.25))
 
     def _base_model(self, width: int) -> BaseModel:
-        return MODELS[self.config.model.name](self.info.num_fields, width, **self.model_options)
+        """The base model of a compact recommender of some width."""
+        return MODELS[self.config.model.name](self.info.num_fields, width, **self.compact_options)
 
     def _target_of_bytes(self, budget: int, total: int, found: list[Form]) -> int:
         """The most values, in the proportions found, whose bundle is estimated to fit."""
@@ -223,7 +247,9 @@ class Pipeline:
 
     def _final_forms(self, forms: list[Form], target: int) -> list[Form]:
         share = self.config.embedding.first_order is None
-        return final_forms(unseen_removed(forms, self.info), target, self.config.retrain, share=share)
+        return final_forms(
+            unstored_removed(forms, self.info, self.skip), target, self.config.retrain, share=share
+        )
 
     def search(self, dense: Recommender, targets: list[int]) -> dict[int, list[Form]]:
         """The forms at each target: found, or read back."""
@@ -231,9 +257,7 @@ class Pipeline:
         if "search" not in self.state or not set(targets) <= {
             int(t) for t in self.state["search"]["targets"]
         }:
-            initial = self._fresh(
-                self.config.method.name, self.config.method.options, self.config.embedding.first_order
-            )
+            initial = self._searching()
             atomic_write(self.folder / "initial.safetensors", save_safetensors(_tensors(initial)))
             started = time.perf_counter()
             needs = METHODS[self.config.method.name].needs
@@ -298,15 +322,13 @@ class Pipeline:
         forms = self._final_forms(forms, target)
         initial = None
         if settings.start == "initial":
-            initial = self._fresh(
-                self.config.method.name, self.config.method.options, self.config.embedding.first_order
-            )
+            initial = self._searching()
             initial.load_state_dict(load_safetensors((self.folder / "initial.safetensors").read_bytes()))
         torch.manual_seed(self.config.run.seed)
         recommender = rebuild(
             self.info,
             model=self.config.model.name,
-            model_options=self.model_options,
+            model_options=self.compact_options,
             forms=forms,
             initial=initial,
             init_std=self.config.embedding.init_std,
@@ -319,7 +341,7 @@ class Pipeline:
         )
         result = self._fit(phase, recommender, settings, dense)
         save_recommender(
-            self.folder / "budgets" / label, recommender, self.config.model.name, self.model_options
+            self.folder / "budgets" / label, recommender, self.config.model.name, self.compact_options
         )
         self._finish(phase, recommender, result, {"kept_parameters": kept, "sparsity": 1 - kept / full})
         entry = self.state.pop(phase)

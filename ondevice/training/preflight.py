@@ -27,6 +27,10 @@ def check_options(config: Config) -> None:
     smallest = TableInfo(torch.tensor([0, 2, 4]), torch.ones(4, dtype=torch.int64))
     with _says_which("model", config.model.name, config.model.options):
         MODELS[config.model.name](2, config.embedding.dim, **plain_options(config.model.options))
+    compact = {**config.model.options, **config.retrain.model}
+    MODELS.check_options(config.model.name, compact, "retrain.model")
+    with _says_which("retrain.model", config.model.name, compact):
+        MODELS[config.model.name](2, config.embedding.dim, **plain_options(compact))
     with _says_which("method", config.method.name, config.method.options):
         METHODS[config.method.name](smallest, 2, **config.method.options)
     if config.embedding.first_order is not None and config.embedding.first_order not in METHODS:

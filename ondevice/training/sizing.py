@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+from torch import Tensor
 
 from ondevice.embeddings import Codes, EmbeddingMethod, Form, Mask, Sizes, TableInfo
-from ondevice.errors import UserError
+from ondevice.errors import UserError, nearest
 
 
 def competing(tables: list[EmbeddingMethod]) -> list[EmbeddingMethod]:
@@ -129,7 +132,32 @@ def coded(form: Form, code_dims: int) -> Codes:
     return Codes(sizes, widest, code_dims)
 
 
-def unseen_removed(forms: list[Form], info: TableInfo) -> list[Form]:
-    """The forms without rows that training never saw."""
-    unseen = info.counts == 0
-    return [form.without(unseen) for form in forms]
+def unstored_removed(forms: list[Form], info: TableInfo, skip: Sequence[int] = ()) -> list[Form]:
+    """The forms without rows that training never saw, and without those of the fields ``skip``."""
+    removed = (info.counts == 0) | skipped(info, skip)
+    return [form.without(removed) for form in forms]
+
+
+def field_places(names: Sequence[str], skip: Sequence[str]) -> tuple[int, ...]:
+    """Places of the fields to skip among all fields.
+
+    Raises: UserError: for a name that is no field, or when nothing would be left.
+    """
+    for name in skip:
+        if name not in names:
+            raise UserError(f"search.skip_fields: '{name}' is not a field {nearest(name, names)}")
+    if len(set(skip)) == len(names):
+        raise UserError("search.skip_fields: names every field, so that nothing is left to store")
+    return tuple(names.index(name) for name in skip)
+
+
+def skipped(info: TableInfo, skip: Sequence[int]) -> Tensor:
+    """Which ids belong to the fields ``skip``, (N,) bool."""
+    return torch.isin(info.field_of(), torch.tensor(list(skip), dtype=torch.int64))
+
+
+def skipped_id_map(info: TableInfo, skip: Sequence[int]) -> Tensor | None:
+    """Each id, or its field's unknown id for the fields ``skip``; None when there are none."""
+    if not skip:
+        return None
+    return torch.where(skipped(info, skip), info.unknown_of(), torch.arange(info.num_embeddings))

@@ -7,7 +7,7 @@ import torch
 
 from ondevice.embeddings import METHODS, EmbeddingMethod, Sizes, TableInfo
 from ondevice.errors import UserError
-from ondevice.training.sizing import forms_at, unseen_removed
+from ondevice.training.sizing import forms_at, unstored_removed
 
 IDS = torch.tensor([[1, 3, 6], [2, 4, 8], [0, 3, 5]])
 every_method = pytest.mark.parametrize("name", METHODS)
@@ -56,7 +56,7 @@ def test_a_seed_decides_the_weights(name: str, info: TableInfo) -> None:
 @pytest.mark.parametrize("target", [45, 40, 31, 22, 14])
 def test_forms_hold_a_joint_target(name: str, info: TableInfo, target: int) -> None:
     """14 is the least that every rule can do: one dimension and a first-order weight for seven seen rows."""
-    forms = unseen_removed(forms_at(tables(name, info), target), info)
+    forms = unstored_removed(forms_at(tables(name, info), target), info)
     assert [tuple(form.mask().shape) for form in forms] == [(9, 4), (9, 1)]
     kept = sum(form.num_kept() for form in forms)
     assert 0 < kept <= target

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ondevice.embeddings import METHODS, Form, Mask, Sizes, TableInfo
 from ondevice.errors import UserError
-from ondevice.training.sizing import competing, forms_at, shipped_sizes, unseen_removed
+from ondevice.training.sizing import competing, forms_at, shipped_sizes, unstored_removed
 
 DIM = 6
 COUNTS = st.lists(st.integers(0, DIM), min_size=1, max_size=25)
@@ -83,7 +83,7 @@ def test_nothing_left_for_the_embeddings_is_an_error() -> None:
 def test_unseen_rows_are_removed(info: TableInfo) -> None:
     full = Sizes(torch.full((9,), 4), 4)
     ones = Mask(torch.ones(9, 1, dtype=torch.bool))
-    sizes, first_order = unseen_removed([full, ones], info)
+    sizes, first_order = unstored_removed([full, ones], info)
     assert sizes.row_sizes().tolist() == [0, 4, 4, 4, 4, 0, 4, 4, 4]
     assert first_order.row_sizes().tolist() == [0, 1, 1, 1, 1, 0, 1, 1, 1]
 
@@ -92,7 +92,7 @@ def test_first_order_weights_of_a_method_without_scores_stay_out_of_the_budget(i
     """As in the protocol of the PEP paper's code."""
     tables = [METHODS["magnitude"](info, 4), METHODS["uniform"](info, 1)]
     assert competing(tables) == tables[:1]
-    embedding, first_order = unseen_removed(forms_at(tables, 10), info)
+    embedding, first_order = unstored_removed(forms_at(tables, 10), info)
     assert embedding.num_kept() == 10
     assert first_order.num_kept() == 7
     rules = [METHODS["uniform"](info, 4), METHODS["uniform"](info, 1)]
