@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import zlib
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -157,7 +160,7 @@ def test_random_bytes_never_do_more_than_be_refused(noise: bytes) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"ODV2\x00", "does not begin with ODV1"),
+        (b"ODV2\x00", "begins with neither ODV1 nor ODVD"),
         (b"ODV1\x01\x00\x01\x00\x01\x15\x00\x00\x00", "no form 21 of keys"),
         (b"ODV1\x01\x00\x01\x00\x01\x02\x00\x00\x00", "no form 2 of keys"),
         (b"ODV1\x01\x00\x01\x00\x00\x01\x00\x00\x00", "a group of 0 keys"),
@@ -173,6 +176,44 @@ def test_random_bytes_never_do_more_than_be_refused(noise: bytes) -> None:
 def test_what_is_wrong_is_said(data: bytes, message: str) -> None:
     with pytest.raises(UserError, match=message):
         decode(data)
+
+
+TEXTS = [FieldKeys(300, (Group(0, 0, sorted(f"{a}|Drama|{b}" for a in "abcdefgh" for b in range(30))),))]
+
+
+def test_texts_are_deflated_where_that_is_smaller() -> None:
+    data = encode(TEXTS)
+    assert data.startswith(b"ODVD")
+    assert decode(data, num_rows=300) == TEXTS
+    content = zlib.decompress(data[6:], -15)  # two bytes of size behind the mark
+    assert decode(b"ODV1" + content, num_rows=300) == TEXTS
+    assert len(data) < len(content) / 2
+    assert encode([FieldKeys(9, (Group(0, 1, [1, 2, 3]),))]).startswith(b"ODV1")
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(4, len(encode(TEXTS)) - 1), st.integers(1, 255))
+def test_a_changed_byte_of_a_deflated_file_is_refused_or_obeys_the_format(place: int, change: int) -> None:
+    data = bytearray(encode(TEXTS))
+    data[place] ^= change
+    with contextlib.suppress(UserError):
+        assert all(len(f.groups[0].keys) <= 300 for f in decode(bytes(data), num_rows=300) if f.groups)
+
+
+def test_a_deflated_file_is_unpacked_whole_or_not_at_all() -> None:
+    packed = zlib.compressobj(9, zlib.DEFLATED, -15)
+    rest = packed.compress(bytes(1000)) + packed.flush()
+    for data, message in (
+        (b"ODVD\xff\xff\xff\xff\x7f" + rest, "says that it unpacks to 34359738367 bytes"),
+        (b"ODVD\x05" + rest, "does not unpack to 5 bytes"),
+        (b"ODVD\xe9\x07" + rest, "does not unpack to 1001 bytes"),
+        (b"ODVD\xe8\x07" + rest + b"x", "does not unpack to 1000 bytes"),
+        (b"ODVD\xe8\x07" + rest[:-1], "does not unpack to 1000 bytes"),
+        (b"ODVD\x05" + b"\xff" * 9, "cannot be unpacked"),
+        (b"ODVD", "ends 1 bytes early"),
+    ):
+        with pytest.raises(UserError, match=message):
+            decode(data)
 
 
 def test_rows_beyond_the_program_are_refused() -> None:

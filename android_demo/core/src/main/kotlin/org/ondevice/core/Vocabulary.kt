@@ -1,6 +1,8 @@
 package org.ondevice.core
 
 import java.nio.charset.CharacterCodingException
+import java.util.zip.DataFormatException
+import java.util.zip.Inflater
 
 /**
  * `vocabulary.bin`: from a field's value, as canonical text, to the program's row id.
@@ -106,7 +108,9 @@ class Vocabulary private constructor(private val fields: Array<FieldKeys>) {
     }
 
     companion object {
-        private val MAGIC = "ODV1".encodeToByteArray()
+        private const val PLAIN = "ODV1"
+        private const val DEFLATED = "ODVD"
+        private const val MAX_INFLATED_BYTES = 256L shl 20
         private const val MAX_TEXT_BYTES = 64L shl 20
 
         /** Text at or beyond these is no integer: two values at each end of 64 bits stay free. */
@@ -132,9 +136,12 @@ class Vocabulary private constructor(private val fields: Array<FieldKeys>) {
 
         /** Reads [data], whose rows must lie below [numRows]; [numRows] itself is the row of zeros. */
         fun read(data: ByteArray, numRows: Int): Vocabulary {
-            val input = ByteReader(data)
-            for (expected in MAGIC) {
-                if (input.byte() != expected.toInt()) corrupt("it does not begin with ODV1")
+            var input = ByteReader(data)
+            val magic = String(CharArray(4) { input.byte().toChar() })
+            if (magic == DEFLATED) {
+                input = ByteReader(inflated(data, input))
+            } else if (magic != PLAIN) {
+                corrupt("it begins with neither $PLAIN nor $DEFLATED")
             }
             val numFields = input.count("fields", perItem = 2)
             val fields = Array(numFields) { field ->
@@ -144,6 +151,32 @@ class Vocabulary private constructor(private val fields: Array<FieldKeys>) {
             }
             if (!input.isAtEnd) corrupt("${input.remaining} bytes follow the last field")
             return Vocabulary(fields)
+        }
+
+        /** What the deflated rest of [data], behind [head], unpacks to. */
+        private fun inflated(data: ByteArray, head: ByteReader): ByteArray {
+            val size = head.varint()
+            if (size < 0 || size > MAX_INFLATED_BYTES) corrupt("it says that it unpacks to ${size.toULong()} bytes")
+            val inflater = Inflater(true)
+            try {
+                inflater.setInput(data, data.size - head.remaining, head.remaining)
+                val content = ByteArray(size.toInt())
+                var filled = 0
+                while (filled < content.size && !inflater.finished()) {
+                    val count = inflater.inflate(content, filled, content.size - filled)
+                    if (count == 0 && (inflater.needsInput() || inflater.needsDictionary())) break
+                    filled += count
+                }
+                val further = if (inflater.finished()) 0 else inflater.inflate(ByteArray(1))
+                if (filled != content.size || further > 0 || !inflater.finished() || inflater.remaining > 0) {
+                    corrupt("it does not unpack to $size bytes")
+                }
+                return content
+            } catch (error: DataFormatException) {
+                corrupt("it cannot be unpacked (${error.message})")
+            } finally {
+                inflater.end()
+            }
         }
 
         private fun readGroup(input: ByteReader, numRows: Int): Keys {

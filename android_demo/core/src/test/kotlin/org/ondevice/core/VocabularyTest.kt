@@ -6,6 +6,7 @@ import org.junit.jupiter.api.Assertions.assertTrue
 import org.junit.jupiter.api.Test
 import java.util.Random
 import java.util.TreeSet
+import java.util.zip.Deflater
 
 class VocabularyTest {
     private fun read(writer: VocabularyWriter, numRows: Int = 100) = Vocabulary.read(writer.bytes(), numRows)
@@ -22,6 +23,36 @@ class VocabularyTest {
         val vocabulary = Vocabulary.read(data, 9)
         assertEquals(listOf(0, 1, 2, 5, 6, 9, 9), listOf("3", "4", "10", "ab", "ac", "a", "5").map { vocabulary.row(0, it) })
         assertEquals(listOf("3", "4", "10", "ab", "ac"), List(vocabulary.numKeys(0)) { vocabulary.key(0, it) })
+    }
+
+    private fun deflated(plain: ByteArray, size: Int = plain.size - 4, cut: Int = 0): ByteArray {
+        val deflater = Deflater(9, true).apply { setInput(plain, 4, plain.size - 4); finish() }
+        val buffer = ByteArray(plain.size + 100)
+        val packed = buffer.copyOf(deflater.deflate(buffer) - cut)
+        return "ODVD".toByteArray() + VocabularyWriter(size).bytes().drop(4) + packed
+    }
+
+    @Test
+    fun `a deflated file reads as the plain one`() {
+        val texts = List(80) { "Action|Drama|%02d".format(it) }
+        val plain = VocabularyWriter(1).field(90, 1).texts(3, texts).bytes()
+        val data = deflated(plain)
+        assertTrue(data.size < plain.size / 2)
+        val vocabulary = Vocabulary.read(data, 100)
+        assertEquals(texts, List(80) { vocabulary.key(0, it) })
+        assertEquals(listOf(3, 82, 90), listOf(texts[0], texts[79], "Drama").map { vocabulary.row(0, it) })
+    }
+
+    @Test
+    fun `a deflated file is unpacked whole or not at all`() {
+        val plain = VocabularyWriter(1).field(90, 1).texts(3, List(80) { "Action|Drama|%02d".format(it) }).bytes()
+        val wrong = listOf(
+            deflated(plain, size = plain.size - 5), deflated(plain, size = plain.size - 3), deflated(plain, cut = 1),
+            deflated(plain) + 1, "ODVD".toByteArray() + byteArrayOf(5) + ByteArray(9) { -1 },
+            "ODVD".toByteArray() + byteArrayOf(-1, -1, -1, -1, 127, 3, 0),
+        )
+        for (data in wrong) assertThrows(BundleError.CorruptVocabulary::class.java) { Vocabulary.read(data, 100) }
+        assertThrows(BundleError.TruncatedVocabulary::class.java) { Vocabulary.read("ODVD".toByteArray(), 100) }
     }
 
     @Test
