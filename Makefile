@@ -16,7 +16,7 @@ $(VENV)/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "Python 3.10 or newer is needed, this is %s; set PYTHON=python3.12, say" % sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[export,train,test,dev]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[export,train,study,test,dev]'
 	@touch $@
 
 demo: setup

@@ -214,6 +214,8 @@ class RunSection:
     """Run directory; null for runs/<config name>."""
     progress: bool = True
     """Show progress bars."""
+    test: bool = True
+    """Read the test split at the end of every training; false for studies, where it must stay unseen."""
 
     def __post_init__(self) -> None:
         _check("run.threads", self.threads, self.threads is None or self.threads >= 1, "at least 1 or null")

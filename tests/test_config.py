@@ -22,7 +22,7 @@ from ondevice.training.run import budget_label
 CONFIGS = sorted(
     path
     for path in (Path(__file__).resolve().parents[1] / "train" / "configs").glob("*.yaml")
-    if not path.name.endswith(".schema.yaml")
+    if not path.name.endswith((".schema.yaml", ".space.yaml"))
 )
 
 

@@ -66,9 +66,12 @@ def print_table(metrics: dict) -> None:  # type: ignore[type-arg]
     rows = [("dense", metrics["dense"], metrics["dense"]["parameters"])]
     rows += [(label, entry, entry["kept_parameters"]) for label, entry in metrics["budgets"].items()]
     for label, entry, values in rows:
+        auc, loss = (
+            "-" if entry[key] is None else f"{entry[key]:.4f}" for key in ("test_auc", "test_logloss")
+        )
         print(
-            f"{label:12} {values:>9,} {entry['valid_auc']:>10.4f} {entry['test_auc']:>9.4f} "
-            f"{entry['test_logloss']:>9.4f} {entry['epochs']:>7} {entry['seconds']:>8.0f}"
+            f"{label:12} {values:>9,} {entry['valid_auc']:>10.4f} {auc:>9} {loss:>9} "
+            f"{entry['epochs']:>7} {entry['seconds']:>8.0f}"
         )
     ratio = metrics["search"]["step_time_over_dense"]
     if ratio is not None:

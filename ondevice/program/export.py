@@ -306,7 +306,9 @@ class _RunExporter:
         if label not in self.exported:
             model, method = self.metrics["model"], self.metrics["method"]
             own = self.metrics.get("budgets", {}).get(label, {})
-            metrics = {key: round(own[key], 5) for key in ("valid_auc", "test_auc") if key in own}
+            metrics = {
+                key: round(own[key], 5) for key in ("valid_auc", "test_auc") if own.get(key) is not None
+            }
             name = f"{self.dataset.schema.name}-{model}-{method}-{label}"
             recommender, packed = self.pack(label)
             self.exported[label] = _export_packed(

@@ -26,7 +26,7 @@ from ondevice.training.bytes import fixed_bytes, largest_target
 from ondevice.training.checkpoint import load_recommender, save_recommender
 from ondevice.training.fit import Fit, FitResult, count_parameters, evaluate, select_device
 from ondevice.training.preflight import check_fingerprint, check_folder, check_options, plain_options
-from ondevice.training.progress import Progress
+from ondevice.training.progress import OnEpoch, Progress
 from ondevice.training.run import CONFIG, METRICS, Run, budget_label, table_info
 from ondevice.training.search import Search
 from ondevice.training.sizing import (
@@ -48,11 +48,14 @@ class Pipeline:
         config: the resolved configuration.
         folder: the run directory.
         resume: continue what is in the directory; without it the directory must be new.
+        on_epoch: called after every epoch, as `Progress` says.
 
     Raises: UserError: when the directory is in use or was made by another configuration.
     """
 
-    def __init__(self, config: Config, folder: str | Path, resume: bool = False) -> None:
+    def __init__(
+        self, config: Config, folder: str | Path, resume: bool = False, on_epoch: OnEpoch | None = None
+    ) -> None:
         self.config = config
         self.folder = Path(folder)
         check_folder(self.folder, config, resume)
@@ -64,7 +67,7 @@ class Pipeline:
         for name in {*config.training.teacher, *config.retrain.teacher} - {"dense"}:
             self._other_dense(name)
         self._claim()
-        self.progress = Progress(self.folder / "events", show=config.run.progress)
+        self.progress = Progress(self.folder / "events", show=config.run.progress, on_epoch=on_epoch)
         self.info = table_info(self.dataset.vocabulary.field_offsets, self.dataset.counts)
         self.model_options = plain_options(config.model.options)
         self.compact_options = {**self.model_options, **plain_options(config.retrain.model)}
@@ -92,7 +95,7 @@ class Pipeline:
 
     def run(self) -> dict[str, Any]:
         """All phases; returns what ``metrics.json`` holds."""
-        targets = {budget: self._target(budget) for budget in self.config.search.budgets}
+        targets = self.targets()
         dense = self.dense()
         forms = self.search(dense, sorted(set(targets.values()), reverse=True))
         for budget, target in targets.items():
@@ -100,6 +103,10 @@ class Pipeline:
         metrics = self.metrics()
         self.progress.close()
         return metrics
+
+    def targets(self) -> dict[int | str, int]:
+        """For each budget, the number of values at which the search stops."""
+        return {budget: self._target(budget) for budget in self.config.search.budgets}
 
     def train_batches(self, batch_size: int) -> Batches:
         if batch_size not in self._train:
@@ -194,10 +201,11 @@ class Pipeline:
 
     def _finish(self, phase: str, recommender: Recommender, result: FitResult, extra: dict[str, Any]) -> None:
         """Read the test split, once, and remember the phase as done."""
-        test = evaluate(recommender, Batches(self.dataset.test, 8192, self.device))
+        reads_test = self.config.run.test
+        test = evaluate(recommender, Batches(self.dataset.test, 8192, self.device)) if reads_test else {}
         entry = {
-            "test_auc": test["auc"],
-            "test_logloss": test["logloss"],
+            "test_auc": test.get("auc"),
+            "test_logloss": test.get("logloss"),
             "valid_auc": result.valid["auc"],
             "valid_logloss": result.valid["logloss"],
             **extra,
@@ -206,9 +214,8 @@ class Pipeline:
         }
         self._remember(**{phase: entry}, history={**self.state["history"], phase: result.history})
         self._checkpoint(phase).unlink(missing_ok=True)
-        self.progress.say(
-            f"{phase}: test AUC {test['auc']:.4f}, {result.epochs} epochs, {result.seconds:.0f} s"
-        )
+        best = f"test AUC {test['auc']:.4f}" if reads_test else f"valid AUC {result.valid['auc']:.4f}"
+        self.progress.say(f"{phase}: {best}, {result.epochs} epochs, {result.seconds:.0f} s")
 
     def _target(self, budget: int | str) -> int:
         """The number of values at which the search stops for a budget."""

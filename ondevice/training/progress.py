@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
+
+OnEpoch = Callable[[str, int, dict[str, float]], None]
 
 
 class Progress:
@@ -15,10 +18,14 @@ class Progress:
     Args:
         folder: run directory for TensorBoard events; None writes none.
         show: whether bars are shown.
+        on_epoch: called with the phase, the epoch and its values whenever scalars are written.
     """
 
-    def __init__(self, folder: Path | None = None, show: bool = True) -> None:
+    def __init__(
+        self, folder: Path | None = None, show: bool = True, on_epoch: OnEpoch | None = None
+    ) -> None:
         self.show = show
+        self.on_epoch = on_epoch
         self._writer: Any = None
         if folder is not None:
             try:
@@ -52,6 +59,8 @@ class Progress:
         if self._writer is not None:
             for name, value in values.items():
                 self._writer.add_scalar(f"{phase}/{name}", value, step)
+        if self.on_epoch is not None:
+            self.on_epoch(phase, step, values)
 
     def close(self) -> None:
         if self._writer is not None:
