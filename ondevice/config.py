@@ -222,6 +222,20 @@ class RunSection:
 
 
 @dataclass(frozen=True)
+class DistributedConfig:
+    """How a run is spread over the processes that torchrun starts; ``distributed=ddp`` sets the mode alone."""
+
+    mode: str = "none"
+    """none (one process) or ddp (every process holds the whole model and computes its share of each batch)."""
+    timeout: int = 1800
+    """Seconds that a step waits for another process before the job ends."""
+
+    def __post_init__(self) -> None:
+        _check("distributed.mode", self.mode, self.mode in ("none", "ddp"), "none or ddp")
+        _check("distributed.timeout", self.timeout, self.timeout >= 1, "at least 1")
+
+
+@dataclass(frozen=True)
 class Config:
     """The whole configuration of a run."""
 
@@ -233,6 +247,7 @@ class Config:
     search: SearchConfig = SearchConfig()
     retrain: RetrainConfig = RetrainConfig()
     run: RunSection = RunSection()
+    distributed: DistributedConfig = DistributedConfig()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as in YAML; `from_dict` reads them back."""
@@ -318,12 +333,18 @@ def from_dict(values: Mapping[str, Any]) -> Config:
             if not isinstance(given, Mapping) or not isinstance(given.get("name"), str):
                 raise UserError(f"{name}: got {given!r}; it must have a 'name'")
             sections[name] = Choice(given["name"], {k: v for k, v in given.items() if k != "name"})
+        elif kind is DistributedConfig and isinstance(given, str):
+            sections[name] = _section(name, kind, {"mode": given})
         elif kind is RetrainConfig:
             inherited = {**(values.get("training") or {})}
             sections[name] = _section(name, kind, given, inherited)
         else:
             sections[name] = _section(name, kind, given)
     return Config(**sections)
+
+
+SHORT = {"data": "name", "model": "name", "method": "name", "distributed": "mode"}
+"""What a section's value is when it is written without keys: ``model=fm``, ``distributed: ddp``."""
 
 
 def load(path: str | Path, overrides: Iterable[str] = ()) -> Config:
@@ -346,6 +367,8 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     for override in overrides:
         key, separator, text = override.partition("=")
         section, _, name = key.partition(".")
+        if section in SHORT and not name:
+            name = SHORT[section]
         if not separator or not name or not section:
             raise UserError(f"'{override}': overrides are written section.key=value")
         try:
@@ -357,7 +380,7 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> Config:
         if current is None:
             current = values[section] = {"name": chosen.name} if isinstance(chosen, Choice) else {}
         elif isinstance(current, str):
-            current = values[section] = {"name": current}
+            current = values[section] = {SHORT.get(section, "name"): current}
         elif not isinstance(current, dict):
             break  # `from_dict` says what is wrong with it
         if name == "name" and isinstance(chosen, Choice) and current.get("name") != value:

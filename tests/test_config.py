@@ -93,7 +93,7 @@ def test_retraining_takes_what_it_is_not_given_from_training() -> None:
 WRONG = [
     (
         {"trainig": {"epochs": 3}},
-        "no such section 'trainig' (did you mean 'training'? choose from: data, emb",
+        "no such section 'trainig' (did you mean 'training'? choose from: data, dist",
     ),
     (
         {"training": {"epoch": 3}},
@@ -330,3 +330,14 @@ def test_every_config_that_comes_along_trains(
 
 def test_configs_come_along() -> None:
     assert CONFIGS
+
+
+def test_a_section_can_be_written_as_its_name(written: Callable[[str], Path]) -> None:
+    path = written("distributed: ddp\nmodel: fm\n")
+    config = load(path, ["method=uniform", "distributed.timeout=60"])
+    assert (config.distributed.mode, config.distributed.timeout) == ("ddp", 60)
+    assert (config.model.name, config.method.name) == ("fm", "uniform")
+    assert load(path, ["distributed=none"]).distributed.mode == "none"
+    assert load(written("model: {name: deepfm, hidden: [8]}\n"), ["model=fm"]).model == Choice("fm")
+    with pytest.raises(UserError, match=r"distributed.mode: got 'dpp'; it must be none or ddp"):
+        load(path, ["distributed=dpp"])

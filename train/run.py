@@ -1,6 +1,7 @@
 """Train a compact recommender: dense model, search of sizes, retraining.
 
 python train/run.py train/configs/movielens_1m_deepfm_pep.yaml [section.key=value …] [--resume]
+torchrun --nproc_per_node=2 train/run.py train/configs/movielens_1m_deepfm_pep.yaml distributed=ddp
 python train/run.py --list
 """
 
@@ -13,6 +14,8 @@ from pathlib import Path
 
 # Threads that spin while they wait crawl (five times slower) as soon as another program wants one of the cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Of a process that is gone the others say one line; PyTorch's warnings about its sockets would bury it.
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ondevice.errors import UserError, run_script
@@ -51,10 +54,13 @@ def main() -> int:
     from ondevice.training.pipeline import Pipeline, default_folder, describe
 
     folder = default_folder(arguments.config, config)
-    print(f"{describe(config)} -> {folder}", flush=True)
+    speaks = os.environ.get("RANK", "0") == "0"  # of the processes of a job the first one does
+    if speaks:
+        print(f"{describe(config)} -> {folder}", flush=True)
     metrics = Pipeline(config, folder, resume=arguments.resume).run()
-    print_table(metrics)
-    print(f"run directory: {folder}")
+    if speaks:
+        print_table(metrics)
+        print(f"run directory: {folder}")
     return 0
 
 

@@ -112,7 +112,7 @@ class CodedEmbedding(RetrainedEmbedding):
         rows, inverse = self.info.distinct(ids)
         free = gather_rows(self.weight, rows)
         coded = lookup(self.codebook, self.codes[rows].long()).flatten(1)
-        self._commitment = (free - coded.detach()).square().sum() / ids.shape[0]
+        self._commitment = (free - coded.detach()).square().sum() / max(1, ids.shape[0])
         return lookup(coded + (free - free.detach()), inverse)
 
     def regularization(self) -> Tensor | None:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ondevice.config import SearchConfig, TrainingConfig
+from ondevice.distributed.processes import ALONE, Processes
 from ondevice.embeddings import CodedEmbedding
 from ondevice.recommender import Recommender
 from ondevice.training.average import WeightAverage
@@ -51,21 +52,24 @@ def select_device(name: str) -> torch.device:
 
 
 @torch.no_grad()
-def predict(recommender: Recommender, batches: Batches) -> tuple[Tensor, Tensor]:
+def predict(
+    recommender: Recommender, batches: Batches, processes: Processes = ALONE
+) -> tuple[Tensor, Tensor]:
     """Labels and scores (probabilities) of a split in its own order, on the CPU."""
     training = recommender.training
     recommender.eval()
     labels, scores = [], []
     for ids, label in batches.in_order():
         labels.append(label.cpu())
-        scores.append(torch.sigmoid(recommender(ids)).cpu())
+        own = torch.sigmoid(recommender(*processes.share(ids)))
+        scores.append(processes.join(own, len(ids)).cpu())
     recommender.train(training)
     return torch.cat(labels), torch.cat(scores)
 
 
-def evaluate(recommender: Recommender, batches: Batches) -> dict[str, float]:
+def evaluate(recommender: Recommender, batches: Batches, processes: Processes = ALONE) -> dict[str, float]:
     """Global AUC and log loss of a split."""
-    labels, scores = predict(recommender, batches)
+    labels, scores = predict(recommender, batches, processes)
     return {"auc": auc(labels, scores), "logloss": log_loss(labels, scores)}
 
 
@@ -99,25 +103,34 @@ def train_step(
     *,
     embedding_penalty: float = 0.0,
     embedding_dropout: float = 0.0,
+    processes: Processes = ALONE,
+    weight: float = 1.0,
 ) -> Tensor:
     """One step on a batch; returns the mean log loss (without penalties), still on the device.
+
+    Args:
+        processes: that share the batch.
+        weight: of this process's share, see `Processes.weight`.
 
     Shape: ids (B, F) int64, targets (B,) float32 in [0, 1].
     """
     embeddings = recommender.embed(ids)
     if embedding_dropout:
         embeddings = F.dropout(embeddings, embedding_dropout)
-    loss = F.binary_cross_entropy_with_logits(recommender.logits_of(embeddings, ids), targets)
+    logits = recommender.logits_of(embeddings, ids)
+    # a process may have no row of a small batch; the mean of none is no number
+    loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="mean" if len(ids) else "sum")
     total = loss
     if embedding_penalty:
-        total = loss + embedding_penalty * embeddings.square().sum() / len(ids)
+        total = loss + embedding_penalty * embeddings.square().sum() / max(1, len(ids))
     for table in recommender.tables():
         penalty = table.regularization()
         if penalty is not None:
             total = total + penalty
     for optimizer in optimizers:
         optimizer.zero_grad(set_to_none=True)
-    total.backward()
+    (total if weight == 1.0 else total * weight).backward()
+    processes.average_gradients(recommender.parameters())
     for optimizer in optimizers:
         optimizer.step()
     return loss.detach()
@@ -154,6 +167,7 @@ class Fit:
         progress: where progress is shown.
         checkpoint: file to resume from and to write after every epoch; None for neither.
         teacher: whose predictions are learnt beside the labels.
+        processes: that share each batch.
     """
 
     recommender: Recommender
@@ -165,6 +179,7 @@ class Fit:
     progress: Progress = field(default_factory=lambda: Progress(show=False))
     checkpoint: Path | None = None
     teacher: Teacher | None = None
+    processes: Processes = ALONE
 
     def __post_init__(self) -> None:
         self.optimizers = make_optimizers(self.recommender, self.settings)
@@ -181,7 +196,8 @@ class Fit:
         """Train to the end."""
         while not self._is_over():
             self._one_epoch()
-            if self.checkpoint is not None:
+            self.processes.check_same(self.recommender.parameters(), "weights")
+            if self.checkpoint is not None and self.processes.is_first:
                 save_state(self.checkpoint, self._state())
         self.recommender.load_state_dict(self.best)
         self.recommender.eval()
@@ -211,7 +227,8 @@ class Fit:
         if self.average is not None:
             self.average.adopt()
         for table in waiting:
-            table.begin_codes()
+            with self.processes.same_draws(step):
+                table.begin_codes()
         if self.average is not None:
             self.average.restart()
 
@@ -225,7 +242,7 @@ class Fit:
     def _one_epoch(self) -> None:
         started = time.perf_counter()
         seed = epoch_seed(self.seed, self.phase, self.epoch)
-        torch.manual_seed(seed)
+        torch.manual_seed(self.processes.seed(seed))
         generator = torch.Generator().manual_seed(seed + 1)
         self.recommender.train()
         best = max((e["valid_auc"] for e in self._final()), default=0.0)
@@ -239,17 +256,23 @@ class Fit:
                 rate = self._learning_rate(step)
                 for group in self.optimizers[0].param_groups:
                     group["lr"] = rate
-                targets = labels
                 if self.teacher is not None:
-                    ids, targets = self.teacher.extend(rows, ids, labels, generator)
-                running += train_step(
+                    ids, targets, whole = self.teacher.extend(rows, ids, labels, generator)
+                else:
+                    whole = len(ids)
+                    ids, targets = self.processes.share(ids, labels)
+                weight = self.processes.weight(len(ids), whole)
+                loss = train_step(
                     self.recommender,
                     self.optimizers,
                     ids,
                     targets,
                     embedding_penalty=self.settings.embedding_penalty,
                     embedding_dropout=self.settings.embedding_dropout,
+                    processes=self.processes,
+                    weight=weight,
                 )
+                running.add_(loss, alpha=weight)
                 steps += 1
                 for table in self.recommender.tables():
                     table.step_end(step + 1)
@@ -258,14 +281,15 @@ class Fit:
                 bar.update(rows.numel())
                 if steps % 50 == 0:
                     bar.set_postfix_str(f"loss {float(running) / steps:.4f}, best valid AUC {best:.4f}")
+        mean = float(self.processes.total(running)) / (steps * self.processes.size)
         if self.average is not None:
             with self.average.applied():
-                self._finish_epoch(float(running) / steps, started)
+                self._finish_epoch(mean, started)
         else:
-            self._finish_epoch(float(running) / steps, started)
+            self._finish_epoch(mean, started)
 
     def _finish_epoch(self, train_loss: float, started: float) -> None:
-        valid = evaluate(self.recommender, self.valid)
+        valid = evaluate(self.recommender, self.valid, self.processes)
         final = all(table.is_final for table in self.recommender.tables())
         if final and valid["auc"] > max((e["valid_auc"] for e in self._final()), default=-1.0):
             self.best = copy.deepcopy(self.recommender.state_dict())

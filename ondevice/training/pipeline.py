@@ -16,6 +16,8 @@ from safetensors.torch import save as save_safetensors
 
 from ondevice.config import Config, RetrainConfig, TrainingConfig, parse_budget
 from ondevice.data import load_dataset
+from ondevice.distributed.norm import synced
+from ondevice.distributed.processes import join_job
 from ondevice.embeddings import METHODS, Form, Mask, Sizes
 from ondevice.errors import UserError
 from ondevice.files import atomic_json, atomic_write
@@ -58,16 +60,29 @@ class Pipeline:
     ) -> None:
         self.config = config
         self.folder = Path(folder)
-        check_folder(self.folder, config, resume)
+        distributed = config.distributed
+        self.processes, device = join_job(distributed.mode, config.run.device, distributed.timeout)
+        with self.processes.guard():
+            self._prepare(device, resume, on_epoch)
+
+    def _prepare(self, device: str, resume: bool, on_epoch: OnEpoch | None) -> None:
+        config = self.config
+        self.processes.leaders_first(lambda: check_folder(self.folder, config, resume))
         check_options(config)
-        self.device = select_device(config.run.device)
+        self.device = select_device(device)
         if config.run.threads:
             torch.set_num_threads(config.run.threads)
-        self.dataset = load_dataset(config.data.name, **config.data.options)
+        self.dataset = self.processes.leaders_first(
+            lambda: load_dataset(config.data.name, **config.data.options)
+        )
         for name in {*config.training.teacher, *config.retrain.teacher} - {"dense"}:
             self._other_dense(name)
-        self._claim()
-        self.progress = Progress(self.folder / "events", show=config.run.progress, on_epoch=on_epoch)
+        if self.processes.is_first:
+            self._claim()
+        self.processes.wait()
+        events = self.folder / "events" if self.processes.is_first else None
+        show = config.run.progress and self.processes.is_first
+        self.progress = Progress(events, show=show, on_epoch=on_epoch)
         self.info = table_info(self.dataset.vocabulary.field_offsets, self.dataset.counts)
         self.model_options = plain_options(config.model.options)
         self.compact_options = {**self.model_options, **plain_options(config.retrain.model)}
@@ -95,6 +110,10 @@ class Pipeline:
 
     def run(self) -> dict[str, Any]:
         """All phases; returns what ``metrics.json`` holds."""
+        with self.processes.guard():
+            return self._run()
+
+    def _run(self) -> dict[str, Any]:
         targets = self.targets()
         dense = self.dense()
         forms = self.search(dense, sorted(set(targets.values()), reverse=True))
@@ -115,10 +134,28 @@ class Pipeline:
 
     def _remember(self, **entries: Any) -> None:
         self.state.update(entries)
-        atomic_json(self.folder / "progress.json", self.state)
+        if self.processes.is_first:
+            atomic_json(self.folder / "progress.json", self.state)
+        self.processes.wait()
+
+    def _write(self, name: str, tensors: dict[str, torch.Tensor]) -> None:
+        """Write tensors to a file of the run directory, for all processes to read."""
+        if self.processes.is_first:
+            atomic_write(self.folder / name, save_safetensors(tensors))
+        self.processes.wait()
+
+    def _save(self, name: str, recommender: Recommender, model_options: dict[str, Any]) -> None:
+        """Write a trained recommender to a folder of the run directory, for all processes to read."""
+        if self.processes.is_first:
+            save_recommender(self.folder / name, recommender, self.config.model.name, model_options)
+        self.processes.wait()
 
     def _checkpoint(self, phase: str) -> Path:
         return self.folder / "checkpoints" / f"{phase}.pt"
+
+    def _forget(self, phase: str) -> None:
+        if self.processes.is_first:
+            self._checkpoint(phase).unlink(missing_ok=True)
 
     def _searching(self) -> Recommender:
         """The recommender of the search, with fresh weights."""
@@ -153,6 +190,7 @@ class Pipeline:
         self, phase: str, recommender: Recommender, settings: TrainingConfig, dense: Recommender | None
     ) -> FitResult:
         train = self.train_batches(settings.batch_size)
+        synced(recommender, self.processes)
         fit = Fit(
             recommender,
             train,
@@ -163,6 +201,7 @@ class Pipeline:
             progress=self.progress,
             checkpoint=self._checkpoint(phase),
             teacher=self._teacher(settings, train, dense),
+            processes=self.processes,
         )
         return fit.run()
 
@@ -177,7 +216,7 @@ class Pipeline:
             else:
                 models.append(self._other_dense(name))
         items = tuple(self.dataset.schema.item_fields)
-        return Teacher(models, train, items, settings.label_weight, settings.pairs)
+        return Teacher(models, train, items, settings.label_weight, settings.pairs, self.processes)
 
     def _other_dense(self, name: str) -> Recommender:
         """The dense model of another run, as a teacher."""
@@ -195,14 +234,17 @@ class Pipeline:
             recommender = self._fresh("uniform", {}, None)
             result = self._fit("dense", recommender, self.config.training, None)
             parameters = count_parameters(recommender)
-            save_recommender(folder, recommender, self.config.model.name, self.model_options)
+            self._save("dense", recommender, self.model_options)
             self._finish("dense", recommender, result, {"parameters": parameters})
         return load_recommender(folder, self.info).to(self.device)
+
+    def _test(self, recommender: Recommender) -> dict[str, float]:
+        return evaluate(recommender, Batches(self.dataset.test, 8192, self.device), self.processes)
 
     def _finish(self, phase: str, recommender: Recommender, result: FitResult, extra: dict[str, Any]) -> None:
         """Read the test split, once, and remember the phase as done."""
         reads_test = self.config.run.test
-        test = evaluate(recommender, Batches(self.dataset.test, 8192, self.device)) if reads_test else {}
+        test = self._test(recommender) if reads_test else {}
         entry = {
             "test_auc": test.get("auc"),
             "test_logloss": test.get("logloss"),
@@ -213,7 +255,7 @@ class Pipeline:
             "epochs": result.epochs,
         }
         self._remember(**{phase: entry}, history={**self.state["history"], phase: result.history})
-        self._checkpoint(phase).unlink(missing_ok=True)
+        self._forget(phase)
         best = f"test AUC {test['auc']:.4f}" if reads_test else f"valid AUC {result.valid['auc']:.4f}"
         self.progress.say(f"{phase}: {best}, {result.epochs} epochs, {result.seconds:.0f} s")
 
@@ -265,12 +307,13 @@ class Pipeline:
             int(t) for t in self.state["search"]["targets"]
         }:
             initial = self._searching()
-            atomic_write(self.folder / "initial.safetensors", save_safetensors(_tensors(initial)))
+            self._write("initial.safetensors", _tensors(initial))
             started = time.perf_counter()
             needs = METHODS[self.config.method.name].needs
             history: list[dict[str, float]] = []
             ratio: float | None = None
             if needs == "search":
+                synced(initial, self.processes)
                 search = Search(
                     initial,
                     self.train_batches(self.config.search.batch_size),
@@ -280,10 +323,12 @@ class Pipeline:
                     seed=self.config.run.seed,
                     progress=self.progress,
                     checkpoint=self._checkpoint("search"),
+                    processes=self.processes,
                 )
                 result = search.run()
                 forms, history, seconds = result.forms, result.history, result.seconds
-                ratio = self._step_time(initial)
+                if self.processes.size == 1:  # steps of several processes wait for one another
+                    ratio = self._step_time(initial)
             else:
                 if needs == "training":
                     for table, trained in zip(initial.tables(), dense.tables(), strict=True):
@@ -293,14 +338,14 @@ class Pipeline:
             content = {
                 f"{t}/{i}": f.mask().to(torch.uint8) for t, fs in forms.items() for i, f in enumerate(fs)
             }
-            atomic_write(path, save_safetensors(content))
+            self._write("search.safetensors", content)
             entry = {
                 "seconds": round(seconds, 2),
                 "step_time_over_dense": ratio,
                 "targets": [str(t) for t in targets],
             }
             self._remember(search=entry, history={**self.state["history"], "search": history})
-            self._checkpoint("search").unlink(missing_ok=True)
+            self._forget("search")
         masks = load_safetensors(path.read_bytes())
         tables = 2 if MODELS[self.config.model.name].uses_first_order else 1
         ruled = METHODS[self.config.method.name].needs == "nothing"
@@ -347,9 +392,7 @@ class Pipeline:
             f"{phase}: {kept:,} of {full:,} values kept, {int(sum(forms[0].row_sizes() > 0)):,} rows"
         )
         result = self._fit(phase, recommender, settings, dense)
-        save_recommender(
-            self.folder / "budgets" / label, recommender, self.config.model.name, self.compact_options
-        )
+        self._save(f"budgets/{label}", recommender, self.compact_options)
         self._finish(phase, recommender, result, {"kept_parameters": kept, "sparsity": 1 - kept / full})
         entry = self.state.pop(phase)
         history = self.state["history"]
@@ -367,6 +410,7 @@ class Pipeline:
             "method": self.config.method.name,
             "seed": self.config.run.seed,
             "device": str(self.device),
+            "processes": self.processes.size,
             "rows": {"train": len(data.train), "valid": len(data.valid), "test": len(data.test)},
             "dense": self.state["dense"],
             "compact": compact[best],
@@ -374,8 +418,10 @@ class Pipeline:
             "budgets": compact,
             "history": self.state["history"],
         }
-        atomic_json(self.folder / METRICS, metrics)
-        shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+        if self.processes.is_first:
+            atomic_json(self.folder / METRICS, metrics)
+            shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+        self.processes.wait()
         return metrics
 
 

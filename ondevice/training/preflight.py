@@ -87,7 +87,7 @@ def _check_same(old: Config, new: Config, folder: Path) -> None:
     a, b = old.to_dict(), new.to_dict()
     for section in a:
         for key in sorted({*a[section], *b[section]}):
-            if section == "run" and key != "seed":  # where it runs may change
+            if section == "distributed" or (section == "run" and key != "seed"):  # where it runs may change
                 continue
             if section == "search" and key == "budgets":
                 continue  # more budgets may be added to a finished run

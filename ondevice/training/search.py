@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ondevice.config import SearchConfig
+from ondevice.distributed.processes import ALONE, Processes
 from ondevice.embeddings import Form, Mask
 from ondevice.errors import UserError
 from ondevice.recommender import Recommender
@@ -51,6 +52,7 @@ class Search:
         seed: of order and dropout.
         progress: where progress is shown.
         checkpoint: file to resume from and to write after every epoch.
+        processes: that share each batch.
     """
 
     recommender: Recommender
@@ -61,6 +63,7 @@ class Search:
     seed: int = 0
     progress: Progress = field(default_factory=lambda: Progress(show=False))
     checkpoint: Path | None = None
+    processes: Processes = ALONE
 
     def __post_init__(self) -> None:
         self.targets = sorted(set(self.targets), reverse=True)
@@ -82,7 +85,8 @@ class Search:
         """
         while self.epoch < self.settings.epochs and self._missing():
             self._one_epoch()
-            if self.checkpoint is not None:
+            self.processes.check_same(self.recommender.parameters(), "weights and thresholds")
+            if self.checkpoint is not None and self.processes.is_first:
                 save_state(self.checkpoint, self._state())
         missing = self._missing()
         if missing:
@@ -128,19 +132,25 @@ class Search:
     def _one_epoch(self) -> None:
         started = time.perf_counter()
         seed = epoch_seed(self.seed, "search", self.epoch)
-        torch.manual_seed(seed)
+        torch.manual_seed(self.processes.seed(seed))
         self.recommender.train()
         running = torch.zeros((), device=self.train.device)
         steps, kept = 0, self._num_kept()
         with self.progress.bar(self.train.num_rows, f"search {self.epoch + 1}/{self.settings.epochs}") as bar:
             for rows, ids, labels in self.train.epoch(seed):
-                running += train_step(
+                whole = len(ids)
+                ids, labels = self.processes.share(ids, labels)
+                weight = self.processes.weight(len(ids), whole)
+                loss = train_step(
                     self.recommender,
                     self.optimizers,
                     ids,
                     labels,
                     embedding_penalty=self.settings.embedding_penalty,
+                    processes=self.processes,
+                    weight=weight,
                 )
+                running.add_(loss, alpha=weight)
                 steps += 1
                 bar.update(rows.numel())
                 if steps % self.settings.check_every == 0:
@@ -151,12 +161,12 @@ class Search:
                         break
         self.epoch += 1
         kept = self._check(self.epoch * len(self.train))
-        valid = evaluate(self.recommender, self.valid)
+        valid = evaluate(self.recommender, self.valid, self.processes)
         seconds = time.perf_counter() - started
         self.seconds += seconds
         entry = {
             "epoch": self.epoch,
-            "train_loss": float(running) / steps,
+            "train_loss": float(self.processes.total(running)) / (steps * self.processes.size),
             "valid_auc": valid["auc"],
             "valid_logloss": valid["logloss"],
             "kept": kept,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ondevice.distributed.processes import ALONE, Processes
 from ondevice.errors import UserError
 from ondevice.recommender import Recommender
 from ondevice.training.batches import Batches, MadeUpPairs
@@ -23,6 +24,7 @@ class Teacher:
         item_columns: positions of the item-side fields.
         label_weight: α in [0, 1].
         pairs: made-up pairs per real row.
+        processes: that share a batch.
 
     Raises: UserError: when pairs are asked for but all fields are on one side.
     """
@@ -34,6 +36,7 @@ class Teacher:
         item_columns: tuple[int, ...],
         label_weight: float,
         pairs: float,
+        processes: Processes = ALONE,
     ) -> None:
         fields = models[0].info.num_fields
         if pairs and not 0 < len(item_columns) < fields:
@@ -46,8 +49,12 @@ class Teacher:
             model.requires_grad_(False)
         self.label_weight = label_weight
         self.pairs = pairs
+        self.processes = processes
         self._made_up = MadeUpPairs(batches, item_columns)
-        self._real = torch.cat([self.predict(ids) for ids, _ in batches.in_order()])
+        self._real = torch.cat([self._predict_all(ids) for ids, _ in batches.in_order()])
+
+    def _predict_all(self, ids: Tensor) -> Tensor:
+        return self.processes.join(self.predict(*self.processes.share(ids)), len(ids))
 
     @torch.no_grad()
     def predict(self, ids: Tensor) -> Tensor:
@@ -56,11 +63,16 @@ class Teacher:
 
     def extend(
         self, rows: Tensor, ids: Tensor, labels: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """Ids and soft targets of a batch: its real rows, then made-up pairs."""
-        targets = self.label_weight * labels + (1 - self.label_weight) * self._real[rows]
-        count = round(self.pairs * rows.numel())
-        if not count:
-            return ids, targets
-        made_up = self._made_up.draw(count, generator)
-        return torch.cat([ids, made_up]), torch.cat([targets, self.predict(made_up)])
+    ) -> tuple[Tensor, Tensor, int]:
+        """Ids and soft targets of this process's share of a batch, and how many rows the whole batch has.
+
+        The batch is its real rows, then made-up pairs.
+        """
+        real, count = rows.numel(), round(self.pairs * rows.numel())
+        whole = torch.cat([ids, self._made_up.draw(count, generator)]) if count else ids
+        (places,) = self.processes.share(torch.arange(real + count, device=ids.device))
+        own, places = whole[places], places[places < real]
+        targets = self.label_weight * labels[places] + (1 - self.label_weight) * self._real[rows[places]]
+        if count:
+            targets = torch.cat([targets, self.predict(own[places.numel() :])])
+        return own, targets, real + count

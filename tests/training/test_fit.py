@@ -58,7 +58,7 @@ def test_the_best_epoch_is_kept(world: World, monkeypatch: pytest.MonkeyPatch) -
     aucs = iter([0.6, 0.8, 0.7, 0.8])
     seen = []
 
-    def judged(recommender: Recommender, batches: object) -> dict[str, float]:
+    def judged(recommender: Recommender, *_: object) -> dict[str, float]:
         seen.append(state(recommender))
         return {"auc": next(aucs), "logloss": 0.1 * len(seen)}
 

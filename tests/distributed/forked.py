@@ -1,0 +1,77 @@
+"""A function in several processes, forked so that none has to import PyTorch again."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.multiprocessing as mp
+
+from ondevice.distributed.processes import Processes, join_job
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def _child(
+    rank: int, size: int, port: int, folder: str, function: Callable[..., Any], arguments: Any
+) -> None:
+    os.environ.update(
+        RANK=str(rank),
+        WORLD_SIZE=str(size),
+        LOCAL_RANK=str(rank),
+        LOCAL_WORLD_SIZE=str(size),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+    )
+    torch.set_num_threads(1)
+    try:
+        result = {"result": function(*arguments)}
+        leave(rank, size)
+    except BaseException as error:
+        result = {"error": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}
+    torch.save(result, f"{folder}/result-{rank}.pt")
+    os._exit(0)
+
+
+def leave(rank: int, size: int) -> None:
+    """The first process, which holds the store, goes last."""
+    store = joined().store
+    store.add("left", 1)
+    while rank == 0 and store.add("left", 0) < size:
+        time.sleep(0.005)
+
+
+def run_processes(size: int, folder: Path, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """What ``function`` returned in each of ``size`` processes, which find each other as under torchrun."""
+    folder.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    torch.set_num_threads(1)  # a thread pool does not survive a fork
+    context = mp.get_context("fork")
+    children = [
+        context.Process(target=_child, args=(rank, size, port, str(folder), function, arguments))
+        for rank in range(size)
+    ]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(300)
+        assert child.exitcode == 0, f"a process ended with {child.exitcode}"
+    results = [torch.load(folder / f"result-{rank}.pt", weights_only=False) for rank in range(size)]
+    for result in results:
+        assert "error" not in result, result["trace"]
+    return [result["result"] for result in results]
+
+
+def joined(timeout: int = 60) -> Processes:
+    """The processes of this job."""
+    return join_job("ddp", "cpu", timeout)[0]
