@@ -145,12 +145,22 @@ class Processes:
 
         Raises: UserError: in all processes, when it did in one of the first.
         """
-        if self.size == 1:
-            return function()
-        result: Any = None
-        error = None
         leads = self.local_rank == 0
-        if leads:
+        result: Any = self._while_others_wait(function if leads else None)
+        return result if leads else function()
+
+    def only_first(self, function: Callable[[], None]) -> None:
+        """Call ``function`` in the first process, while the others wait.
+
+        Raises: UserError: in all processes, when it did in the first.
+        """
+        self._while_others_wait(function if self.is_first else None)
+
+    def _while_others_wait(self, function: Callable[[], T] | None) -> T | None:
+        if self.size == 1:
+            return function() if function is not None else None
+        result, error = None, None
+        if function is not None:
             try:
                 result = function()
             except UserError as mistake:
@@ -158,7 +168,7 @@ class Processes:
         for text in self._exchange(error):
             if text is not None:
                 raise UserError(text)
-        return result if leads else function()
+        return result
 
     def _exchange(self, value: Any) -> list[Any]:
         """Every process's ``value``, which JSON can hold."""

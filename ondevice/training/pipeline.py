@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +10,6 @@ from typing import Any
 
 import torch
 from safetensors.torch import load as load_safetensors
-from safetensors.torch import save as save_safetensors
 
 from ondevice.config import Config, RetrainConfig, TrainingConfig, parse_budget
 from ondevice.data import load_dataset
@@ -20,16 +17,16 @@ from ondevice.distributed.norm import synced
 from ondevice.distributed.processes import join_job
 from ondevice.embeddings import METHODS, Form, Mask, Sizes
 from ondevice.errors import UserError
-from ondevice.files import atomic_json, atomic_write
 from ondevice.models import MODELS, BaseModel
 from ondevice.recommender import Recommender, build, rebuild
 from ondevice.training.batches import Batches
 from ondevice.training.bytes import fixed_bytes, largest_target
-from ondevice.training.checkpoint import load_recommender, save_recommender
+from ondevice.training.checkpoint import load_recommender
 from ondevice.training.fit import Fit, FitResult, count_parameters, evaluate, select_device
-from ondevice.training.preflight import check_fingerprint, check_folder, check_options, plain_options
+from ondevice.training.preflight import check_folder, check_options, plain_options
 from ondevice.training.progress import OnEpoch, Progress
-from ondevice.training.run import CONFIG, METRICS, Run, budget_label, table_info
+from ondevice.training.run import Run, budget_label, table_info
+from ondevice.training.run_files import RunFiles
 from ondevice.training.search import Search
 from ondevice.training.sizing import (
     coded,
@@ -77,9 +74,8 @@ class Pipeline:
         )
         for name in {*config.training.teacher, *config.retrain.teacher} - {"dense"}:
             self._other_dense(name)
-        if self.processes.is_first:
-            self._claim()
-        self.processes.wait()
+        self.files = RunFiles(self.folder, self.processes)
+        self.files.claim(config, self.dataset)
         events = self.folder / "events" if self.processes.is_first else None
         show = config.run.progress and self.processes.is_first
         self.progress = Progress(events, show=show, on_epoch=on_epoch)
@@ -89,24 +85,7 @@ class Pipeline:
         self.skip = field_places(self.dataset.schema.names, config.search.skip_fields)
         self.valid = Batches(self.dataset.valid, 8192, self.device)
         self._train: dict[int, Batches] = {}
-        state = self.folder / "progress.json"
-        self.state: dict[str, Any] = json.loads(state.read_text()) if state.exists() else {"history": {}}
-
-    def _claim(self) -> None:
-        """Write what the run begins with; before that, nothing of a wrong configuration is left behind."""
-        import yaml
-
-        fingerprint = self.folder / "fingerprint"
-        check_fingerprint(fingerprint, self.dataset.fingerprint)
-        try:
-            atomic_write(self.folder / CONFIG, yaml.safe_dump(self.config.to_dict(), sort_keys=False))
-        except OSError as error:
-            raise UserError(
-                f"{self.folder}: cannot be written ({error}); name another run.output=DIR"
-            ) from None
-        atomic_write(fingerprint, self.dataset.fingerprint + "\n")
-        self.dataset.vocabulary.save(self.folder / "vocabulary")
-        atomic_json(self.folder / "schema.json", self.dataset.schema.to_dict())
+        self.state = self.files.state
 
     def run(self) -> dict[str, Any]:
         """All phases; returns what ``metrics.json`` holds."""
@@ -131,31 +110,6 @@ class Pipeline:
         if batch_size not in self._train:
             self._train[batch_size] = Batches(self.dataset.train, batch_size, self.device)
         return self._train[batch_size]
-
-    def _remember(self, **entries: Any) -> None:
-        self.state.update(entries)
-        if self.processes.is_first:
-            atomic_json(self.folder / "progress.json", self.state)
-        self.processes.wait()
-
-    def _write(self, name: str, tensors: dict[str, torch.Tensor]) -> None:
-        """Write tensors to a file of the run directory, for all processes to read."""
-        if self.processes.is_first:
-            atomic_write(self.folder / name, save_safetensors(tensors))
-        self.processes.wait()
-
-    def _save(self, name: str, recommender: Recommender, model_options: dict[str, Any]) -> None:
-        """Write a trained recommender to a folder of the run directory, for all processes to read."""
-        if self.processes.is_first:
-            save_recommender(self.folder / name, recommender, self.config.model.name, model_options)
-        self.processes.wait()
-
-    def _checkpoint(self, phase: str) -> Path:
-        return self.folder / "checkpoints" / f"{phase}.pt"
-
-    def _forget(self, phase: str) -> None:
-        if self.processes.is_first:
-            self._checkpoint(phase).unlink(missing_ok=True)
 
     def _searching(self) -> Recommender:
         """The recommender of the search, with fresh weights."""
@@ -199,7 +153,7 @@ class Pipeline:
             seed=self.config.run.seed,
             phase=phase,
             progress=self.progress,
-            checkpoint=self._checkpoint(phase),
+            checkpoint=self.files.checkpoint(phase),
             teacher=self._teacher(settings, train, dense),
             processes=self.processes,
         )
@@ -234,7 +188,7 @@ class Pipeline:
             recommender = self._fresh("uniform", {}, None)
             result = self._fit("dense", recommender, self.config.training, None)
             parameters = count_parameters(recommender)
-            self._save("dense", recommender, self.model_options)
+            self.files.save("dense", recommender, self.config.model.name, self.model_options)
             self._finish("dense", recommender, result, {"parameters": parameters})
         return load_recommender(folder, self.info).to(self.device)
 
@@ -254,8 +208,8 @@ class Pipeline:
             "seconds": round(result.seconds, 2),
             "epochs": result.epochs,
         }
-        self._remember(**{phase: entry}, history={**self.state["history"], phase: result.history})
-        self._forget(phase)
+        self.files.remember(**{phase: entry}, history={**self.state["history"], phase: result.history})
+        self.files.forget(phase)
         best = f"test AUC {test['auc']:.4f}" if reads_test else f"valid AUC {result.valid['auc']:.4f}"
         self.progress.say(f"{phase}: {best}, {result.epochs} epochs, {result.seconds:.0f} s")
 
@@ -307,7 +261,7 @@ class Pipeline:
             int(t) for t in self.state["search"]["targets"]
         }:
             initial = self._searching()
-            self._write("initial.safetensors", _tensors(initial))
+            self.files.write("initial.safetensors", _tensors(initial))
             started = time.perf_counter()
             needs = METHODS[self.config.method.name].needs
             history: list[dict[str, float]] = []
@@ -322,7 +276,7 @@ class Pipeline:
                     targets,
                     seed=self.config.run.seed,
                     progress=self.progress,
-                    checkpoint=self._checkpoint("search"),
+                    checkpoint=self.files.checkpoint("search"),
                     processes=self.processes,
                 )
                 result = search.run()
@@ -338,14 +292,14 @@ class Pipeline:
             content = {
                 f"{t}/{i}": f.mask().to(torch.uint8) for t, fs in forms.items() for i, f in enumerate(fs)
             }
-            self._write("search.safetensors", content)
+            self.files.write("search.safetensors", content)
             entry = {
                 "seconds": round(seconds, 2),
                 "step_time_over_dense": ratio,
                 "targets": [str(t) for t in targets],
             }
-            self._remember(search=entry, history={**self.state["history"], "search": history})
-            self._forget("search")
+            self.files.remember(search=entry, history={**self.state["history"], "search": history})
+            self.files.forget("search")
         masks = load_safetensors(path.read_bytes())
         tables = 2 if MODELS[self.config.model.name].uses_first_order else 1
         ruled = METHODS[self.config.method.name].needs == "nothing"
@@ -392,12 +346,12 @@ class Pipeline:
             f"{phase}: {kept:,} of {full:,} values kept, {int(sum(forms[0].row_sizes() > 0)):,} rows"
         )
         result = self._fit(phase, recommender, settings, dense)
-        self._save(f"budgets/{label}", recommender, self.compact_options)
+        self.files.save(f"budgets/{label}", recommender, self.config.model.name, self.compact_options)
         self._finish(phase, recommender, result, {"kept_parameters": kept, "sparsity": 1 - kept / full})
         entry = self.state.pop(phase)
         history = self.state["history"]
         history[label] = history.pop(phase)
-        self._remember(compact={**self.state.get("compact", {}), label: entry}, history=history)
+        self.files.remember(compact={**self.state.get("compact", {}), label: entry}, history=history)
 
     def metrics(self) -> dict[str, Any]:
         """Write ``metrics.json``: the largest budget stands under ``compact``, all under ``budgets``."""
@@ -418,10 +372,7 @@ class Pipeline:
             "budgets": compact,
             "history": self.state["history"],
         }
-        if self.processes.is_first:
-            atomic_json(self.folder / METRICS, metrics)
-            shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
-        self.processes.wait()
+        self.files.finish(metrics)
         return metrics
 
 
