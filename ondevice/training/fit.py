@@ -104,16 +104,16 @@ def train_step(
     embedding_penalty: float = 0.0,
     embedding_dropout: float = 0.0,
     processes: Processes = ALONE,
-    weight: float = 1.0,
 ) -> Tensor:
     """One step on a batch; returns the mean log loss (without penalties), still on the device.
 
     Args:
-        processes: that share the batch.
-        weight: of this process's share, see `Processes.weight`.
+        processes: that share the batch: each has the ids of all of it and the targets of its share. What is
+            returned is then this share's part, whose mean over the processes is the loss.
 
     Shape: ids (B, F) int64, targets (B,) float32 in [0, 1].
     """
+    weight, (ids,) = processes.weight(len(targets), len(ids)), processes.share(ids)
     embeddings = recommender.embed(ids)
     if embedding_dropout:
         embeddings = F.dropout(embeddings, embedding_dropout)
@@ -133,7 +133,7 @@ def train_step(
     processes.average_gradients(recommender.parameters())
     for optimizer in optimizers:
         optimizer.step()
-    return loss.detach()
+    return loss.detach() if weight == 1.0 else loss.detach() * weight
 
 
 @dataclass
@@ -257,12 +257,10 @@ class Fit:
                 for group in self.optimizers[0].param_groups:
                     group["lr"] = rate
                 if self.teacher is not None:
-                    ids, targets, whole = self.teacher.extend(rows, ids, labels, generator)
+                    ids, targets = self.teacher.extend(rows, ids, labels, generator)
                 else:
-                    whole = len(ids)
-                    ids, targets = self.processes.share(ids, labels)
-                weight = self.processes.weight(len(ids), whole)
-                loss = train_step(
+                    (targets,) = self.processes.share(labels)
+                running += train_step(
                     self.recommender,
                     self.optimizers,
                     ids,
@@ -270,9 +268,7 @@ class Fit:
                     embedding_penalty=self.settings.embedding_penalty,
                     embedding_dropout=self.settings.embedding_dropout,
                     processes=self.processes,
-                    weight=weight,
                 )
-                running.add_(loss, alpha=weight)
                 steps += 1
                 for table in self.recommender.tables():
                     table.step_end(step + 1)

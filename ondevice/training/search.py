@@ -138,19 +138,15 @@ class Search:
         steps, kept = 0, self._num_kept()
         with self.progress.bar(self.train.num_rows, f"search {self.epoch + 1}/{self.settings.epochs}") as bar:
             for rows, ids, labels in self.train.epoch(seed):
-                whole = len(ids)
-                ids, labels = self.processes.share(ids, labels)
-                weight = self.processes.weight(len(ids), whole)
-                loss = train_step(
+                (targets,) = self.processes.share(labels)
+                running += train_step(
                     self.recommender,
                     self.optimizers,
                     ids,
-                    labels,
+                    targets,
                     embedding_penalty=self.settings.embedding_penalty,
                     processes=self.processes,
-                    weight=weight,
                 )
-                running.add_(loss, alpha=weight)
                 steps += 1
                 bar.update(rows.numel())
                 if steps % self.settings.check_every == 0:

@@ -63,16 +63,13 @@ class Teacher:
 
     def extend(
         self, rows: Tensor, ids: Tensor, labels: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor, int]:
-        """Ids and soft targets of this process's share of a batch, and how many rows the whole batch has.
-
-        The batch is its real rows, then made-up pairs.
-        """
+    ) -> tuple[Tensor, Tensor]:
+        """Ids of a batch, its real rows and then made-up pairs, and soft targets of this process's share of it."""
         real, count = rows.numel(), round(self.pairs * rows.numel())
         whole = torch.cat([ids, self._made_up.draw(count, generator)]) if count else ids
         (places,) = self.processes.share(torch.arange(real + count, device=ids.device))
-        own, places = whole[places], places[places < real]
+        places, made_up = places[places < real], places[places >= real]
         targets = self.label_weight * labels[places] + (1 - self.label_weight) * self._real[rows[places]]
         if count:
-            targets = torch.cat([targets, self.predict(own[places.numel() :])])
-        return own, targets, real + count
+            targets = torch.cat([targets, self.predict(whole[made_up])])
+        return whole, targets
