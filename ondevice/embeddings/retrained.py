@@ -38,6 +38,9 @@ class RetrainedEmbedding(EmbeddingMethod):
         # a gradient of zero keeps a zero weight at zero under Adam, momentum and weight decay alike
         self.weight.register_hook(lambda gradient: gradient * self.keep)
 
+    def of_rows(self, rows: Tensor, *values: Tensor) -> Tensor:
+        return values[0] * self.keep.index_select(0, rows)
+
     def table(self) -> Tensor:
         return self.weight.detach() * self.keep
 

@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, eq=False)
+class FetchedRows:
+    """The rows of a table's parameters that one step reads: leaves of its graph, whose gradients are as small.
+
+    Args:
+        ids: the batch they were fetched for.
+        rows: the distinct ids.
+        inverse: where each lookup falls among them.
+        values: for each parameter its rows.
+
+    Shape: ids and inverse (B, F) int64, rows (U,) int64, values (U, …).
+    """
+
+    ids: Tensor
+    rows: Tensor
+    inverse: Tensor
+    values: dict[nn.Parameter, Tensor]
 
 
 class RowFinder:
@@ -73,6 +93,11 @@ def copy_rows_(table: Tensor, rows: Tensor, values: Tensor) -> Tensor:
         into, given = table, values
     into.index_copy_(0, rows, given)
     return table
+
+
+def zero_rows_(table: Tensor, rows: Tensor) -> None:
+    """``table[rows] = 0`` in place."""
+    _wide(table).index_fill_(0, rows, 0)
 
 
 class _Lookup(torch.autograd.Function):

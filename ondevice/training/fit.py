@@ -24,6 +24,7 @@ from ondevice.training.checkpoint import load_state, save_state
 from ondevice.training.metrics import auc, log_loss
 from ondevice.training.optimizers import JointlyScaledSGD
 from ondevice.training.progress import Progress
+from ondevice.training.table_adam import TableAdam
 from ondevice.training.teacher import Teacher
 
 
@@ -72,7 +73,7 @@ def evaluate(recommender: Recommender, batches: Batches) -> dict[str, float]:
 def make_optimizers(
     recommender: Recommender, settings: TrainingConfig | SearchConfig
 ) -> list[torch.optim.Optimizer]:
-    """Adam with coupled L2; thresholds in a group, or for methods that follow a budget an optimizer, of their own."""
+    """Adam with L2; thresholds in a group, or for methods that follow a budget an optimizer, of their own."""
     thresholds = [p for table in recommender.tables() for p in table.thresholds()]
     special = {id(p) for p in thresholds}
     rest = [p for p in recommender.parameters() if id(p) not in special]
@@ -83,11 +84,10 @@ def make_optimizers(
         decays = any(table.thresholds_decay for table in recommender.tables())
         decay = settings.weight_decay if decays else 0.0
         groups.append({"params": thresholds, "lr": rate, "weight_decay": decay})
-    optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.Adam(groups, lr=settings.learning_rate, fused=True)
-    ]
+    tables = recommender.tables()
+    optimizers: list[torch.optim.Optimizer] = [TableAdam(groups, tables, lr=settings.learning_rate)]
     if thresholds and follow:
-        optimizers.append(JointlyScaledSGD(thresholds, lr=rate))
+        optimizers.append(JointlyScaledSGD(thresholds, lr=rate, tables=tables))
     return optimizers
 
 
@@ -104,6 +104,9 @@ def train_step(
 
     Shape: ids (B, F) int64, targets (B,) float32 in [0, 1].
     """
+    for optimizer in optimizers:
+        if isinstance(optimizer, TableAdam):
+            optimizer.fetch(recommender.mapped(ids))
     embeddings = recommender.embed(ids)
     if embedding_dropout:
         embeddings = F.dropout(embeddings, embedding_dropout)
@@ -120,6 +123,8 @@ def train_step(
     total.backward()
     for optimizer in optimizers:
         optimizer.step()
+    for table in recommender.tables():
+        table.fetched = None
     return loss.detach()
 
 
