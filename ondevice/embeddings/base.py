@@ -91,7 +91,7 @@ class EmbeddingMethod(nn.Module):
         fetched = self.fetched
         if fetched is not None and fetched.ids is ids:
             values = [fetched.values[p] for p in self.row_parameters()]
-            return lookup(self.of_rows(fetched.rows, *values), fetched.inverse)
+            return self.of_rows(fetched.rows, fetched.inverse, *values)
         if self.is_behind:
             raise RuntimeError("rows of the table wait for their updates: call the optimizer's flush() first")
         return self.of_ids(ids)
@@ -100,9 +100,12 @@ class EmbeddingMethod(nn.Module):
         """Parameters with a row for each id: what `of_rows` takes."""
         return [self.weight]
 
-    def of_rows(self, rows: Tensor, *values: Tensor) -> Tensor:
-        """Embeddings (U, D) of ``rows`` (U,), all different, from those rows of `row_parameters`."""
-        return values[0]
+    def of_rows(self, rows: Tensor, inverse: Tensor, *values: Tensor) -> Tensor:
+        """Embeddings (B, F, D) from the rows (U, …) of each of `row_parameters` that a batch looks up.
+
+        Shape: rows (U,) int64, all different; inverse (B, F) int64, where each lookup falls among them.
+        """
+        return lookup(values[0], inverse)
 
     def of_ids(self, ids: Tensor) -> Tensor:
         """Embeddings (B, F, D) read from the whole table."""

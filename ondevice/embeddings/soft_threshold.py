@@ -7,20 +7,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ondevice.embeddings.rows import read_rows, sum_rows
+
 
 def _pruned(weight: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
     """V̂ and g(s)."""
     threshold = torch.sigmoid(s)
     # v - clamp(v, -t, t) is sign(v)·relu(|v| - t) in fewer passes over the memory
-    return weight - torch.clamp(weight, -threshold, threshold), threshold
+    low = threshold.neg()
+    own = low if low.shape == weight.shape else None
+    within = torch.clamp(weight, low, threshold, out=own)
+    return torch.sub(weight, within, out=within), threshold
 
 
-def _gradients(gradient: Tensor, pruned: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
-    """∂L/∂V and ∂L/∂s from ∂L/∂V̂."""
+def _gradients_(gradient: Tensor, pruned: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
+    """∂L/∂V and ∂L/∂s from ∂L/∂V̂, which is overwritten."""
     sign = torch.sign(pruned)  # where V̂ ≠ 0 it has the sign of V, elsewhere it is 0
-    signed = sign * gradient
-    s_gradient = torch.ops.aten.sigmoid_backward(signed.sum_to_size(threshold.shape), threshold).neg_()
-    return signed.mul_(sign), s_gradient
+    signed = gradient.mul_(sign).sum_to_size(threshold.shape)
+    s_gradient = torch.ops.aten.sigmoid_backward(signed, threshold).neg_()
+    return gradient.mul_(sign), s_gradient
 
 
 class SoftThreshold(torch.autograd.Function):
@@ -40,10 +45,34 @@ class SoftThreshold(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        return _gradients(gradient, *ctx.saved_tensors)
+        return _gradients_(gradient.clone(), *ctx.saved_tensors)
 
 
 def soft_threshold(weight: Tensor, s: Tensor) -> Tensor:
     """Prune ``weight`` by the learnt ``s``: see `SoftThreshold`."""
     result: Tensor = SoftThreshold.apply(weight, s)
+    return result
+
+
+class PrunedLookup(torch.autograd.Function):
+    """`SoftThreshold` of a batch's rows, and their lookup, as one node of the graph."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, s: Tensor, inverse: Tensor) -> Tensor:  # type: ignore[override]
+        pruned, threshold = _pruned(weight, s)
+        ctx.save_for_backward(pruned, threshold, inverse)
+        return read_rows(pruned, inverse)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+        pruned, threshold, inverse = ctx.saved_tensors
+        return *_gradients_(sum_rows(gradient, inverse, pruned.shape), pruned, threshold), None
+
+
+def pruned_lookup(weight: Tensor, s: Tensor, inverse: Tensor) -> Tensor:
+    """``soft_threshold(weight, s)[inverse]``.
+
+    Shape: weight (U, D), s broadcastable to it, inverse (B, F) int64 -> (B, F, D).
+    """
+    result: Tensor = PrunedLookup.apply(weight, s, inverse)
     return result

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ondevice.embeddings.base import METHODS, EmbeddingMethod, TableInfo
 from ondevice.embeddings.forms import Mask
 from ondevice.embeddings.rows import gather_rows, lookup
-from ondevice.embeddings.soft_threshold import soft_threshold
+from ondevice.embeddings.soft_threshold import pruned_lookup
 from ondevice.errors import UserError, nearest
 
 GRANULARITIES = ("global", "dimension", "field", "field-dimension", "feature", "feature-dimension")
@@ -93,15 +93,15 @@ class PEP(EmbeddingMethod):
     def row_parameters(self) -> list[nn.Parameter]:
         return [self.weight, self.s] if self.granularity.startswith("feature") else [self.weight]
 
-    def of_rows(self, rows: Tensor, *values: Tensor) -> Tensor:
+    def of_rows(self, rows: Tensor, inverse: Tensor, *values: Tensor) -> Tensor:
         weight, s = values if len(values) == 2 else (values[0], self.s)
         if self.granularity.startswith("field"):
             s = lookup(s, torch.bucketize(rows, self.last_of_field))
-        return soft_threshold(weight, s)
+        return pruned_lookup(weight, s, inverse)
 
     def of_ids(self, ids: Tensor) -> Tensor:
         rows, inverse = self.info.distinct(ids)
-        return lookup(self.of_rows(rows, *(gather_rows(p, rows) for p in self.row_parameters())), inverse)
+        return self.of_rows(rows, inverse, *(gather_rows(p, rows) for p in self.row_parameters()))
 
     @torch.no_grad()
     def table(self) -> Tensor:
