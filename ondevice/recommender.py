@@ -59,6 +59,7 @@ class Recommender(nn.Module):
         self.is_mapped = id_map is not None
         identity = torch.arange(embedding.num_embeddings)
         self.register_buffer("id_map", identity if id_map is None else id_map)
+        self._mapped: tuple[Tensor, tuple[int, int], Tensor] | None = None
 
     @property
     def info(self) -> TableInfo:
@@ -76,16 +77,25 @@ class Recommender(nn.Module):
         """Number of embedding and first-order values of the full tables."""
         return sum(table.weight.numel() for table in self.tables())
 
+    def mapped(self, ids: Tensor) -> Tensor:
+        """The ids that are read in place of ``ids``; the same tensor again for the same batch."""
+        if not self.is_mapped:
+            return ids
+        versions = (ids._version, self.id_map._version)
+        if self._mapped is None or self._mapped[0] is not ids or self._mapped[1] != versions:
+            self._mapped = (ids, versions, self.id_map[ids])
+        return self._mapped[2]
+
     def embed(self, ids: Tensor) -> Tensor:
         """Embeddings (B, F, D) of ids (B, F), for a penalty on what was looked up."""
-        result: Tensor = self.embedding(self.id_map[ids] if self.is_mapped else ids)
+        result: Tensor = self.embedding(self.mapped(ids))
         return result
 
     def logits_of(self, embeddings: Tensor, ids: Tensor) -> Tensor:
         """Logits (B,) from embeddings already looked up."""
         logits: Tensor = self.model(embeddings) + self.bias
         if self.first_order is not None:
-            logits = logits + self.first_order(self.id_map[ids] if self.is_mapped else ids).sum((1, 2))
+            logits = logits + self.first_order(self.mapped(ids)).sum((1, 2))
         if self.projection is not None:
             logits = logits + embeddings.flatten(1) @ self.projection.flatten()
         return logits

@@ -88,7 +88,7 @@ class Processes:
             dist.all_reduce(value)
         return value
 
-    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+    def average_gradients(self, parameters: Iterable[Tensor]) -> None:
         """Replace each gradient by its mean over the processes; of a sparse one, over the rows of any."""
         if self.size == 1:
             return

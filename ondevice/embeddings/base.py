@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ondevice.embeddings.forms import Form
-from ondevice.embeddings.rows import RowFinder, lookup
+from ondevice.embeddings.rows import FetchedRows, RowFinder, lookup
 from ondevice.registry import Registry
 
 METHODS: Registry[type[EmbeddingMethod]] = Registry("method")
@@ -68,6 +68,10 @@ class EmbeddingMethod(nn.Module):
     """
 
     needs: ClassVar[str] = "nothing"
+    fetched: FetchedRows | None = None
+    """What an optimizer has fetched for the step under way: read in place of the table."""
+    is_behind: bool = False
+    """Whether rows still wait for updates that an optimizer owes them."""
 
     def __init__(self, info: TableInfo, embedding_dim: int, *, init_std: float | None = None) -> None:
         super().__init__()
@@ -84,6 +88,27 @@ class EmbeddingMethod(nn.Module):
         return int(self.weight.shape[0])
 
     def forward(self, ids: Tensor) -> Tensor:
+        fetched = self.fetched
+        if fetched is not None and fetched.ids is ids:
+            values = [fetched.values[p] for p in self.row_parameters()]
+            return self.of_rows(fetched.rows, fetched.inverse, *values)
+        if self.is_behind:
+            raise RuntimeError("rows of the table wait for their updates: call the optimizer's flush() first")
+        return self.of_ids(ids)
+
+    def row_parameters(self) -> list[nn.Parameter]:
+        """Parameters with a row for each id: what `of_rows` takes."""
+        return [self.weight]
+
+    def of_rows(self, rows: Tensor, inverse: Tensor, *values: Tensor) -> Tensor:
+        """Embeddings (B, F, D) from the rows (U, …) of each of `row_parameters` that a batch looks up.
+
+        Shape: rows (U,) int64, all different; inverse (B, F) int64, where each lookup falls among them.
+        """
+        return lookup(values[0], inverse)
+
+    def of_ids(self, ids: Tensor) -> Tensor:
+        """Embeddings (B, F, D) read from the whole table."""
         return lookup(self.weight, ids)
 
     def table(self) -> Tensor:

@@ -103,17 +103,21 @@ class CodedEmbedding(RetrainedEmbedding):
         super().train(mode)
         return self
 
-    def forward(self, ids: Tensor) -> Tensor:
+    def of_rows(self, rows: Tensor, inverse: Tensor, *values: Tensor) -> Tensor:
         if not self.is_coded:
-            return super().forward(ids)
-        if not self.training:
-            entries = F.embedding(self.codes[ids].int(), self.codebook)
-            return entries.flatten(-2)
-        rows, inverse = self.info.distinct(ids)
-        free = gather_rows(self.weight, rows)
+            return super().of_rows(rows, inverse, *values)
+        free = values[0] * self.keep.index_select(0, rows)
         coded = lookup(self.codebook, self.codes[rows].long()).flatten(1)
-        self._commitment = (free - coded.detach()).square().sum() / max(1, ids.shape[0])
+        self._commitment = (free - coded.detach()).square().sum() / inverse.shape[0]
         return lookup(coded + (free - free.detach()), inverse)
+
+    def of_ids(self, ids: Tensor) -> Tensor:
+        if not self.is_coded:
+            return super().of_ids(ids)
+        if not self.training:
+            return F.embedding(self.codes[ids].int(), self.codebook).flatten(-2)
+        rows, inverse = self.info.distinct(ids)
+        return self.of_rows(rows, inverse, gather_rows(self.weight, rows))
 
     def regularization(self) -> Tensor | None:
         if self._commitment is None:

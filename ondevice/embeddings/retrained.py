@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ondevice.embeddings.base import EmbeddingMethod, TableInfo
 from ondevice.embeddings.forms import Form, Mask, Sizes
+from ondevice.embeddings.rows import lookup
 
 
 class RetrainedEmbedding(EmbeddingMethod):
@@ -37,6 +38,9 @@ class RetrainedEmbedding(EmbeddingMethod):
             self.weight.mul_(self.keep)
         # a gradient of zero keeps a zero weight at zero under Adam, momentum and weight decay alike
         self.weight.register_hook(lambda gradient: gradient * self.keep)
+
+    def of_rows(self, rows: Tensor, inverse: Tensor, *values: Tensor) -> Tensor:
+        return lookup(values[0] * self.keep.index_select(0, rows), inverse)
 
     def table(self) -> Tensor:
         return self.weight.detach() * self.keep

@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, eq=False)
+class FetchedRows:
+    """The rows of a table's parameters that one step reads: leaves of its graph, whose gradients are as small.
+
+    Args:
+        ids: the batch they were fetched for.
+        rows: the distinct ids.
+        inverse: where each lookup falls among them.
+        values: for each parameter its rows.
+
+    Shape: ids and inverse (B, F) int64, rows (U,) int64, values (U, …).
+    """
+
+    ids: Tensor
+    rows: Tensor
+    inverse: Tensor
+    values: dict[nn.Parameter, Tensor]
 
 
 class RowFinder:
@@ -24,7 +44,7 @@ class RowFinder:
     def __init__(self, num_embeddings: int, scratch_limit: int = 200_000) -> None:
         self.num_embeddings = num_embeddings
         self.claims = num_embeddings > scratch_limit
-        self._position = torch.empty(0, dtype=torch.int64)
+        self._position = self._numbers = self._present = torch.empty(0, dtype=torch.int64)
         self._last: tuple[Tensor, int, tuple[Tensor, Tensor]] | None = None
 
     def __call__(self, ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -34,24 +54,30 @@ class RowFinder:
         """
         if self._last is not None and self._last[0] is ids and self._last[1] == ids._version:
             return self._last[2]
-        if self._position.numel() == 0 or self._position.device != ids.device:
-            self._position = torch.zeros(self.num_embeddings, dtype=torch.int64, device=ids.device)
         flat = ids.reshape(-1)
+        self._prepare(flat)
         rows = self._by_claim(flat) if self.claims else self._by_mark(flat)
-        self._position.scatter_(0, rows, torch.arange(rows.numel(), device=ids.device))
+        self._position.scatter_(0, rows, self._numbers[: rows.numel()])
         found = rows, self._position.gather(0, flat).view(ids.shape)
         self._last = (ids, ids._version, found)
         return found
 
+    def _prepare(self, flat: Tensor) -> None:
+        if self._position.numel() == 0 or self._position.device != flat.device:
+            self._position = torch.zeros(self.num_embeddings, dtype=torch.int64, device=flat.device)
+            marks = 0 if self.claims else self.num_embeddings
+            self._present = torch.zeros(marks, dtype=torch.bool, device=flat.device)
+        if self._numbers.numel() < flat.numel() or self._numbers.device != flat.device:
+            self._numbers = torch.arange(flat.numel(), device=flat.device)
+
     def _by_mark(self, flat: Tensor) -> Tensor:
-        present = torch.zeros(self.num_embeddings, dtype=torch.bool, device=flat.device)
-        return present.index_fill_(0, flat, True).nonzero().squeeze(1)
+        return self._present.zero_().index_fill_(0, flat, True).nonzero().squeeze(1)
 
     def _by_claim(self, flat: Tensor) -> Tensor:
         """Every lookup writes its number in its id's place; the one that is read there again stands for the id."""
-        numbers = torch.arange(flat.numel(), device=flat.device)
+        numbers = self._numbers[: flat.numel()]
         self._position.scatter_(0, flat, numbers)
-        return flat[self._position.gather(0, flat) == numbers]
+        return flat.masked_select(self._position.gather(0, flat) == numbers)
 
 
 def _wide(tensor: Tensor) -> Tensor:
@@ -75,23 +101,37 @@ def copy_rows_(table: Tensor, rows: Tensor, values: Tensor) -> Tensor:
     return table
 
 
+def zero_rows_(table: Tensor, rows: Tensor) -> None:
+    """``table[rows] = 0`` in place."""
+    _wide(table).index_fill_(0, rows, 0)
+
+
+def read_rows(table: Tensor, ids: Tensor) -> Tensor:
+    """``table[ids]``, without a gradient of its own."""
+    return F.embedding(ids, table)
+
+
+def sum_rows(values: Tensor, ids: Tensor, shape: torch.Size) -> Tensor:
+    """A table of ``shape`` whose rows are the sums of the values that were read from them: the gradient of a lookup.
+
+    Shape: values (B, F, D), ids (B, F) int64 -> ``shape`` (N, D).
+    """
+    summed, flat = values.new_zeros(shape), ids.reshape(-1)
+    if shape[1] == 1:
+        return summed.view(-1).scatter_add_(0, flat, values.reshape(-1)).view(shape)
+    return summed.index_add_(0, flat, values.reshape(-1, shape[1]))
+
+
 class _Lookup(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, table: Tensor, ids: Tensor) -> Tensor:  # type: ignore[override]
         ctx.save_for_backward(ids)
         ctx.shape = table.shape
-        return F.embedding(ids, table)
+        return read_rows(table, ids)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
-        (ids,) = ctx.saved_tensors
-        flat, width = ids.reshape(-1), ctx.shape[1]
-        summed = gradient.new_zeros(ctx.shape)
-        if width == 1:
-            summed.view(-1).scatter_add_(0, flat, gradient.reshape(-1))
-        else:
-            summed.index_add_(0, flat, gradient.reshape(-1, width))
-        return summed, None
+        return sum_rows(gradient, *ctx.saved_tensors, ctx.shape), None
 
 
 def lookup(table: Tensor, ids: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ondevice.config import SearchConfig, TrainingConfig
 from ondevice.distributed.processes import ALONE, Processes
 from ondevice.embeddings import CodedEmbedding
+from ondevice.embeddings.rows import FetchedRows
 from ondevice.recommender import Recommender
 from ondevice.training.average import WeightAverage
 from ondevice.training.batches import Batches
@@ -25,6 +26,7 @@ from ondevice.training.checkpoint import load_state, save_state
 from ondevice.training.metrics import auc, log_loss
 from ondevice.training.optimizers import JointlyScaledSGD
 from ondevice.training.progress import Progress
+from ondevice.training.table_adam import TableAdam
 from ondevice.training.teacher import Teacher
 
 
@@ -76,7 +78,7 @@ def evaluate(recommender: Recommender, batches: Batches, processes: Processes = 
 def make_optimizers(
     recommender: Recommender, settings: TrainingConfig | SearchConfig
 ) -> list[torch.optim.Optimizer]:
-    """Adam with coupled L2; thresholds in a group, or for methods that follow a budget an optimizer, of their own."""
+    """Adam with L2; thresholds in a group, or for methods that follow a budget an optimizer, of their own."""
     thresholds = [p for table in recommender.tables() for p in table.thresholds()]
     special = {id(p) for p in thresholds}
     rest = [p for p in recommender.parameters() if id(p) not in special]
@@ -87,11 +89,10 @@ def make_optimizers(
         decays = any(table.thresholds_decay for table in recommender.tables())
         decay = settings.weight_decay if decays else 0.0
         groups.append({"params": thresholds, "lr": rate, "weight_decay": decay})
-    optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.Adam(groups, lr=settings.learning_rate, fused=True)
-    ]
+    tables = recommender.tables()
+    optimizers: list[torch.optim.Optimizer] = [TableAdam(groups, tables, lr=settings.learning_rate)]
     if thresholds and follow:
-        optimizers.append(JointlyScaledSGD(thresholds, lr=rate))
+        optimizers.append(JointlyScaledSGD(thresholds, lr=rate, tables=tables))
     return optimizers
 
 
@@ -113,7 +114,11 @@ def train_step(
 
     Shape: ids (B, F) int64, targets (B,) float32 in [0, 1].
     """
+    for optimizer in optimizers:
+        if isinstance(optimizer, TableAdam):
+            optimizer.fetch(recommender.mapped(ids))
     weight, (ids,) = processes.weight(len(targets), len(ids)), processes.share(ids)
+    rows = _shared_rows(recommender, ids, processes)
     embeddings = recommender.embed(ids)
     if embedding_dropout:
         embeddings = F.dropout(embeddings, embedding_dropout)
@@ -130,10 +135,24 @@ def train_step(
     for optimizer in optimizers:
         optimizer.zero_grad(set_to_none=True)
     (total if weight == 1.0 else total * weight).backward()
-    processes.average_gradients(recommender.parameters())
+    processes.average_gradients([*recommender.parameters(), *rows])
     for optimizer in optimizers:
         optimizer.step()
+    for table in recommender.tables():
+        table.fetched = None
     return loss.detach() if weight == 1.0 else loss.detach() * weight
+
+
+def _shared_rows(recommender: Recommender, ids: Tensor, processes: Processes) -> list[Tensor]:
+    """The rows fetched, those of the whole batch in every process, to be read by a process's own ``ids``."""
+    rows: list[Tensor] = []
+    for table in recommender.tables():
+        fetched = table.fetched
+        if fetched is not None and processes.size > 1:
+            (inverse,) = processes.share(fetched.inverse)
+            table.fetched = FetchedRows(recommender.mapped(ids), fetched.rows, inverse, fetched.values)
+            rows += fetched.values.values()
+    return rows
 
 
 @dataclass

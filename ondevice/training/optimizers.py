@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ondevice.embeddings.rows import copy_rows_
+from ondevice.embeddings import EmbeddingMethod
+from ondevice.embeddings.rows import FetchedRows, copy_rows_
 
 
 class JointlyScaledSGD(torch.optim.Optimizer):
@@ -21,36 +22,44 @@ class JointlyScaledSGD(torch.optim.Optimizer):
         params: parameters, scaled together.
         lr: step of a value whose gradient equals the RMS.
         decay: decay of the running mean of squares, in [0, 1).
+        tables: whose fetched rows give the gradients of parameters among them; other rows stay as they are.
     """
 
-    def __init__(self, params: Iterable[nn.Parameter], lr: float, decay: float = 0.99) -> None:
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        lr: float,
+        decay: float = 0.99,
+        tables: Sequence[EmbeddingMethod] = (),
+    ) -> None:
         super().__init__(params, {"lr": lr, "decay": decay})
+        self.table_of = {p: table for table in tables for p in table.row_parameters()}
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One update of every parameter that has a gradient; of a sparse one, only its rows (all different)."""
+        """One update of every parameter that has a gradient, or whose rows have one."""
         for group in self.param_groups:
-            given = [p for p in group["params"] if p.grad is not None]
+            fetched = {p: self._fetched(p) for p in group["params"]}
+            gradients = {p: p.grad if f is None else f.values[p].grad for p, f in fetched.items()}
+            given = {p: gradient for p, gradient in gradients.items() if gradient is not None}
             if not given:
                 continue
             state = self.state[group["params"][0]]
             if not state:
                 state.update(step=0, mean_square=0.0)
-            values = [_values(p.grad) for p in given]  # type: ignore[arg-type]
             count = sum(p.numel() for p in group["params"])
-            square = sum(float(torch.linalg.vector_norm(v)) ** 2 for v in values) / count
+            square = sum(float(torch.linalg.vector_norm(g)) ** 2 for g in given.values()) / count
             state["step"] += 1
             state["mean_square"] += (1 - group["decay"]) * (square - state["mean_square"])
             corrected = state["mean_square"] / (1 - group["decay"] ** state["step"])
             rate = group["lr"] / max(corrected**0.5, 1e-30)
-            for p, value in zip(given, values, strict=True):
-                gradient = p.grad
-                if gradient is not None and gradient.is_sparse:
-                    rows = gradient._indices()[0]
-                    copy_rows_(p, rows, torch.add(p.index_select(0, rows), value, alpha=-rate))
+            for p, gradient in given.items():
+                rows = fetched[p]
+                if rows is not None:
+                    copy_rows_(p, rows.rows, rows.values[p].detach().add_(gradient, alpha=-rate))
                 else:
-                    p.add_(value, alpha=-rate)
+                    p.add_(gradient, alpha=-rate)
 
-
-def _values(gradient: Tensor) -> Tensor:
-    return gradient._values() if gradient.is_sparse else gradient
+    def _fetched(self, p: nn.Parameter) -> FetchedRows | None:
+        table = self.table_of.get(p)
+        return table.fetched if table is not None else None

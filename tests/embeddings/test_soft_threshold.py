@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ondevice.embeddings.soft_threshold import soft_threshold, soft_threshold_rows
+from ondevice.embeddings.soft_threshold import pruned_lookup, soft_threshold
 
 SHAPES = [(), (1, 1), (1, 3), (4, 1), (4, 3)]
 
@@ -111,18 +111,23 @@ def test_no_gradient_is_computed_for_what_needs_none() -> None:
 
 
 @pytest.mark.parametrize("width", [1, 3])
-def test_rows_of_a_table_equal_the_threshold_of_what_was_fetched(width: int) -> None:
-    """Values, and gradients at the place of the rows, dense or sparse."""
-    rows = torch.tensor([3, 0])
+def test_a_pruned_lookup_is_a_lookup_of_what_was_pruned(width: int) -> None:
+    """Values, and gradients of rows that are read twice or never."""
+    inverse = torch.tensor([[3, 0], [0, 2]])
     weight, s = away_from_kinks((4, width))
-    upstream = torch.randn(2, 3, dtype=torch.float64)
-    expected = soft_threshold(weight[rows], s[rows])
+    upstream = torch.randn(2, 2, 3, dtype=torch.float64)
+    expected = soft_threshold(weight, s)[inverse]
+    got = pruned_lookup(weight, s, inverse)
+    torch.testing.assert_close(got, expected)
     gradients = torch.autograd.grad(expected, (weight, s), upstream)
-    for sparse in (False, True):
-        got = soft_threshold_rows(weight, s, rows, sparse_s=sparse)
-        torch.testing.assert_close(got, expected)
-        for_weight, for_s = torch.autograd.grad(got, (weight, s), upstream)
-        assert for_s.is_sparse == sparse
-        torch.testing.assert_close(for_weight, gradients[0])
-        torch.testing.assert_close(for_s.to_dense(), gradients[1])
-    assert torch.autograd.gradcheck(lambda w, t: soft_threshold_rows(w, t, rows), (weight, s))
+    torch.testing.assert_close(torch.autograd.grad(got, (weight, s), upstream), gradients)
+    assert torch.autograd.gradcheck(lambda w, t: pruned_lookup(w, t, inverse), (weight, s))
+
+
+def test_a_gradient_that_is_passed_in_stays_as_it_is() -> None:
+    weight, s = away_from_kinks((4, 3))
+    upstream = torch.randn(4, 3, dtype=torch.float64)
+    before = upstream.clone()
+    torch.autograd.grad(soft_threshold(weight, s), (weight, s), upstream)
+    torch.autograd.grad(pruned_lookup(weight, s, torch.arange(4)[None]), (weight, s), upstream[None])
+    assert torch.equal(upstream, before)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ondevice.embeddings.base import METHODS, EmbeddingMethod, TableInfo
 from ondevice.embeddings.forms import Mask
 from ondevice.embeddings.rows import gather_rows, lookup
-from ondevice.embeddings.soft_threshold import soft_threshold, soft_threshold_rows
+from ondevice.embeddings.soft_threshold import pruned_lookup
 from ondevice.errors import UserError, nearest
 
 GRANULARITIES = ("global", "dimension", "field", "field-dimension", "feature", "feature-dimension")
@@ -79,24 +79,29 @@ class PEP(EmbeddingMethod):
                 f"method.count_prior: granularity '{granularity}' has no threshold per row; use feature"
             )
         self.s = nn.Parameter(s)
-        self.register_buffer("field_of", info.field_of(), persistent=False)
+        self.register_buffer("last_of_field", info.field_offsets[1:] - 1, persistent=False)
 
-    field_of: Tensor
+    last_of_field: Tensor
 
     def _s_of_table(self) -> Tensor:
         """The thresholds of every row, before the sigmoid: broadcastable to (N, D)."""
         s = self.s.detach()
-        return s[self.field_of] if self.granularity.startswith("field") else s
+        if not self.granularity.startswith("field"):
+            return s
+        return s.repeat_interleave(self.info.field_offsets.diff().to(s.device), 0)
 
-    def forward(self, ids: Tensor) -> Tensor:
+    def row_parameters(self) -> list[nn.Parameter]:
+        return [self.weight, self.s] if self.granularity.startswith("feature") else [self.weight]
+
+    def of_rows(self, rows: Tensor, inverse: Tensor, *values: Tensor) -> Tensor:
+        weight, s = values if len(values) == 2 else (values[0], self.s)
+        if self.granularity.startswith("field"):
+            s = lookup(s, torch.bucketize(rows, self.last_of_field))
+        return pruned_lookup(weight, s, inverse)
+
+    def of_ids(self, ids: Tensor) -> Tensor:
         rows, inverse = self.info.distinct(ids)
-        if self.granularity.startswith("feature"):
-            # plain descent leaves rows without a gradient alone, so theirs need not even be written down
-            pruned = soft_threshold_rows(self.weight, self.s, rows, sparse_s=self.follows_budget)
-        else:
-            s = lookup(self.s, self.field_of[rows]) if self.granularity.startswith("field") else self.s
-            pruned = soft_threshold(gather_rows(self.weight, rows), s)
-        return lookup(pruned, inverse)
+        return self.of_rows(rows, inverse, *(gather_rows(p, rows) for p in self.row_parameters()))
 
     @torch.no_grad()
     def table(self) -> Tensor:

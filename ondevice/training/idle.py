@@ -1,0 +1,270 @@
+"""What Adam does to a row while no batch looks it up: in closed form, or step by step where there is none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ondevice.embeddings.rows import copy_rows_
+
+CAPACITY = 1 << 14
+"""Steps that may pass before every row must be brought up to date."""
+_NEGLIGIBLE = 1e-9
+"""Share of a row's first idle move below which later ones are left out."""
+_AT_REST = 1e-8
+"""A value with less than this way to go is taken to be at rest."""
+_REPLAYED_AT_ONCE = 64
+"""Steps made again before rows at rest are looked for."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Some rows of a parameter with their moments, and of its moving average where one is kept.
+
+    Shape: each (U, D).
+    """
+
+    weight: Tensor
+    exp_avg: Tensor
+    exp_avg_sq: Tensor
+    average: Tensor | None = None
+
+    def tensors(self) -> list[Tensor]:
+        """All of them, in a fixed order."""
+        found = [self.weight, self.exp_avg, self.exp_avg_sq]
+        return found if self.average is None else [*found, self.average]
+
+    def at(self, places: Tensor) -> Rows:
+        """Copies of the rows at ``places``."""
+        return Rows(*(tensor.index_select(0, places) for tensor in self.tensors()))
+
+    def part(self, begin: int, end: int) -> Rows:
+        """The rows from ``begin`` to ``end``, not copied."""
+        return Rows(*(tensor[begin:end] for tensor in self.tensors()))
+
+    def put_(self, places: Tensor, rows: Rows) -> None:
+        """Write ``rows`` to ``places``, all different."""
+        for tensor, values in zip(self.tensors(), rows.tensors(), strict=True):
+            copy_rows_(tensor, places, values)
+
+
+@dataclass(frozen=True)
+class AdamStep:
+    """One step of Adam.
+
+    Args:
+        number: which one, from 1.
+        lr: learning rate.
+        decay: weight decay λ.
+        decoupled: whether λ acts on the weights (AdamW) or is part of the gradient (L2).
+    """
+
+    number: int
+    lr: float
+    decay: float
+    decoupled: bool
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+
+    def apply_(self, rows: Sequence[Rows], gradients: Sequence[Tensor]) -> None:
+        """Make the step on rows, in place, by the kernel of ``torch.optim.Adam(fused=True)``."""
+        kernel = torch._fused_adamw_ if self.decoupled else torch._fused_adam_
+        number = torch.full((), float(self.number), device=rows[0].weight.device)
+        kernel(
+            [r.weight for r in rows],
+            list(gradients),
+            [r.exp_avg for r in rows],
+            [r.exp_avg_sq for r in rows],
+            [],
+            [number] * len(rows),
+            lr=self.lr,
+            beta1=self.betas[0],
+            beta2=self.betas[1],
+            weight_decay=self.decay,
+            eps=self.eps,
+            amsgrad=False,
+            maximize=False,
+        )
+
+
+class IdleSteps:
+    """The steps since all rows were up to date, as they act on a row that was not looked up.
+
+    While its gradient is zero, a row's moments decay and its weight goes on moving by them. With j = i − l
+    steps since the last lookup, c_i = 1 − β₁^i, d_i = 1 − β₂^i and δ_i = 1 − lr_i·λ (decoupled decay):
+
+        m_i = β₁^j m_l,   v_i = β₂^j v_l,   w_i = δ_i w_{i−1} − (lr_i / c_i) m_i / (√(v_i / d_i) + ε)
+
+    so that w_t = Δ w_l − m_l Σ_i a_i / (√v_l + ε b_i), where b_i = √d_i β₂^(−j/2) and a_i = b_i β₁^j lr_i / c_i,
+    times the δ that follow. The b_i differ little over the few dozen steps that count; the sum is taken as
+    A / (√v_l + ε b̄) with A = Σ a_i and b̄ = Σ a_i b_i / A, which is exact for ε = 0 and else right to second
+    order. One A and b̄ for each l serve every row. A moving average of w is linear in the same terms.
+
+    Args:
+        betas: β₁ and β₂ of Adam.
+        eps: ε of Adam.
+        averaged: whether a moving average of the weights is kept.
+        device: where the rows are.
+    """
+
+    def __init__(self, betas: tuple[float, float], eps: float, averaged: bool, device: torch.device) -> None:
+        self.eps, self.betas, self.averaged = eps, betas, averaged
+        beta1, beta2 = betas
+        window = math.ceil(math.log(_NEGLIGIBLE) / math.log(beta1 / math.sqrt(beta2)))
+        ages = torch.arange(window, 0, -1, dtype=torch.float64, device=device)
+        self._growth = beta2 ** (-ages / 2)
+        self._moves = beta1**ages * self._growth
+        gaps = torch.arange(CAPACITY + 1, dtype=torch.float64, device=device)
+        self._decays = torch.stack([beta1**gaps, beta2**gaps], 1).float()
+        # by step l: A / Δ, A b̄ / Δ, Δ since the start; then what the average has of itself, of w_l and of m_l
+        self._sums = torch.zeros(CAPACITY + 1, 6, dtype=torch.float64, device=device)
+        self.reset()
+
+    def reset(self) -> None:
+        """All rows are up to date."""
+        self.count = 0
+        self._kept = 1.0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._sums[self.count] = torch.tensor([0.0, 0.0, self._kept, 1.0, 0.0, 0.0], dtype=torch.float64)
+
+    def record(self, step: AdamStep) -> None:
+        """Note a step that was made."""
+        if step.decoupled:
+            self._kept *= 1 - step.lr * step.decay
+        scale = math.sqrt(1 - self.betas[1] ** step.number)
+        size = step.lr * scale / (1 - self.betas[0] ** step.number) / self._kept
+        reach = min(len(self._moves), self.count + 1)
+        recent = self._sums[self.count + 1 - reach : self.count + 1]
+        moves = self._moves[-reach:] * size
+        recent[:, 0] += moves
+        recent[:, 1] += moves.mul_(self._growth[-reach:]).mul_(scale)
+        self.count += 1
+        self._begin()
+
+    def average(self, share: float) -> None:
+        """Note that an average took (1 − ``share``)·w after the last step, keeping ``share`` of itself."""
+        known = self._sums[: self.count + 1]
+        taken = (1 - share) * self._kept
+        known[:, 3:] *= share
+        known[:, 4] += taken / known[:, 2]
+        known[:, 5] += taken * known[:, 0]
+
+    def apply_(self, last: Tensor, rows: Sequence[Rows]) -> None:
+        """Bring rows last updated at steps ``last`` (counted from the reset) up to date, in place.
+
+        Shape: last (U,) int32 or int64.
+        """
+        sums = self._sums.index_select(0, last)
+        tail, kept = sums[:, 0], sums[:, 2]
+        lag = torch.where(tail > 0, sums[:, 1] / tail, 1.0).mul_(self.eps).float()[:, None]
+        moved = (tail * self._kept).float()[:, None]
+        decays = self._decays.index_select(0, self.count - last)
+        shares = sums[:, 3:].float() if self.averaged else None
+        for r in rows:
+            move = r.exp_avg / r.exp_avg_sq.sqrt().add_(lag)
+            if r.average is not None and shares is not None:
+                r.average.mul_(shares[:, :1]).addcmul_(shares[:, 1:2], r.weight)
+                r.average.addcmul_(shares[:, 2:], move, value=-1)
+            if self._kept != 1.0:
+                r.weight.mul_((self._kept / kept).float()[:, None])
+            r.weight.addcmul_(moved, move, value=-1)
+            r.exp_avg.mul_(decays[:, :1])
+            r.exp_avg_sq.mul_(decays[:, 1:])
+
+
+class ReplayedSteps:
+    """The same for coupled decay, where the gradient of an idle row is λw and no closed form is known.
+
+    Every idle step is made again on the rows that missed it, until they have come to rest at zero. That is
+    arithmetic for every step missed, but each row is read and written once.
+    """
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """All rows are up to date."""
+        self._steps: list[AdamStep] = []
+        self._shares: dict[int, float] = {}
+
+    @property
+    def count(self) -> int:
+        """Steps since all rows were up to date."""
+        return len(self._steps)
+
+    def record(self, step: AdamStep) -> None:
+        """Note a step that was made."""
+        self._steps.append(step)
+
+    def average(self, share: float) -> None:
+        """Note that an average took (1 − ``share``)·w after the last step, keeping ``share`` of itself."""
+        self._shares[self.count] = share
+
+    def apply_(self, last: Tensor, rows: Sequence[Rows]) -> None:
+        """Bring rows last updated at steps ``last`` (counted from the reset) up to date, in place.
+
+        Shape: last (U,) int32 or int64.
+        """
+        self._average_of_last(last, rows)
+        last, places = last.long().sort(stable=True)  # those that missed most come first
+        behind = int((last < self.count).sum())
+        last, places = last[:behind], places[:behind]
+        work = [r.at(places) for r in rows]
+        while places.numel():
+            begin = int(last[0])
+            until = min(self.count, begin + _REPLAYED_AT_ONCE)
+            numbers = torch.arange(begin + 1, until + 1, device=last.device)
+            begun = torch.searchsorted(last, numbers).tolist()
+            for number, count in zip(range(begin + 1, until + 1), begun, strict=True):
+                self._replay(number, [r.part(0, count) for r in work])
+            last = last.clamp(min=until)
+            leaving = last == self.count
+            if until < self.count:
+                waiting = [r.part(0, begun[-1]) for r in work]
+                leaving[: begun[-1]] = torch.stack([self._at_rest(until, r) for r in waiting]).all(0)
+            gone, left = leaving.nonzero().squeeze(1), (~leaving).nonzero().squeeze(1)
+            for target, r in zip(rows, work, strict=True):
+                target.put_(places[gone], self._rested(until, r.at(gone)))
+            work, last, places = [r.at(left) for r in work], last[left], places[left]
+
+    def _average_of_last(self, last: Tensor, rows: Sequence[Rows]) -> None:
+        """The averages taken right after each row's own last step."""
+        taken = torch.zeros(self.count + 1, device=last.device)
+        for number, share in self._shares.items():
+            taken[number] = 1 - share
+        for r in rows:
+            if r.average is not None:
+                r.average.lerp_(r.weight, taken.index_select(0, last)[:, None])
+
+    def _replay(self, number: int, rows: list[Rows]) -> None:
+        self._steps[number - 1].apply_(rows, [torch.zeros_like(r.weight) for r in rows])
+        if number in self._shares:
+            for r in rows:
+                if r.average is not None:
+                    r.average.lerp_(r.weight, 1 - self._shares[number])
+
+    def _at_rest(self, number: int, r: Rows) -> Tensor:
+        """Whether all values of a row are so near to zero, and so slow, that they stay there; (U,) bool."""
+        step = self._steps[number - 1]
+        c, d = (1 - beta**step.number for beta in step.betas)
+        speed = r.exp_avg.abs() * (step.lr / c) / ((r.exp_avg_sq / d).sqrt() + step.eps)
+        return (r.weight.abs() + speed / (1 - step.betas[0]) < _AT_REST).all(1)
+
+    def _rested(self, number: int, r: Rows) -> Rows:
+        """Rows at rest since step ``number``."""
+        remaining = self.count - number
+        if not remaining:
+            return r
+        beta1, beta2 = self._steps[number - 1].betas
+        r.exp_avg.mul_(beta1**remaining)
+        r.exp_avg_sq.mul_(beta2**remaining)
+        if r.average is not None:
+            shares = [share for at, share in self._shares.items() if at > number]
+            r.average.lerp_(r.weight, 1 - math.prod(shares))
+        return r
