@@ -251,4 +251,3 @@ def _at(where: str, make: Callable[[], Any]) -> Any:
         return make()
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
-

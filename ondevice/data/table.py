@@ -316,22 +316,22 @@ def _parquet_chunks(file: Path, form: Format, needed: Mapping[str, None], bad: B
                 raise UserError(f"{file}: holds no rows; the file is empty or cut short")
             first = 1
             for batch in opened.iter_batches(batch_size=CHUNK_ROWS, columns=list(needed)):
-                cells = [tuple(_plain_values(pa, file, name, batch.column(name))) for name in needed]
+                cells = [
+                    tuple(plain_values(pa, batch.column(name), f"{file}: column '{name}'")) for name in needed
+                ]
                 yield Chunk(cells, range(first, first + batch.num_rows))
                 first += batch.num_rows
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{file}: not a whole Parquet file ({error})") from error
 
 
-def _plain_values(pa: Any, file: Path, name: str, array: Any) -> list[Any]:
-    """Numbers, texts, dates and None from an Arrow array."""
+def plain_values(pa: Any, array: Any, where: str) -> list[Any]:
+    """Numbers, texts, dates and None from an Arrow array. Raises UserError for a nested type."""
     kind = array.type
     if pa.types.is_dictionary(kind):
         array, kind = array.dictionary_decode(), kind.value_type
     if pa.types.is_nested(kind):
-        raise UserError(
-            f"{file}: column '{name}' is of type {kind}; a field needs one number or text per row"
-        )
+        raise UserError(f"{where} is of type {kind}; a field needs one number or text per row")
     if pa.types.is_decimal(kind):
         array = array.cast(pa.float64())
     elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
