@@ -14,13 +14,12 @@ import numpy as np
 from ondevice.data.large.chunk import Chunk, ChunkId
 from ondevice.data.large.plan import Plan
 from ondevice.data.large.pool import BadLineError
-from ondevice.data.large.text import TextFormat
+from ondevice.data.large.text import BYTE_ORDER_MARK, TextFormat
 from ondevice.errors import UserError
 
 CHUNK_BYTES = 16 << 20  # of text; a constant, so that a preparation can go on under another memory option
 _READ_BYTES = 1 << 20
 _GZIP = b"\x1f\x8b"
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 Finished = dict[ChunkId, dict[str, Any]]
 
@@ -94,11 +93,9 @@ def _text_tasks(
     if not packed and path.suffix == ".gz":
         raise UserError(f"{path}: is no gzip file; is the name right, and the file whole?")
     stream = _Unpacked(raw) if packed else raw
-    rest, offset, line = b"", 0, 0
-    if form.header:
-        rest = stream.read(_READ_BYTES)
-        offset = _header_bytes(form, path, rest)
-        rest, line = rest[offset:], int(offset > 0)
+    rest = stream.read(min(_READ_BYTES, CHUNK_BYTES))
+    offset, line = _head(form, path, rest)
+    rest = rest[offset:]
     while budget.left != 0:
         meta = chunk_meta(plan, which)
         if meta is not None and not packed:
@@ -154,16 +151,16 @@ def _spool(plan: Plan, which: ChunkId, block: bytes) -> Path:
     return path
 
 
-def _header_bytes(form: TextFormat, path: Path, block: bytes) -> int:
-    """Bytes of the header line; 0 where the file begins with a row (a piece of a larger file)."""
-    mark = len(_BYTE_ORDER_MARK) if block.startswith(_BYTE_ORDER_MARK) else 0
+def _head(form: TextFormat, path: Path, block: bytes) -> tuple[int, int]:
+    """Bytes and lines before the first row; a file without the header is a piece of a larger one."""
+    mark = len(BYTE_ORDER_MARK) if block.startswith(BYTE_ORDER_MARK) else 0
     end = block.find(b"\n") + 1 or len(block)
     names = block[mark:end].decode("utf-8", "replace").strip().split(form.delimiter)
     expected = list(form.columns)
+    if not form.header or names[0] != expected[0]:
+        return mark, 0
     if names == expected:
-        return end
-    if names[0] != expected[0]:
-        return mark
+        return end, 1
     missing = [name for name in expected if name not in names]
     what = f"lacks the column {', '.join(missing)}" if missing else "has other columns, or in another order"
     raise UserError(f"{path}:1: the header {what}; expected {form.delimiter.join(expected)}")
@@ -195,7 +192,7 @@ class _Unpacked:
             try:
                 piece = self._decoder.decompress(packed, left)
             except zlib.error as error:
-                self.trouble = f"the compressed data are damaged ({error})"
+                self.trouble = f"the compressed data are damaged here or soon after ({error})"
                 break
             if not packed and not piece and not self._decoder.eof:
                 self.trouble = "the compressed data end in the middle"

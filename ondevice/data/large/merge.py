@@ -86,6 +86,8 @@ def _merge(pieces: list[Any], counts: np.ndarray, min_count: int) -> tuple[Any, 
 
 def _cuts(plan: Plan, field: int, limit: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Parts of the range of keys: where each begins and ends in every run, (C,) each."""
+    import pyarrow as pa
+
     parsed = plan.parsed
     lengths = parsed.num_keys[:, field].astype(np.int64)
     entries = int(lengths.sum())
@@ -101,7 +103,7 @@ def _cuts(plan: Plan, field: int, limit: int) -> list[tuple[np.ndarray, np.ndarr
     sample: list[Any] = []
     for which in parsed.ids:
         keys = open_chunk(plan, which).keys(field)
-        sample += keys.take(list(range(every // 2, len(keys), every))).to_pylist()
+        sample += keys.take(pa.array(np.arange(every // 2, len(keys), every))).to_pylist()
     sample.sort()
     splitters = [sample[len(sample) * i // num_parts] for i in range(1, num_parts)]
     bounds = np.empty((len(splitters), len(lengths)), dtype=np.int64)

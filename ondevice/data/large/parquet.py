@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,30 @@ import numpy as np
 from ondevice.data.large.chunk import ChunkId, write_chunk
 from ondevice.data.large.files import Budget, Finished, chunk_meta
 from ondevice.data.large.plan import Plan
-from ondevice.data.table import parse_time, plain_values
+from ondevice.data.schema import Schema
+from ondevice.data.table import PARQUET_SUFFIXES, parse_time, plain_values
 from ondevice.errors import UserError
 
 CHUNK_ROWS = 1 << 16
 _GROUP_CHUNKS = 1 << 20  # numbers that the chunks of each row group may have
+
+
+def check_streamable(schema: Schema, files: Sequence[Path]) -> None:
+    """Raise UserError for what can only be done with a whole table in memory."""
+    text = next((file for file in files if file.suffix.lower() not in PARQUET_SUFFIXES), None)
+    if text is not None:
+        raise UserError(
+            f"data.streamed: {text} is no Parquet file; write the table as Parquet, or leave streamed out"
+        )
+    if schema.label.positive_only:
+        raise UserError(
+            "data.streamed: sampled negatives need the whole table; leave streamed out, or add negatives"
+        )
+    for field in schema.fields:
+        if field.origin is None:
+            raise UserError(
+                f"data.streamed: field '{field.name}': origin: null is learnt in memory; write the number"
+            )
 
 
 def parquet_tasks(plan: Plan, file: int, budget: Budget, finished: Finished) -> Iterator[dict[str, Any]]:

@@ -17,10 +17,11 @@ from ondevice.data.large.chunk import write_chunk
 from ondevice.data.large.columns import parse_hexadecimal
 from ondevice.data.schema import Schema
 
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 KINDS = ("label", "integer", "hexadecimal", "hour", "ignored")
-# Arrow takes ' 7' and '0x7' for integers and a lone carriage return for the end of a line.
+# Arrow takes ' 7' and '0x7' for integers, and a lone carriage return for the end of a line.
 _SUSPECT = (b" ", b"x", b"X", b"\r")
-_INTEGER = re.compile(r"-?[0-9]{1,19}")
+_INTEGER = re.compile(r"-?0*[0-9]{1,19}")
 _HEXADECIMAL = re.compile(r"[0-9a-fA-F]{8}")
 _TROUBLE = {
     "label": "label '{}' is not 0 or 1",
@@ -119,7 +120,8 @@ def check_lines(form: TextFormat, data: bytes) -> tuple[list[bytes], np.ndarray,
         line = raw.removesuffix(b"\r")
         if not line:
             continue
-        trouble = _trouble(form, cells_of, line.split(delimiter))
+        inside = b"\r" in line
+        trouble = "a carriage return inside" if inside else _trouble(form, cells_of, line.split(delimiter))
         if trouble is None:
             good.append(line)
             numbers.append(number)
@@ -160,7 +162,7 @@ def _read(form: TextFormat, data: bytes, num_rows: int, checked: bool = False) -
     import pyarrow as pa
     from pyarrow import csv
 
-    if not checked and any(byte in data for byte in _SUSPECT):
+    if not checked and (data.startswith(BYTE_ORDER_MARK) or any(byte in data for byte in _SUSPECT)):
         return None
     types = {"label": pa.int64(), "integer": pa.int64(), "hour": pa.int64(), "hexadecimal": pa.string()}
     used = {name: types[kind] for name, kind in form.columns.items() if kind != "ignored"}
