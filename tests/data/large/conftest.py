@@ -78,6 +78,12 @@ class InlinePool:
                 done(task, worker.do(self.plan, task["step"], task))
 
 
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written need not outlast a loss of power."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
 @pytest.fixture
 def inline(monkeypatch: pytest.MonkeyPatch) -> None:
     """Starting a process takes a second."""
