@@ -19,7 +19,7 @@ from ondevice.data.large.text import TextFormat
 from ondevice.data.schema import Field, Label, Schema
 from ondevice.errors import UserError
 
-from .conftest import HEADER
+from .rows import HEADER
 
 FORM = TextFormat(",", {"y": "label", "n": "integer"})
 NAMED = TextFormat(",", {"y": "label", "n": "integer"}, header=True)

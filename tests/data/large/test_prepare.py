@@ -21,7 +21,7 @@ from ondevice.data.large.made_up import write_criteo
 from ondevice.data.splits import SPLIT_STREAM, hash_rows
 from ondevice.errors import UserError
 
-from .conftest import HEADER, avazu_lines, criteo_lines, real_sample, write_lines
+from .rows import HEADER, avazu_lines, criteo_lines, real_sample, write_lines
 
 CRITEO = ["label", *(f"I{i}" for i in range(1, 14)), *(f"C{i}" for i in range(1, 27))]
 

@@ -20,7 +20,7 @@ from ondevice.data import load_dataset
 from ondevice.data.large import files as large_files
 from ondevice.data.large import made_up, parquet
 
-from .conftest import criteo_lines, write_lines
+from .rows import criteo_lines, write_lines
 
 ROOT = Path(__file__).resolve().parents[3]
 
