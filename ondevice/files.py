@@ -9,18 +9,18 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 
-def atomic_write(path: str | os.PathLike[str], content: bytes | str) -> None:
-    """Write ``content`` so that a reader (or a crash) sees the old file or the new one, never a part."""
+@contextlib.contextmanager
+def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A file to write, put at ``path`` only when the block ends without an error and all is on the disk."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    data = content.encode() if isinstance(content, str) else content
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         with os.fdopen(handle, "wb") as out:
-            out.write(data)
+            yield out
             out.flush()
             os.fsync(out.fileno())
         os.chmod(temporary, 0o644)
@@ -29,6 +29,12 @@ def atomic_write(path: str | os.PathLike[str], content: bytes | str) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
+
+
+def atomic_write(path: str | os.PathLike[str], content: bytes | str) -> None:
+    """Write ``content`` so that a reader (or a crash) sees the old file or the new one, never a part."""
+    with atomic_file(path) as out:
+        out.write(content.encode() if isinstance(content, str) else content)
 
 
 def atomic_json(path: str | os.PathLike[str], value: Any) -> None:

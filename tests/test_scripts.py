@@ -19,6 +19,8 @@ from ondevice.data import DATASETS
 from ondevice.embeddings import METHODS
 from ondevice.models import MODELS
 
+from .data.large.rows import real_sample
+
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = "train/configs/movielens_1m_deepfm_pep.yaml"
 Train = Callable[..., "Result"]
@@ -146,6 +148,28 @@ def test_a_damaged_checkpoint_is_named(train: Train, finished: tuple[Path, Path]
     result = train(str(config), f"run.output={folder}", "--resume")
     assert_one_line(result, "checkpoints/dense.pt: not a readable checkpoint")
     assert (folder / "checkpoints" / "dense.pt").read_bytes() == b"half of a checkpoi"
+
+
+@pytest.mark.parametrize(("name", "sample"), [("criteo", "criteo_sample.tsv"), ("avazu", "avazu_sample.csv")])
+def test_a_few_steps_on_real_clicks(
+    train: Train, tmp_path: Path, cache: Path, name: str, sample: str
+) -> None:
+    """The config that comes along as it is, but for a smaller batch on the 10,000 rows."""
+    pytest.importorskip("pyarrow", reason="large data are read with pyarrow")
+    folder = tmp_path / "run"
+    result = train(
+        f"train/configs/{name}_deepfm_pep.yaml",
+        f"data.path={real_sample(sample)}",
+        f"run.output={folder}",
+        "run.device=cpu",
+        *(f"{section}.batch_size=400" for section in ("training", "search", "retrain")),
+        *(f"{section}.epochs=1" for section in ("training", "search", "retrain")),
+    )
+    assert result.returncode == 0, result.stderr
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert sum(metrics["rows"].values()) in (9_999, 10_000)
+    assert metrics["dense"]["valid_auc"] > 0.5
+    assert 0 < metrics["compact"]["sparsity"] < 1
 
 
 def test_training_needs_nothing_of_export(finished: tuple[Path, Path]) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-import numbers
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -12,148 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ondevice.data.field import Field, is_number, log_bucket, number_of
 from ondevice.errors import UserError, nearest
 
-SIDES = ("context", "item")
-KINDS = ("integer", "string")
-TRANSFORMS = ("log_bucket",)
+__all__ = ["Field", "Label", "Schema", "check_keys", "log_bucket", "number_of", "read_yaml"]
+
 SAMPLINGS = ("uniform", "popularity")
 TABLE_SECTIONS = ("split", "format", "title")  # parts of a table's YAML file that are not the schema
-
-_INTEGER = re.compile(r"\s*([+-]?[0-9]+)(?:\.0*)?\s*")
-_SMALLEST, _LARGEST = -(2**63), 2**63 - 1
-
-
-def log_bucket(value: float) -> int:
-    """Bucket of a count or a duration: floor(ln(value)^2) above 2, else 1.
-
-    The rule of the winners of the Criteo display advertising challenge.
-    """
-    return math.floor(math.log(value) ** 2) if value > 2 else 1
-
-
-@dataclass(frozen=True)
-class Field:
-    """One column of an interaction, as the model sees it.
-
-    Args:
-        name: the name that raw rows use.
-        side: ``context`` (what is known once per request) or ``item`` (what differs per candidate).
-        kind: type of the canonical key, ``integer`` or ``string``.
-        column: name in the source; the field's name when absent.
-        transform: ``log_bucket`` turns a number into the integer key `log_bucket` (number - origin).
-        origin: what ``log_bucket`` subtracts; None means the smallest value of the training split.
-        min_count: values rarer than this in the training split share the unknown id.
-    """
-
-    name: str
-    side: str
-    kind: str
-    column: str | None = None
-    transform: str | None = None
-    origin: float | None = 0.0
-    min_count: int = 1
-
-    def __post_init__(self) -> None:
-        where = f"field '{self.name}'"
-        if not isinstance(self.name, str) or not self.name:
-            raise UserError(f"a field's name must be a non-empty text, got {self.name!r}")
-        for option, value, allowed in (("side", self.side, SIDES), ("kind", self.kind, KINDS)):
-            if value not in allowed:
-                raise UserError(f"{where}: {option} '{value}' is unknown {nearest(value, allowed)}")
-        if self.column is not None and (not isinstance(self.column, str) or not self.column):
-            raise UserError(f"{where}: column must be a non-empty text, got {self.column!r}")
-        if self.transform is not None and self.transform not in TRANSFORMS:
-            raise UserError(
-                f"{where}: transform '{self.transform}' is unknown {nearest(self.transform, TRANSFORMS)}"
-            )
-        if self.transform is not None and self.kind != "integer":
-            raise UserError(f"{where}: transform '{self.transform}' makes integer keys; write kind: integer")
-        if self.transform is None and self.origin != 0:
-            raise UserError(f"{where}: origin has no meaning without a transform; remove it")
-        if self.origin is not None and (not _is_number(self.origin) or not math.isfinite(self.origin)):
-            raise UserError(f"{where}: origin must be a finite number or null, got {self.origin!r}")
-        if not isinstance(self.min_count, int) or isinstance(self.min_count, bool) or self.min_count < 1:
-            raise UserError(
-                f"{where}: min_count must be a whole number of at least 1, got {self.min_count!r}"
-            )
-
-    @property
-    def source_column(self) -> str:
-        """The column's name in the source."""
-        return self.column if self.column is not None else self.name
-
-    def key(self, raw: Any) -> int | str | None:
-        """Canonical key of a raw value; None stands for unknown (missing, unparsable, not a number).
-
-        Integers: 25, 25.0, "25" and " 25 " are one key. Strings keep every character ("02138" is not
-        2138); an empty string is a missing value.
-        """
-        if raw is None:
-            return None
-        if self.transform == "log_bucket":
-            if self.origin is None:
-                raise ValueError(
-                    f"field '{self.name}': the origin is not known before a vocabulary is fitted"
-                )
-            number = number_of(raw)
-            return None if number is None else log_bucket(number - self.origin)
-        return _integer_key(raw) if self.kind == "integer" else _string_key(raw)
-
-    def keys(self, raws: Sequence[Any]) -> list[int | str | None]:
-        """Canonical keys of many raw values."""
-        key = self.key
-        return [key(raw) for raw in raws]
-
-    def raw(self, key: int | str | None) -> int | float | str | None:
-        """A raw value whose canonical key is ``key``."""
-        if key is None or self.transform is None:
-            return key
-        assert self.origin is not None
-        assert isinstance(key, int)
-        middle = self.origin + math.exp(math.sqrt(key + 0.5))
-        for candidate in (round(middle), middle, self.origin + math.exp(math.sqrt(key + 0.25))):
-            if self.key(candidate) == key:
-                return candidate
-        raise ValueError(f"field '{self.name}': no number has the bucket {key}")
-
-
-def number_of(raw: Any) -> float | None:
-    """A finite number from a raw value, or None."""
-    if isinstance(raw, (str, numbers.Real)):
-        if isinstance(raw, str) and "_" in raw:  # float() takes 1_000 for 1000
-            return None
-        try:
-            number = float(raw)
-        except (ValueError, OverflowError):
-            return None
-        return number if math.isfinite(number) else None
-    return None
-
-
-def _integer_key(raw: Any) -> int | None:
-    if isinstance(raw, numbers.Integral):
-        value = int(raw)
-    elif isinstance(raw, str):
-        match = _INTEGER.fullmatch(raw)
-        if match is None:
-            return None
-        value = int(match[1])
-    elif isinstance(raw, numbers.Real) and math.isfinite(raw) and float(raw).is_integer():
-        value = int(float(raw))
-    else:
-        return None
-    return value if _SMALLEST <= value <= _LARGEST else None
-
-
-def _string_key(raw: Any) -> str | None:
-    if isinstance(raw, str):
-        return str(raw) or None
-    if isinstance(raw, numbers.Real) and not isinstance(raw, numbers.Integral):
-        if not math.isfinite(raw):
-            return None
-        return str(int(float(raw))) if float(raw).is_integer() else repr(float(raw))
-    return str(raw)
 
 
 @dataclass(frozen=True)
@@ -189,13 +52,13 @@ class Label:
     def __post_init__(self) -> None:
         if not isinstance(self.positive_only, bool):
             raise UserError(f"label: positive_only must be true or false, got {self.positive_only!r}")
-        if isinstance(self.drop, (list, tuple)) and all(_is_number(value) for value in self.drop):
+        if isinstance(self.drop, (list, tuple)) and all(is_number(value) for value in self.drop):
             object.__setattr__(self, "drop", tuple(float(value) for value in self.drop))
         else:
             raise UserError(f"label: drop must be a list of numbers, got {self.drop!r}")
         for option in ("positive_above", "minimum", "maximum"):
             value = getattr(self, option)
-            if value is not None and not _is_number(value):
+            if value is not None and not is_number(value):
                 raise UserError(f"label: {option} must be a number, got {value!r}")
         if self.sampling not in SAMPLINGS:
             raise UserError(
@@ -296,7 +159,7 @@ class Schema:
         label = dataclasses.asdict(self.label)
         return {
             "name": self.name,
-            "fields": [dataclasses.asdict(field) for field in self.fields],
+            "fields": [_described(field) for field in self.fields],
             "label": {**label, "drop": list(self.label.drop)},
             "item_key": self.item_key,
         }
@@ -324,6 +187,12 @@ class Schema:
         """The schema in a YAML file. The sections that only the table reader needs are left to it."""
         values = read_yaml(path)
         return cls.from_dict({k: v for k, v in values.items() if k not in TABLE_SECTIONS}, str(path))
+
+
+def _described(field: Field) -> dict[str, Any]:
+    """A field's values; ``missing`` only where it is set, so that fingerprints outlive its invention."""
+    values = dataclasses.asdict(field)
+    return values if values["missing"] is not None else {k: v for k, v in values.items() if k != "missing"}
 
 
 def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -382,7 +251,3 @@ def _at(where: str, make: Callable[[], Any]) -> Any:
         return make()
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

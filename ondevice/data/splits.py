@@ -12,7 +12,7 @@ from ondevice.errors import UserError, nearest
 SPLITS = ("train", "valid", "test")
 KINDS = ("random", "temporal")
 
-_SPLIT_STREAM, _SAMPLE_STREAM = 1, 2
+SPLIT_STREAM, SAMPLE_STREAM = 1, 2
 
 
 def row_hashes(num_rows: int, seed: int, stream: int) -> np.ndarray:
@@ -20,9 +20,15 @@ def row_hashes(num_rows: int, seed: int, stream: int) -> np.ndarray:
 
     Unlike a generator's permutation it is the same with every version of every library.
     """
+    return hash_rows(np.arange(num_rows, dtype=np.uint64), seed, stream)
+
+
+def hash_rows(rows: np.ndarray, seed: int, stream: int) -> np.ndarray:
+    """What `row_hashes` gives to these row numbers (uint64)."""
     with np.errstate(over="ignore"):
         start = _mix(np.uint64(seed % 2**64) + np.uint64(0x9E3779B97F4A7C15) * np.uint64(stream))
-        return _mix(start + np.arange(1, num_rows + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+        hashes: np.ndarray = _mix(start + (rows + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15))
+    return hashes
 
 
 def _mix(value: Any) -> Any:
@@ -35,7 +41,7 @@ def sample_rows(num_rows: int, max_rows: int | None, seed: int) -> np.ndarray | 
     """Ascending rows of a reproducible subsample, or None to keep all."""
     if max_rows is None or max_rows >= num_rows:
         return None
-    chosen = np.argsort(row_hashes(num_rows, seed, _SAMPLE_STREAM), kind="stable")[:max_rows]
+    chosen = np.argsort(row_hashes(num_rows, seed, SAMPLE_STREAM), kind="stable")[:max_rows]
     return np.sort(chosen)
 
 
@@ -55,7 +61,7 @@ def split_rows(
     Raises: UserError: when rows have no time for ``temporal``, or a split would be empty.
     """
     if kind == "random":
-        ranked = np.argsort(row_hashes(num_rows, seed, _SPLIT_STREAM), kind="stable")
+        ranked = np.argsort(row_hashes(num_rows, seed, SPLIT_STREAM), kind="stable")
     elif order:
         ranked = np.lexsort(tuple(reversed(order)))
     else:

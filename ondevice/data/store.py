@@ -260,8 +260,10 @@ def _mapped(path: Path) -> np.ndarray:
 
 
 def _typed(field: Field, raw: Any) -> int | float | str | None:
-    """A raw value as JSON has it: the canonical key, or the number that a transform takes."""
+    """A raw value as JSON has it: the canonical key, or the text or number that a transform takes."""
     if field.transform is None:
         return field.key(raw)
+    if field.transform == "hex":
+        return field.raw(field.key(raw))  # type: ignore[no-any-return]
     number = number_of(raw)
     return int(number) if number is not None and number.is_integer() else number

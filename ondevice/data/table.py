@@ -94,10 +94,10 @@ class TableSpec:
             raise UserError(f"{path}: title belongs to an item; set item_key to the field that names an item")
         return cls(schema, title=title, **sections)
 
-    def needed(self, temporal: bool) -> dict[str, None]:
+    def needed(self, temporal: bool, titles: bool = True) -> dict[str, None]:
         """Columns to read, in a fixed order."""
         label = self.schema.label.column
-        extra = [label, self.title, self.split.time if temporal else None]
+        extra = [label, self.title if titles else None, self.split.time if temporal else None]
         return dict.fromkeys(
             [f.source_column for f in self.schema.fields] + [c for c in extra if c is not None]
         )
@@ -113,6 +113,9 @@ def table(
     fractions: Sequence[float] | None = None,
     max_rows: int | None = None,
     bad_rows: str = "error",
+    streamed: bool = False,
+    memory: int | str = "2GB",
+    workers: int | None = None,
 ) -> Dataset:
     """Your own interactions: any CSV or Parquet file, or folder of them, through a YAML schema.
 
@@ -124,6 +127,10 @@ def table(
         fractions: of train, valid and test; None: as the YAML file says.
         max_rows: keep a reproducible subsample of at most so many rows.
         bad_rows: ``error`` stops at a row that cannot be read, ``skip`` leaves it out and counts it.
+        streamed: for Parquet files larger than memory: two passes by all cores. A random split then draws row
+            by row, ``max_rows`` are the first ones, and there is no catalog.
+        memory: with ``streamed``: bound of all processes of the preparation together.
+        workers: with ``streamed``: processes; None: one per core that ``memory`` allows.
     """
     if schema is None or path is None:
         option = "schema" if schema is None else "path"
@@ -140,6 +147,24 @@ def table(
     if kind == "temporal" and spec.split.time is None:
         raise UserError(f"{schema}: split 'temporal' needs the time column; add split: {{time: COLUMN}}")
     files = table_files(Path(path).expanduser())
+    if streamed:
+        from ondevice.data.large.parquet import check_streamable
+        from ondevice.data.large.prepare import prepare_large
+
+        check_streamable(spec.schema, files)
+        time = spec.split.time if kind == "temporal" else None
+        return prepare_large(
+            spec.schema,
+            {"kind": "parquet", "columns": list(spec.needed(kind == "temporal", titles=False)), "time": time},
+            files,
+            split=kind,
+            seed=seed,
+            fractions=shares,
+            max_rows=max_rows,
+            bad_rows=bad_rows,
+            memory=memory,
+            workers=workers,
+        )
     stats = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return prepare(
         spec.schema,
@@ -316,22 +341,22 @@ def _parquet_chunks(file: Path, form: Format, needed: Mapping[str, None], bad: B
                 raise UserError(f"{file}: holds no rows; the file is empty or cut short")
             first = 1
             for batch in opened.iter_batches(batch_size=CHUNK_ROWS, columns=list(needed)):
-                cells = [tuple(_plain_values(pa, file, name, batch.column(name))) for name in needed]
+                cells = [
+                    tuple(plain_values(pa, batch.column(name), f"{file}: column '{name}'")) for name in needed
+                ]
                 yield Chunk(cells, range(first, first + batch.num_rows))
                 first += batch.num_rows
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{file}: not a whole Parquet file ({error})") from error
 
 
-def _plain_values(pa: Any, file: Path, name: str, array: Any) -> list[Any]:
-    """Numbers, texts, dates and None from an Arrow array."""
+def plain_values(pa: Any, array: Any, where: str) -> list[Any]:
+    """Numbers, texts, dates and None from an Arrow array. Raises UserError for a nested type."""
     kind = array.type
     if pa.types.is_dictionary(kind):
         array, kind = array.dictionary_decode(), kind.value_type
     if pa.types.is_nested(kind):
-        raise UserError(
-            f"{file}: column '{name}' is of type {kind}; a field needs one number or text per row"
-        )
+        raise UserError(f"{where} is of type {kind}; a field needs one number or text per row")
     if pa.types.is_decimal(kind):
         array = array.cast(pa.float64())
     elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind):

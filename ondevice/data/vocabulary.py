@@ -17,7 +17,7 @@ import numpy as np
 
 from ondevice.data.schema import Field, number_of
 from ondevice.errors import UserError, nearest
-from ondevice.files import atomic_write
+from ondevice.files import atomic_file
 
 FORMAT_VERSION = 1
 
@@ -143,11 +143,7 @@ class Vocabulary:
                 encoded = [key.encode() for key in own]
                 arrays[f"bytes_{i}"] = np.frombuffer(b"".join(encoded), dtype=np.uint8)
                 arrays[f"ends_{i}"] = np.cumsum([len(e) for e in encoded], dtype=np.int64)
-        header = {"format_version": FORMAT_VERSION, "fields": [dataclasses.asdict(f) for f in self.fields]}
-        arrays["header"] = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
-        buffer = io.BytesIO()
-        np.savez(buffer, **arrays)  # type: ignore[arg-type]  # numpy's stub takes no ** of arrays
-        atomic_write(path, buffer.getvalue())
+        write_vocabulary(path, self.fields, arrays)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Vocabulary:
@@ -193,6 +189,16 @@ class Vocabulary:
             ids = {k: i for i, k in enumerate(own.tolist() if isinstance(own, np.ndarray) else own, start=1)}
             self._ids[field_index] = ids
         return ids
+
+
+def write_vocabulary(
+    path: str | os.PathLike[str], fields: Sequence[Field], arrays: Mapping[str, np.ndarray]
+) -> None:
+    """Write the arrays of a vocabulary, which may be mapped from disk, as `Vocabulary.save` does."""
+    header = {"format_version": FORMAT_VERSION, "fields": [dataclasses.asdict(f) for f in fields]}
+    described = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
+    with atomic_file(path) as out:
+        np.savez(out, **arrays, header=described)  # type: ignore[arg-type]  # numpy's stub takes no ** of arrays
 
 
 def resolve_origin(field: Field, raws: Sequence[Any]) -> Field:

@@ -19,6 +19,7 @@ from ondevice.data import Dataset, EncodedSplit, load_dataset
 from ondevice.embeddings import METHODS
 from ondevice.errors import UserError
 from ondevice.models import MODELS
+from ondevice.training import batches as batches_module
 from ondevice.training import pipeline as pipeline_module
 from ondevice.training.fit import Fit, FitResult
 from ondevice.training.pipeline import Pipeline
@@ -270,3 +271,26 @@ def test_budgets_may_be_added_to_a_finished_run(tiny_config: Make, tmp_path: Pat
     assert set(second["budgets"]) == {"50pct", "100"}
     assert second["budgets"]["50pct"] == first["budgets"]["50pct"]
     assert second["dense"] == first["dense"]
+
+
+def test_a_run_from_the_disk(tiny_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every phase, with a teacher, on splits that are too large to be held: cut off and resumed, it ends alike."""
+    monkeypatch.setattr(batches_module, "RESIDENT_BYTES", 0)
+    monkeypatch.setattr(batches_module, "BLOCK_ROWS", 50)
+    values = tiny_config(retrain={"teacher": ["dense"]}, search={"budgets": [100], "epochs": 1})
+    expected = lasting(run(values, tmp_path / "whole"))
+    assert expected["dense"]["valid_auc"] > 0.5
+    original, calls = Fit._one_epoch, []
+
+    def cut(self: Fit) -> None:
+        calls.append(self.phase)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        original(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Fit, "_one_epoch", cut)
+        with pytest.raises(KeyboardInterrupt):
+            run(values, tmp_path / "cut")
+    assert calls == ["dense", "dense", "retrain-100", "retrain-100"]
+    assert lasting(run(values, tmp_path / "cut", resume=True)) == expected

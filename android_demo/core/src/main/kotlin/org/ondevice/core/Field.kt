@@ -8,25 +8,32 @@ import java.math.MathContext
  *
  * @property isContext whether `rank` takes it once (a user's attributes) or for each candidate.
  * @property isInteger whether its keys are integers; else they are texts.
- * @property hasTransform whether `log_bucket` makes the keys, so that they are not values a person would write.
+ * @property transform what makes the keys, one of [TRANSFORMS]; null: they are the values.
  */
 class Field(
     val name: String,
     val isContext: Boolean,
     val isInteger: Boolean,
-    val hasTransform: Boolean,
-    private val origin: Double,
+    val transform: String? = null,
+    private val origin: Double = 0.0,
+    private val missing: Long? = null,
 ) {
+    /** Whether the keys are not values a person would write. */
+    val hasTransform get() = transform != null
+
     /**
      * The canonical text of a raw value, or null for a value that no vocabulary can hold.
      *
      * Integers: 25, 25.0, "25" and " 25 " are one key. Texts keep every character ("02138" is not 2138); an empty
-     * text is a missing value. With the transform `log_bucket`, v' = v - origin becomes floor(ln(v')^2) above 2,
-     * else 1.
+     * text is a missing value: unknown, or the key `missing`. With the transform `log_bucket`, v' = v - origin
+     * becomes floor(ln(v')^2) above 2, else 1; with `log_integer`, an integer above 2 becomes floor(ln(v)^2) and
+     * others stay; with `hex`, a hexadecimal text becomes the number it writes.
      */
     fun canonicalText(raw: Any?): String? = when {
-        raw == null -> null
-        hasTransform -> number(raw)?.let { logBucket(it - origin) }
+        raw == null || raw == "" -> missing?.toString()
+        transform == "log_bucket" -> number(raw)?.let { logBucket(it - origin) }
+        transform == "log_integer" -> integer(raw)?.let { if (it.toLong() > 2) logBucket(it.toDouble()) else it }
+        transform == "hex" -> (raw as? String)?.takeIf { HEX.matches(it) }?.toLong(16)?.toString()
         isInteger -> integer(raw)
         else -> text(raw)
     }
@@ -78,8 +85,11 @@ class Field(
         return sign + digits[0] + fraction + "e-" + (-exponent).toString().padStart(2, '0')
     }
 
-    private companion object {
-        val NUMBER = Regex("[+-]?([0-9]+(\\.[0-9]*)?|\\.[0-9]+)([eE][+-]?[0-9]+)?")
-        val INTEGER = Regex("([+-]?[0-9]+)(?:\\.0*)?")
+    companion object {
+        /** What this reader knows to compute. */
+        val TRANSFORMS = setOf("log_bucket", "log_integer", "hex")
+        private val NUMBER = Regex("[+-]?([0-9]+(\\.[0-9]*)?|\\.[0-9]+)([eE][+-]?[0-9]+)?")
+        private val INTEGER = Regex("([+-]?[0-9]+)(?:\\.0*)?")
+        private val HEX = Regex("[0-9a-fA-F]{1,15}")
     }
 }

@@ -154,9 +154,10 @@ class Manifest private constructor(json: JsonObject) {
             val transform = json.stringOrNull("transform")
             check(side == "context" || side == "item", "a field's side is \"$side\"")
             check(kind == "integer" || kind == "string", "a field's kind is \"$kind\"")
-            check(transform == null || transform == "log_bucket", "a field's transform is \"$transform\"")
+            check(transform == null || transform in Field.TRANSFORMS, "a field's transform is \"$transform\"")
             val origin = if (transform != null && "origin" in json.names) json.double("origin") else 0.0
-            return Field(json.string("name"), side == "context", kind == "integer", transform != null, origin)
+            val missing = if ("missing" in json.names) json.long("missing") else null
+            return Field(json.string("name"), side == "context", kind == "integer", transform, origin, missing)
         }
 
         private fun readMethod(name: String, json: JsonObject): MethodSignature {

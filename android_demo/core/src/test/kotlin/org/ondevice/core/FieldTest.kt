@@ -4,8 +4,8 @@ import org.junit.jupiter.api.Assertions.assertEquals
 import org.junit.jupiter.api.Test
 
 class FieldTest {
-    private val integer = Field("n", isContext = true, isInteger = true, hasTransform = false, origin = 0.0)
-    private val text = Field("t", isContext = true, isInteger = false, hasTransform = false, origin = 0.0)
+    private val integer = Field("n", isContext = true, isInteger = true)
+    private val text = Field("t", isContext = true, isInteger = false)
 
     @Test
     fun `integers have one text`() {
@@ -44,13 +44,40 @@ class FieldTest {
     /** floor(ln(v)^2): ln(3)^2 = 1.2, ln(8)^2 = 4.3, ln(1000)^2 = 47.7. */
     @Test
     fun `log buckets`() {
-        val bucket = Field("b", isContext = true, isInteger = true, hasTransform = true, origin = 0.0)
+        val bucket = Field("b", isContext = true, isInteger = true, transform = "log_bucket", origin = 0.0)
         val values = listOf<Any?>(3, 8, "1000", 2, 2.0, 0, -5, "1e3", " 8 ", "x", null, Double.NaN)
         assertEquals(
             listOf("1", "4", "47", "1", "1", "1", "1", "47", "4", null, null, null),
             values.map { bucket.canonicalText(it) },
         )
-        val shifted = Field("b", isContext = true, isInteger = true, hasTransform = true, origin = 1000.0)
+        val shifted = Field("b", isContext = true, isInteger = true, transform = "log_bucket", origin = 1000.0)
         assertEquals(listOf("1", "47", "1"), listOf(999, 2000, 1002).map { shifted.canonicalText(it) })
+    }
+
+    /** ln(3)^2 = 1.2, ln(5)^2 = 2.6, ln(1000)^2 = 47.7; 2 and below stay as they are. */
+    @Test
+    fun `logarithms of integers`() {
+        val field = Field("i", isContext = true, isInteger = true, transform = "log_integer", missing = -100)
+        val values = listOf<Any?>(3, 5, "1000", 2, 1L, 0, "-3", null, "", "x", "2.5")
+        assertEquals(
+            listOf("1", "2", "47", "2", "1", "0", "-3", "-100", "-100", null, null),
+            values.map { field.canonicalText(it) },
+        )
+    }
+
+    @Test
+    fun `hexadecimal texts`() {
+        val field = Field("h", isContext = true, isInteger = true, transform = "hex", missing = -1)
+        val values = listOf<Any?>("68fd1e64", "FFFFFFFF", "0000000a", "a", null, "", "?", "-1", " a", 10, "1".repeat(16))
+        assertEquals(
+            listOf("1761418852", "4294967295", "10", "10", "-1", "-1", null, null, null, null, null),
+            values.map { field.canonicalText(it) },
+        )
+    }
+
+    @Test
+    fun `a missing value may have a key of its own`() {
+        val field = Field("n", isContext = true, isInteger = true, missing = -7)
+        assertEquals(listOf("-7", "-7", "5", null), listOf(null, "", "5", "x").map { field.canonicalText(it) })
     }
 }

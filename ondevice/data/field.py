@@ -1,0 +1,181 @@
+"""One column of an interaction: its canonical keys, which are the same in training and on the phone."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ondevice.errors import UserError, nearest
+
+SIDES = ("context", "item")
+KINDS = ("integer", "string")
+TRANSFORMS = ("log_bucket", "log_integer", "hex")
+
+SMALLEST, LARGEST = -(2**63), 2**63 - 1
+UNKNOWN = "?"  # a raw value that is no number, so that no field of integers knows it
+
+_INTEGER = re.compile(r"\s*([+-]?[0-9]+)(?:\.0*)?\s*")
+_HEX = re.compile(r"[0-9a-fA-F]{1,15}")
+
+
+def log_bucket(value: float) -> int:
+    """Bucket of a count or a duration: floor(ln(value)^2) above 2, else 1.
+
+    The rule of the winners of the Criteo display advertising challenge.
+    """
+    return math.floor(math.log(value) ** 2) if value > 2 else 1
+
+
+def log_integer(value: int) -> int:
+    """floor(ln(value)^2) above 2, else the value itself: what AutoInt and PEP feed for Criteo's integers."""
+    return log_bucket(value) if value > 2 else value
+
+
+@dataclass(frozen=True)
+class Field:
+    """One column of an interaction, as the model sees it.
+
+    Args:
+        name: the name that raw rows use.
+        side: ``context`` (what is known once per request) or ``item`` (what differs per candidate).
+        kind: type of the canonical key, ``integer`` or ``string``.
+        column: name in the source; the field's name when absent.
+        transform: ``log_bucket`` turns a number into the integer key `log_bucket` (number - origin),
+            ``log_integer`` an integer into `log_integer`, ``hex`` a hexadecimal text into the number it writes.
+        origin: what ``log_bucket`` subtracts; None means the smallest value of the training split.
+        min_count: values rarer than this in the training split share the unknown id.
+        missing: key of a missing value (None or an empty text); None: a missing value is unknown.
+    """
+
+    name: str
+    side: str
+    kind: str
+    column: str | None = None
+    transform: str | None = None
+    origin: float | None = 0.0
+    min_count: int = 1
+    missing: int | None = None
+
+    def __post_init__(self) -> None:
+        where = f"field '{self.name}'"
+        if not isinstance(self.name, str) or not self.name:
+            raise UserError(f"a field's name must be a non-empty text, got {self.name!r}")
+        for option, value, allowed in (("side", self.side, SIDES), ("kind", self.kind, KINDS)):
+            if value not in allowed:
+                raise UserError(f"{where}: {option} '{value}' is unknown {nearest(value, allowed)}")
+        if self.column is not None and (not isinstance(self.column, str) or not self.column):
+            raise UserError(f"{where}: column must be a non-empty text, got {self.column!r}")
+        if self.transform is not None and self.transform not in TRANSFORMS:
+            raise UserError(
+                f"{where}: transform '{self.transform}' is unknown {nearest(self.transform, TRANSFORMS)}"
+            )
+        if self.transform is not None and self.kind != "integer":
+            raise UserError(f"{where}: transform '{self.transform}' makes integer keys; write kind: integer")
+        if self.transform != "log_bucket" and self.origin != 0:
+            raise UserError(f"{where}: origin has no meaning without a transform log_bucket; remove it")
+        if self.origin is not None and (not is_number(self.origin) or not math.isfinite(self.origin)):
+            raise UserError(f"{where}: origin must be a finite number or null, got {self.origin!r}")
+        if not isinstance(self.min_count, int) or isinstance(self.min_count, bool) or self.min_count < 1:
+            raise UserError(
+                f"{where}: min_count must be a whole number of at least 1, got {self.min_count!r}"
+            )
+        whole = isinstance(self.missing, int) and not isinstance(self.missing, bool)
+        if self.missing is not None and not (whole and self.kind == "integer"):
+            raise UserError(f"{where}: missing must be a whole number, of a field of kind integer, or null")
+
+    @property
+    def source_column(self) -> str:
+        """The column's name in the source."""
+        return self.column if self.column is not None else self.name
+
+    def key(self, raw: Any) -> int | str | None:
+        """Canonical key of a raw value; None stands for unknown (missing, unparsable, not a number).
+
+        Integers: 25, 25.0, "25" and " 25 " are one key. Strings keep every character ("02138" is not
+        2138). None and an empty text are missing: unknown, or the key ``missing``.
+        """
+        if raw is None or (isinstance(raw, str) and not raw):
+            return self.missing
+        if self.transform == "hex":
+            return int(raw, 16) if isinstance(raw, str) and _HEX.fullmatch(raw) else None
+        if self.transform == "log_integer":
+            value = _integer_key(raw)
+            return None if value is None else log_integer(value)
+        if self.transform == "log_bucket":
+            if self.origin is None:
+                raise ValueError(
+                    f"field '{self.name}': the origin is not known before a vocabulary is fitted"
+                )
+            number = number_of(raw)
+            return None if number is None else log_bucket(number - self.origin)
+        return _integer_key(raw) if self.kind == "integer" else _string_key(raw)
+
+    def keys(self, raws: Sequence[Any]) -> list[int | str | None]:
+        """Canonical keys of many raw values."""
+        key = self.key
+        return [key(raw) for raw in raws]
+
+    def raw(self, key: int | str | None) -> int | float | str | None:
+        """A raw value whose canonical key is ``key``; an unknown one for the key None."""
+        if key is None:
+            return None if self.missing is None else UNKNOWN
+        if key == self.missing:
+            return None
+        if self.transform is None or (self.transform == "log_integer" and int(key) <= 2):
+            return key
+        if self.transform == "hex":
+            return f"{key:08x}"
+        assert self.origin is not None
+        assert isinstance(key, int)
+        middle = self.origin + math.exp(math.sqrt(key + 0.5))
+        for candidate in (round(middle), middle, self.origin + math.exp(math.sqrt(key + 0.25))):
+            if self.key(candidate) == key:
+                return candidate
+        raise ValueError(f"field '{self.name}': no number has the bucket {key}")
+
+
+def number_of(raw: Any) -> float | None:
+    """A finite number from a raw value, or None."""
+    if isinstance(raw, (str, numbers.Real)):
+        if isinstance(raw, str) and "_" in raw:  # float() takes 1_000 for 1000
+            return None
+        try:
+            number = float(raw)
+        except (ValueError, OverflowError):
+            return None
+        return number if math.isfinite(number) else None
+    return None
+
+
+def _integer_key(raw: Any) -> int | None:
+    if isinstance(raw, numbers.Integral):
+        value = int(raw)
+    elif isinstance(raw, str):
+        match = _INTEGER.fullmatch(raw)
+        if match is None:
+            return None
+        value = int(match[1])
+    elif isinstance(raw, numbers.Real) and math.isfinite(raw) and float(raw).is_integer():
+        value = int(float(raw))
+    else:
+        return None
+    return value if SMALLEST <= value <= LARGEST else None
+
+
+def _string_key(raw: Any) -> str | None:
+    if isinstance(raw, str):
+        return str(raw) or None
+    if isinstance(raw, numbers.Real) and not isinstance(raw, numbers.Integral):
+        if not math.isfinite(raw):
+            return None
+        return str(int(float(raw))) if float(raw).is_integer() else repr(float(raw))
+    return str(raw)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is an int or a float, and no bool."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -1,0 +1,95 @@
+"""Parsed rows of one stretch of a file: what `text` and `parquet` write and every later step reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ondevice.data.large.arrays import ArrayFile, key_arrays, read_keys, write_arrays
+from ondevice.data.large.columns import encode_column
+from ondevice.data.schema import Schema
+
+
+@dataclass(frozen=True)
+class ChunkId:
+    """Which stretch of which file: files by their place in the plan, stretches in the file's order."""
+
+    file: int
+    number: int
+
+    def path(self, folder: Path) -> Path:
+        """Where it is kept below a folder."""
+        return folder / f"{self.file:05d}" / f"{self.number:08d}"
+
+
+def write_chunk(
+    path: Path,
+    schema: Schema,
+    columns: dict[str, Any],
+    labels: np.ndarray,
+    lines: np.ndarray,
+    times: np.ndarray | None = None,
+    **meta: Any,
+) -> dict[str, Any]:
+    """Write rows and return the chunk's ``meta``.
+
+    Args:
+        path: the file.
+        schema: its fields name the columns.
+        columns: Arrow array of raw values by source column.
+        labels: (n,) 0 or 1.
+        lines: (n,) line (or row) of the source file of each row, from 0.
+        times: (n,) seconds, for a split by time.
+        meta: what else is to be remembered.
+    """
+    arrays: dict[str, np.ndarray] = {"labels": labels.astype(np.uint8)}
+    whole = len(lines) and lines[-1] - lines[0] == len(lines) - 1
+    if not whole:
+        arrays["lines"] = lines.astype(np.int64)
+    if times is not None:
+        arrays["times"] = times.astype(np.float64)
+    num_keys = []
+    for f, field in enumerate(schema.fields):
+        codes, keys = encode_column(field, columns[field.source_column])
+        arrays[f"codes{f}"] = codes
+        arrays.update(key_arrays(f"keys{f}", keys))
+        num_keys.append(len(keys))
+    meta = {"rows": len(labels), "first_line": int(lines[0]) if whole else 0, "num_keys": num_keys, **meta}
+    write_arrays(path, arrays, **meta)
+    return meta
+
+
+class Chunk:
+    """The rows of a chunk file."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = ArrayFile(path)
+        self.meta = self._file.meta
+        self.num_rows: int = self.meta["rows"]
+        self.num_keys: list[int] = self.meta["num_keys"]
+
+    def labels(self) -> np.ndarray:
+        """(n,) uint8."""
+        return self._file.read("labels")
+
+    def lines(self) -> np.ndarray:
+        """(n,) int64: each row's line in its file, from 0."""
+        if "lines" in self._file:
+            return self._file.read("lines")
+        first = self.meta["first_line"]
+        return np.arange(first, first + self.num_rows, dtype=np.int64)
+
+    def times(self) -> np.ndarray:
+        """(n,) float64."""
+        return self._file.read("times")
+
+    def codes(self, field: int) -> np.ndarray:
+        """(n,): 0 for an unknown value, i for the i-th key."""
+        return self._file.read(f"codes{field}")
+
+    def keys(self, field: int, start: int = 0, stop: int | None = None) -> Any:
+        """Keys of a field, ascending, as an Arrow array."""
+        return read_keys(self._file, f"keys{field}", start, self.num_keys[field] if stop is None else stop)

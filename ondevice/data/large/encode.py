@@ -1,0 +1,61 @@
+"""The rows of a chunk as ids, written at their place in the store."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ondevice.data.large.arrays import ArrayFile
+from ondevice.data.large.chunk import ChunkId
+from ondevice.data.large.plan import Plan, open_chunk
+from ondevice.data.splits import SPLITS
+
+
+def encode_chunk(
+    plan: Plan, which: ChunkId, places: list[int], rows: list[int], offsets: list[int]
+) -> dict[str, Any]:
+    """Write a chunk's ids and labels into the files of the splits, which `allocate` has made.
+
+    Args:
+        plan: the preparation.
+        which: the chunk.
+        places: per field, where the numbers of this chunk's keys begin in the field's file.
+        rows: per split, how many rows of it come before.
+        offsets: first id of each field.
+    """
+    chunk = open_chunk(plan, which)
+    split = ArrayFile(plan.counts_path(which)).read("split")
+    ids = np.empty((chunk.num_rows, len(places)), dtype=np.int32)
+    for f, (place, known) in enumerate(zip(places, chunk.num_keys, strict=True)):
+        numbers = np.zeros(known + 1, dtype=np.int32)
+        numbers[1:] = np.fromfile(plan.field_path(f, "ids"), dtype=np.int32, count=known, offset=4 * place)
+        ids[:, f] = (numbers + np.int32(offsets[f]))[chunk.codes(f)]
+    labels = chunk.labels()
+    for s, name in enumerate(SPLITS):
+        own = split == s
+        _write_at(plan.store / f"{name}.ids.npy", ids[own], rows[s])
+        _write_at(plan.store / f"{name}.labels.npy", labels[own], rows[s])
+    return {}
+
+
+def allocate(folder: Path, name: str, num_rows: int, num_fields: int) -> None:
+    """Make the files of a split at their full size, empty."""
+    for part, shape, dtype in (("ids", (num_rows, num_fields), np.int32), ("labels", (num_rows,), np.uint8)):
+        path = folder / f"{name}.{part}.npy"
+        np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape).flush()
+
+
+def _write_at(path: Path, rows: np.ndarray, place: int) -> None:
+    mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+    offset = mapped.offset + place * mapped[:1].nbytes
+    content = memoryview(rows.tobytes())
+    handle = os.open(path, os.O_WRONLY)
+    try:
+        while len(content):
+            written = os.pwrite(handle, content, offset)
+            content, offset = content[written:], offset + written
+    finally:
+        os.close(handle)

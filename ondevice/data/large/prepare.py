@@ -1,0 +1,290 @@
+"""Files of any size into an encoded store: two passes, bounded memory, all cores, and resumable."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import itertools
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ondevice.data import splits
+from ondevice.data.dataset import Dataset
+from ondevice.data.delimited import POLICIES
+from ondevice.data.large.arrays import ArrayFile, write_arrays
+from ondevice.data.large.assemble import assemble
+from ondevice.data.large.chunk import ChunkId
+from ondevice.data.large.division import division_of
+from ondevice.data.large.encode import allocate
+from ondevice.data.large.files import CHUNK_BYTES, Budget, Finished, text_tasks
+from ondevice.data.large.memory import shares
+from ondevice.data.large.parquet import parquet_tasks
+from ondevice.data.large.plan import Plan, starts_of
+from ondevice.data.large.pool import BadLineError, Pool
+from ondevice.data.schema import Schema
+from ondevice.data.sources import cache_directory, say
+from ondevice.data.store import FORMAT_VERSION, open_store
+from ondevice.errors import UserError, nearest
+from ondevice.files import atomic_json
+
+LAYOUT_VERSION = 1  # of the intermediate files
+WAY_OUT = "mend or remove the line, or leave such rows out with data.bad_rows=skip"
+SAY_SECONDS = 15.0
+SAVE_SECONDS = 10.0
+
+
+def prepare_large(
+    schema: Schema,
+    source: dict[str, Any],
+    files: Sequence[Path],
+    *,
+    split: str,
+    seed: int,
+    fractions: Sequence[float],
+    max_rows: int | None,
+    bad_rows: str,
+    memory: int | str,
+    workers: int | None,
+) -> Dataset:
+    """The data set of these files and options: opened from the cache, or prepared there.
+
+    A preparation that was broken off goes on where it was, and ends with the same bytes as one that was not.
+
+    Args:
+        schema: fields and label rule.
+        source: how the files are written; see `Plan`.
+        files: in the order of their rows.
+        split: ``random`` (by a hash of the row's number) or ``temporal`` (by ``source["time"]``, else by order).
+        seed: of the random split.
+        fractions: of train, valid and test; a random split has them but for chance.
+        max_rows: read only the first so many lines.
+        bad_rows: ``error`` or ``skip``.
+        memory: bound of the memory of all processes together.
+        workers: processes; None: as many as there are cores and as ``memory`` allows.
+
+    Raises: UserError: for a wrong option, a line that cannot be used, and a disk that is full.
+    """
+    shares_of_rows = splits.check_options(split, seed, fractions, max_rows)
+    if bad_rows not in POLICIES:
+        raise UserError(f"data.bad_rows: '{bad_rows}' is unknown {nearest(str(bad_rows), POLICIES)}")
+    num_workers, limit = shares(memory, workers)
+    num_workers = min(num_workers, max(1, sum(file.stat().st_size for file in files) // CHUNK_BYTES))
+    stats = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    options = {"split": split, "seed": seed, "fractions": shares_of_rows, "max_rows": max_rows}
+    identity = [FORMAT_VERSION, LAYOUT_VERSION, schema.to_dict(), options, stats, source]
+    fingerprint = _digest([*identity, bad_rows])
+    stores = cache_directory() / "stores"
+    target = stores / f"{schema.name}-{fingerprint[:16]}"
+    # Chunks without bad rows are the same under either policy, so what is unfinished serves both.
+    building = stores / f".unfinished-{schema.name}-{_digest(identity)[:16]}"
+    plan = Plan(building, schema, source, list(files), split, seed, shares_of_rows, max_rows, bad_rows)
+    found = open_store(target, fingerprint)
+    if found is not None:
+        return found
+    try:
+        with _locked(building, schema.name):
+            if open_store(target, fingerprint) is None:  # or another process has made it in the meantime
+                say(f"{schema.name}: preparing the data (once; kept in {target})")
+                _tell_of_others(building, schema.name)
+                _prepare(plan, fingerprint, num_workers, limit)
+                shutil.rmtree(target, ignore_errors=True)
+                os.replace(plan.store, target)
+                shutil.rmtree(building, ignore_errors=True)
+    except OSError as error:
+        way_out = (
+            "free some room, or set ONDEVICE_CACHE to a folder that can be written; what is finished is kept"
+        )
+        raise UserError(f"cannot write {building}: {error}; {way_out}") from error
+    prepared = open_store(target, fingerprint)
+    assert prepared is not None
+    return prepared
+
+
+def _digest(values: Any) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def _locked(building: Path, name: str) -> Iterator[None]:
+    """One process prepares, others wait for it; the lock ends with the process."""
+    building.mkdir(parents=True, exist_ok=True)
+    with open(building.with_name(f"{building.name}.lock"), "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"{name}: waiting for another process that prepares the same data")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _tell_of_others(building: Path, name: str) -> None:
+    for other in sorted(building.parent.glob(f".unfinished-{name}-*/plan.json")):
+        if other.parent != building:
+            say(
+                f"{name}: {other.parent} is unfinished, of other files or options; delete it if you do not need it"
+            )
+
+
+def _prepare(plan: Plan, fingerprint: str, num_workers: int, limit: int) -> None:
+    """Every step that is not yet done, into ``plan.store``."""
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(plan.folder / "unpacked", ignore_errors=True)
+    for half_written in plan.folder.glob("c*/*/.*"):
+        half_written.unlink()
+    plan.save()
+    with Pool(plan.folder, num_workers) as pool:
+        _parse(plan, pool)
+        rows = _count(plan, pool)
+        _merge(plan, pool, limit)
+        _encode(plan, pool, rows)
+    assemble(plan, fingerprint, rows)
+
+
+def _parse(plan: Plan, pool: Pool) -> None:
+    """Chunk files of all rows, and ``parsed``, which lists them."""
+    path = plan.folder / "parsed"
+    if path.exists() and not (plan.bad_rows == "error" and plan.parsed.skipped):
+        return
+    tasks_of = text_tasks if plan.source["kind"] == "text" else parquet_tasks
+    finished: Finished = {}
+    budget = Budget(plan.max_rows)
+    sources: list[Any] = [tasks_of(plan, file, budget, finished) for file in range(len(plan.files))]
+    progress = _Progress(f"{plan.schema.name}: rows read")
+
+    def done(task: dict[str, Any], answer: dict[str, Any]) -> None:
+        if "trouble" in answer:
+            where = f"{plan.files[task['file']]}:{answer['line'] + 1}"
+            raise BadLineError(f"{where}: {answer['trouble']}; {WAY_OUT}", (task["file"], answer["line"]))
+        for number, meta in answer["chunks"].items():
+            finished[ChunkId(task["file"], int(number))] = meta
+            progress.add(meta["rows"])
+
+    # A limit is for the first rows, so files are then read one after the other.
+    pool.run(sources if plan.max_rows is None else [itertools.chain.from_iterable(sources)], done)
+    ids = sorted(finished, key=lambda which: (which.file, which.number))
+    bad = next((which for which in ids if finished[which]["skipped"]), None)
+    arrays = {
+        "files": np.array([which.file for which in ids], dtype=np.int64),
+        "numbers": np.array([which.number for which in ids], dtype=np.int64),
+        "rows": np.array([finished[which]["rows"] for which in ids], dtype=np.int64),
+        "num_keys": np.array([finished[which]["num_keys"] for which in ids], dtype=np.int64).ravel(),
+    }
+    skipped = sum(finished[which]["skipped"] for which in ids)
+    first_bad = "" if bad is None else f"{plan.files[bad.file]}:{finished[bad]['first_bad']}"
+    write_arrays(path, arrays, skipped=skipped, first_bad=first_bad)
+    if skipped:
+        say(f"{plan.schema.name}: {skipped} rows left out; the first: {first_bad}")
+
+
+def _count(plan: Plan, pool: Pool) -> np.ndarray:
+    """The split of every row, and how often training rows have each key. Returns rows by chunk and split (C, 3)."""
+    parsed = plan.parsed
+    rows = np.full((len(parsed.ids), len(splits.SPLITS)), -1, dtype=np.int64)
+    place = {which: c for c, which in enumerate(parsed.ids)}
+    given = division_of(plan)
+
+    def tasks() -> Iterator[dict[str, Any]]:
+        for which, own in zip(parsed.ids, given, strict=True):
+            path = plan.counts_path(which)
+            if path.exists():
+                rows[place[which]] = ArrayFile(path).meta["rows"]
+            else:
+                yield {"step": "count", "file": which.file, "number": which.number, "given": own}
+
+    def done(task: dict[str, Any], answer: dict[str, Any]) -> None:
+        rows[place[ChunkId(task["file"], task["number"])]] = answer["rows"]
+
+    pool.run([tasks()], done)
+    for name, total in zip(splits.SPLITS, rows.sum(axis=0).tolist(), strict=True):
+        if not total:
+            raise UserError(
+                f"data set '{plan.schema.name}': {parsed.num_rows} rows are too few for the fractions "
+                f"{list(plan.fractions)}: {name} is empty"
+            )
+    return rows
+
+
+def _merge(plan: Plan, pool: Pool, limit: int) -> None:
+    """The vocabulary of every field; those with the most keys first, so that no process is left alone at the end."""
+    order = np.argsort(-plan.parsed.num_keys.sum(axis=0), kind="stable").tolist()
+    tasks = [
+        {"step": "merge", "field": f, "limit": limit}
+        for f in order
+        if not plan.field_path(f, "json").exists()
+    ]
+    progress = _Progress(f"{plan.schema.name}: vocabularies made, of {len(order)}")
+    pool.run([tasks], lambda task, answer: progress.add(1))
+
+
+def _encode(plan: Plan, pool: Pool, rows: np.ndarray) -> None:
+    """The ids and labels of all rows, each chunk at its place."""
+    parsed = plan.parsed
+    marker = plan.folder / "encoded.json"
+    if not marker.exists() or not plan.store.exists():
+        shutil.rmtree(plan.store, ignore_errors=True)
+        plan.store.mkdir()
+        for name, total in zip(splits.SPLITS, rows.sum(axis=0).tolist(), strict=True):
+            allocate(plan.store, name, total, len(plan.schema.fields))
+        atomic_json(marker, [])
+    written = set(json.loads(marker.read_text()))
+    known = [
+        json.loads(plan.field_path(f, "json").read_text())["known"] for f in range(len(plan.schema.fields))
+    ]
+    offsets = starts_of(1 + np.array(known)).tolist()[:-1]
+    places = np.concatenate([np.zeros_like(parsed.num_keys[:1]), np.cumsum(parsed.num_keys, axis=0)])
+    before = np.concatenate([np.zeros_like(rows[:1]), np.cumsum(rows, axis=0)])
+    progress = _Progress(f"{plan.schema.name}: rows encoded", sum(parsed.rows[c] for c in written))
+    saved = time.monotonic()
+
+    def tasks() -> Iterator[dict[str, Any]]:
+        for c, which in enumerate(parsed.ids):
+            if c not in written:
+                task = {"step": "encode", "file": which.file, "number": which.number, "chunk": c}
+                yield {**task, "places": places[c].tolist(), "rows": before[c].tolist(), "offsets": offsets}
+
+    def done(task: dict[str, Any], answer: dict[str, Any]) -> None:
+        nonlocal saved
+        written.add(task["chunk"])
+        progress.add(int(parsed.rows[task["chunk"]]))
+        if time.monotonic() - saved > SAVE_SECONDS:
+            _save_encoded(plan, marker, written)
+            saved = time.monotonic()
+
+    pool.run([tasks()], done)
+    _save_encoded(plan, marker, written)
+
+
+def _save_encoded(plan: Plan, marker: Path, written: set[int]) -> None:
+    """Remember chunks as written, once they are on the disk."""
+    for path in plan.store.glob("*.npy"):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    atomic_json(marker, sorted(written))
+
+
+class _Progress:
+    """Now and then a line that says how far a step is."""
+
+    def __init__(self, what: str, done: int = 0) -> None:
+        self._what, self._done, self._new = what, int(done), 0
+        self._started = self._said = time.monotonic()
+
+    def add(self, number: int) -> None:
+        """So many more are done."""
+        self._done += number
+        self._new += number
+        now = time.monotonic()
+        if now - self._said > SAY_SECONDS:
+            self._said = now
+            say(f"{self._what}: {self._done:,} ({self._new / (now - self._started):,.0f} a second)")

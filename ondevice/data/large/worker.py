@@ -1,0 +1,79 @@
+"""A worker process: does the tasks that it reads from stdin, a line of JSON each, and answers each with a line.
+
+It ends when stdin does, so it never outlives the process that started it. `python -m ondevice.data.large.worker
+FOLDER`, where FOLDER holds the plan.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from ondevice.data.large.chunk import ChunkId
+from ondevice.data.large.division import count_chunk
+from ondevice.data.large.encode import encode_chunk
+from ondevice.data.large.merge import merge_field
+from ondevice.data.large.parquet import parse_row_group
+from ondevice.data.large.plan import Plan
+from ondevice.data.large.text import TextFormat, parse_text
+from ondevice.errors import UserError
+
+
+def do(plan: Plan, step: str, task: dict[str, Any]) -> dict[str, Any]:
+    """One task of a step."""
+    if step == "merge":
+        return merge_field(plan, task["field"], task["limit"])
+    which = ChunkId(task["file"], task["number"])
+    if step == "text":
+        path = Path(task["path"])
+        with open(path, "rb") as file:
+            file.seek(task["offset"])
+            data = file.read(task["size"])
+        if task["temporary"]:
+            path.unlink()
+        form = TextFormat.from_dict(plan.source)
+        target = plan.chunk_path(which)
+        meta = parse_text(form, plan.schema, data, task["line"], task["num_lines"], target, plan.bad_rows)
+        return meta if "trouble" in meta else {"chunks": {which.number: meta}}
+    if step == "parquet":
+        return parse_row_group(plan, which.file, task["group"], task["first_row"], task["rows"])
+    if step == "count":
+        return count_chunk(plan, which, task["given"])
+    assert step == "encode"
+    return encode_chunk(plan, which, task["places"], task["rows"], task["offsets"])
+
+
+def main() -> None:
+    """Serve until stdin ends."""
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # the process that started this one decides what Ctrl-C means
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a library prints is no answer
+    import pyarrow as pa
+
+    pa.set_cpu_count(1)
+    pa.set_io_thread_count(1)
+    plan = Plan.load(Path(sys.argv[1]))
+    for line in sys.stdin:
+        task = json.loads(line)
+        try:
+            answer = do(plan, task["step"], task)
+        except UserError as error:
+            answer = {"user_error": str(error)}
+        except OSError as error:
+            answer = {"os_error": str(error)}
+        except Exception:
+            answer = {"traceback": traceback.format_exc()}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+        pa.default_memory_pool().release_unused()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""Parquet folders through a table's YAML file: what `table` makes in memory, streamed."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from ondevice.data import Dataset, load_dataset
+from ondevice.data.large import parquet
+from ondevice.errors import UserError
+
+pa = pytest.importorskip("pyarrow", reason="Parquet is read with pyarrow")
+pq = pytest.importorskip("pyarrow.parquet", reason="Parquet is read with pyarrow")
+
+SCHEMA: dict[str, Any] = {
+    "name": "shop",
+    "fields": [
+        {"name": "user", "side": "context", "kind": "integer", "min_count": 2},
+        {"name": "city", "side": "context", "kind": "string", "min_count": 3},
+        {"name": "age", "side": "context", "kind": "integer", "transform": "log_bucket"},
+        {"name": "item", "side": "item", "kind": "string", "column": "sku"},
+        {"name": "code", "side": "item", "kind": "integer", "transform": "hex", "column": "code"},
+    ],
+    "label": {"column": "stars", "positive_above": 3, "drop": [3], "minimum": 1, "maximum": 5},
+    "item_key": "item",
+    "split": {"kind": "temporal", "time": "at", "fractions": [0.6, 0.2, 0.2]},
+}
+
+
+def rows(number: int, seed: int = 0) -> dict[str, Any]:
+    random = np.random.default_rng(seed)
+    cities = np.array(["Köln", "Oslo", "", "Rome", "Bern"])[random.integers(0, 5, number)]
+    start = datetime.datetime(2024, 1, 1)
+    return {
+        "user": pa.array(random.integers(0, 30, number), mask=random.random(number) < 0.1),
+        "city": pa.array(cities).dictionary_encode(),
+        "age": pa.array(random.random(number) * 90),
+        "sku": pa.array([None if i == 7 else f"sku-{i}" for i in random.integers(0, 40, number).tolist()]),
+        "code": pa.array([f"{i:08x}" for i in random.integers(0, 9, number).tolist()]),
+        "stars": pa.array(random.integers(1, 6, number)),
+        "at": pa.array([start + datetime.timedelta(hours=int(h)) for h in random.integers(0, 50, number)]),
+        "unused": pa.array([[1, 2]] * number),
+    }
+
+
+@pytest.fixture
+def schema(tmp_path: Path) -> Path:
+    path = tmp_path / "shop.schema.yaml"
+    path.write_text(yaml.safe_dump(SCHEMA, sort_keys=False))
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two files of 700 and 300 rows in row groups of 250."""
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    for number, (name, size) in enumerate((("a.parquet", 700), ("b.parquet", 300))):
+        pq.write_table(pa.table(rows(size, number)), folder / name, row_group_size=250)
+    return folder
+
+
+def same(a: Dataset, b: Dataset) -> bool:
+    parts = ("train", "valid", "test")
+    return (
+        a.vocabulary == b.vocabulary
+        and np.array_equal(a.counts, b.counts)
+        and all(np.array_equal(np.sort(a.split(s).ids, 0), np.sort(b.split(s).ids, 0)) for s in parts)
+        and all(a.split(s).labels.sum() == b.split(s).labels.sum() for s in parts)
+    )
+
+
+@pytest.mark.parametrize("chunk_rows", [1 << 16, 64])
+@pytest.mark.usefixtures("inline")
+def test_by_time_it_is_the_table_in_memory(
+    schema: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, chunk_rows: int
+) -> None:
+    """The same rows in every split; they are in the order of the files, not of time."""
+    monkeypatch.setattr(parquet, "CHUNK_ROWS", chunk_rows)
+    expected = load_dataset("table", schema=schema, path=folder)
+    found = load_dataset("table", schema=schema, path=folder, streamed=True)
+    assert found.fingerprint != expected.fingerprint
+    assert same(found, expected)
+    assert len(found.train) == len(expected.train)
+    assert found.catalog is None
+    raw = found.raw_rows("train", [0])[0]
+    assert found.vocabulary.encode_row(raw).tolist() == found.train.ids[0].tolist()
+
+
+@pytest.mark.usefixtures("inline")
+def test_at_random_all_rows_are_there(schema: Path, folder: Path) -> None:
+    expected = load_dataset("table", schema=schema, path=folder, fractions=(0.8, 0.1, 0.1))
+    found = load_dataset(
+        "table", schema=schema, path=folder, streamed=True, split="random", fractions=(0.8, 0.1, 0.1)
+    )
+    sizes = [len(found.split(s)) for s in ("train", "valid", "test")]
+    assert sum(sizes) == sum(len(expected.split(s)) for s in ("train", "valid", "test"))
+    assert np.abs(np.array(sizes) / sum(sizes) - [0.8, 0.1, 0.1]).max() < 0.06
+
+
+@pytest.mark.usefixtures("inline")
+def test_only_the_first_rows(schema: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, "CHUNK_ROWS", 64)
+    found = load_dataset("table", schema=schema, path=folder, streamed=True, max_rows=710)
+    stars = np.concatenate([rows(700, 0)["stars"].to_numpy(), rows(300, 1)["stars"].to_numpy()[:10]])
+    assert sum(len(found.split(s)) for s in ("train", "valid", "test")) == (stars != 3).sum()
+
+
+@pytest.mark.usefixtures("inline")
+def test_a_bad_row_is_named_or_left_out(schema: Path, folder: Path) -> None:
+    table = rows(300, 5)
+    for name, values in (("stars", table["stars"].to_pylist()), ("at", table["at"].to_pylist())):
+        values[260] = None if name == "at" else 9
+        pq.write_table(pa.table({**table, name: pa.array(values)}), folder / "b.parquet", row_group_size=250)
+        with pytest.raises(UserError) as caught:
+            load_dataset("table", schema=schema, path=folder, streamed=True)
+        trouble = {"stars": "label 'stars' is 9, outside 1 to 5", "at": "time None is neither a number nor"}[
+            name
+        ]
+        assert f"{folder / 'b.parquet'}:261: {trouble}" in str(caught.value)
+        data = load_dataset("table", schema=schema, path=folder, streamed=True, bad_rows="skip")
+        assert data.skipped_rows == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda s: (
+                s["label"].clear() or s["label"].update(positive_only=True, negatives=1, context_key="user")
+            ),
+            "sampled",
+        ),
+        (lambda s: s["fields"][2].update(origin=None), "field 'age': origin: null is learnt in memory"),
+        (lambda s: s["fields"][0].update(column="usr"), "no column 'usr'; there are: user, city"),
+        (lambda s: s["fields"][0].update(column="unused"), "column 'unused' is of type list<"),
+        (lambda s: s["split"].update(time="then"), "no column 'then'"),
+    ],
+    ids=["negatives", "origin", "column", "nested", "time"],
+)
+@pytest.mark.usefixtures("inline")
+def test_what_cannot_be_streamed(schema: Path, folder: Path, change: Any, message: str) -> None:
+    values = yaml.safe_load(yaml.safe_dump(SCHEMA))
+    change(values)
+    schema.write_text(yaml.safe_dump(values))
+    with pytest.raises(UserError) as caught:
+        load_dataset("table", schema=schema, path=folder, streamed=True)
+    assert message in str(caught.value)
+
+
+@pytest.mark.usefixtures("inline")
+def test_other_files(schema: Path, folder: Path, tmp_path: Path) -> None:
+    text = tmp_path / "shop.csv"
+    text.write_text("user\n1\n")
+    with pytest.raises(UserError, match=r"data\.streamed: .*shop\.csv is no Parquet file"):
+        load_dataset("table", schema=schema, path=text, streamed=True)
+    whole = (folder / "a.parquet").read_bytes()
+    (folder / "a.parquet").write_bytes(whole[:-10])
+    with pytest.raises(UserError, match=r"a\.parquet: not a whole Parquet file"):
+        load_dataset("table", schema=schema, path=folder, streamed=True)
+    (folder / "a.parquet").write_bytes(whole[:4] + bytes(200) + whole[204:])
+    with pytest.raises(UserError, match=r"a\.parquet: not a whole Parquet file"):
+        load_dataset("table", schema=schema, path=folder, streamed=True)
+    pq.write_table(pa.table(rows(0)), folder / "a.parquet")
+    with pytest.raises(UserError, match=r"a\.parquet: holds no rows"):
+        load_dataset("table", schema=schema, path=folder, streamed=True)
+
+
+def test_in_processes_of_its_own(schema: Path, folder: Path) -> None:
+    expected = load_dataset("table", schema=schema, path=folder)
+    assert same(load_dataset("table", schema=schema, path=folder, streamed=True, workers=2), expected)
