@@ -72,7 +72,9 @@ class TableAdam(torch.optim.Adam):
             if group["weight_decay"] and not group["decoupled_weight_decay"]:
                 self._idle.append(ReplayedSteps())
             else:
-                self._idle.append(IdleSteps(group["betas"], group["eps"], bool(self._averages), weight.device))
+                self._idle.append(
+                    IdleSteps(group["betas"], group["eps"], bool(self._averages), weight.device)
+                )
 
     def _whole(self, p: nn.Parameter) -> Rows:
         state = self.state[p]

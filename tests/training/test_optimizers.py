@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from ondevice.embeddings import METHODS, TableInfo
+from ondevice.embeddings.rows import FetchedRows
 from ondevice.training.optimizers import JointlyScaledSGD
 
 
@@ -51,19 +53,25 @@ def test_a_gradient_that_is_absent_or_zero_moves_nothing() -> None:
     assert b.item() < 2.0
 
 
-def test_sparse_gradients_are_the_same_as_dense_ones() -> None:
-    dense, sparse = nn.Parameter(torch.ones(5, 2)), nn.Parameter(torch.ones(5, 2))
+def test_gradients_of_fetched_rows_are_the_same_as_those_of_the_table() -> None:
+    info = TableInfo(torch.tensor([0, 5]), torch.ones(5, dtype=torch.int64))
     rows = torch.tensor([3, 1])
-    for parameter, is_sparse in ((dense, False), (sparse, True)):
-        optimizer = JointlyScaledSGD([parameter], lr=0.1)
+    tables = []
+    for is_fetched in (False, True):
+        table = METHODS["uniform"](info, 2)
+        table.weight.data.fill_(1.0)
+        optimizer = JointlyScaledSGD([table.weight], lr=0.1, tables=[table])
         for weight in (1.0, 5.0):
             optimizer.zero_grad()
-            found = nn.functional.embedding(rows, parameter, sparse=is_sparse)
+            found = table.weight[rows]
+            if is_fetched:
+                found = found.detach().requires_grad_()
+                table.fetched = FetchedRows(rows[None], rows, torch.tensor([[0, 1]]), {table.weight: found})
             (found.square() * weight * torch.tensor([1.0, 2.0])).sum().backward()
-            assert parameter.grad.is_sparse == is_sparse
             optimizer.step()
-    torch.testing.assert_close(dense, sparse)
-    assert dense[[0, 2, 4]].tolist() == [[1.0, 1.0]] * 3
+        tables.append(table.weight.detach())
+    torch.testing.assert_close(tables[0], tables[1])
+    assert tables[1][[0, 2, 4]].tolist() == [[1.0, 1.0]] * 3
 
 
 def test_a_state_that_is_read_back_goes_on_alike() -> None:

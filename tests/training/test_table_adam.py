@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from ondevice.recommender import Recommender, build
-from ondevice.training import table_adam as table_adam_module
 from ondevice.training.average import WeightAverage
 from ondevice.training.fit import train_step
-from ondevice.training.table_adam import TableAdam, flush
+from ondevice.training.table_adam import TableAdam
 
 from ..world import World
 
@@ -55,14 +54,19 @@ def train(
         rows = torch.randint(0, 1600 if step % 2 else 20, (BATCH,)).numpy()
         for group in optimizer.param_groups:
             group["lr"] = group.setdefault("first_lr", group["lr"]) * (1 - 0.5 * step / STEPS)
-        ids, labels = torch.tensor(world.train.ids[rows]).long(), torch.tensor(world.train.labels[rows]).float()
+        ids, labels = (
+            torch.tensor(world.train.ids[rows]).long(),
+            torch.tensor(world.train.labels[rows]).float(),
+        )
         train_step(recommender, [optimizer], ids, labels, embedding_penalty=1e-3)
         if average is not None:
             average.after_step(step + 1)
     return recommender
 
 
-def lazily(world: World, method: str, decay: float, decoupled: bool, **options: Any) -> tuple[Recommender, TableAdam]:
+def lazily(
+    world: World, method: str, decay: float, decoupled: bool, **options: Any
+) -> tuple[Recommender, TableAdam]:
     recommender = build_recommender(world, method, **options)
     optimizer = TableAdam(
         groups(recommender, decay), recommender.tables(), lr=1e-2, lazy=True, decoupled=decoupled
