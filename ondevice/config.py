@@ -98,7 +98,8 @@ class TrainingConfig:
     ema_every: int = 4
     """Steps between updates of the average."""
     teacher: tuple[str, ...] = ()
-    """Whose predictions are learnt: ``dense`` for this run's dense model, or folders of finished runs."""
+    """Whose predictions are learnt: ``dense`` for this run's dense model, ``dense+1`` for one of the next seed, and so
+    on, or folders of finished runs."""
     label_weight: float = 0.3
     """With a teacher: weight of the real label beside the teacher's on real rows, in [0, 1]."""
     pairs: float = 1.0

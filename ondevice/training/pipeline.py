@@ -37,7 +37,7 @@ from ondevice.training.sizing import (
     unstored_removed,
 )
 from ondevice.training.step_time import step_time_ratio
-from ondevice.training.teacher import Teacher
+from ondevice.training.teacher import Teacher, own_teacher
 
 
 class Pipeline:
@@ -72,8 +72,9 @@ class Pipeline:
         self.dataset = self.processes.leaders_first(
             lambda: load_dataset(config.data.name, **config.data.options)
         )
-        for name in {*config.training.teacher, *config.retrain.teacher} - {"dense"}:
-            self._other_dense(name)
+        for name in {*config.training.teacher, *config.retrain.teacher}:
+            if own_teacher(name) is None:
+                self._other_dense(name)
         self.files = RunFiles(self.folder, self.processes)
         self.files.claim(config, self.dataset)
         events = self.folder / "events" if self.processes.is_first else None
@@ -124,8 +125,9 @@ class Pipeline:
         options: dict[str, Any],
         first_order: str | None,
         id_map: torch.Tensor | None = None,
+        seed: int | None = None,
     ) -> Recommender:
-        torch.manual_seed(self.config.run.seed)
+        torch.manual_seed(self.config.run.seed if seed is None else seed)
         embedding = self.config.embedding
         if embedding.init_std is not None:
             options = {"init_std": embedding.init_std, **options}
@@ -141,7 +143,12 @@ class Pipeline:
         ).to(self.device)
 
     def _fit(
-        self, phase: str, recommender: Recommender, settings: TrainingConfig, dense: Recommender | None
+        self,
+        phase: str,
+        recommender: Recommender,
+        settings: TrainingConfig,
+        dense: Recommender | None,
+        seed: int | None = None,
     ) -> FitResult:
         train = self.train_batches(settings.batch_size)
         synced(recommender, self.processes)
@@ -150,7 +157,7 @@ class Pipeline:
             train,
             self.valid,
             settings,
-            seed=self.config.run.seed,
+            seed=self.config.run.seed if seed is None else seed,
             phase=phase,
             progress=self.progress,
             checkpoint=self.files.checkpoint(phase),
@@ -164,11 +171,14 @@ class Pipeline:
             return None
         models = []
         for name in settings.teacher:
-            if name == "dense":
+            number = own_teacher(name)
+            if number is None:
+                models.append(self._other_dense(name))
+            elif number:
+                models.append(self._further_dense(number))
+            else:
                 assert dense is not None  # `check_options` lets no dense model be its own teacher
                 models.append(dense)
-            else:
-                models.append(self._other_dense(name))
         items = tuple(self.dataset.schema.item_fields)
         return Teacher(models, train, items, settings.label_weight, settings.pairs, self.processes)
 
@@ -191,6 +201,19 @@ class Pipeline:
             self.files.save("dense", recommender, self.config.model.name, self.model_options)
             self._finish("dense", recommender, result, {"parameters": parameters})
         return load_recommender(folder, self.info).to(self.device)
+
+    def _further_dense(self, number: int) -> Recommender:
+        """The dense model that `run.seed` + ``number`` gives, a teacher only: its test split is never read."""
+        phase = f"dense+{number}"
+        if phase not in self.state:
+            seed = self.config.run.seed + number
+            recommender = self._fresh("uniform", {}, None, seed=seed)
+            result = self._fit("dense", recommender, self.config.training, None, seed)
+            self.files.save(phase, recommender, self.config.model.name, self.model_options)
+            self.files.remember(**{phase: {"valid_auc": result.valid["auc"], "epochs": result.epochs}})
+            self.files.forget("dense")
+            self.progress.say(f"{phase}: valid AUC {result.valid['auc']:.4f}, a teacher")
+        return load_recommender(self.folder / phase, self.info).to(self.device)
 
     def _test(self, recommender: Recommender) -> dict[str, float]:
         return evaluate(recommender, Batches(self.dataset.test, 8192, self.device), self.processes)

@@ -14,6 +14,7 @@ from ondevice.embeddings import METHODS, TableInfo
 from ondevice.errors import UserError
 from ondevice.models import MODELS
 from ondevice.training.run import CONFIG, read_config
+from ondevice.training.teacher import own_teacher
 
 
 def check_options(config: Config) -> None:
@@ -45,7 +46,7 @@ def check_options(config: Config) -> None:
             f"search.budgets: {in_bytes[0]} is in bytes, which are met by sizes; use retrain.form=sizes, or a "
             "number of values or a share"
         )
-    if "dense" in config.training.teacher:
+    if any(own_teacher(name) is not None for name in config.training.teacher):
         raise UserError("training.teacher: the dense model cannot be its own teacher; set retrain.teacher")
 
 

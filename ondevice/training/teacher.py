@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import torch
@@ -11,6 +12,12 @@ from ondevice.distributed.processes import ALONE, Processes
 from ondevice.errors import UserError
 from ondevice.recommender import Recommender
 from ondevice.training.batches import Batches, MadeUpPairs
+
+
+def own_teacher(name: str) -> int | None:
+    """0 for ``dense``, k for ``dense+k``; None for another run's folder."""
+    match = re.fullmatch(r"dense(?:\+([1-9]\d?))?", name)
+    return None if match is None else int(match[1] or 0)
 
 
 class Teacher:
