@@ -18,8 +18,8 @@ import struct
 import sys
 from pathlib import Path
 
-import arm64
 import build_apk
+import emulation
 import toolchain
 from toolchain import Command, ToolError, run
 
@@ -59,7 +59,7 @@ def libraries(abi: str) -> Path:
     """A folder with the Android libraries of ``abi``, ready for a Linux of that processor."""
 
     def unpack(folder: Path) -> None:
-        compiler: Command = ["gcc"] if abi == "x86_64" else arm64.cross_compiler()
+        compiler: Command = ["gcc"] if abi == "x86_64" else emulation.cross_compiler()
         for name in LIBRARIES:
             source = toolchain.android_runtime() if name == "libexecutorch.so" else toolchain.fbjni()
             (folder / name).write_bytes(without_versions((source / abi / name).read_bytes()))
@@ -104,18 +104,18 @@ def test_emulated(bundle: Path, classes: Path, tolerance: float) -> int:
     jars = [DEMO / module / "target" / "classes" for module in ("core", "engine")]
     jars += [DEMO / "engine" / "target" / "test-classes", build_apk.kotlin_stdlib(), classes]
     jars += [toolchain.fbjni() / "classes.jar", toolchain.fetch("nativeloader"), toolchain.fetch("junit")]
-    emulator, env = arm64.emulator(arm64.sysroot())
-    emulator += [
+    command, env = emulation.emulator(emulation.sysroot())
+    command += [
         "-E",
         f"LD_LIBRARY_PATH={native}",
-        arm64.java(),
+        emulation.java(),
         "-XX:TieredStopAtLevel=1",
         "-XX:+UseSerialGC",
     ]
-    emulator += ["-Xmx512m", f"-Djava.library.path={native}", f"-Dnative.dir={native}"]
-    emulator += [f"-Dbundle.dir={bundle}", f"-Dtolerance={tolerance}", "-cp", os.pathsep.join(map(str, jars))]
-    emulator += ["org.junit.platform.console.ConsoleLauncher", "execute", f"--select-class={TEST}"]
-    output = run([*emulator, "--details=summary", "--disable-banner"], "the engine's tests on arm64", env=env)
+    command += ["-Xmx512m", f"-Djava.library.path={native}", f"-Dnative.dir={native}"]
+    command += [f"-Dbundle.dir={bundle}", f"-Dtolerance={tolerance}", "-cp", os.pathsep.join(map(str, jars))]
+    command += ["org.junit.platform.console.ConsoleLauncher", "execute", f"--select-class={TEST}"]
+    output = run([*command, "--details=summary", "--disable-banner"], "the engine's tests on arm64", env=env)
     return passed(output, r"\[ +(\d+) tests successful +\]\s+\[ +0 tests failed")
 
 
