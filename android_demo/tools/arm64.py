@@ -6,7 +6,7 @@
 ``golden`` compares the scores of the arm64 Python runtime with those in the manifest, made on x86. With
 ``--rescored`` it writes copies of the bundles whose golden scores are those of arm64: what another arm64
 runtime must give to the last bit. ``count`` counts the instructions of ranking 100 and 1000 candidates inside
-the runtime's library, with one thread: exact, the same in every run, and the mobile-CPU cost figure that needs
+the runtime and its kernels, with one thread: exact, the same in every run, and the mobile-CPU cost figure that needs
 no phone. A program without ``rank`` ranks with ``forward``. Times under emulation mean nothing and are not taken.
 
 With ``--expect``, a count above the one in the file by more than ``--slack`` is an error. QEMU, Debian's
@@ -58,7 +58,7 @@ def guest(bundle: Path, candidates: list[int]) -> tuple[dict[str, Any], list[tup
     root, libraries = emulation.sysroot(), emulation.site()
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "counts"
-        plugin = f"{counter()},library={emulation.LIBRARY},out={out}" if candidates else None
+        plugin = f"{counter()},library={emulation.RUNTIME},out={out}" if candidates else None
         command, env = emulation.emulator(root, plugin)
         for variable in (
             f"PYTHONPATH={libraries}",

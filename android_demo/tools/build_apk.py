@@ -2,9 +2,9 @@
 
     python android_demo/tools/build_apk.py --out ondevice-demo.apk [--bundle [NAME=]BUNDLE ...]
 
-Steps: aapt2 compiles and links the resources, Maven compiles the Kotlin and runs the unit tests, D8 makes the dex, this script
-packs (native libraries deflated, ``.pte`` stored and aligned), zipalign checks the alignment, apksigner
-signs and verifies. The pieces come from `toolchain.py`. The runtime is the Android build that can be
+Steps: aapt2 compiles and links the resources, Maven compiles the Kotlin and runs the unit tests, D8 makes the
+dex, this script packs (native libraries deflated, ``.pte`` stored and aligned), zipalign checks the alignment,
+apksigner signs and verifies. The pieces come from `toolchain.py`. The runtime is the Android build that can be
 fetched; a Gradle build takes the stock ``org.pytorch:executorch-android`` instead.
 
 ``--executorch-jar`` compiles against and packs other classes of org.pytorch.executorch (those of 1.4.1,
@@ -82,6 +82,8 @@ UNRESOLVED = ("Could not transfer artifact", "Could not find artifact", "could n
 def maven(goal: str, *options: str) -> None:
     """Run Maven on the modules. Raises Unavailable when it cannot fetch what it needs itself."""
     env = {"MAVEN_OPTS": os.environ.get("MAVEN_OPTS", "-Xmx1g")}
+    for reports in DEMO.glob("*/target/surefire-reports"):
+        shutil.rmtree(reports)
     try:
         run(["mvn", "-q", "-B", "-T1", goal, *options], f"mvn {goal}", cwd=DEMO, env=env)
     except ToolError as error:
@@ -104,7 +106,6 @@ def num_tests(module: str) -> int:
 
 def compile_and_test(generated: Path, executorch: Path) -> list[Path]:
     """The folders with the compiled classes of core, engine and app, whose unit tests passed."""
-    shutil.rmtree(DEMO / "app" / "target" / "surefire-reports", ignore_errors=True)
     maven("test", f"-Dexecutorch.jar={executorch}", f"-Dapp.generated={generated}")
     return [DEMO / module / "target" / "classes" for module in ("core", "engine", "app")]
 

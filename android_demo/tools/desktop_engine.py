@@ -90,7 +90,6 @@ def test_here(bundles: list[Path], classes: Path, tolerance: float) -> int:
     properties += [f"-Dnative.dir={libraries('x86_64')}", f"-Dfbjni.jar={toolchain.fbjni() / 'classes.jar'}"]
     properties += [f"-Dbundle.dir={joined(bundles)}", f"-Dtolerance={tolerance}"]
     results = DEMO / "engine" / "target" / "surefire-reports" / f"{TEST}.txt"
-    results.unlink(missing_ok=True)
     build_apk.maven("test", *MODULES, f"-Dexecutorch.jar={classes}", *properties)
     return passed(results.read_text(), r"Tests run: (\d+), Failures: 0, Errors: 0, Skipped: 0")
 

@@ -9,8 +9,8 @@ import toolchain
 from toolchain import SECTIONS, Command, run
 
 CPU = "cortex-a76"
-LIBRARY = "_portable_lib"
-"""Part of the path of the Python runtime's library."""
+RUNTIME = "/site/executorch/"
+"""Part of the paths of the Python runtime's libraries: the runtime, and its quantized kernels."""
 
 # Of the wheels, only what `arm64/guest.py` loads.
 SKIPPED = (
@@ -139,7 +139,7 @@ def missing_symbols(target: Path) -> list[str]:
     """What the wheels' libraries need and none of them has."""
     own = [
         *(target / "torch" / "lib").glob("*.so*"),
-        *target.glob(f"executorch/extension/pybindings/{LIBRARY}*.so"),
+        *target.glob("executorch/extension/pybindings/_portable_lib*.so"),
     ]
     own = [library for library in own if "cuda" not in library.name and library.name != "libcaffe2_nvrtc.so"]
     root = sysroot()
