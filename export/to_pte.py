@@ -2,6 +2,10 @@
 
 python export/to_pte.py runs/NAME [--layout staircase|csr] [--budget 64KB …] [--label 10pct …] [--output DIR]
     [--methods forward,rank,recommend] [--catalog] [--quantize int8|none] [--top-k 100] [--no-check]
+python export/to_pte.py runs/NAME --dense fp32,int8,int4 [--catalog] [--output DIR]
+
+The second writes the programs that torchao and ExecuTorch alone make of the run's dense model, as bundles to
+compare with in the demo app: into RUN/dense_bundles.
 """
 
 from __future__ import annotations
@@ -36,11 +40,24 @@ def main() -> int:
     parser.add_argument(
         "--no-check", action="store_true", help="leave out the comparison over the test split"
     )
+    parser.add_argument("--dense", help="comma-separated formats of the dense model: fp32,int8,int4,int2")
     arguments = parser.parse_args()
 
     from ondevice.training.run import Run
 
     Run(arguments.run)  # a wrong directory is said before the exporter is loaded
+    if arguments.dense is not None:
+        from ondevice.bench.dense_bundles import export_dense
+
+        names = [name.strip() for name in arguments.dense.split(",") if name.strip()]
+        export_dense(
+            arguments.run,
+            names,
+            output=arguments.output,
+            catalog=arguments.catalog,
+            max_batch=arguments.max_batch,
+        )
+        return 0
     from ondevice.program.export import ExportOptions, export_run, part_lines, table_lines
 
     methods = None

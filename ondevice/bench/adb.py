@@ -39,9 +39,10 @@ class Result:
 
     @property
     def reason(self) -> str:
-        """The line that says most about a failure: the last one that was printed."""
+        """The line that says most about a failure: the last one that names an error, else the last one."""
         lines = [line.strip() for line in f"{self.output}\n{self.errors}".splitlines() if line.strip()]
-        return lines[-1] if lines else f"exit status {self.code}"
+        errors = [line for line in lines if line.startswith(("adb: error", "error:"))]
+        return (errors or lines or [f"exit status {self.code}"])[-1]
 
 
 class Adb:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ondevice.errors import UserError, nearest
@@ -29,21 +30,22 @@ class DenseProgram(nn.Module):
 
     Args:
         recommender: a trained recommender whose ids map to themselves.
+        zero_row: add a row of zeros to the tables, which a bundle's readers may ask for.
 
     Shape: ids (B, F) int64 -> scores (B,) float32.
 
     Raises: ValueError: when ids are remapped, that is, when rows were pruned.
     """
 
-    def __init__(self, recommender: Recommender) -> None:
+    def __init__(self, recommender: Recommender, zero_row: bool = False) -> None:
         super().__init__()
         if recommender.is_mapped:
             raise ValueError("a dense baseline reads every id's own row, but this recommender remaps ids")
         embedding = recommender.embedding
-        self.embedding = _frozen(embedding.table())
+        self.embedding = _frozen(embedding.table(), zero_row)
         self.first_order = None
         if recommender.first_order is not None:
-            self.first_order = _frozen(recommender.first_order.table())
+            self.first_order = _frozen(recommender.first_order.table(), zero_row)
         dims = [embedding.embedding_dim] * recommender.info.num_fields
         self.model = copy.deepcopy(recommender.model).eval().compacted(dims)
         self.register_buffer("bias", recommender.bias.detach().clone())
@@ -58,8 +60,9 @@ class DenseProgram(nn.Module):
         return torch.sigmoid(logits)
 
 
-def _frozen(table: Tensor) -> nn.Embedding:
-    return nn.Embedding.from_pretrained(table.detach().cpu().clone(), freeze=True)
+def _frozen(table: Tensor, zero_row: bool) -> nn.Embedding:
+    rows = F.pad(table.detach().cpu(), (0, 0, 0, int(zero_row)))
+    return nn.Embedding.from_pretrained(rows.clone(), freeze=True)
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,9 @@ class Baseline:
     max_batch: int
 
 
-def make_baseline(recommender: Recommender, name: str, *, max_batch: int = 1024) -> Baseline:
+def make_baseline(
+    recommender: Recommender, name: str, *, max_batch: int = 1024, zero_row: bool = False
+) -> Baseline:
     """Quantize a dense recommender with torchao and lower it with ExecuTorch.
 
     First-order weights stay fp32 in every format: torchao 0.18 does not take rows of one value, and a
@@ -89,6 +94,7 @@ def make_baseline(recommender: Recommender, name: str, *, max_batch: int = 1024)
         recommender: a trained dense recommender.
         name: one of `FORMATS`.
         max_batch: most rows of one call.
+        zero_row: add a row of zeros to the tables.
 
     Raises:
         UserError: when the format is unknown, or cannot pack rows of this dimension.
@@ -97,7 +103,7 @@ def make_baseline(recommender: Recommender, name: str, *, max_batch: int = 1024)
     if name not in FORMATS:
         raise UserError(f"unknown baseline '{name}' {nearest(name, FORMATS)}")
     bits = FORMATS[name]
-    module = DenseProgram(recommender)
+    module = DenseProgram(recommender, zero_row)
     if bits is not None:
         per_byte = 8 // bits
         dim = module.embedding.embedding_dim

@@ -229,11 +229,9 @@ class Bundle:
     def golden_case(self, raw: Raw) -> dict[str, Any]:
         """Raw values with the ids they become and the score they get."""
         rows = self.encode(raw)
-        return {
-            "raw": dict(raw),
-            "ids": rows.tolist(),
-            "score": round(float(self.score_rows(rows[None])[0]), 7),
-        }
+        score = self.score_rows(rows[None])[0]
+        # The fewest digits that read back as the same float32, so that a reader can compare exactly.
+        return {"raw": dict(raw), "ids": rows.tolist(), "score": float(str(score))}
 
     def check_golden(self, tolerance: float = 1e-3) -> float:
         """The largest difference of a golden case's score here from the one recorded.

@@ -82,7 +82,7 @@ class RowOrder:
                 continue
             form, key = form_of(text)
             here = (int(field_of[row]), int(self.classes[row]), bool(self.has_first_order[row]), form)
-            if here != previous:
+            if here != previous or not key > run[-1]:  # type: ignore[operator]  # one form, so one type
                 close()
                 previous, run, begin = here, [], row
             run.append(key)

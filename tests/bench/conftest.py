@@ -1,15 +1,23 @@
-"""A small dense recommender and its baseline programs, made once for all tests of the benchmark."""
+"""A small dense recommender and its baseline programs, made once for all tests of the benchmark; stand-in phones."""
 
 from __future__ import annotations
 
 import itertools
+import json
+import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from ondevice.embeddings import TableInfo
 from ondevice.recommender import Recommender, build
+
+from .fake_phone import FakePhone
+from .phones import write_bundle
 
 FIELD_SIZES = (40, 3, 7, 25, 10)
 DIM = 8
@@ -65,3 +73,31 @@ def programs(baselines: dict, tmp_path_factory: pytest.TempPathFactory) -> dict[
     for name, baseline in baselines.items():
         (folder / f"{name}.pte").write_bytes(baseline.pte)
     return {name: folder / f"{name}.pte" for name in baselines}
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """A function that puts the stand-in for adb on PATH, with a scenario, and returns its folder."""
+
+    def make(**scenario: Any) -> Path:
+        folder = tmp_path / "platform-tools"
+        FakePhone.create(folder / "phone", **scenario)
+        (folder / "scenario.json").write_text(json.dumps(scenario))
+        program, here = folder / "adb", Path(__file__).parent
+        code = (here / "fake_adb.py").read_text(encoding="utf-8")
+        # Isolated and without site-packages, which starts sooner.
+        program.write_text(
+            f"#!{sys.executable} -IS\nimport sys; sys.path.insert(0, {str(here)!r})\n{code}", encoding="utf-8"
+        )
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+        return folder
+
+    for name in ("ADB", "ANDROID_SERIAL"):
+        monkeypatch.delenv(name, raising=False)
+    return make
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return write_bundle(tmp_path / "bundles" / "64KB")

@@ -1,5 +1,5 @@
 /*
- * A QEMU plugin that counts the guest's instructions between two marks: those of one library, and all.
+ * A QEMU plugin that counts the guest's instructions between two marks: those of some libraries, and all.
  *
  * The guest makes a mark with a system call that does not exist, MARK, whose argument is 1 to begin and 2 to end.
  * QEMU executes a program the same way each time, so a program of one thread has the same count each time.
@@ -54,7 +54,7 @@ static void read_maps(void) {
   if (maps != NULL) fclose(maps);
 }
 
-/* Whether an address of the host is the library's. */
+/* Whether an address of the host is in one of the libraries. */
 static bool is_counted(uintptr_t address) {
   if (is_stale) read_maps();
   for (size_t i = 0; i < num_ranges; i++) {

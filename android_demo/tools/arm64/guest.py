@@ -1,4 +1,4 @@
-"""What runs in the emulated arm64 Python: a bundle's golden cases, and calls of ``rank`` between marks.
+"""What runs in the emulated arm64 Python: a bundle's golden cases, and rankings between marks.
 
     python guest.py BUNDLE CANDIDATES,CANDIDATES,...
 
@@ -33,8 +33,8 @@ exporter = types.ModuleType("executorch.exir")
 exporter.__path__ = []
 sys.modules["executorch.exir"] = exporter
 
-import torch  # noqa: E402
-from executorch.extension.pybindings import _portable_lib  # noqa: E402
+import torch
+from executorch.extension.pybindings import _portable_lib
 
 
 def load_quantized_kernels():
@@ -42,14 +42,21 @@ def load_quantized_kernels():
     torch.ops.load_library(f"{folder}/executorch/kernels/quantized/libquantized_ops_aot_lib.so")
 
 
-def rank_inputs(manifest, num_items):
-    """Golden contexts and items as program rows, the items over again."""
+def ranking(manifest, num_items):
+    """The method that ranks items in one context, and its inputs: golden contexts and items, the items over again.
+
+    A program without ``rank`` gets whole rows.
+    """
     fields = manifest["schema"]["fields"]
     context = [i for i, field in enumerate(fields) if field["side"] == "context"]
     item = [i for i, field in enumerate(fields) if field["side"] == "item"]
     cases = [case["ids"] for case in manifest["golden"]]
-    items = [[cases[n % len(cases)][i] for i in item] for n in range(num_items)]
-    return torch.tensor([[cases[0][i] for i in context]]), torch.tensor(items)
+    rows = [cases[n % len(cases)] for n in range(num_items)]
+    if "rank" in manifest["methods"]:
+        items = [[row[i] for i in item] for row in rows]
+        return "rank", (torch.tensor([[cases[0][i] for i in context]]), torch.tensor(items))
+    whole = [[(cases[0] if i in context else row)[i] for i in range(len(fields))] for row in rows]
+    return "forward", (torch.tensor(whole),)
 
 
 def main():
@@ -64,11 +71,11 @@ def main():
     system_call = ctypes.CDLL(None).syscall
     gc.disable()
     for num_items in candidates:
-        inputs = rank_inputs(manifest, num_items)
+        method, inputs = ranking(manifest, num_items)
         for warmup in range(REPEATS + 2):
             if warmup >= 2:
                 system_call(MARK, 1)
-            program.run_method("rank", inputs)
+            program.run_method(method, inputs)
             if warmup >= 2:
                 system_call(MARK, 2)
     print(json.dumps({"machine": platform.machine(), "golden": golden}))

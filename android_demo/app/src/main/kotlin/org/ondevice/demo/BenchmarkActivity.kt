@@ -53,6 +53,8 @@ class BenchmarkActivity : Activity() {
             run + measure(bundles, names, plan)
         } catch (error: IllegalArgumentException) {
             run + mapOf("errors" to mapOf("" to "The benchmark was asked what it cannot do: ${error.message}"))
+        } catch (error: Throwable) { // whoever waits for the file is told
+            run + mapOf("errors" to mapOf("" to BundleError.explain(error)))
         }
     }
 

@@ -1,36 +1,24 @@
 package org.ondevice.demo
 
-import android.content.res.AssetManager
 import org.ondevice.core.Bundle
 import org.ondevice.core.BundleError
 import org.ondevice.core.BundleStore
 import org.ondevice.core.Catalog
 import org.ondevice.core.Engine
 import org.ondevice.core.GoldenCheck
-import org.ondevice.core.Manifest
 import org.ondevice.core.Recommender
 import org.ondevice.core.Runtime
 import org.ondevice.core.Sha256
 import java.io.File
 import java.io.InputStream
 
-/** The bundles in the APK, as `assets/bundles/NAME/FILE`. */
-class AssetBundles(private val assets: AssetManager) {
-    fun names(): List<String> = assets.list(ROOT).orEmpty().filter { BundleStore.isName(it) }
+/** The bundles that came with the app. */
+interface ShippedBundles {
+    fun names(): List<String>
 
-    fun manifest(name: String): ByteArray = assets.open("$ROOT/$name/${Manifest.FILE}").use { it.readBytes() }
+    fun manifest(name: String): ByteArray
 
-    fun copy(name: String, target: File) {
-        for (file in assets.list("$ROOT/$name").orEmpty()) {
-            assets.open("$ROOT/$name/$file").use { input ->
-                File(target, file).outputStream().use { input.copyTo(it) }
-            }
-        }
-    }
-
-    private companion object {
-        const val ROOT = "bundles"
-    }
+    fun copy(name: String, target: File)
 }
 
 /** An opened bundle with its loaded program. */
@@ -43,19 +31,23 @@ class Session(val name: String, val bundle: Bundle, val catalog: Catalog?, val e
  *
  * @property problems why bundles that came with the app were not put to use, by name.
  */
-class Bundles(val store: BundleStore, private val assets: AssetBundles, val runtime: Runtime) {
+class Bundles(val store: BundleStore, private val shipped: ShippedBundles, val runtime: Runtime) {
     val problems = LinkedHashMap<String, String>()
+
+    /** Another number after each bundle that was put to use. */
+    var revision = 0
+        private set
     private var session: Session? = null
     private var isPrepared = false
 
-    /** Restores what was interrupted and copies new bundles out of the APK. */
+    /** Restores what was interrupted and copies new bundles out of the app. */
     fun prepare() {
         if (isPrepared) return
         store.recover()
-        for (name in assets.names()) {
+        for (name in shipped.names()) {
             try {
-                installAsset(name)
-            } catch (error: Exception) {
+                installShipped(name)
+            } catch (error: Throwable) {
                 problems[name] = BundleError.explain(error)
             }
         }
@@ -63,14 +55,14 @@ class Bundles(val store: BundleStore, private val assets: AssetBundles, val runt
     }
 
     /**
-     * A bundle of the APK is copied when it is another than the one copied last, so that a bundle that the user put
+     * A bundle of the app is copied when it is another than the one copied last, so that a bundle that the user put
      * in its place stays until the app itself brings a new one.
      */
-    private fun installAsset(name: String) {
-        val hash = Sha256.of(assets.manifest(name))
+    private fun installShipped(name: String) {
+        val hash = Sha256.of(shipped.manifest(name))
         val copied = File(store.directory(name).parentFile, ".asset-$name")
         if (store.directory(name).isDirectory && copied.isFile && copied.readText() == hash) return
-        install(name) { assets.copy(name, it) }
+        install(name) { shipped.copy(name, it) }
         copied.writeText(hash)
     }
 
@@ -83,6 +75,8 @@ class Bundles(val store: BundleStore, private val assets: AssetBundles, val runt
             bundle.readCatalog()
             runtime.load(bundle, NUM_THREADS).use { GoldenCheck.run(bundle, it) }
         }
+        problems.remove(name)
+        revision++
     }
 
     fun session(name: String): Session {

@@ -2,6 +2,7 @@ package org.ondevice.demo
 
 import android.app.Activity
 import android.content.ActivityNotFoundException
+import android.content.ContentResolver
 import android.content.Intent
 import android.net.Uri
 import android.os.Bundle
@@ -11,8 +12,8 @@ import android.widget.LinearLayout
 import android.widget.TableLayout
 import android.widget.TableRow
 import android.widget.TextView
-import org.ondevice.core.BundleStore
 import java.io.FileNotFoundException
+import java.io.InputStream
 
 /** Compares the bundles side by side, and replaces them from files. */
 class CompareActivity : Activity() {
@@ -169,24 +170,20 @@ class CompareActivity : Activity() {
         val uri = data?.data
         if (requestCode != REQUEST_PICK || resultCode != RESULT_OK || uri == null) return
         // The application's resolver: the activity may be gone when the worker reads.
-        val resolver = applicationContext.contentResolver
-        presenter.replace(picking ?: nameOf(uri)) {
-            resolver.openInputStream(uri) ?: throw FileNotFoundException(uri.toString())
-        }
+        presenter.replace(picking, PickedDocument(applicationContext.contentResolver, uri))
     }
 
-    /** A name for a new bundle, from that of the file. */
-    private fun nameOf(uri: Uri): String {
-        val shown = contentResolver.query(uri, arrayOf(OpenableColumns.DISPLAY_NAME), null, null, null)?.use {
-            if (it.moveToFirst()) it.getString(0) else null
-        }
-        val name = shown.orEmpty().removeSuffix(".zip").replace(Regex("[^A-Za-z0-9_-]"), "-").take(MAX_NAME).trim('-')
-        return if (BundleStore.isName(name)) name else getString(R.string.new_bundle)
+    private class PickedDocument(private val resolver: ContentResolver, private val uri: Uri) : PickedFile {
+        override fun name(): String? =
+            resolver.query(uri, arrayOf(OpenableColumns.DISPLAY_NAME), null, null, null)?.use {
+                if (it.moveToFirst()) it.getString(0) else null
+            }
+
+        override fun open(): InputStream = resolver.openInputStream(uri) ?: throw FileNotFoundException(uri.toString())
     }
 
     private companion object {
         const val REQUEST_PICK = 1
-        const val MAX_NAME = 40
         const val KEY_PICKING = "picking"
         const val KEY_FIGURES = "figures"
     }

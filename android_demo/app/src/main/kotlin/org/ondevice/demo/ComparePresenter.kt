@@ -4,6 +4,7 @@ import org.ondevice.core.Benchmark
 import org.ondevice.core.BenchmarkPlan
 import org.ondevice.core.Bundle
 import org.ondevice.core.BundleError
+import org.ondevice.core.BundleStore
 import org.ondevice.core.Json
 import org.ondevice.core.JsonError
 import org.ondevice.core.MemoryUse
@@ -21,6 +22,13 @@ data class CompareColumn(
 )
 
 enum class CompareWork { NONE, LISTING, MEASURING, REPLACING }
+
+/** A file that the user picked. Asked on the worker's thread: whoever provides it may be slow, or gone. */
+interface PickedFile {
+    fun name(): String?
+
+    fun open(): InputStream
+}
 
 /** @property replaced the bundle that was replaced last, until something else is done. */
 data class CompareState(
@@ -44,10 +52,11 @@ class ComparePresenter(
         if (isStarted) return
         isStarted = true
         val measured = saved?.let { CompareFigures.read(it) }.orEmpty()
-        worker.run({ bundles.prepare(); list(measured) }) { result ->
-            state = CompareState(
-                columns = result.getOrDefault(emptyList()),
-                work = CompareWork.NONE,
+        worker.run({ bundles.prepare(); list() }) { result ->
+            state = state.copy(
+                columns = result.getOrDefault(emptyList()).map { measured[it.name].orListed(it) },
+                // A file may have been picked meanwhile: the picker's answer comes before the list.
+                work = if (state.work == CompareWork.LISTING) CompareWork.NONE else state.work,
                 problem = result.exceptionOrNull()?.let { BundleError.explain(it) },
             )
         }
@@ -58,7 +67,7 @@ class ComparePresenter(
     fun measure() {
         if (state.work != CompareWork.NONE) return
         state = state.copy(work = CompareWork.MEASURING, replaced = null, problem = null)
-        worker.run({ bundles.close(); list(emptyMap()).map { measure(it) } }) { result ->
+        worker.run({ bundles.close(); list().map { measure(it) } }) { result ->
             state = state.copy(
                 columns = result.getOrDefault(state.columns),
                 work = CompareWork.NONE,
@@ -67,33 +76,51 @@ class ComparePresenter(
         }
     }
 
-    /** Replaces the bundle [name], or adds it, by the zip that [open] opens. */
-    fun replace(name: String, open: () -> InputStream) {
-        if (state.work != CompareWork.NONE) return
+    /** Replaces the bundle [name], or with null adds one, by the zip in [file]. */
+    fun replace(name: String?, file: PickedFile) {
+        if (state.work == CompareWork.MEASURING || state.work == CompareWork.REPLACING) return
         state = state.copy(work = CompareWork.REPLACING, replaced = null, problem = null)
-        val measured = state.columns.filter { it.name != name }.associateBy { it.name }
-        worker.run({ open().use { bundles.replace(name, it) }; list(measured) }) { result ->
+        worker.run({ replaceNow(name, file) to list() }) { result ->
+            val replaced = result.getOrNull()?.first
+            val measured = state.columns.filter { it.name != replaced }.associateBy { it.name }
             state = state.copy(
-                columns = result.getOrDefault(state.columns),
+                columns = result.getOrNull()?.second?.map { measured[it.name].orListed(it) } ?: state.columns,
                 work = CompareWork.NONE,
-                replaced = name.takeIf { result.isSuccess },
+                replaced = replaced,
                 problem = result.exceptionOrNull()?.let { BundleError.explain(it) },
             )
         }
     }
 
-    private fun list(measured: Map<String, CompareColumn>): List<CompareColumn> {
+    private fun replaceNow(name: String?, file: PickedFile): String {
+        val target = name ?: newName(file.name().orEmpty())
+        file.open().use { bundles.replace(target, it) }
+        return target
+    }
+
+    /** A name for a new bundle, from that of its file, that no other has. */
+    private fun newName(fileName: String): String {
+        val name = fileName.removeSuffix(".zip").replace(Regex("[^A-Za-z0-9_-]"), "-").take(MAX_NAME).trim('-')
+        val first = if (BundleStore.isName(name)) name else "picked"
+        val taken = bundles.store.names()
+        return if (first !in taken) first else generateSequence(2) { it + 1 }.map { "$first-$it" }.first { it !in taken }
+    }
+
+    private fun list(): List<CompareColumn> {
         val present = bundles.store.names().map { name ->
             try {
-                val totalBytes = bundles.store.open(name).totalBytes
-                measured[name]?.takeIf { it.totalBytes == totalBytes } ?: CompareColumn(name, totalBytes)
-            } catch (error: Exception) {
+                CompareColumn(name, bundles.store.open(name).totalBytes)
+            } catch (error: Throwable) { // too little memory is an Error
                 CompareColumn(name, problem = BundleError.explain(error))
             }
         }
         val absent = bundles.problems.filterKeys { name -> present.none { it.name == name } }
         return present + absent.map { (name, problem) -> CompareColumn(name, problem = problem) }
     }
+
+    /** This column's figures, where they are of the bundle that is [listed]. */
+    private fun CompareColumn?.orListed(listed: CompareColumn): CompareColumn =
+        this?.takeIf { listed.problem == null && it.totalBytes == listed.totalBytes } ?: listed
 
     private fun measure(column: CompareColumn): CompareColumn {
         if (column.problem != null) return column
@@ -119,6 +146,7 @@ class ComparePresenter(
 
     companion object {
         const val NUM_CANDIDATES = 100
+        private const val MAX_NAME = 40
         val PLAN = BenchmarkPlan(listOf(NUM_CANDIDATES), listOf(1), numWarmups = 20, numCalls = 200)
     }
 }

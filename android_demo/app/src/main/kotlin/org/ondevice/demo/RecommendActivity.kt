@@ -5,16 +5,12 @@ import android.content.Intent
 import android.os.Bundle
 import android.text.Editable
 import android.text.TextWatcher
-import android.view.LayoutInflater
 import android.view.View
-import android.view.ViewGroup
 import android.widget.AdapterView
 import android.widget.ArrayAdapter
-import android.widget.BaseAdapter
 import android.widget.Button
 import android.widget.EditText
 import android.widget.LinearLayout
-import android.widget.ListView
 import android.widget.Spinner
 import android.widget.TextView
 import org.ondevice.core.ScoredItem
@@ -28,35 +24,34 @@ class RecommendActivity : Activity() {
     private lateinit var inputs: LinearLayout
     private lateinit var recommend: Button
     private lateinit var status: TextView
-    private val films = FilmAdapter()
+    private lateinit var films: LinearLayout
     private val watcher = ::show
+    private var saved: SavedProfile? = null
 
     override fun onCreate(savedInstanceState: Bundle?) {
         super.onCreate(savedInstanceState)
         presenter = (application as DemoApplication).recommend
         setContentView(R.layout.recommend)
-        val list = findViewById<ListView>(R.id.films)
-        val header = layoutInflater.inflate(R.layout.recommend_header, list, false)
-        list.addHeaderView(header, null, false)
-        list.adapter = films
-        bundle = header.findViewById(R.id.bundle)
-        profile = header.findViewById(R.id.profile)
-        inputs = header.findViewById(R.id.inputs)
-        recommend = header.findViewById(R.id.recommend)
-        status = header.findViewById(R.id.status)
+        bundle = findViewById(R.id.bundle)
+        profile = findViewById(R.id.profile)
+        inputs = findViewById(R.id.inputs)
+        recommend = findViewById(R.id.recommend)
+        status = findViewById(R.id.status)
+        films = findViewById(R.id.films)
         bundle.onChosen { position ->
             presenter.state.bundleNames.getOrNull(position)?.let { presenter.selectBundle(it) }
         }
         profile.onChosen { position -> presenter.selectExample(position.takeIf { it < presenter.state.numExamples }) }
         recommend.setOnClickListener { presenter.recommend() }
-        header.findViewById<Button>(R.id.compare).setOnClickListener {
+        findViewById<Button>(R.id.compare).setOnClickListener {
             startActivity(Intent(this, CompareActivity::class.java))
         }
-        presenter.start(savedInstanceState?.let { restore(it) })
+        saved = savedInstanceState?.let { restore(it) }
     }
 
     override fun onStart() {
         super.onStart()
+        presenter.start(saved)
         presenter.watch(watcher)
     }
 
@@ -73,6 +68,7 @@ class RecommendActivity : Activity() {
         val values = Bundle()
         saved.values.forEach { (field, value) -> values.putString(field, value) }
         outState.putBundle(KEY_VALUES, values)
+        outState.putBoolean(KEY_RANKED, saved.isRanked)
     }
 
     private fun restore(saved: Bundle): SavedProfile {
@@ -81,6 +77,7 @@ class RecommendActivity : Activity() {
             saved.getString(KEY_BUNDLE),
             saved.getInt(KEY_EXAMPLE, -1).takeIf { it >= 0 },
             values.keySet().associateWith { values.getString(it).orEmpty() },
+            saved.getBoolean(KEY_RANKED),
         )
     }
 
@@ -91,7 +88,7 @@ class RecommendActivity : Activity() {
         showInputs(state.inputs)
         recommend.isEnabled = !state.isBusy && state.selected != null
         status.showText(statusText(state))
-        films.show(state.ranking?.films.orEmpty())
+        showFilms(state.ranking?.films.orEmpty())
     }
 
     private fun statusText(state: RecommendState): String {
@@ -155,36 +152,28 @@ class RecommendActivity : Activity() {
         inputs.addView(view)
     }
 
-    private inner class FilmAdapter : BaseAdapter() {
-        private var films: List<ScoredItem> = emptyList()
+    private fun showFilms(shown: List<ScoredItem>) {
+        if (films.tag === shown) return
+        films.tag = shown
+        films.removeAllViews()
+        shown.forEachIndexed { index, film -> films.addView(row(index + 1, film)) }
+    }
 
-        fun show(films: List<ScoredItem>) {
-            if (this.films === films) return
-            this.films = films
-            notifyDataSetChanged()
-        }
-
-        override fun getCount() = films.size
-        override fun getItem(position: Int) = films[position]
-        override fun getItemId(position: Int) = films[position].index.toLong()
-        override fun isEnabled(position: Int) = false
-
-        override fun getView(position: Int, convertView: View?, parent: ViewGroup): View {
-            val view = convertView ?: LayoutInflater.from(parent.context).inflate(R.layout.film, parent, false)
-            val film = films[position]
-            val score = "%.3f".format(Locale.getDefault(), film.score)
-            view.findViewById<TextView>(R.id.position).text = getString(R.string.film_position, position + 1)
-            view.findViewById<TextView>(R.id.title).text = film.title
-            view.findViewById<TextView>(R.id.score).text = score
-            view.contentDescription = getString(R.string.film_description, position + 1, film.title, score)
-            return view
-        }
+    private fun row(position: Int, film: ScoredItem): View {
+        val view = layoutInflater.inflate(R.layout.film, films, false)
+        val score = "%.3f".format(Locale.getDefault(), film.score)
+        view.findViewById<TextView>(R.id.position).text = getString(R.string.film_position, position)
+        view.findViewById<TextView>(R.id.title).text = film.title
+        view.findViewById<TextView>(R.id.score).text = score
+        view.contentDescription = getString(R.string.film_description, position, film.title, score)
+        return view
     }
 
     private companion object {
         const val KEY_BUNDLE = "bundle"
         const val KEY_EXAMPLE = "example"
         const val KEY_VALUES = "values"
+        const val KEY_RANKED = "ranked"
     }
 }
 

@@ -30,27 +30,41 @@ data class RecommendState(
     val problem: String? = null,
 )
 
-/** What survives the end of the process. */
-class SavedProfile(val bundle: String?, val example: Int?, val values: Map<String, String>)
+/**
+ * What survives the end of the process.
+ *
+ * @property isRanked whether a ranking was on the screen, so that it is made again.
+ */
+class SavedProfile(
+    val bundle: String?,
+    val example: Int?,
+    val values: Map<String, String>,
+    val isRanked: Boolean = false,
+)
 
 class RecommendPresenter(private val bundles: Bundles, private val worker: Worker) :
     Presenter<RecommendState>(RecommendState()) {
     private var isStarted = false
 
+    /** [Bundles.revision] when the state's bundle was read. */
+    private var revision = 0
+
     /** Profiles of the golden cases of the selected bundle. */
     private var examples: List<Map<String, String>> = emptyList()
 
-    /** Loads the first bundle, or the one of [saved]; later calls only look for bundles that came or went. */
+    /** Loads the first bundle, or the one of [saved]; later calls only look for bundles that were put to use since. */
     fun start(saved: SavedProfile?) {
         if (isStarted) {
-            refreshNames()
+            refresh()
             return
         }
         isStarted = true
         load(saved?.bundle, saved)
     }
 
-    fun save() = SavedProfile(state.selected, state.example, state.inputs.associate { it.field to it.value })
+    fun save() = SavedProfile(state.selected, state.example, values(), state.ranking != null)
+
+    private fun values(): Map<String, String> = state.inputs.associate { it.field to it.value }
 
     fun selectBundle(name: String) {
         if (name != state.selected) load(name, save())
@@ -78,13 +92,13 @@ class RecommendPresenter(private val bundles: Bundles, private val worker: Worke
     fun recommend() {
         val name = state.selected ?: return
         if (state.isBusy) return
-        val profile = state.inputs.associate { it.field to it.value }
+        val profile = values()
         state = state.copy(isBusy = true, problem = null)
         worker.run({ rank(name, profile) }) { result ->
             if (state.selected != name) return@run
             state = state.copy(
                 isBusy = false,
-                ranking = result.getOrNull(),
+                ranking = result.getOrNull()?.takeIf { values() == profile },
                 hasCatalog = result.isFailure || result.getOrNull() != null,
                 problem = result.exceptionOrNull()?.let { BundleError.explain(it) },
             )
@@ -101,6 +115,7 @@ class RecommendPresenter(private val bundles: Bundles, private val worker: Worke
     }
 
     private class Loaded(
+        val revision: Int,
         val names: List<String>,
         val selected: String?,
         val examples: List<Map<String, String>>,
@@ -111,10 +126,12 @@ class RecommendPresenter(private val bundles: Bundles, private val worker: Worke
     private fun load(wanted: String?, saved: SavedProfile?) {
         state = state.copy(selected = wanted, isBusy = true, ranking = null, problem = null)
         worker.run({ read(wanted) }) { result ->
+            if (state.selected != wanted) return@run
             val loaded = result.getOrElse {
                 state = state.copy(isBusy = false, problem = BundleError.explain(it))
                 return@run
             }
+            revision = loaded.revision
             examples = loaded.examples
             val example = (if (saved == null) 0 else saved.example)?.takeIf { it in examples.indices }
             val values = example?.let { examples[it] } ?: saved?.values.orEmpty()
@@ -127,6 +144,7 @@ class RecommendPresenter(private val bundles: Bundles, private val worker: Worke
                 isBusy = false,
                 problem = loaded.problem,
             )
+            if (saved != null && saved.isRanked && loaded.problem == null) recommend()
         }
     }
 
@@ -136,24 +154,20 @@ class RecommendPresenter(private val bundles: Bundles, private val worker: Worke
         val selected = wanted?.takeIf { it in names } ?: names.firstOrNull()
         val problems = bundles.problems.map { (name, problem) -> "$name: $problem" }
         val problem = problems.joinToString("\n").ifEmpty { null }
-        if (selected == null) return Loaded(names, null, emptyList(), emptyList(), problem)
+        val revision = bundles.revision
+        if (selected == null) return Loaded(revision, names, null, emptyList(), emptyList(), problem)
         val bundle = try {
             bundles.session(selected).bundle
-        } catch (error: Exception) {
+        } catch (error: Throwable) { // too little memory is an Error
             val all = problems + "$selected: ${BundleError.explain(error)}"
-            return Loaded(names, selected, emptyList(), emptyList(), all.joinToString("\n"))
+            return Loaded(revision, names, selected, emptyList(), emptyList(), all.joinToString("\n"))
         }
-        return Loaded(names, selected, examples(bundle), inputs(bundle), problem)
+        return Loaded(revision, names, selected, examples(bundle), inputs(bundle), problem)
     }
 
-    private fun refreshNames() {
-        worker.run({ bundles.store.names() }) { result ->
-            val names = result.getOrDefault(state.bundleNames)
-            if (state.selected == null && names.isNotEmpty()) {
-                load(null, null)
-            } else {
-                state = state.copy(bundleNames = names)
-            }
+    private fun refresh() {
+        worker.run({ bundles.revision }) { result ->
+            if (result.getOrNull() != revision) load(state.selected, state.selected?.let { save() })
         }
     }
 

@@ -87,6 +87,7 @@ sealed class BundleError(message: String, cause: Throwable? = null) : Exception(
         fun explain(error: Throwable): String = when (error) {
             is BundleError -> error.message!!
             is OutOfMemoryError -> OutOfMemory(error).message!!
+            is SecurityException -> "This app may not read the file any more. Pick it again."
             is IOException ->
                 if (error.message.orEmpty().contains("ENOSPC") || error.message.orEmpty().contains("No space left")) {
                     "The phone's storage is full. Free some space and try again."

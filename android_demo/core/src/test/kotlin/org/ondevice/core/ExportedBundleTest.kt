@@ -7,13 +7,15 @@ import org.junit.jupiter.api.Test
 import org.junit.jupiter.api.condition.EnabledIfSystemProperty
 import java.io.File
 
-/** A bundle that the exporter wrote: `mvn test -Dbundle.dir=DIRECTORY`. Without one there is nothing to test. */
+/** Bundles that the exporter wrote: `mvn test -Dbundle.dir=DIRECTORY[:DIRECTORY...]`; without one, nothing to test. */
 @EnabledIfSystemProperty(named = "bundle.dir", matches = ".+", disabledReason = "needs -Dbundle.dir=BUNDLE")
 class ExportedBundleTest {
-    private val bundle by lazy { Bundle.open(File(System.getProperty("bundle.dir"))) }
+    private val bundles by lazy {
+        System.getProperty("bundle.dir").split(File.pathSeparator).map { Bundle.open(File(it)) }
+    }
 
     @Test
-    fun `golden cases become their ids exactly`() {
+    fun `golden cases become their ids exactly`() = bundles.forEach { bundle ->
         assertTrue(bundle.manifest.golden.size >= 2)
         for (case in bundle.manifest.golden) {
             assertArrayEquals(case.ids, bundle.encode(case.raw).map { it.toInt() }.toIntArray(), case.raw.toString())
@@ -21,7 +23,7 @@ class ExportedBundleTest {
     }
 
     @Test
-    fun `every known key is found at a row of its own`() {
+    fun `every known key is found at a row of its own`() = bundles.forEach { bundle ->
         val rows = HashSet<Int>()
         for (field in bundle.manifest.fields.indices) {
             for (index in 0 until bundle.vocabulary.numKeys(field)) {
@@ -34,9 +36,9 @@ class ExportedBundleTest {
     }
 
     @Test
-    fun `the catalog is in the order of the program's rows`() {
-        val catalog = bundle.readCatalog() ?: return
-        val itemKey = bundle.manifest.itemKey ?: return
+    fun `the catalog is in the order of the program's rows`() = bundles.forEach { bundle ->
+        val catalog = bundle.readCatalog() ?: return@forEach
+        val itemKey = bundle.manifest.itemKey ?: return@forEach
         val field = bundle.manifest.fields.indexOfFirst { it.name == itemKey }
         val column = bundle.manifest.itemFields.indexOf(field)
         val rows = LongArray(catalog.size * catalog.numFields)

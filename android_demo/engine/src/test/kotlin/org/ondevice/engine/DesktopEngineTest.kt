@@ -22,15 +22,16 @@ import org.pytorch.executorch.ExecutorchRuntimeException
 import java.io.File
 
 /**
- * The app's engine over the Android library of the runtime, on a desktop: `tools/desktop_engine.py BUNDLE`, which
- * prepares the library.
+ * The app's engine over the Android library of the runtime, on a desktop: `tools/desktop_engine.py BUNDLE ...`, which
+ * prepares the library. The first bundle has `rank`; of further ones the golden cases are asked.
  */
 @EnabledIfSystemProperty(named = "native.dir", matches = ".+", disabledReason = "run by tools/desktop_engine.py")
 class DesktopEngineTest {
     @TempDir
     lateinit var directory: File
 
-    private val exported = File(System.getProperty("bundle.dir"))
+    private val directories = System.getProperty("bundle.dir").split(File.pathSeparator).map { File(it) }
+    private val exported = directories.first()
     private val tolerance = System.getProperty("tolerance").toDouble()
     private val opened = ArrayList<Engine>()
 
@@ -71,9 +72,11 @@ class DesktopEngineTest {
 
     @Test
     fun `golden cases`() {
-        val bundle = Bundle.open(exported)
-        val difference = GoldenCheck.run(bundle, load(bundle), tolerance)
-        println("golden cases of ${bundle.manifest.name}: largest difference $difference")
+        for (directory in directories) {
+            val bundle = Bundle.open(directory)
+            val difference = load(bundle).use { GoldenCheck.run(bundle, it, tolerance) }
+            println("${directory.name}: ${bundle.manifest.golden.size} golden cases, largest difference $difference")
+        }
     }
 
     @Test

@@ -122,18 +122,25 @@ object TestBundle {
     }
 }
 
-/** Scores ids by arithmetic, so that tests know the answer, and keeps a list of what was asked. */
+/**
+ * Scores ids by arithmetic, so that tests know the answer, and keeps a list of what was asked.
+ *
+ * @property failure thrown by every load while it is there.
+ */
 class FakeRuntime(
     override val operators: Set<String> = setOf("aten::cat.out", "aten::embedding.out", "aten::mul.out"),
     override val backends: Set<String> = setOf("XnnpackBackend"),
-    private val offset: Float = 0f,
+    var offset: Float = 0f,
+    var failure: Throwable? = null,
 ) : Runtime {
     val batchSizes = ArrayList<Int>()
     val threads = ArrayList<Int>()
     var numOpen = 0
 
     override fun load(bundle: Bundle, numThreads: Int): Engine {
+        Preflight.check(bundle.manifest, this)
         bundle.verifyProgram()
+        failure?.let { throw it }
         threads.add(numThreads)
         numOpen++
         return FakeEngine(bundle.manifest)

@@ -1,20 +1,8 @@
 package org.ondevice.demo
 
-import android.os.Handler
-import android.os.Looper
-import java.util.concurrent.Executors
-
-/** One background thread: work is done in order, answers come on the main thread. */
-class Worker {
-    private val executor = Executors.newSingleThreadExecutor { Thread(it, "ondevice-worker") }
-    private val main = Handler(Looper.getMainLooper())
-
-    fun <T> run(work: () -> T, done: (Result<T>) -> Unit) {
-        executor.execute {
-            val result = runCatching(work)
-            main.post { done(result) }
-        }
-    }
+/** Does work on one background thread, in order; answers come on the main thread, in the same order. */
+interface Worker {
+    fun <T> run(work: () -> T, done: (Result<T>) -> Unit)
 }
 
 /** Holds an immutable state for whichever activity is watching. Main thread only. */

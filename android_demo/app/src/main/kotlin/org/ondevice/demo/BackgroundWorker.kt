@@ -1,0 +1,17 @@
+package org.ondevice.demo
+
+import android.os.Handler
+import android.os.Looper
+import java.util.concurrent.Executors
+
+class BackgroundWorker : Worker {
+    private val executor = Executors.newSingleThreadExecutor { Thread(it, "ondevice-worker") }
+    private val main = Handler(Looper.getMainLooper())
+
+    override fun <T> run(work: () -> T, done: (Result<T>) -> Unit) {
+        executor.execute {
+            val result = runCatching(work)
+            main.post { done(result) }
+        }
+    }
+}

@@ -1,0 +1,78 @@
+package org.ondevice.demo
+
+import org.ondevice.core.BundleStore
+import org.ondevice.core.FakeRuntime
+import org.ondevice.core.TestBundle
+import java.io.ByteArrayInputStream
+import java.io.ByteArrayOutputStream
+import java.io.File
+import java.io.InputStream
+import java.util.zip.ZipEntry
+import java.util.zip.ZipOutputStream
+
+/** Runs what is asked when the test says so, in order. */
+class FakeWorker : Worker {
+    private val waiting = ArrayDeque<() -> Unit>()
+
+    override fun <T> run(work: () -> T, done: (Result<T>) -> Unit) {
+        waiting.add { done(runCatching(work)) }
+    }
+
+    fun runOne() = waiting.removeFirst()()
+
+    fun runAll() {
+        while (waiting.isNotEmpty()) runOne()
+    }
+}
+
+/** Bundles that come with the app, each with the text in place of its program. */
+class FakeShipped(private val programs: Map<String, String>) : ShippedBundles {
+    override fun names() = programs.keys.toList()
+
+    override fun manifest(name: String): ByteArray {
+        val directory = createTempDirectory()
+        return File(TestBundle.write(directory, programs.getValue(name)), "manifest.json").readBytes()
+            .also { directory.deleteRecursively() }
+    }
+
+    override fun copy(name: String, target: File) {
+        TestBundle.write(target, programs.getValue(name))
+    }
+
+    private fun createTempDirectory() = kotlin.io.path.createTempDirectory("shipped").toFile()
+}
+
+/** A zip of a bundle, as a file that the user picks. */
+class FakeFile(private val name: String?, private val content: ByteArray) : PickedFile {
+    override fun name() = name
+
+    override fun open(): InputStream = ByteArrayInputStream(content)
+
+    companion object {
+        fun of(directory: File, name: String? = "model.zip"): FakeFile {
+            val out = ByteArrayOutputStream()
+            ZipOutputStream(out).use { zip ->
+                directory.listFiles()!!.forEach {
+                    zip.putNextEntry(ZipEntry(it.name))
+                    zip.write(it.readBytes())
+                }
+            }
+            return FakeFile(name, out.toByteArray())
+        }
+    }
+}
+
+/** The app's parts without Android: presenters over a fake runtime, in a folder. */
+class App(
+    root: File,
+    shipped: Map<String, String> = mapOf("int8" to "old int8", "ours" to "old ours"),
+    val runtime: FakeRuntime = FakeRuntime(),
+) {
+    val directory = File(root, "bundles")
+    val worker = FakeWorker()
+    val bundles = Bundles(BundleStore(directory), FakeShipped(shipped), runtime)
+    val recommend = RecommendPresenter(bundles, worker)
+    val compare = ComparePresenter(bundles, worker) { org.ondevice.core.MemoryUse(1000, 2000) }
+
+    fun program(name: String) = File(directory, "$name/model.pte").readText()
+}

@@ -1,0 +1,124 @@
+"""Trains a small model on MovieLens-1M and exports it as the bundles that `verify.py` takes.
+
+    python android_demo/tools/export_bundles.py OUT
+
+OUT gets ``fp32``, ``int8`` and ``int4`` (the dense model by torchao and ExecuTorch alone), ``ours`` (the compact one)
+and ``tables``: a program whose score is the largest value of a row's int8 embeddings, so that it must be the same
+number on every processor. The model is of the main job's shape, so that instructions counted of it are of a real size;
+it learns from 200,000 ratings for some seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import torch
+from torch import nn
+
+import ondevice
+from ondevice.bench.dense_bundles import export_dense
+from ondevice.data import Dataset
+from ondevice.errors import run_script
+from ondevice.program.bundle import Bundle, make_bundle
+from ondevice.program.export import Exported, ExportOptions, export_run
+from ondevice.program.lower import lower
+from ondevice.program.manifest import CATALOG, PROGRAM, VOCABULARY
+from ondevice.program.methods import make_methods
+from ondevice.program.pack import PackedRecommender
+from ondevice.program.vocabulary_file import decode
+
+NUM_GOLDEN = 32
+CONFIG: dict[str, Any] = {
+    "data": {"name": "movielens_1m", "fields": "full", "max_rows": 200_000},
+    "model": {"name": "deepfm", "hidden": [100, 100], "dropout": 0.2},
+    "method": {"name": "pep", "granularity": "feature-dimension", "regime": "budget"},
+    "embedding": {"dim": 32},
+    "training": {"epochs": 1},
+    "search": {"budgets": ["96KB"], "epochs": 2, "threshold_learning_rate": 1e-2},
+    "retrain": {"epochs": 1, "max_size": 8, "size_step": 2},
+    "run": {"device": "cpu", "threads": 1, "progress": False},
+}
+
+
+class LargestValue(nn.Module):
+    """The largest of a row's embedding values: looked up and scaled, in no order that a processor could change.
+
+    Shape: ids (B, F) int64 -> (B,) float32.
+    """
+
+    def __init__(self, packed: PackedRecommender) -> None:
+        super().__init__()
+        self.packed = packed
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.packed.table(ids).flatten(1).amax(1)
+
+
+def tables_bundle(exported: Exported, dataset: Dataset) -> Bundle:
+    """The bundle ``tables`` of an exported model, in memory."""
+    schema, manifest = dataset.schema, exported.bundle.manifest
+    methods = make_methods(
+        exported.quantized,
+        ["forward"],
+        context_fields=schema.context_fields,
+        item_fields=schema.item_fields,
+    )
+    methods["forward"] = replace(methods["forward"], module=LargestValue(exported.quantized))
+    lowered = lower(methods)
+    entries = {
+        **manifest,
+        "name": "tables",
+        "methods": {name: method.signature for name, method in methods.items()},
+        "ops": list(lowered.ops),
+        "backends": list(lowered.backends),
+    }
+    entries.pop("catalog", None)
+    return make_bundle(
+        program=lowered.data,
+        vocabulary=exported.packed.order.field_keys,
+        schema=schema,
+        manifest=entries,
+        golden=[case["raw"] for case in manifest["golden"]],
+    )
+
+
+def with_golden(bundle: Bundle, dataset: Dataset) -> Bundle:
+    """The bundle with more golden cases than ship: rows of the test split."""
+    return make_bundle(
+        program=bundle.contents[PROGRAM],
+        vocabulary=decode(bundle.contents[VOCABULARY], VOCABULARY, bundle.num_rows),
+        schema=bundle.schema,
+        manifest=bundle.manifest,
+        golden=dataset.raw_rows("test", list(range(NUM_GOLDEN))),
+        catalog=bundle.catalog if CATALOG in bundle.contents else None,
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("output", type=Path, help="a folder, which is removed first")
+    output = parser.parse_args().output
+    shutil.rmtree(output, ignore_errors=True)
+    run = ondevice.train(CONFIG, output=output / "run")
+    dataset = run.dataset()
+    options = ExportOptions(catalog=True)
+    (exported,) = export_run(run.path, output=output / "ours", options=options)
+    bundles = {"ours": exported.bundle, "tables": tables_bundle(exported, dataset)}
+    bundles |= {bundle.path.name: bundle for bundle in export_dense(run.path, output=output, catalog=True)}
+    for name, bundle in bundles.items():
+        written = with_golden(bundle, dataset).write(output / name)
+        print(f"{name}: {written.total_bytes:,} bytes, {NUM_GOLDEN} golden cases")
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)

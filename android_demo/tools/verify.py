@@ -1,0 +1,167 @@
+"""Verifies one part of the demo, and says in one line what was found: what CI runs, by `android_demo/Makefile`.
+
+    python android_demo/tools/verify.py PART BUNDLES [--executorch-jar CLASSES.jar]
+
+PART is core, apk, engine, runtime, instructions or adb; BUNDLES is what `export_bundles.py` wrote. A part whose
+pieces cannot be fetched here is skipped, with the reason; a part that fails ends with its output and status 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import add_bundles
+import arm64
+import build_apk
+import desktop_engine
+import toolchain
+from toolchain import ToolError, Unavailable, run
+
+DEMO = Path(__file__).resolve().parent.parent
+ROOT = DEMO.parent
+COMPARED = ("fp32", "int8", "int4", "ours")
+COUNTS = ROOT / "docs" / "benchmarks" / "arm64_instructions.json"
+# Training in float sums in another order on another processor, which can move a row to another size.
+SLACK = 0.02
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where a part finds what it needs.
+
+    Args:
+        bundles: the folder that `export_bundles.py` wrote.
+        executorch_jar: classes of org.pytorch.executorch to compile against; None for the runtime's own.
+    """
+
+    bundles: Path
+    executorch_jar: Path | None
+
+    def of(self, *names: str) -> dict[str, Path]:
+        """Bundles by name."""
+        found = {name: self.bundles / name for name in names}
+        for folder in found.values():
+            if not (folder / "manifest.json").is_file():
+                raise ToolError(f"{folder} is no bundle; run export_bundles.py {self.bundles}")
+        return found
+
+
+def core(options: Options) -> str:
+    """Unit tests of core on the JVM, with the golden cases of the exported bundles."""
+    bundles = options.of(*COMPARED, "tables")
+    folders = desktop_engine.joined(list(bundles.values()))
+    build_apk.maven("test", f"-Dbundle.dir={folders}")
+    tests = build_apk.num_tests("core")
+    return f"{tests} unit tests passed, with the golden cases of {', '.join(bundles)}"
+
+
+def apk(options: Options) -> str:
+    """The app's tests, and the app compiled, dexed, packed, signed and verified without Gradle."""
+    bundles = {name: add_bundles.bundle_files(name, at) for name, at in options.of(*COMPARED).items()}
+    report = build_apk.build(options.bundles / "demo.apk", bundles, options.executorch_jar)
+    megabytes = {key: f"{report[key] / 1e6:.1f} MB" for key in ("apk_bytes", "arm64-v8a_bytes")}
+    classes = "the stock AAR's classes" if options.executorch_jar else "the fetched runtime's classes"
+    return (
+        f"{megabytes['apk_bytes']} with both processors' libraries and {len(bundles)} bundles "
+        f"({megabytes['arm64-v8a_bytes']} of it arm64 libraries), .pte stored, signature {'+'.join(report['signed'])} "
+        f"verified, compiled against {classes}; {report['tests']} tests of the app's presenters passed"
+    )
+
+
+def engine(options: Options) -> str:
+    """The app's engine on the Android libraries: x86_64 here, arm64-v8a emulated; golden cases to the last bit."""
+    classes = (options.executorch_jar or toolchain.android_runtime() / "classes.jar").resolve()
+    bundles = options.of("ours", "fp32", "int8", "int4", "tables")
+    here = desktop_engine.test_here(list(bundles.values()), classes, 0.0)
+    rescored = options.bundles / "rescored"
+    arm64.golden(bundles, arm64.TOLERANCE, rescored)
+    there = desktop_engine.test_emulated([rescored / name for name in bundles], classes, 0.0)
+    return (
+        f"{here} tests on x86_64 and {there} on arm64-v8a passed; golden cases of {', '.join(bundles)} equal to the "
+        "Python runtime's on the same processor in every bit"
+    )
+
+
+def runtime(options: Options) -> str:
+    """The Python runtime's arm64 wheel, emulated, against x86."""
+    found = arm64.golden(options.of(*COMPARED, "tables"), arm64.TOLERANCE)
+    if found["tables"]["max_abs"] != 0:
+        raise ToolError(f"int8 tables are read differently on arm64: off by {found['tables']['max_abs']}")
+    off = ", ".join(f"{name} {each['max_abs']:.1e}" for name, each in found.items())
+    return f"arm64 against x86 over {found['ours']['cases']} golden cases, largest difference: {off}"
+
+
+def instructions(options: Options) -> str:
+    """arm64 instructions of ranking, against the committed ones."""
+    bundles = options.of(*COMPARED)
+    counts = arm64.count(bundles, list(arm64.CANDIDATES))
+    (options.bundles / "arm64_instructions.json").write_text(json.dumps(counts, indent=2), encoding="utf-8")
+    arm64.check_against(counts, COUNTS, SLACK)
+    shown = "; ".join(
+        f"{candidates} candidates: "
+        + ", ".join(f"{name} {counts[name][str(candidates)] / 1e6:.2f} M" for name in bundles)
+        for candidates in arm64.CANDIDATES
+    )
+    return f"{shown}; within {SLACK:.0%} of docs/benchmarks/{COUNTS.name}"
+
+
+def adb(options: Options) -> str:
+    """The benchmark's way to a phone: the real adb client without a device, and with a stand-in for adbd."""
+    client = toolchain.adb()
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/bench/test_adbd.py"]
+    output = run(words, "tests with the adb client", cwd=ROOT, env={"ADB": str(client)})
+    found = re.search(r"^(\d+) passed in [\d.]+s", output, re.MULTILINE)
+    if found is None:
+        raise ToolError(f"not every test ran and passed:\n{output}")
+    version = subprocess.run([client, "version"], capture_output=True, text=True, check=True).stdout
+    return f"{found[1]} tests passed with adb {version.split('Version ')[1].split()[0]}"
+
+
+PARTS: dict[str, Callable[[Options], str]] = {
+    "core": core,
+    "apk": apk,
+    "engine": engine,
+    "runtime": runtime,
+    "instructions": instructions,
+    "adb": adb,
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("part", choices=PARTS)
+    parser.add_argument("bundles", type=Path)
+    parser.add_argument("--executorch-jar", type=Path, help="classes of org.pytorch.executorch")
+    given = parser.parse_args(arguments)
+    jar = given.executorch_jar.resolve() if given.executorch_jar else None
+    started = time.monotonic()
+    try:
+        if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+            raise Unavailable(
+                f"the pieces are for x86_64 Linux, this is {platform.system()} {platform.machine()}"
+            )
+        text = PARTS[given.part](Options(given.bundles.resolve(), jar))
+    except Unavailable as error:
+        lines = str(error).splitlines()
+        print(f"{given.part}: SKIPPED: {lines[0]}{' ' + lines[-1].strip() if lines[1:] else ''}")
+        return 0
+    except (ToolError, ValueError, OSError) as error:
+        print(f"{given.part}: FAILED: {error}", file=sys.stderr)
+        return 1
+    print(f"{given.part}: {text} ({time.monotonic() - started:.0f} s)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
