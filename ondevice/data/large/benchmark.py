@@ -1,0 +1,171 @@
+"""What preparing a large file costs: time and memory of all processes, beside a plain pandas loop on the same rows."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ondevice.data.criteo import CATEGORIES, INTEGERS, NO_INTEGER
+from ondevice.data.large.made_up import write_criteo
+from ondevice.data.large.memory import available_cores
+from ondevice.errors import UserError
+
+PANDAS_CHUNK = 100_000
+POLL_SECONDS = 0.05
+PREPARE = """
+import sys
+from ondevice.data import load_dataset
+data = load_dataset("criteo", path=sys.argv[1], memory=sys.argv[2])
+print(data.vocabulary.num_embeddings, len(data.train), len(data.valid), len(data.test))
+"""
+
+
+def measure(num_rows: int, pandas_rows: int, memory: str, folder: Path) -> dict[str, Any]:
+    """Write a made-up file in Criteo's format, prepare it, and run the pandas loop on its first rows.
+
+    Args:
+        num_rows: rows of the file.
+        pandas_rows: rows of the loop, at most all.
+        memory: the option of the preparation.
+        folder: for the files, which are deleted afterwards.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path, first = folder / "train.txt", folder / "first.txt"
+    try:
+        write_criteo(path, num_rows)
+        _copy_lines(path, first, pandas_rows)
+        prepared = prepare(path, memory, folder / "cache")
+        started = time.perf_counter()
+        pandas_loop(first, pandas_rows, folder / "pandas")
+        seconds = time.perf_counter() - started
+        rates = [num_rows / prepared["seconds"], pandas_rows / seconds]
+        return {
+            "rows": num_rows,
+            "fields": len(INTEGERS) + len(CATEGORIES),
+            "file_bytes": path.stat().st_size,
+            "cores": available_cores(),
+            "processor": platform.processor() or platform.machine(),
+            "memory_option": memory,
+            "prepare": {**prepared, "rows_per_second": round(rates[0])},
+            "pandas_loop": {
+                "rows": pandas_rows,
+                "seconds": round(seconds, 1),
+                "rows_per_second": round(rates[1]),
+            },
+            "prepare_over_pandas": round(rates[0] / rates[1], 2),
+        }
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def prepare(path: Path, memory: str, cache: Path) -> dict[str, Any]:
+    """Seconds and peak memory of a preparation in a process of its own, with all that it starts."""
+    root = str(Path(__file__).resolve().parents[3])
+    environment = {**os.environ, "ONDEVICE_CACHE": str(cache), "PYTHONPATH": root}
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-c", PREPARE, str(path), memory], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    peaks: dict[int, int] = {}
+    while process.poll() is None:
+        for pid in tree(process.pid):
+            peaks[pid] = peak_bytes(pid) or peaks.get(pid, 0)
+        time.sleep(POLL_SECONDS)
+    seconds = time.perf_counter() - started
+    if process.returncode:
+        raise UserError(f"the preparation ended with {process.returncode}; its message is above")
+    assert process.stdout is not None
+    num_embeddings, *rows = map(int, process.stdout.read().split())
+    (store,) = (cache / "stores").glob("criteo-*")
+    return {
+        "seconds": round(seconds, 1),
+        "peak_bytes": sum(peaks.values()),
+        "peak_bytes_by_process": sorted(peaks.values(), reverse=True),
+        "num_embeddings": num_embeddings,
+        "rows_by_split": rows,
+        "store_bytes": sum(file.stat().st_size for file in store.iterdir()),
+    }
+
+
+def tree(pid: int) -> list[int]:
+    """A process and all below it, on Linux."""
+    found = [pid]
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            children = Path(f"/proc/{pid}/task/{thread}/children").read_text().split()
+            found += [below for child in children for below in tree(int(child))]
+    except (FileNotFoundError, ProcessLookupError):
+        pass
+    return found
+
+
+def peak_bytes(pid: int) -> int:
+    """The most memory that a process has had (VmHWM); 0 when it is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), 0)
+
+
+def pandas_loop(path: Path, num_rows: int, folder: Path, min_count: int = 10) -> None:
+    """The same preparation with pandas, as it is often written: chunks counted, then chunks mapped.
+
+    The first 80 % of the rows train. Writes ``ids.npy`` (n, 39) and ``labels.npy``.
+    """
+    import pandas as pd
+
+    names = ["label", *INTEGERS, *CATEGORIES]
+
+    def chunks() -> Any:
+        for chunk in pd.read_csv(
+            path,
+            sep="\t",
+            header=None,
+            names=names,
+            chunksize=PANDAS_CHUNK,
+            dtype=dict.fromkeys(CATEGORIES, str),
+        ):
+            for name in INTEGERS:
+                values = chunk[name]
+                logarithms = np.floor(np.log(values.clip(lower=1)) ** 2)
+                chunk[name] = (
+                    values.where(values <= 2, logarithms).where(values.notna(), NO_INTEGER).astype(int)
+                )
+            yield chunk.fillna(dict.fromkeys(CATEGORIES, ""))
+
+    counts: dict[str, Counter[Any]] = {name: Counter() for name in names[1:]}
+    for chunk in chunks():
+        train = chunk[chunk.index < round(0.8 * num_rows)]
+        for name, counter in counts.items():
+            counter.update(train[name].value_counts().to_dict())
+    maps, offset = {}, 0
+    for name, counter in counts.items():
+        known = sorted(key for key, count in counter.items() if count >= min_count)
+        maps[name] = {key: place for place, key in enumerate(known, start=offset + 1)}, offset
+        offset += 1 + len(known)
+    folder.mkdir(parents=True, exist_ok=True)
+    ids = np.lib.format.open_memmap(folder / "ids.npy", "w+", np.int32, (num_rows, len(maps)))
+    labels = np.lib.format.open_memmap(folder / "labels.npy", "w+", np.uint8, (num_rows,))
+    for chunk in chunks():
+        rows = slice(chunk.index[0], chunk.index[-1] + 1)
+        labels[rows] = chunk["label"]
+        for f, (name, (own, unknown)) in enumerate(maps.items()):
+            ids[rows, f] = chunk[name].map(own).fillna(unknown)
+    ids.flush()
+    labels.flush()
+
+
+def _copy_lines(source: Path, target: Path, num_lines: int) -> None:
+    with open(source, "rb") as lines, open(target, "wb") as out:
+        for _, line in zip(range(num_lines), lines, strict=False):
+            out.write(line)
