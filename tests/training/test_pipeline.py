@@ -16,12 +16,13 @@ from torch import Tensor
 
 from ondevice.config import from_dict
 from ondevice.data import Dataset, EncodedSplit, load_dataset
-from ondevice.embeddings import METHODS
+from ondevice.embeddings import METHODS, CodedEmbedding
 from ondevice.errors import UserError
 from ondevice.models import MODELS
 from ondevice.training import batches as batches_module
 from ondevice.training import pipeline as pipeline_module
-from ondevice.training.fit import Fit, FitResult
+from ondevice.training.batches import Batches
+from ondevice.training.fit import Fit, FitResult, evaluate
 from ondevice.training.pipeline import Pipeline
 from ondevice.training.run import Run
 from ondevice.training.search import Search, SearchResult
@@ -294,3 +295,55 @@ def test_a_run_from_the_disk(tiny_config: Make, tmp_path: Path, monkeypatch: pyt
             run(values, tmp_path / "cut")
     assert calls == ["dense", "dense", "retrain-100", "retrain-100"]
     assert lasting(run(values, tmp_path / "cut", resume=True)) == expected
+
+
+def test_further_teachers_are_dense_models_of_the_next_seeds(tiny_config: Make, tmp_path: Path) -> None:
+    values = tiny_config(search={"budgets": [100]}, retrain={"teacher": ["dense", "dense+1"]})
+    metrics = run(values, tmp_path / "run")
+    other = run(tiny_config(search={"budgets": [100]}, run={"seed": 1}), tmp_path / "seed 1")
+    state = json.loads((tmp_path / "run" / "progress.json").read_text())
+    assert state["dense+1"] == {"valid_auc": other["dense"]["valid_auc"], "epochs": other["dense"]["epochs"]}
+    further, own = (
+        load_file(tmp_path / name / "model.safetensors") for name in ("run/dense+1", "seed 1/dense")
+    )
+    assert all(torch.equal(value, own[name]) for name, value in further.items())
+    assert metrics["budgets"]["100"]["test_auc"] is not None
+    with pytest.raises(UserError, match="the dense model cannot be its own teacher"):
+        Pipeline(from_dict(tiny_config(training={"teacher": ["dense+1"]})), tmp_path / "wrong")
+
+
+def test_skipped_fields_are_not_stored_and_read_as_unknown(tiny_config: Make, tmp_path: Path) -> None:
+    for method in ("pep", "frequency"):
+        values = tiny_config(method={"name": method}, search={"budgets": [100], "skip_fields": ["age"]})
+        run(values, tmp_path / method)
+        compact = Run(tmp_path / method).compact("100")
+        rows = slice(41, 47)  # of age
+        assert not compact.embedding.compact().mask()[rows].any()
+        assert compact.embedding.compact().mask().any()
+        assert compact.id_map[rows].tolist() == [41] * 6
+    with pytest.raises(UserError, match=r"search\.skip_fields: 'ages' is not a field .*did you mean 'age'"):
+        Pipeline(from_dict(tiny_config(search={"skip_fields": ["ages"]})), tmp_path / "wrong")
+    with pytest.raises(UserError, match="names every field"):
+        Pipeline(from_dict(tiny_config(search={"skip_fields": ["user", "age", "item"]})), tmp_path / "none")
+
+
+def test_a_compact_model_of_codes_with_layers_of_its_own_is_kept_and_read_back(
+    tiny_config: Make, tmp_path: Path
+) -> None:
+    for first_order in ("rows", "projection", "none"):
+        folder = tmp_path / first_order
+        own = {"hidden": [6], "dropout": 0, "batch_norm": False}
+        retrain = {"code_dims": 2, "first_order": first_order, "epochs": 3, "model": own}
+        metrics = run(tiny_config(search={"budgets": ["60%"]}, retrain=retrain), folder)
+        compact = Run(folder).compact("60pct")
+        table = compact.embedding
+        assert isinstance(table, CodedEmbedding)
+        assert table.codes.any()
+        assert (compact.first_order is not None) == (first_order == "rows")
+        assert (compact.projection is not None) == (first_order == "projection")
+        assert compact.model.dnn.layers[0].out_features == 6  # type: ignore[union-attr, index]
+        dataset = load_dataset(**tiny_config()["data"])
+        test = Batches(dataset.test, 64, torch.device("cpu"))
+        assert evaluate(compact, test)["auc"] == pytest.approx(metrics["compact"]["test_auc"], abs=1e-9)
+        finals = [entry["final"] for entry in metrics["history"]["60pct"]]
+        assert finals == [False, True, True]  # 0.4 of three epochs is in the second one
