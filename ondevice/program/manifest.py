@@ -16,6 +16,8 @@ FORMAT = "ondevice-bundle"
 FORMAT_VERSION = 1
 MANIFEST, PROGRAM, VOCABULARY, CATALOG = "manifest.json", "model.pte", "vocabulary.bin", "catalog.json"
 
+ASSUMED = {"side": "context", "kind": "string"}  # of a field that does not say otherwise
+
 _ZEROS = "0" * 64
 _OWN_HASH = re.compile(rb'\{"sha256":"([0-9a-f]{64})"')
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
@@ -40,11 +42,22 @@ def seal(manifest: dict[str, Any]) -> bytes:
 
 
 def compact_schema(schema: Schema) -> dict[str, Any]:
-    """`Schema.to_dict` without the entries that are defaults, which `Schema.from_dict` knows."""
+    """`Schema.to_dict` without the entries that are defaults, which `full_schema` and `Schema.from_dict` know."""
     values = schema.to_dict()
-    values["fields"] = [_without_defaults(Field, field) for field in values["fields"]]
+    values["fields"] = [
+        {k: v for k, v in _without_defaults(Field, field).items() if ASSUMED.get(k) != v}
+        for field in values["fields"]
+    ]
     values["label"] = _without_defaults(Label, values["label"])
     return values
+
+
+def full_schema(values: dict[str, Any]) -> dict[str, Any]:
+    """What `compact_schema` wrote, with side and kind of every field."""
+    fields = values.get("fields")
+    if not isinstance(fields, list):
+        return values
+    return {**values, "fields": [{**ASSUMED, **f} if isinstance(f, dict) else f for f in fields]}
 
 
 def _without_defaults(kind: type, values: dict[str, Any]) -> dict[str, Any]:

@@ -48,8 +48,8 @@ def ranking(manifest, num_items):
     A program without ``rank`` gets whole rows.
     """
     fields = manifest["schema"]["fields"]
-    context = [i for i, field in enumerate(fields) if field["side"] == "context"]
-    item = [i for i, field in enumerate(fields) if field["side"] == "item"]
+    context = [i for i, field in enumerate(fields) if field.get("side") != "item"]
+    item = [i for i, field in enumerate(fields) if field.get("side") == "item"]
     cases = [case["ids"] for case in manifest["golden"]]
     rows = [cases[n % len(cases)] for n in range(num_items)]
     if "rank" in manifest["methods"]:

@@ -149,8 +149,8 @@ class Manifest private constructor(json: JsonObject) {
         }
 
         private fun readField(json: JsonObject): Field {
-            val side = json.string("side")
-            val kind = json.string("kind")
+            val side = json.stringOrNull("side") ?: "context"
+            val kind = json.stringOrNull("kind") ?: "string"
             val transform = json.stringOrNull("transform")
             check(side == "context" || side == "item", "a field's side is \"$side\"")
             check(kind == "integer" || kind == "string", "a field's kind is \"$kind\"")
