@@ -1,7 +1,7 @@
 # Everything a fresh machine needs: Python 3.10+ and make.
 #   make demo   sets up, trains on MovieLens-1M, exports, proves, reports
-#   make test   sets up and runs the tests
-#   make check  lint, types and tests
+#   make test   sets up and runs the tests, then those of the phone's parts (android_demo/Makefile; 2 GB the first time)
+#   make check  lint, types and the Python tests
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -26,6 +26,7 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest
+	$(MAKE) -C android_demo PYTHON=$(abspath $(BIN)/python)
 
 check: setup
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 """Measure a run's bundles against the dense programs that torchao and ExecuTorch make of the same run.
 
     python export/benchmark.py runs/NAME [--budget 64KB …] [--bundle DIR] [--repeats 15] [--threads 1,2]
-        [--candidates 1,100,1000] [--baselines fp32,int8,int4,int2] [--cold-starts 3]
+        [--candidates 1,100,1000] [--baselines fp32,int8,int4,int2] [--cold-starts 3] [--arm64-counts JSON]
     python export/benchmark.py RUN_OR_BUNDLE --device adb[:SERIAL] [--apk APK] [--device-timeout 600]
 
 Bundles that are missing are exported first. Writes report.json beside each bundle, and report.json and report.html
@@ -107,6 +107,9 @@ def main() -> int:
     parser.add_argument("--threads", help="numbers of threads (default 1,2; on a phone 1,2,4)")
     parser.add_argument("--candidates", default="1,100,1000", help="rows of one call (default 1,100,1000)")
     parser.add_argument("--baselines", default="fp32,int8,int4,int2", help="dense programs to compare with")
+    parser.add_argument(
+        "--arm64-counts", help="arm64 instructions that android_demo/tools/arm64.py counted, for the report"
+    )
     parser.add_argument("--device", help="measure on a phone too: adb, or adb:SERIAL where there are several")
     parser.add_argument("--apk", help="the demo app, installed when the phone lacks it")
     parser.add_argument(
@@ -117,6 +120,8 @@ def main() -> int:
         raise UserError("--budget and --bundle: give one of them")
     if arguments.apk and not arguments.device:
         raise UserError("--apk: only used with --device adb")
+    if arguments.arm64_counts and arguments.device:
+        raise UserError("--arm64-counts: give it without --device; a phone keeps the report's counts")
     candidates = numbers("candidates", arguments.candidates)
     threads = None if arguments.threads is None else numbers("threads", arguments.threads)
     started = time.perf_counter()
@@ -137,6 +142,7 @@ def main() -> int:
         bundles=arguments.budget,
         bundle=arguments.bundle,
         settings=settings_of(arguments, candidates, threads),
+        arm64_counts=arguments.arm64_counts,
         say=say,
     )
     print(f"\n{text_table(report)}\n")

@@ -158,15 +158,16 @@ def count(bundles: dict[str, Path], candidates: list[int]) -> dict[str, dict[str
     return in_parallel(measure, bundles)
 
 
-def counts_file(counts: dict[str, dict[str, int]], bundles: dict[str, Path]) -> dict[str, Any]:
+def counts_text(counts: dict[str, dict[str, int]], bundles: dict[str, Path], command: str) -> str:
     """What ``count`` writes: the counts, and what they are counts of."""
-    return {
-        "command": " ".join(["python", "android_demo/tools/arm64.py", *sys.argv[1:]]),
+    content = {
+        "command": command,
         "processor": f"{emulation.CPU}, emulated",
         "runtime": toolchain.PIECES["executorch"].spec,
         "models": {n: manifest_of(b)["files"]["model.pte"]["sha256"] for n, b in bundles.items()},
         "instructions": counts,
     }
+    return json.dumps(content, indent=2) + "\n"
 
 
 def check(found: dict[str, dict[str, int]], expected: dict[str, dict[str, int]], slack: float) -> list[str]:
@@ -215,8 +216,8 @@ def main(arguments: list[str] | None = None) -> int:
         counts = count(bundles, options.candidates or list(CANDIDATES))
         print(json.dumps(counts, indent=2))
         if options.out:
-            text = json.dumps(counts_file(counts, bundles), indent=2)
-            options.out.write_text(text + "\n", encoding="utf-8")
+            command = " ".join(["python", "android_demo/tools/arm64.py", *sys.argv[1:]])
+            options.out.write_text(counts_text(counts, bundles, command), encoding="utf-8")
         if options.expect:
             check_against(counts, options.expect, options.slack)
     except (ToolError, OSError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 import sys
@@ -17,6 +18,7 @@ import arm64
 import build_apk
 import desktop_engine
 import toolchain
+import verify
 
 
 @pytest.fixture
@@ -97,9 +99,73 @@ def test_a_piece_of_another_hash_is_refused(tmp_path: Path, monkeypatch: pytest.
     assert not list((tmp_path / "files").iterdir())
 
 
+def test_every_piece_has_its_hash_and_a_client() -> None:
+    assert len(toolchain.PIECES) == sum(map(len, toolchain.SECTIONS.values()))
+    for name, piece in toolchain.PIECES.items():
+        assert len(piece.sha256) == 64, name
+        assert piece.client in toolchain._CLIENTS, name
+    assert toolchain.label_of(["fbjni"]) != toolchain.label_of(["runtime"])
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (
+            toolchain.Unavailable("fetching adb failed:\nno route"),
+            0,
+            "core: SKIPPED: fetching adb failed: no route",
+        ),
+        (toolchain.ToolError("two tests failed"), 1, "core: FAILED: two tests failed"),
+    ],
+)
+def test_a_part_that_cannot_be_fetched_is_skipped_and_one_that_fails_is_not(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+    status: int,
+    line: str,
+) -> None:
+    def part(options: verify.Options) -> str:
+        raise error
+
+    monkeypatch.setitem(verify.PARTS, "core", part)
+    monkeypatch.setattr(verify.platform, "system", lambda: "Linux")
+    monkeypatch.setattr(verify.platform, "machine", lambda: "x86_64")
+    assert verify.main(["core", str(tmp_path)]) == status
+    printed = capsys.readouterr()
+    assert f"{printed.out}{printed.err}" == f"{line}\n"
+    monkeypatch.setattr(verify.platform, "machine", lambda: "aarch64")
+    assert verify.main(["core", str(tmp_path)]) == 0
+    assert "SKIPPED: the pieces are for x86_64 Linux" in capsys.readouterr().out
+
+
+def test_bundles_without_data_are_a_reason_to_skip(tmp_path: Path) -> None:
+    options = verify.Options(tmp_path, None)
+    with pytest.raises(toolchain.ToolError, match=r"run export_bundles\.py"):
+        options.of("ours")
+    (tmp_path / "unavailable.txt").write_text("cannot get movielens_1m\n")
+    with pytest.raises(toolchain.Unavailable, match="cannot get movielens_1m"):
+        options.of("ours")
+
+
+def test_a_rescored_bundle_is_signed_anew(tmp_path: Path, bundle: Path) -> None:
+    manifest = {"sha256": "1" * 64, "golden": [{"score": 0.25}, {"score": 0.5}], "name": "é"}
+    arm64.write_rescored(bundle, manifest, [0.125, 0.75], tmp_path / "other")
+    text = (tmp_path / "other" / "manifest.json").read_text(encoding="utf-8")
+    found = json.loads(text)
+    assert [case["score"] for case in found["golden"]] == [0.125, 0.75]
+    zeroed = text.replace(found["sha256"], "0" * 64)
+    assert hashlib.sha256(zeroed.encode()).hexdigest() == found["sha256"]
+    assert text.startswith('{"sha256":"')
+    assert (tmp_path / "other" / "model.pte").read_bytes() == (bundle / "model.pte").read_bytes()
+
+
 def test_run_reports_in_one_place() -> None:
-    with pytest.raises(toolchain.ToolError, match="is not installed"):
+    with pytest.raises(toolchain.Unavailable, match="is not installed"):
         toolchain.run(["no-such-program"], "trying")
+    with pytest.raises(toolchain.Unavailable, match="ended with 3"):
+        toolchain.run(["sh", "-c", "exit 3"], "trying", failure=toolchain.Unavailable)
     with pytest.raises(toolchain.ToolError, match=r"trying failed \(sh ended with 3\):\nhello"):
         toolchain.run(["sh", "-c", "echo hello; exit 3"], "trying")
 

@@ -9,7 +9,6 @@ pieces cannot be fetched here is skipped, with the reason; a part that fails end
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import re
 import subprocess
@@ -47,7 +46,13 @@ class Options:
     executorch_jar: Path | None
 
     def of(self, *names: str) -> dict[str, Path]:
-        """Bundles by name."""
+        """Bundles by name.
+
+        Raises: Unavailable: when `export_bundles.py` could not have its data.
+        """
+        unavailable = self.bundles / "unavailable.txt"
+        if unavailable.exists():
+            raise Unavailable(unavailable.read_text(encoding="utf-8").strip())
         found = {name: self.bundles / name for name in names}
         for folder in found.values():
             if not (folder / "manifest.json").is_file():
@@ -104,7 +109,8 @@ def instructions(options: Options) -> str:
     """arm64 instructions of ranking, against the committed ones."""
     bundles = options.of(*COMPARED)
     counts = arm64.count(bundles, list(arm64.CANDIDATES))
-    (options.bundles / "arm64_instructions.json").write_text(json.dumps(counts, indent=2), encoding="utf-8")
+    text = arm64.counts_text(counts, bundles, "make -C android_demo instructions")
+    (options.bundles / COUNTS.name).write_text(text, encoding="utf-8")
     arm64.check_against(counts, COUNTS, SLACK)
     shown = "; ".join(
         f"{candidates} candidates: "
@@ -117,7 +123,7 @@ def instructions(options: Options) -> str:
 def adb(options: Options) -> str:
     """The benchmark's way to a phone: the real adb client without a device, and with a stand-in for adbd."""
     client = toolchain.adb()
-    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/bench/test_adbd.py"]
+    words = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/bench/test_adbd.py"]
     output = run(words, "tests with the adb client", cwd=ROOT, env={"ADB": str(client)})
     found = re.search(r"^(\d+) passed in [\d.]+s", output, re.MULTILINE)
     if found is None:

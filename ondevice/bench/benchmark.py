@@ -17,6 +17,7 @@ from torch import Tensor
 from ondevice.bench.baselines import FORMATS, make_baseline
 from ondevice.bench.devices import REPORT, current, model_sha256, read_report
 from ondevice.bench.drawing import format_bytes, format_us
+from ondevice.bench.instructions import read_counts
 from ondevice.bench.pte import EMBEDDINGS, PTE_PARTS, Inspection, inspect
 from ondevice.bench.quality import quality, score
 from ondevice.bench.report import choose_headline, environment, latency_summary, times_smaller, write
@@ -105,6 +106,7 @@ def run_benchmark(
     bundles: Sequence[str] = (),
     bundle: str | Path | None = None,
     settings: Settings = Settings(),
+    arm64_counts: str | Path | None = None,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Measure a run's bundles against the dense programs of the same run, and write the reports.
@@ -115,6 +117,7 @@ def run_benchmark(
             exported. With none, all that are there, or if there are none, every compact model's.
         bundle: one bundle anywhere, instead of those.
         settings: how much is measured.
+        arm64_counts: a file with counts of arm64 instructions, which go into the report.
         say: told each step as it ends.
 
     Returns: the report; ``files`` lists what was written.
@@ -125,6 +128,8 @@ def run_benchmark(
     metrics, dataset = run.metrics, run.dataset()
     found = find_bundles(run, bundles, bundle, say)
     opened = {name: load_bundle(folder) for name, folder in found.items()}
+    programs = {name: model_sha256(each) for name, each in opened.items()}
+    counts = {} if arm64_counts is None else read_counts(arm64_counts, programs)
     subjects, left_out = _baselines(run, settings, say)
     reference = REFERENCE if REFERENCE in subjects else next(iter(subjects))
     subjects |= {name: _subject(name, each, dataset.vocabulary) for name, each in opened.items()}
@@ -143,7 +148,7 @@ def run_benchmark(
         sizes = bundle_bytes(each.path)
         entries[name] |= {
             "label": label,
-            "model_sha256": model_sha256(each),
+            "model_sha256": programs[name],
             "kept_parameters": own["kept_parameters"],
             "valid_auc": own["valid_auc"],
             "bytes": sizes,
@@ -168,8 +173,9 @@ def run_benchmark(
         "budgets": budgets,
         "devices": current(
             (read_report(run.path / REPORT) or {}).get("devices", {}),
-            {name: entry["model_sha256"] for name, entry in budgets.items()},
+            programs,
         ),
+        **({"arm64_instructions": counts} if counts else {}),
         "fields": field_sizes(run, entries[headline]["label"]),
         "history": metrics.get("history", {}),
         "settings": {

@@ -86,6 +86,8 @@ PROSE = {
     "the ratio within a round.",
     "devices": "The demo app's own engine on the phone, rank with real ids: p50 · p95 of one call. Memory is the "
     "whole app's, after loading and calling, and by how much it grew.",
+    "instructions": "Instructions of an emulated Cortex-A76 inside the runtime and its kernels for one ranking, with "
+    "one thread, counted exactly; they say nothing of memory or clock. The dense programs rank with forward.",
     "parity": "From the trained model to the file that ships, link by link.",
 }
 
@@ -302,6 +304,24 @@ def _memory(measurement: Mapping[str, Any]) -> str:
     return f"{format_bytes(after)} ({sign}{format_bytes(abs(after - before))})"
 
 
+def _instructions_table(report: Mapping[str, Any]) -> str:
+    counts, reference = report["arm64_instructions"], report["settings"]["reference"]
+    kinds = {name: kind for kind, name, _, _ in _programs(report)}
+    candidates = list(next(iter(counts.values())))
+    rows = []
+    for name, by_candidates in counts.items():
+        cells = []
+        for each in candidates:
+            cells.append(_cell(f"{by_candidates[each]:,}"))
+            over = by_candidates[each] / counts[reference][each] if reference in counts else None
+            cells.append(_cell("" if over is None else f"{over:.2f}×"))
+        rows.append((kinds.get(name, ""), name, cells))
+    head = ["program"]
+    for each in candidates:
+        head += [f"{int(each):,} candidates", f"over {reference}"]
+    return _table(head, rows)
+
+
 def _definitions(pairs: Mapping[str, Any]) -> str:
     return f"<dl>{''.join(f'<dt>{_esc(k)}</dt><dd>{_esc(v)}</dd>' for k, v in pairs.items())}</dl>"
 
@@ -348,6 +368,11 @@ def render(report: Mapping[str, Any]) -> str:
             f"<details><summary>Every call</summary>{_latency_table(report)}</details>",
         ),
         *([("On the phone", PROSE["devices"], _devices_table(report))] if report.get("devices") else []),
+        *(
+            [("arm64 instructions", PROSE["instructions"], _instructions_table(report))]
+            if report.get("arm64_instructions")
+            else []
+        ),
         ("Parity", PROSE["parity"], _parity_table(report)),
         ("Where this was measured", "", _definitions(report["environment"])),
     ]

@@ -94,6 +94,7 @@ def bundle_report(report: Mapping[str, Any], label: str) -> dict[str, Any]:
             for model, device in report.get("devices", {}).items()
             if label in device["bundles"]
         },
+        **{key: report[key] for key in ("arm64_instructions",) if key in report},
         "settings": report["settings"],
         "environment": report["environment"],
     }

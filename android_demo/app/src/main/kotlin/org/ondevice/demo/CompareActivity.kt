@@ -1,6 +1,5 @@
 package org.ondevice.demo
 
-import android.app.Activity
 import android.content.ActivityNotFoundException
 import android.content.ContentResolver
 import android.content.Intent
@@ -16,20 +15,18 @@ import java.io.FileNotFoundException
 import java.io.InputStream
 
 /** Compares the bundles side by side, and replaces them from files. */
-class CompareActivity : Activity() {
-    private lateinit var presenter: ComparePresenter
+class CompareActivity : StateActivity<CompareState>() {
+    override val presenter by lazy { app.compare }
     private lateinit var table: TableLayout
     private lateinit var status: TextView
     private lateinit var measure: Button
     private lateinit var buttons: LinearLayout
-    private val watcher = ::show
 
     /** The bundle that the file picker was opened for; null for a new one. */
     private var picking: String? = null
 
     override fun onCreate(savedInstanceState: Bundle?) {
         super.onCreate(savedInstanceState)
-        presenter = (application as DemoApplication).compare
         setContentView(R.layout.compare)
         table = findViewById(R.id.table)
         status = findViewById(R.id.status)
@@ -40,23 +37,13 @@ class CompareActivity : Activity() {
         presenter.start(savedInstanceState?.getString(KEY_FIGURES))
     }
 
-    override fun onStart() {
-        super.onStart()
-        presenter.watch(watcher)
-    }
-
-    override fun onStop() {
-        presenter.unwatch(watcher)
-        super.onStop()
-    }
-
     override fun onSaveInstanceState(outState: Bundle) {
         super.onSaveInstanceState(outState)
         outState.putString(KEY_PICKING, picking)
         outState.putString(KEY_FIGURES, presenter.save())
     }
 
-    private fun show(state: CompareState) {
+    override fun show(state: CompareState) {
         showTable(state.columns)
         showButtons(state)
         val isIdle = state.work == CompareWork.NONE

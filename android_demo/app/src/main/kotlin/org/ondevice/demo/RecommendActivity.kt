@@ -1,6 +1,5 @@
 package org.ondevice.demo
 
-import android.app.Activity
 import android.content.Intent
 import android.os.Bundle
 import android.text.Editable
@@ -17,20 +16,18 @@ import org.ondevice.core.ScoredItem
 import java.util.Locale
 
 /** Choose a profile, see the films ranked for it. */
-class RecommendActivity : Activity() {
-    private lateinit var presenter: RecommendPresenter
+class RecommendActivity : StateActivity<RecommendState>() {
+    override val presenter by lazy { app.recommend }
     private lateinit var bundle: Spinner
     private lateinit var profile: Spinner
     private lateinit var inputs: LinearLayout
     private lateinit var recommend: Button
     private lateinit var status: TextView
     private lateinit var films: LinearLayout
-    private val watcher = ::show
     private var saved: SavedProfile? = null
 
     override fun onCreate(savedInstanceState: Bundle?) {
         super.onCreate(savedInstanceState)
-        presenter = (application as DemoApplication).recommend
         setContentView(R.layout.recommend)
         bundle = findViewById(R.id.bundle)
         profile = findViewById(R.id.profile)
@@ -50,14 +47,8 @@ class RecommendActivity : Activity() {
     }
 
     override fun onStart() {
-        super.onStart()
         presenter.start(saved)
-        presenter.watch(watcher)
-    }
-
-    override fun onStop() {
-        presenter.unwatch(watcher)
-        super.onStop()
+        super.onStart()
     }
 
     override fun onSaveInstanceState(outState: Bundle) {
@@ -81,7 +72,7 @@ class RecommendActivity : Activity() {
         )
     }
 
-    private fun show(state: RecommendState) {
+    override fun show(state: RecommendState) {
         bundle.setChoices(state.bundleNames, state.bundleNames.indexOf(state.selected))
         val examples = List(state.numExamples) { getString(R.string.example_profile, it + 1) }
         profile.setChoices(examples + getString(R.string.own_profile), state.example ?: state.numExamples)

@@ -46,6 +46,9 @@ class RecommendPresenter(private val bundles: Bundles, private val worker: Worke
     Presenter<RecommendState>(RecommendState()) {
     private var isStarted = false
 
+    /** What is being put back: until it is, the state is not worth saving. */
+    private var restoring: SavedProfile? = null
+
     /** [Bundles.revision] when the state's bundle was read. */
     private var revision = 0
 
@@ -62,7 +65,8 @@ class RecommendPresenter(private val bundles: Bundles, private val worker: Worke
         load(saved?.bundle, saved)
     }
 
-    fun save() = SavedProfile(state.selected, state.example, values(), state.ranking != null)
+    fun save(): SavedProfile =
+        restoring ?: SavedProfile(state.selected, state.example, values(), state.ranking != null)
 
     private fun values(): Map<String, String> = state.inputs.associate { it.field to it.value }
 
@@ -124,9 +128,11 @@ class RecommendPresenter(private val bundles: Bundles, private val worker: Worke
     )
 
     private fun load(wanted: String?, saved: SavedProfile?) {
+        restoring = saved
         state = state.copy(selected = wanted, isBusy = true, ranking = null, problem = null)
         worker.run({ read(wanted) }) { result ->
             if (state.selected != wanted) return@run
+            restoring = null
             val loaded = result.getOrElse {
                 state = state.copy(isBusy = false, problem = BundleError.explain(it))
                 return@run

@@ -130,6 +130,17 @@ class RecommendPresenterTest {
     }
 
     @Test
+    fun `the process may end again while it is loading`() {
+        val app = App(root)
+        val saved = SavedProfile("ours", null, mapOf("user" to "8"), isRanked = true)
+        app.recommend.start(saved)
+        assertEquals(saved, app.recommend.save())
+        app.worker.runAll()
+        assertEquals("8", app.value("user"))
+        assertEquals("8", app.recommend.save().values["user"])
+    }
+
+    @Test
     fun `a bundle replaced on the other screen is read again, with the same profile`() {
         val app = started()
         app.recommend.setValue("user", "8")
