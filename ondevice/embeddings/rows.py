@@ -131,7 +131,8 @@ class _Lookup(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
-        return sum_rows(gradient, *ctx.saved_tensors, ctx.shape), None
+        (ids,) = ctx.saved_tensors
+        return sum_rows(gradient, ids, ctx.shape), None
 
 
 def lookup(table: Tensor, ids: Tensor) -> Tensor:

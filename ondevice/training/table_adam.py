@@ -78,13 +78,13 @@ class TableAdam(torch.optim.Adam):
 
     def _whole(self, p: nn.Parameter) -> Rows:
         state = self.state[p]
-        return Rows(*(t.detach() for t in (p, state["exp_avg"], state["exp_avg_sq"])), self._averages.get(p))
+        return Rows(p.detach(), state["exp_avg"], state["exp_avg_sq"], self._averages.get(p))
 
     @torch.no_grad()
     def peek(self, rows: Tensor) -> dict[nn.Parameter, Rows]:
         """Copies of some rows (U,), all different, of each parameter, as `flush` would leave them."""
         last = self._last.index_select(0, rows)
-        found = {}
+        found: dict[nn.Parameter, Rows] = {}
         for group, idle in zip(self.param_groups, self._idle, strict=True):
             parameters = self._of_rows(group)
             copies = [self._whole(p).at(rows) for p in parameters]
