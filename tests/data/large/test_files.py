@@ -19,7 +19,7 @@ from ondevice.data.large.text import TextFormat
 from ondevice.data.schema import Field, Label, Schema
 from ondevice.errors import UserError
 
-from .rows import HEADER
+from .rows import HEADER, patient
 
 FORM = TextFormat(",", {"y": "label", "n": "integer"})
 NAMED = TextFormat(",", {"y": "label", "n": "integer"}, header=True)
@@ -46,6 +46,7 @@ def packed(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("pack", [bytes, packed], ids=["plain", "gzip"])
+@patient
 @given(lines=st.lists(st.text("01,\r", max_size=6), min_size=1, max_size=20), last=st.booleans())
 def test_the_stretches_are_the_file(
     tmp_path_factory: pytest.TempPathFactory, pack: Any, lines: list[str], last: bool
