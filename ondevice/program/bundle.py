@@ -83,7 +83,9 @@ class Bundle:
         self.path = path
         self.manifest = manifest
         self.contents = contents
-        self.schema = Schema.from_dict(manifests.full_schema(manifest["schema"]), str(path / manifests.MANIFEST))
+        self.schema = Schema.from_dict(
+            manifests.full_schema(manifest["schema"]), str(path / manifests.MANIFEST)
+        )
         self.num_rows: int = manifest["num_rows"]
         fields = vocabulary_file.decode(
             contents[manifests.VOCABULARY], str(path / manifests.VOCABULARY), self.num_rows
