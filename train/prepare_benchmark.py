@@ -1,4 +1,4 @@
-"""Measure what preparing a large file costs: rows a second, memory of all processes, and a plain pandas loop beside it.
+"""Measure the preparation of a large file beside a plain pandas loop, its memory, and batches made from its store.
 
 python train/prepare_benchmark.py --rows 10000000 --output docs/benchmarks/prepare.json --folder /somewhere/with/room
 """
@@ -38,8 +38,10 @@ def main() -> int:
 
     from ondevice.data.large.benchmark import measure
     from ondevice.files import atomic_json
+    from ondevice.training.batch_rate import batch_rates
 
-    figures = measure(arguments.rows, arguments.pandas_rows, arguments.memory, Path(arguments.folder))
+    folder = Path(arguments.folder)
+    figures = measure(arguments.rows, arguments.pandas_rows, arguments.memory, folder, batch_rates)
     print(json.dumps(figures, indent=2))
     if arguments.output:
         atomic_json(arguments.output, figures)

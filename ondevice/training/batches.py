@@ -33,16 +33,19 @@ class Batches:
         split: anything with ``ids`` (n, F) int32 and ``labels`` (n,).
         batch_size: rows per batch; the last batch of an epoch may be smaller.
         device: where batches are wanted.
+        resident: whether it is held on the device; None: as its size says.
 
     Shape: each batch is (rows (B,) int64, ids (B, F) int64, labels (B,) float32).
     """
 
-    def __init__(self, split: Any, batch_size: int, device: torch.device) -> None:
+    def __init__(
+        self, split: Any, batch_size: int, device: torch.device, resident: bool | None = None
+    ) -> None:
         self.batch_size = batch_size
         self.device = device
         ids = np.asarray(split.ids)
         self.num_rows = len(ids)
-        self.resident = ids.nbytes <= resident_bytes(device)
+        self.resident = ids.nbytes <= resident_bytes(device) if resident is None else resident
         self._on_disk = (ids, np.asarray(split.labels))
         if self.resident:
             self._ids = torch.from_numpy(np.array(ids, dtype=np.int32)).to(device)

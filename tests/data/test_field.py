@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ondevice.data import Field, Schema, Vocabulary
@@ -36,12 +36,14 @@ def test_without_a_key_of_its_own_a_missing_value_is_unknown() -> None:
         assert field.raw(None) is None
 
 
+@settings(deadline=None)
 @given(st.integers(SMALLEST, LARGEST))
 def test_a_logarithm_is_a_bucket_above_two(value: int) -> None:
     assert log_integer(value) == (log_bucket(value) if value > 2 else value)
 
 
 @pytest.mark.parametrize("field", [HEX, LOGARITHM, PLAIN], ids=lambda f: f.name)
+@settings(deadline=None)
 @given(value=st.integers(-200, 2**33) | st.none() | st.text("0123456789abcdef", max_size=9))
 def test_the_raw_value_of_a_key_has_that_key(field: Field, value: Any) -> None:
     key = field.key(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
@@ -9,14 +10,18 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ondevice.data.criteo import CATEGORIES, INTEGERS, NO_INTEGER
+from ondevice.data.dataset import Dataset
 from ondevice.data.large.made_up import write_criteo
 from ondevice.data.large.memory import available_cores
+from ondevice.data.splits import SPLITS
+from ondevice.data.store import RECORD, open_store
 from ondevice.errors import UserError
 
 PANDAS_CHUNK = 100_000
@@ -24,12 +29,13 @@ POLL_SECONDS = 0.05
 PREPARE = """
 import sys
 from ondevice.data import load_dataset
-data = load_dataset("criteo", path=sys.argv[1], memory=sys.argv[2])
-print(data.vocabulary.num_embeddings, len(data.train), len(data.valid), len(data.test))
+load_dataset("criteo", path=sys.argv[1], memory=sys.argv[2])
 """
 
 
-def measure(num_rows: int, pandas_rows: int, memory: str, folder: Path) -> dict[str, Any]:
+def measure(
+    num_rows: int, pandas_rows: int, memory: str, folder: Path, of_training: Callable[[Any], Any]
+) -> dict[str, Any]:
     """Write a made-up file in Criteo's format, prepare it, and run the pandas loop on its first rows.
 
     Args:
@@ -37,13 +43,14 @@ def measure(num_rows: int, pandas_rows: int, memory: str, folder: Path) -> dict[
         pandas_rows: rows of the loop, at most all.
         memory: the option of the preparation.
         folder: for the files, which are deleted afterwards.
+        of_training: measures something of the training split, once it is prepared.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path, first = folder / "train.txt", folder / "first.txt"
     try:
         write_criteo(path, num_rows)
         _copy_lines(path, first, pandas_rows)
-        prepared = prepare(path, memory, folder / "cache")
+        prepared, store = prepare(path, memory, folder / "cache")
         started = time.perf_counter()
         pandas_loop(first, pandas_rows, folder / "pandas")
         seconds = time.perf_counter() - started
@@ -62,19 +69,18 @@ def measure(num_rows: int, pandas_rows: int, memory: str, folder: Path) -> dict[
                 "rows_per_second": round(rates[1]),
             },
             "prepare_over_pandas": round(rates[0] / rates[1], 2),
+            "batches_rows_per_second": of_training(store.train),
         }
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def prepare(path: Path, memory: str, cache: Path) -> dict[str, Any]:
-    """Seconds and peak memory of a preparation in a process of its own, with all that it starts."""
+def prepare(path: Path, memory: str, cache: Path) -> tuple[dict[str, Any], Dataset]:
+    """Seconds and peak memory of a preparation in a process of its own, with all that it starts; and its result."""
     root = str(Path(__file__).resolve().parents[3])
     environment = {**os.environ, "ONDEVICE_CACHE": str(cache), "PYTHONPATH": root}
     started = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-c", PREPARE, str(path), memory], env=environment, stdout=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([sys.executable, "-c", PREPARE, str(path), memory], env=environment)
     peaks: dict[int, int] = {}
     while process.poll() is None:
         for pid in tree(process.pid):
@@ -83,17 +89,18 @@ def prepare(path: Path, memory: str, cache: Path) -> dict[str, Any]:
     seconds = time.perf_counter() - started
     if process.returncode:
         raise UserError(f"the preparation ended with {process.returncode}; its message is above")
-    assert process.stdout is not None
-    num_embeddings, *rows = map(int, process.stdout.read().split())
-    (store,) = (cache / "stores").glob("criteo-*")
-    return {
+    (folder,) = (cache / "stores").glob("criteo-*")
+    store = open_store(folder, json.loads((folder / RECORD).read_text())["fingerprint"])
+    assert store is not None
+    figures = {
         "seconds": round(seconds, 1),
         "peak_bytes": sum(peaks.values()),
         "peak_bytes_by_process": sorted(peaks.values(), reverse=True),
-        "num_embeddings": num_embeddings,
-        "rows_by_split": rows,
-        "store_bytes": sum(file.stat().st_size for file in store.iterdir()),
+        "num_embeddings": store.vocabulary.num_embeddings,
+        "rows_by_split": [len(store.split(name)) for name in SPLITS],
+        "store_bytes": sum(file.stat().st_size for file in folder.iterdir()),
     }
+    return figures, store
 
 
 def tree(pid: int) -> list[int]:

@@ -19,7 +19,7 @@ from ondevice.errors import UserError
 
 CHUNK_BYTES = 16 << 20  # of text; a constant, so that a preparation can go on under another memory option
 _READ_BYTES = 1 << 20
-_GZIP = b"\x1f\x8b"
+_GZIP, _ZIP, _TAR = b"\x1f\x8b", b"PK\x03\x04", b"ustar"
 
 Finished = dict[ChunkId, dict[str, Any]]
 
@@ -94,6 +94,8 @@ def _text_tasks(
         raise UserError(f"{path}: is no gzip file; is the name right, and the file whole?")
     stream = _Unpacked(raw) if packed else raw
     rest = stream.read(min(_READ_BYTES, CHUNK_BYTES))
+    if rest.startswith(_ZIP) or rest[257:262] == _TAR:
+        raise UserError(f"{path}: is an archive; unpack it, and name the file or the folder that was in it")
     offset, line = _head(form, path, rest)
     rest = rest[offset:]
     while budget.left != 0:

@@ -7,8 +7,8 @@ import re
 
 from ondevice.errors import UserError
 
-PARENT_BYTES = 150_000_000  # the process that starts the others
-WORKER_BYTES = 330_000_000  # one that parses a chunk, libraries included
+PARENT_BYTES = 200_000_000  # the process that starts the others
+WORKER_BYTES = 300_000_000  # one that parses a chunk, libraries included
 IDLE_BYTES = 130_000_000  # the libraries alone
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import itertools
 import json
@@ -115,6 +114,8 @@ def _digest(values: Any) -> str:
 @contextlib.contextmanager
 def _locked(building: Path, name: str) -> Iterator[None]:
     """One process prepares, others wait for it; the lock ends with the process."""
+    import fcntl  # not on Windows, where the rest of the library is still to be had
+
     building.mkdir(parents=True, exist_ok=True)
     with open(building.with_name(f"{building.name}.lock"), "w") as lock:
         try:

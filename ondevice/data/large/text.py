@@ -18,9 +18,8 @@ from ondevice.data.large.columns import parse_hexadecimal
 from ondevice.data.schema import Schema
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-KINDS = ("label", "integer", "hexadecimal", "hour", "ignored")
-# Arrow takes ' 7' and '0x7' for integers, and a lone carriage return for the end of a line.
-_SUSPECT = (b" ", b"x", b"X", b"\r")
+# Arrow takes ' 7', '\t7' and '0x7' for integers, and a lone carriage return for the end of a line.
+_SUSPECT = (b" ", b"\t", b"x", b"X", b"\r")
 _INTEGER = re.compile(r"-?0*[0-9]{1,19}")
 _HEXADECIMAL = re.compile(r"[0-9a-fA-F]{8}")
 _TROUBLE = {
@@ -162,7 +161,8 @@ def _read(form: TextFormat, data: bytes, num_rows: int, checked: bool = False) -
     import pyarrow as pa
     from pyarrow import csv
 
-    if not checked and (data.startswith(BYTE_ORDER_MARK) or any(byte in data for byte in _SUSPECT)):
+    suspect = (byte for byte in _SUSPECT if byte != form.delimiter.encode())
+    if not checked and (data.startswith(BYTE_ORDER_MARK) or any(byte in data for byte in suspect)):
         return None
     types = {"label": pa.int64(), "integer": pa.int64(), "hour": pa.int64(), "hexadecimal": pa.string()}
     used = {name: types[kind] for name, kind in form.columns.items() if kind != "ignored"}

@@ -12,7 +12,10 @@ import pytest
 from ondevice.data.large import prepare, worker
 from ondevice.data.large.plan import Plan
 
-pytest.importorskip("pyarrow", reason="large data are read with pyarrow")
+
+@pytest.fixture(autouse=True)
+def needs_pyarrow() -> None:
+    pytest.importorskip("pyarrow", reason="large data are read with pyarrow")
 
 
 class InlinePool:

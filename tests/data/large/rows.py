@@ -1,4 +1,4 @@
-"""Files in the formats of Criteo and Avazu."""
+"""Files in the formats of Criteo and Avazu, and settings of property tests."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is slow
 SHARED = Path(os.environ.get("ONDEVICE_SHARED", Path(__file__).resolve().parents[4] / "shared"))
 HEADER = (
     "id,click,hour,C1,banner_pos,site_id,site_domain,site_category,app_id,app_domain,app_category,device_id,"

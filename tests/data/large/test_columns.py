@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from ondevice.data.field import LARGEST, SMALLEST, Field, log_integer
 from ondevice.data.large.columns import encode_column, keys_of, log_integers, parse_hexadecimal
 
+from .rows import patient
+
 pa = pytest.importorskip("pyarrow", reason="large data are read with pyarrow")
 
 PLAIN = Field("n", "context", "integer", missing=-7)
@@ -42,6 +44,7 @@ def test_by_hand() -> None:
     assert (codes.tolist(), keys.tolist()) == ([2, 3, 1, 2], [-1, 10, 2**32 - 1])
 
 
+@patient
 @given(st.lists(integers))
 def test_logarithms_are_those_of_single_values(values: list[int]) -> None:
     found = log_integers(np.array(values, dtype=np.int64))
@@ -57,6 +60,7 @@ def test_logarithms_at_every_step() -> None:
 
 
 @pytest.mark.parametrize("kind", ["string", "large_string", "binary"])
+@patient
 @given(values=st.lists(hexadecimal | st.text(max_size=9) | st.none()))
 def test_hexadecimal_texts(kind: str, values: list[str | None]) -> None:
     column = pa.array([None if v is None else v.encode() for v in values], pa.binary()).cast(kind)
@@ -70,6 +74,7 @@ def test_hexadecimal_texts_of_a_slice() -> None:
     assert parse_hexadecimal(texts) is None
 
 
+@patient
 @given(st.lists(integers | st.none()))
 def test_integers(values: list[int | None]) -> None:
     column = pa.array(values, pa.int64())
@@ -77,11 +82,13 @@ def test_integers(values: list[int | None]) -> None:
     assert decoded(LOGARITHM, column) == [LOGARITHM.key(value) for value in values]
 
 
+@patient
 @given(st.lists(st.text(max_size=3) | st.none()))
 def test_texts(values: list[str | None]) -> None:
     assert decoded(TEXT, pa.array(values, pa.string())) == [TEXT.key(value) for value in values]
 
 
+@patient
 @given(st.lists(st.floats() | st.none()))
 def test_numbers_with_fractions(values: list[float | None]) -> None:
     column = pa.array(values, pa.float64())

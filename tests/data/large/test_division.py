@@ -17,6 +17,8 @@ from ondevice.data.schema import Field, Label, Schema
 from ondevice.data.splits import split_rows
 from ondevice.errors import UserError
 
+from .rows import patient
+
 pa = pytest.importorskip("pyarrow", reason="large data are read with pyarrow")
 
 SCHEMA = Schema("small", (Field("n", "context", "integer"),), Label(column="y"))
@@ -81,6 +83,7 @@ times_strategy = st.lists(
 ).map(np.array)
 
 
+@patient
 @given(times=times_strategy, data=st.data())
 def test_by_time_as_a_stable_sort(
     tmp_path_factory: pytest.TempPathFactory, times: np.ndarray, data: st.DataObject
@@ -93,6 +96,7 @@ def test_by_time_as_a_stable_sort(
         assert sorted(rows.tolist()) == np.flatnonzero(split == s).tolist()
 
 
+@patient
 @given(st.lists(st.floats(allow_nan=False)))
 def test_bits_ascend_as_numbers_do(numbers: list[float]) -> None:
     values = np.array(sorted(numbers), dtype=np.float64)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import tarfile
+import zipfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from ondevice.data.large.text import TextFormat
 from ondevice.data.schema import Field, Label, Schema
 from ondevice.errors import UserError
 
-from .rows import HEADER
+from .rows import HEADER, patient
 
 FORM = TextFormat(",", {"y": "label", "n": "integer"})
 NAMED = TextFormat(",", {"y": "label", "n": "integer"}, header=True)
@@ -46,6 +48,7 @@ def packed(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("pack", [bytes, packed], ids=["plain", "gzip"])
+@patient
 @given(lines=st.lists(st.text("01,\r", max_size=6), min_size=1, max_size=20), last=st.booleans())
 def test_the_stretches_are_the_file(
     tmp_path_factory: pytest.TempPathFactory, pack: Any, lines: list[str], last: bool
@@ -122,6 +125,21 @@ def test_a_name_that_says_gzip(tmp_path: Path) -> None:
     (tmp_path / "data.gz").write_bytes(b"0,1\n")
     with pytest.raises(UserError, match=r"data\.gz: is no gzip file"):
         stretches(make_plan(tmp_path / "plan", tmp_path / "data.gz"))
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "zip"])
+def test_an_archive(tmp_path: Path, mode: Any) -> None:
+    """As they come from where they are distributed."""
+    (tmp_path / "train.txt").write_bytes(b"0,1\n")
+    path = tmp_path / "archive"
+    if mode == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.write(tmp_path / "train.txt")
+    else:
+        with tarfile.open(path, mode) as tar:
+            tar.add(tmp_path / "train.txt")
+    with pytest.raises(UserError, match="archive: is an archive; unpack it"):
+        stretches(make_plan(tmp_path / "plan", path))
 
 
 @pytest.mark.parametrize("content", [b"", packed(b""), b"\xef\xbb\xbf"], ids=["plain", "gzip", "mark"])
