@@ -1,6 +1,6 @@
 """Mean and spread of several benchmarked runs (the same config, other seeds): a table, a picture, a JSON file.
 
-python export/summarize.py runs/seed0 runs/seed1 runs/seed2 [--json FILE] [--picture FILE]
+python export/summarize.py runs/seed0 runs/seed1 runs/seed2 [--json FILE] [--picture FILE] [--beside OTHER.json]
 """
 
 from __future__ import annotations
@@ -72,11 +72,8 @@ def table(summary: dict[str, Any]) -> str:
     ]
     for name, entry in summary["programs"].items():
         ours = entry["kind"] == "budgets"
-        title = (
-            f"**ondevice {name}** (program, vocabulary, manifest)"
-            if ours
-            else f"dense {name} (program alone)"
-        )
+        size = f"{entry['bytes']['mean'] / 1000:,.0f} kB"
+        title = f"**ondevice, {size}** (the whole bundle)" if ours else f"dense {name} (program alone)"
         auc, delta = entry["test_auc"], entry["over_dense"]
         times = " / ".join(f"{entry[f'p50_us_{n}']['mean']:.0f}" for n in (1, 100, 1000))
         ratios = " / ".join(f"{entry[f'over_int8_{n}']['mean']:.2f}×" for n in (1, 100, 1000))
@@ -86,6 +83,18 @@ def table(summary: dict[str, Any]) -> str:
             f"| {entry['added_rss_bytes']['mean'] / 1e6:.2f} MB |"
         )
     return "\n".join(lines)
+
+
+def beside(summary: dict[str, Any], others: list[dict[str, Any]]) -> dict[str, Any]:
+    """The summary with the bundles of other summaries, of the same data and dense model, under their methods."""
+    programs = dict(summary["programs"])
+    for other in others:
+        for key in ("dataset", "model", "rows", "embedding_dim"):
+            if other["run"][key] != summary["run"][key]:
+                raise UserError(f"--beside: {key} is {other['run'][key]} there and {summary['run'][key]} here")
+        bundles = {n: e for n, e in other["programs"].items() if e["kind"] == "budgets"}
+        programs.update({f"{other['run']['method']} {name}": entry for name, entry in bundles.items()})
+    return {**summary, "programs": programs}
 
 
 def picture(summary: dict[str, Any], path: Path) -> None:
@@ -149,6 +158,7 @@ def main() -> int:
     )
     parser.add_argument("runs", nargs="+", help="benchmarked run directories")
     parser.add_argument("--json", help="where to write the summary")
+    parser.add_argument("--beside", nargs="+", default=[], help="JSON of other summaries, to show beside")
     parser.add_argument("--picture", help="where to write test AUC against bytes (PNG)")
     arguments = parser.parse_args()
     summary = summarize([read_report(folder) for folder in arguments.runs])
@@ -156,7 +166,8 @@ def main() -> int:
     if arguments.json:
         atomic_json(arguments.json, summary)
     if arguments.picture:
-        picture(summary, Path(arguments.picture))
+        others = [json.loads(Path(name).read_text()) for name in arguments.beside]
+        picture(beside(summary, others), Path(arguments.picture))
     return 0
 
 
