@@ -112,6 +112,26 @@ def movielens_folder(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def book_crossing_folder(tmp_path: Path) -> Path:
+    """The same world in the three files of Book-Crossing."""
+    folder = tmp_path / "bx"
+    folder.mkdir()
+    user, _, item, labels = tastes(1000)
+    countries = ["usa", "canada", "spain"]
+    rows = {
+        "BX-Book-Ratings": ['"User-ID";"ISBN";"Book-Rating"']
+        + [f'"{u}";"{i:09d}X";"{8 if y else 2}"' for u, i, y in zip(user, item, labels, strict=True)],
+        "BX-Users": ['"User-ID";"Location";"Age"']
+        + [f'"{u}";"city, state, {countries[u % 3]}";"{20 + u}"' for u in range(1, NUM_USERS + 1)],
+        "BX-Books": ['"ISBN";"Book-Title";"Book-Author";"Year-Of-Publication";"Publisher"']
+        + [f'"{i:09d}X";"Book {i}";"Author {i % 9}";"{1980 + i % 20}";"P"' for i in range(1, NUM_ITEMS + 1)],
+    }
+    for name, lines in rows.items():
+        (folder / f"{name}.csv").write_bytes("".join(f"{line}\r\n" for line in lines).encode("latin-1"))
+    return folder
+
+
 @pytest.fixture(autouse=True)
 def own_random_state() -> Iterator[None]:
     """Each test starts from the same seed, and leaves the generator as it was."""

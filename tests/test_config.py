@@ -297,10 +297,10 @@ def test_every_key_says_what_it_means() -> None:
                 assert after.strip().startswith('"""'), f"{section.name}.{entry.name}"
 
 
-def own_copy(name: str, movielens_folder: Path, folder: Path) -> str:
+def own_copy(name: str, folders: dict[str, Path], folder: Path) -> str:
     """An override that names a few rows in the data set's own format."""
-    if name.startswith("movielens"):
-        return f"data.folder={movielens_folder}"
+    if name in folders:
+        return f"data.folder={folders[name]}"
     pytest.importorskip("pyarrow", reason="large data are read with pyarrow")
     lines = {"criteo": lambda: criteo_lines(800), "avazu": lambda: [HEADER, *avazu_lines(800)]}[name]()
     return f"data.path={write_lines(folder / 'train', lines)}"
@@ -308,11 +308,20 @@ def own_copy(name: str, movielens_folder: Path, folder: Path) -> str:
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_that_comes_along_trains(
-    path: Path, movielens_folder: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path,
+    movielens_folder: Path,
+    book_crossing_folder: Path,
+    tmp_path: Path,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """On a few rows in the data set's own files: a step of the dense model, then a whole compact run."""
     small = [
-        own_copy(load(path).data.name, movielens_folder, tmp_path),
+        own_copy(
+            load(path).data.name,
+            {"movielens_1m": movielens_folder, "book_crossing": book_crossing_folder},
+            tmp_path,
+        ),
         "data.max_rows=800",
         "embedding.dim=4",
         "training.epochs=1",
