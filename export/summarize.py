@@ -91,7 +91,9 @@ def beside(summary: dict[str, Any], others: list[dict[str, Any]]) -> dict[str, A
     for other in others:
         for key in ("dataset", "model", "rows", "embedding_dim"):
             if other["run"][key] != summary["run"][key]:
-                raise UserError(f"--beside: {key} is {other['run'][key]} there and {summary['run'][key]} here")
+                raise UserError(
+                    f"--beside: {key} is {other['run'][key]} there and {summary['run'][key]} here"
+                )
         bundles = {n: e for n, e in other["programs"].items() if e["kind"] == "budgets"}
         programs.update({f"{other['run']['method']} {name}": entry for name, entry in bundles.items()})
     return {**summary, "programs": programs}

@@ -239,7 +239,10 @@ class Fit:
 
     def _begin_codes(self, step: int) -> None:
         """Turn tables into codes when their time has come; training goes on from the averaged weights."""
-        start = getattr(self.settings, "code_start", 0.0) * len(self.train) * self.settings.epochs
+        steps = len(self.train) * self.settings.epochs
+        start = min(
+            getattr(self.settings, "code_start", 0.0) * steps, steps - 1
+        )  # by the last step at the latest
         waiting = [t for t in self.recommender.tables() if isinstance(t, CodedEmbedding) and not t.is_final]
         if not waiting or step < start:
             return

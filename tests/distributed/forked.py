@@ -1,4 +1,7 @@
-"""A function in several processes, forked so that none has to import PyTorch again."""
+"""A function in several processes, forked from a server with one thread, so that none imports PyTorch again.
+
+Not from the tests' own process: by then it may have pools of threads, which do not survive a fork.
+"""
 
 from __future__ import annotations
 
@@ -55,8 +58,8 @@ def run_processes(size: int, folder: Path, function: Callable[..., Any], *argume
     """What ``function`` returned in each of ``size`` processes, which find each other as under torchrun."""
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
-    torch.set_num_threads(1)  # a thread pool does not survive a fork
-    context = mp.get_context("fork")
+    context = mp.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "ondevice.training.pipeline"])
     children = [
         context.Process(target=_child, args=(rank, size, port, str(folder), function, arguments))
         for rank in range(size)

@@ -92,7 +92,7 @@ def parse_row_group(plan: Plan, file: int, group: int, first_row: int, rows: int
     path, number = plan.files[file], group * _GROUP_CHUNKS
     chunks: dict[int, Any] = {}
     try:
-        with pq.ParquetFile(path) as opened:
+        with pq.ParquetFile(path, buffer_size=1 << 20) as opened:  # a row group may be larger than memory
             batches = opened.iter_batches(
                 CHUNK_ROWS, row_groups=[group], columns=list(plan.source["columns"]), use_threads=False
             )

@@ -288,4 +288,5 @@ class _Progress:
         now = time.monotonic()
         if now - self._said > SAY_SECONDS:
             self._said = now
-            say(f"{self._what}: {self._done:,} ({self._new / (now - self._started):,.0f} a second)")
+            rate = self._new / (now - self._started)
+            say(f"{self._what}: {self._done:,}" + (f" ({rate:,.0f} a second)" if rate >= 1 else ""))

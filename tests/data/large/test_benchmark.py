@@ -84,4 +84,4 @@ def test_the_script(
     rates_of_batches = figures["batches_rows_per_second"]
     assert set(rates_of_batches) == {"in_memory", "on_disk"}
     assert all(rate > 0 for of_size in rates_of_batches.values() for rate in of_size.values())
-    assert figures["prepare_over_pandas"] == pytest.approx(rates[0] / rates[1], rel=0.02)
+    assert figures["prepare_over_pandas"] == pytest.approx(rates[0] / rates[1], abs=0.006)  # two digits

@@ -223,6 +223,29 @@ def test_a_bad_line_is_named_or_left_out(
         load_dataset("criteo", path=criteo_file)
 
 
+@pytest.mark.usefixtures("inline")
+def test_rows_that_were_left_out_are_looked_at_again(
+    criteo_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is unfinished serves both policies; but under ``error`` a bad line is never passed over."""
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files, "CHUNK_BYTES", 20_000)
+    lines = criteo_lines(400)
+    lines[120] = "x"
+    write_lines(criteo_file, lines)
+    with monkeypatch.context() as patch:
+        for place in ("_count", "write_arrays"):  # after the list of chunks was written, and before
+            patch.setattr(prepare, place, full)
+            with pytest.raises(UserError, match="No space left"):
+                load_dataset("criteo", path=criteo_file, bad_rows="skip")
+            with pytest.raises(UserError, match=r"train\.txt:121: 1 columns"):
+                load_dataset("criteo", path=criteo_file)
+    assert load_dataset("criteo", path=criteo_file, bad_rows="skip").skipped_rows == 1
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -271,7 +294,7 @@ def test_of_several_bad_lines_the_first_is_named(criteo_file: Path, monkeypatch:
     monkeypatch.setattr(files, "CHUNK_BYTES", 20_000)
     monkeypatch.setattr(prepare, "CHUNK_BYTES", 20_000)
     lines = criteo_lines(400)
-    for bad in (52, 53, 179, 399):
+    for bad in (52, 53, 100, 179, 399):
         lines[bad] = "x"
     write_lines(criteo_file, lines)
     with pytest.raises(UserError, match=r"train\.txt:53: 1 columns where 40 are expected"):
