@@ -17,6 +17,7 @@ from ondevice.config import Choice, Config, TrainingConfig, from_dict, load, par
 from ondevice.errors import UserError
 from ondevice.training.fit import Fit
 from ondevice.training.pipeline import Pipeline
+from ondevice.training.teacher import own_teacher
 from ondevice.training.run import budget_label
 
 from .data.large.rows import HEADER, avazu_lines, criteo_lines, write_lines
@@ -341,8 +342,9 @@ def test_every_config_that_comes_along_trains(
     if config.search.budgets == (20000,):  # more than there are here
         config = dataclasses.replace(config, search=dataclasses.replace(config.search, budgets=("50%",)))
     metrics = Pipeline(config, tmp_path / "run").run()
-    assert steps[0] == "dense"
-    assert len(steps) == 1 + len(config.search.budgets)
+    further = sum(bool(own_teacher(name)) for name in config.retrain.teacher)
+    assert steps[: 1 + further] == ["dense"] * (1 + further)
+    assert len(steps) == 1 + further + len(config.search.budgets)
     assert 0 < metrics["compact"]["kept_parameters"] < metrics["dense"]["parameters"]
     assert torch.isfinite(torch.tensor(metrics["dense"]["test_logloss"]))
 
