@@ -17,8 +17,8 @@ from ondevice.config import Choice, Config, TrainingConfig, from_dict, load, par
 from ondevice.errors import UserError
 from ondevice.training.fit import Fit
 from ondevice.training.pipeline import Pipeline
-from ondevice.training.teacher import own_teacher
 from ondevice.training.run import budget_label
+from ondevice.training.teacher import own_teacher
 
 from .data.large.rows import HEADER, avazu_lines, criteo_lines, write_lines
 
