@@ -47,9 +47,7 @@ def test_programs_score_as_the_model(made: dict[str, Peer], dense: Recommender) 
             assert np.abs(got - expected).max() > 1e-5
 
 
-def test_int8_is_smaller(made: dict[str, Peer]) -> None:
-    plain, small = (peer.file(ROWS[-1]).stat().st_size for peer in made.values())
-    assert small < plain
+def test_litert_has_a_file_for_each_number_of_rows(made: dict[str, Peer]) -> None:
     for peer in made.values():
         assert len({peer.file(count) for count in ROWS}) == (2 if peer.runtime == LITERT else 1)
 
