@@ -130,16 +130,16 @@ def run_benchmark(
     opened = {name: load_bundle(folder) for name, folder in found.items()}
     programs = {name: model_sha256(each) for name, each in opened.items()}
     counts = {} if arm64_counts is None else read_counts(arm64_counts, programs)
-    subjects, left_out = _baselines(run, settings, say)
+    subjects, left_out = dense_subjects(run, settings, say)
     reference = REFERENCE if REFERENCE in subjects else next(iter(subjects))
-    subjects |= {name: _subject(name, each, dataset.vocabulary) for name, each in opened.items()}
+    subjects |= {name: bundle_subject(name, each, dataset.vocabulary) for name, each in opened.items()}
     for subject in subjects.values():
         if max(settings.candidates) > subject.max_batch:
             raise UserError(
                 f"{subject.name}: {max(settings.candidates)} candidates, but one call takes at most "
                 f"{subject.max_batch}; give smaller --candidates, or export with a larger --max-batch"
             )
-    entries = {name: _measure_file(subject, dataset, say) for name, subject in subjects.items()}
+    entries = {name: measure_file(subject, dataset, say) for name, subject in subjects.items()}
     _measure_speed(subjects, entries, dataset, settings, reference, say)
     baselines = {name: entry for name, entry in entries.items() if name not in opened}
     for name, each in opened.items():
@@ -191,7 +191,7 @@ def run_benchmark(
     return {**report, "files": files}
 
 
-def _baselines(
+def dense_subjects(
     run: Run, settings: Settings, say: Callable[[str], None]
 ) -> tuple[dict[str, Subject], dict[str, str]]:
     """The dense programs, written to the run's ``baselines`` folder, and why others were left out."""
@@ -213,7 +213,11 @@ def _baselines(
     return subjects, left_out
 
 
-def _subject(name: str, bundle: Bundle, vocabulary: Vocabulary) -> Subject:
+def bundle_subject(name: str, bundle: Bundle, vocabulary: Vocabulary) -> Subject:
+    """A bundle's program, with the row of every training id.
+
+    Raises: UserError: when it has no method ``forward``.
+    """
     path = bundle.path / PROGRAM
     methods = bundle.manifest["methods"]
     if "forward" not in methods:
@@ -226,7 +230,7 @@ def _subject(name: str, bundle: Bundle, vocabulary: Vocabulary) -> Subject:
     return Subject(name, path, inspection, int(min(limits)), program_rows(bundle, vocabulary))
 
 
-def _measure_file(subject: Subject, dataset: Dataset, say: Callable[[str], None]) -> dict[str, Any]:
+def measure_file(subject: Subject, dataset: Dataset, say: Callable[[str], None]) -> dict[str, Any]:
     """Bytes, and quality over the whole test split."""
     content = subject.pte.read_bytes()
     scores = score(Program(subject.pte), dataset.test.ids, max_batch=subject.max_batch, row_of=subject.row_of)
@@ -292,7 +296,7 @@ def _measure_speed(
         for each, result in zip(jobs, run_jobs(jobs, at_once=min(4, os.cpu_count() or 1)), strict=True):
             results[each["name"]].append(result)
         for name, measured in results.items():
-            entries[name] |= _cold_summary(measured)
+            entries[name] |= cold_summary(measured)
             say(f"memory of {name}: {format_bytes(entries[name]['memory']['added_rss_bytes'])}")
 
 
@@ -318,7 +322,7 @@ def _take_latency(groups: Mapping[str, Any], entries: dict[str, dict[str, Any]],
                 by_threads.setdefault(method, {})[group] = measured
 
 
-def _cold_summary(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def cold_summary(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Medians over the fresh processes."""
     middle = {key: statistics.median_low([m[key] for m in measured]) for key in measured[0]}
     times = {key: round(middle.pop(key), 3) for key in ("load_ms", "first_call_ms")}

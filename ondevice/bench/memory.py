@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import gc
 import resource
+from collections.abc import Sequence
 from pathlib import Path
 
 STATUS = Path("/proc/self/status")
@@ -71,13 +72,16 @@ def map_library(name: str, maps: str | None = None) -> int:
     return touched
 
 
-def settle() -> dict[str, int]:
+def settle(libraries: Sequence[str] = (RUNTIME_LIBRARY, KERNEL_LIBRARY)) -> dict[str, int]:
     """Map the runtime, give free heap back and reset the peak to what is resident; the reading after that.
 
     Without it a program's buffers land in heap that earlier work left resident and seem to cost nothing.
+
+    Args:
+        libraries: parts of the file names of the runtime's libraries.
     """
-    map_library(RUNTIME_LIBRARY)
-    map_library(KERNEL_LIBRARY)
+    for library in libraries:
+        map_library(library)
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):  # malloc_trim is glibc's
         ctypes.CDLL(None).malloc_trim(0)

@@ -43,10 +43,10 @@ def latency_summary(latency: Mapping[str, Any], method: str = "forward") -> dict
     return {group: dict(measured) for group, measured in first[method].items()}
 
 
-def environment() -> dict[str, str]:
-    """Where a report was measured: processor, system, versions, day."""
+def environment(further: Sequence[str] = ()) -> dict[str, str]:
+    """Where a report was measured: processor, system, versions (of ``further`` packages too), day."""
     versions = {}
-    for package in PACKAGES:
+    for package in (*PACKAGES, *further):
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,12 +92,15 @@ def measure_cold(job: dict[str, Any]) -> dict[str, Any]:
 TASKS = {"latency": measure_latency, "cold": measure_cold}
 
 
-def run_jobs(jobs: Sequence[dict[str, Any]], *, at_once: int = 1) -> Iterator[dict[str, Any]]:
+def run_jobs(
+    jobs: Sequence[dict[str, Any]], *, at_once: int = 1, module: str = "ondevice.bench.worker"
+) -> Iterator[dict[str, Any]]:
     """Run each job in a fresh process; results in the order of the jobs.
 
     Args:
         jobs: what `main` reads.
         at_once: processes that start together; they then measure one after the other.
+        module: whose ``main`` the processes run; it calls `serve`.
 
     Raises: RuntimeError: when a process fails, with the end of what it printed.
     """
@@ -105,7 +108,7 @@ def run_jobs(jobs: Sequence[dict[str, Any]], *, at_once: int = 1) -> Iterator[di
         started: list[subprocess.Popen[str]] = []
         try:
             for job in jobs[first : first + at_once]:
-                started.append(_start(job))
+                started.append(_start(job, module))
             for process in started:
                 _expect_ready(process)
             for process in started:
@@ -120,9 +123,9 @@ def run_jobs(jobs: Sequence[dict[str, Any]], *, at_once: int = 1) -> Iterator[di
                     process.wait()
 
 
-def _start(job: dict[str, Any]) -> subprocess.Popen[str]:
+def _start(job: dict[str, Any], module: str) -> subprocess.Popen[str]:
     pipe = subprocess.PIPE
-    command = [sys.executable, "-m", "ondevice.bench.worker"]
+    command = [sys.executable, "-m", module]
     paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment)
@@ -141,15 +144,28 @@ def _expect_ready(process: subprocess.Popen[str]) -> None:
         raise RuntimeError(f"measurement process failed before it was ready: {process.stderr.read()[-2000:]}")
 
 
-def main() -> None:
+def serve(
+    tasks: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]],
+    load: Callable[[dict[str, Any]], None],
+) -> None:
     """Read one job, load the runtime, wait, measure, print."""
     job = json.loads(sys.stdin.readline())
     torch.set_num_threads(1)
-    native()
-    set_threads(job["threads"])
+    load(job)
     print(READY, flush=True)
     sys.stdin.readline()
-    print(json.dumps(TASKS[job["task"]](job)), flush=True)
+    print(json.dumps(tasks[job["task"]](job)), flush=True)
+
+
+def load_runtime(job: Mapping[str, Any]) -> None:
+    """Load ExecuTorch's runtime with as many threads as the job says."""
+    native()
+    set_threads(job["threads"])
+
+
+def main() -> None:
+    """Serve one job on ExecuTorch's runtime."""
+    serve(TASKS, load_runtime)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,66 @@
+"""Measure a run's dense model in other runtimes, ONNX Runtime and LiteRT, beside ExecuTorch's programs.
+
+    python export/peers.py runs/NAME [--budget 64KB …] [--output peers.json] [--repeats 15]
+        [--candidates 1,100,1000] [--baselines fp32,int8] [--cold-starts 3]
+
+What a runtime needs comes with pip install 'ondevice[peers]'; one that is not installed is left out and named.
+Bytes of a bundle are those of program, vocabulary and manifest; of any other program, of its file for the largest
+number of candidates (LiteRT's converter makes a file for each).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from ondevice.errors import UserError, run_script
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", help="a run directory that train/run.py wrote")
+    parser.add_argument("--budget", action="append", default=[], help="a bundle of the run; may be repeated")
+    parser.add_argument("--output", help="where the figures go (default RUN/peers.json)")
+    parser.add_argument("--repeats", type=int, default=15, help="rounds of timing (default 15)")
+    parser.add_argument("--cold-starts", type=int, default=3, help="fresh processes per program (default 3)")
+    parser.add_argument("--candidates", default="1,100,1000", help="rows of one call (default 1,100,1000)")
+    parser.add_argument("--baselines", default="fp32,int8", help="ExecuTorch's dense programs")
+    arguments = parser.parse_args()
+    try:
+        candidates = tuple(int(part) for part in arguments.candidates.split(","))
+    except ValueError:
+        raise UserError(
+            f"--candidates {arguments.candidates}: give whole numbers separated by commas"
+        ) from None
+    from ondevice.bench import require_packages
+
+    require_packages()
+    from ondevice.bench.benchmark import Settings
+    from ondevice.bench.peers import measure_peers, text_table
+
+    started = time.perf_counter()
+    report = measure_peers(
+        arguments.run,
+        output=arguments.output,
+        bundles=arguments.budget,
+        settings=Settings(
+            rounds=arguments.repeats,
+            cold_starts=arguments.cold_starts,
+            candidates=candidates,
+            threads=(1,),
+            baselines=tuple(arguments.baselines.split(",")),
+        ),
+        say=lambda text: print(f"{time.perf_counter() - started:6.1f} s  {text}", flush=True),
+    )
+    print(f"\n{text_table(report)}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)
