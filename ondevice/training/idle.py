@@ -154,8 +154,8 @@ class IdleSteps:
         known[:, 4] += taken / known[:, 2]
         known[:, 5] += taken * known[:, 0]
 
-    def settled(self, last: Tensor, rows: Sequence[Rows]) -> list[Rows]:
-        """Rows last updated at steps ``last`` (counted from the reset), up to date; in memory of their own.
+    def settle_(self, last: Tensor, rows: Sequence[Rows]) -> None:
+        """Bring rows last updated at steps ``last`` (counted from the reset) up to date, in place.
 
         Shape: last (U,) int32.
         """
@@ -165,19 +165,17 @@ class IdleSteps:
         moved = (tail * self._kept).float()[:, None]
         decays = self._decays.index_select(0, self.count - last)
         shares = sums[:, 3:].float()
-        found = []
         for r in rows:
             move = r.exp_avg_sq.sqrt().add_(lag)
-            move = torch.div(r.exp_avg, move, out=move)
-            weight, average = r.weight, r.average
-            if average is not None:
-                average = (average * shares[:, :1]).addcmul_(shares[:, 1:2], weight)
-                average.addcmul_(shares[:, 2:], move, value=-1)
+            torch.div(r.exp_avg, move, out=move)
+            if r.average is not None:
+                r.average.mul_(shares[:, :1]).addcmul_(shares[:, 1:2], r.weight)
+                r.average.addcmul_(shares[:, 2:], move, value=-1)
             if self._kept != 1.0:
-                weight = weight * (self._kept / kept).float()[:, None]
-            weight = torch.addcmul(weight, moved, move, value=-1)
-            found.append(Rows(weight, r.exp_avg * decays[:, :1], r.exp_avg_sq * decays[:, 1:], average))
-        return found
+                r.weight.mul_((self._kept / kept).float()[:, None])
+            r.weight.sub_(move.mul_(moved))
+            r.exp_avg.mul_(decays[:, :1])
+            r.exp_avg_sq.mul_(decays[:, 1:])
 
 
 class ReplayedSteps:
@@ -208,17 +206,16 @@ class ReplayedSteps:
         """Note that an average took (1 − ``share``)·w after the last step, keeping ``share`` of itself."""
         self._shares[self.count] = share
 
-    def settled(self, last: Tensor, rows: Sequence[Rows]) -> list[Rows]:
-        """Rows last updated at steps ``last`` (counted from the reset), up to date; in memory of their own.
+    def settle_(self, last: Tensor, rows: Sequence[Rows]) -> None:
+        """Bring rows last updated at steps ``last`` (counted from the reset) up to date, in place.
 
         Shape: last (U,) int32.
         """
-        found = [Rows(*(tensor.contiguous() for tensor in r.tensors())) for r in rows]
-        self._average_of_last(last, found)
+        self._average_of_last(last, rows)
         last, places = last.long().sort(stable=True)  # those that missed most come first
         behind = int((last < self.count).sum())
         last, places = last[:behind], places[:behind]
-        work = [r.at(places) for r in found]
+        work = [r.at(places) for r in rows]
         while places.numel():
             begin = int(last[0])
             until = min(self.count, begin + _REPLAYED_AT_ONCE)
@@ -232,10 +229,9 @@ class ReplayedSteps:
                 waiting = [r.head(begun[-1]) for r in work]
                 leaving[: begun[-1]] = torch.stack([self._at_rest(until, r) for r in waiting]).all(0)
             gone, left = leaving.nonzero().squeeze(1), (~leaving).nonzero().squeeze(1)
-            for target, r in zip(found, work, strict=True):
+            for target, r in zip(rows, work, strict=True):
                 target.put_(places[gone], self._rested(until, r.at(gone)))
             work, last, places = [r.at(left) for r in work], last[left], places[left]
-        return found
 
     def _average_of_last(self, last: Tensor, rows: Sequence[Rows]) -> None:
         """The averages taken right after each row's own last step."""

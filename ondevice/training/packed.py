@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from ondevice.embeddings.rows import copy_rows_
 
+Column = tuple[nn.Parameter, str]
+
 _ALIGNED = 4  # floats: rows are copied 16 bytes at a time
 
 
@@ -17,6 +19,7 @@ class PackedRows:
 
     The parameters become views of it. A row of a large table lies somewhere in main memory: fetching it from
     one place instead of from one per parameter and moment is what makes a step on millions of rows cheap.
+    Beside the columns there is one integer per row.
 
     Args:
         columns: for each parameter the names of its columns, the first of which is its own values.
@@ -25,36 +28,44 @@ class PackedRows:
     """
 
     def __init__(self, columns: Mapping[nn.Parameter, Sequence[str]]) -> None:
-        self._places: dict[tuple[nn.Parameter, str], tuple[int, int]] = {}
+        named = [(p, name) for p, names in columns.items() for name in names]
+        self._wide = [(p, name) for p, name in named if p.shape[1] > 1]
+        self._narrow = [(p, name) for p, name in named if p.shape[1] == 1]
+        self._begin: dict[Column, int] = {}
         width = 0
-        for p, names in columns.items():
-            for name in names:
-                self._places[p, name] = width, width + p.shape[1]
-                width += p.shape[1]
+        for p, name in (*self._wide, *self._narrow):
+            self._begin[p, name] = width
+            width += p.shape[1]
         self._last = width
+        self.width = width + 1 + -(width + 1) % _ALIGNED
         first = next(iter(columns))
-        width += 1 + -(width + 1) % _ALIGNED
-        self.values = torch.zeros(first.shape[0], width, device=first.device)
+        self.values = torch.zeros(first.shape[0], self.width, device=first.device)
         for p, names in columns.items():
             own = self.column(p, names[0])
             own.copy_(p.detach())
             p.data = own
 
-    def column(self, p: nn.Parameter, name: str, rows: Tensor | None = None) -> Tensor:
-        """One of a parameter's columns, of the whole tensor or of rows that `read` gave; a view."""
-        begin, end = self._places[p, name]
-        return (self.values if rows is None else rows)[:, begin:end]
+    def column(self, p: nn.Parameter, name: str) -> Tensor:
+        """One of a parameter's columns, (N, D); a view."""
+        return self.values[:, self._begin[p, name] : self._begin[p, name] + p.shape[1]]
 
-    def last(self, rows: Tensor | None = None) -> Tensor:
-        """An integer of each row, (N,) or (U,) int32; a view."""
-        return (self.values if rows is None else rows)[:, self._last].view(torch.int32)
+    def read(self, rows: Tensor | slice) -> tuple[dict[Column, Tensor], Tensor]:
+        """Copies of the columns of ``rows`` (U,), each (U, D), and of the integers, (U,) int32."""
+        packed = self.values[rows] if isinstance(rows, slice) else self.values.index_select(0, rows)
+        widths = [p.shape[1] for p, _ in self._wide]
+        wide = packed[:, : sum(widths)].split(widths, 1)
+        found = {column: values.contiguous() for column, values in zip(self._wide, wide, strict=True)}
+        narrow = packed[:, sum(widths) : self._last + 1].t().contiguous()  # in one pass: they are near each other
+        found.update(zip(self._narrow, narrow[:, :, None].unbind(0), strict=False))
+        return found, narrow[-1].view(torch.int32)
 
-    def read(self, rows: Tensor) -> Tensor:
-        """Copies of ``rows`` (U,), (U, K)."""
-        return self.values.index_select(0, rows)
-
-    def write_(self, rows: Tensor, columns: Mapping[tuple[nn.Parameter, str], Tensor], last: int) -> None:
-        """Write all columns of ``rows`` (U,), all different, and the integer that each gets."""
-        tail = self.values.new_zeros(len(rows), self.values.shape[1] - self._last)
-        tail[:, 0].view(torch.int32).fill_(last)
-        copy_rows_(self.values, rows, torch.cat([*(columns[key] for key in self._places), tail], 1))
+    def write_(self, rows: Tensor | slice, columns: Mapping[Column, Tensor], integer: int) -> None:
+        """Write all columns of ``rows``, all different, and the integer that each gets."""
+        given = [columns[column] for column in self._begin]
+        tail = self.values.new_zeros(len(given[0]), self.width - self._last)
+        tail[:, 0].view(torch.int32).fill_(integer)
+        packed = torch.cat([*given, tail], 1)
+        if isinstance(rows, slice):
+            self.values[rows] = packed
+        else:
+            copy_rows_(self.values, rows, packed)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ondevice.embeddings import EmbeddingMethod
 from ondevice.embeddings.rows import FetchedRows, copy_rows_, zero_rows_
 from ondevice.training.idle import CAPACITY, AdamStep, IdleSteps, ReplayedSteps, Rows
-from ondevice.training.packed import PackedRows
+from ondevice.training.packed import Column, PackedRows
 
 CHUNK = 1 << 16
 """Rows that `TableAdam.flush` brings up to date at once."""
@@ -55,7 +55,7 @@ class TableAdam(torch.optim.Adam):
         own = {p for group in self.param_groups for p in group["params"]}
         self._others = {p for p in self._of_tables if p not in own}
         self._laid_out: dict[nn.Parameter, Tensor] = {}
-        self._fetched: dict[nn.Parameter, Rows] = {}
+        self._fetched: dict[Column, Tensor] = {}
         if self.lazy:
             self._columns = ("weight", "exp_avg", "exp_avg_sq", *(("average",) if averaged else ()))
             self._packed = PackedRows({p: self._columns if p in own else ("weight",) for p in self._of_tables})
@@ -92,16 +92,17 @@ class TableAdam(torch.optim.Adam):
     def _by_row(self, group: Mapping[str, Any]) -> list[nn.Parameter]:
         return [p for p in group["params"] if p in self._of_tables]
 
-    def _settled(self, packed: Tensor) -> dict[nn.Parameter, Rows]:
-        """Rows as `PackedRows.read` gives them, up to date."""
-        last = self._packed.last(packed).contiguous()
-        found: dict[nn.Parameter, Rows] = {}
+    def _settled(self, rows: Tensor | slice) -> dict[Column, Tensor]:
+        """Copies of all columns of some rows, up to date."""
+        columns, last = self._packed.read(rows)
         for group, idle in zip(self.param_groups, self._idle, strict=True):
             parameters = self._by_row(group)
             if parameters:
-                rows = [Rows(*(self._packed.column(p, n, packed) for n in self._columns)) for p in parameters]
-                found.update(zip(parameters, idle.settled(last, rows), strict=True))
-        return found
+                idle.settle_(last, [self._rows_of(p, columns) for p in parameters])
+        return columns
+
+    def _rows_of(self, p: nn.Parameter, columns: Mapping[Column, Tensor]) -> Rows:
+        return Rows(*(columns[p, name] for name in self._columns))
 
     @torch.no_grad()
     def fetch(self, ids: Tensor) -> None:
@@ -111,18 +112,12 @@ class TableAdam(torch.optim.Adam):
         if self.lazy and self._idle[0].count == CAPACITY:
             self.flush()
         rows, inverse = self.tables[0].info.distinct(ids)
-        packed = self._packed.read(rows) if self.lazy else None
-        self._fetched = self._settled(packed) if packed is not None else {}
+        if self.lazy:
+            self._fetched = self._settled(rows)
         for table in self.tables:
-            values = {}
-            for p in table.row_parameters():
-                if p in self._fetched:
-                    value = self._fetched[p].weight
-                elif packed is not None:
-                    value = self._packed.column(p, "weight", packed).contiguous()
-                else:
-                    value = p.index_select(0, rows)
-                values[p] = value.requires_grad_()
+            parameters = table.row_parameters()
+            read = [self._fetched[p, "weight"] if self.lazy else p.index_select(0, rows) for p in parameters]
+            values = {p: value.requires_grad_() for p, value in zip(parameters, read, strict=True)}
             table.fetched = FetchedRows(ids, rows, inverse, values)
 
     @torch.no_grad()
@@ -162,12 +157,10 @@ class TableAdam(torch.optim.Adam):
             parameters = self._by_row(group)
             if parameters:
                 gradients = [read[p].values[p].grad for p in parameters]
-                step.apply_([self._fetched[p] for p in parameters], [g for g in gradients if g is not None])
+                rows = [self._rows_of(p, self._fetched) for p in parameters]
+                step.apply_(rows, [g for g in gradients if g is not None])
             idle.record(step)
-        columns = {(p, "weight"): read[p].values[p].detach() for p in self._others}
-        for p, rows in self._fetched.items():
-            columns.update({(p, n): t.detach() for n, t in zip(self._columns, rows.tensors(), strict=True)})
-        self._packed.write_(next(iter(read.values())).rows, columns, self._idle[0].count)
+        self._packed.write_(next(iter(read.values())).rows, self._fetched, self._idle[0].count)
         self._fetched = {}
         for table in self.tables:
             table.is_behind = True
@@ -177,11 +170,9 @@ class TableAdam(torch.optim.Adam):
         """Bring every row up to date."""
         if not self.lazy or not self._idle[0].count:
             return
-        for part in self._packed.values.split(CHUNK):
-            for p, rows in self._settled(part).items():
-                for name, values in zip(self._columns, rows.tensors(), strict=True):
-                    self._packed.column(p, name, part).copy_(values)
-            self._packed.last(part).zero_()
+        for begin in range(0, len(self._packed.values), CHUNK):
+            rows = slice(begin, begin + CHUNK)
+            self._packed.write_(rows, self._settled(rows), 0)
         for group, idle in zip(self.param_groups, self._idle, strict=True):
             idle.reset()
             for p in self._by_row(group):
