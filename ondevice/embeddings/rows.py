@@ -48,10 +48,7 @@ class RowFinder:
         self._last: tuple[Tensor, int, tuple[Tensor, Tensor]] | None = None
 
     def __call__(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Distinct ids (U,), and positions among them of every lookup (same shape as ``ids``).
-
-        They ascend in small tables; in large ones they come in the order of their last lookup.
-        """
+        """Distinct ids (U,) ascending, and positions among them of every lookup (same shape as ``ids``)."""
         if self._last is not None and self._last[0] is ids and self._last[1] == ids._version:
             return self._last[2]
         flat = ids.reshape(-1)
@@ -77,7 +74,9 @@ class RowFinder:
         """Every lookup writes its number in its id's place; the one that is read there again stands for the id."""
         numbers = self._numbers[: flat.numel()]
         self._position.scatter_(0, flat, numbers)
-        return flat.masked_select(self._position.gather(0, flat) == numbers)
+        rows = flat.masked_select(self._position.gather(0, flat) == numbers)
+        # in order, rows of a large table are read and written nearly twice as fast
+        return rows.int().sort().values.long() if self.num_embeddings < 1 << 31 else rows.sort().values
 
 
 def _wide(tensor: Tensor) -> Tensor:

@@ -31,16 +31,16 @@ class WeightAverage:
         self.every = every
         self.updates = 0
         self._live = self.tensors(module)
-        self.average = [t.detach().clone() for t in self._live]
-        by_rows: set[nn.Parameter] = set()
-        self._rows = optimizer if optimizer is not None and optimizer.lazy else None
-        if self._rows is not None:
-            parameters = dict(zip(module.parameters(), self.average, strict=False))
-            by_rows = self._rows.keep_averages(parameters)
-        left = [True] * len(self._live)
-        left[: len(list(module.parameters()))] = [p not in by_rows for p in module.parameters()]
-        self._whole_live = [t for t, whole in zip(self._live, left, strict=True) if whole]
-        self._whole_average = [t for t, whole in zip(self.average, left, strict=True) if whole]
+        self._optimizer = optimizer
+        kept = optimizer.averages if optimizer is not None else {}
+        parameters = list(module.parameters())
+        by_optimizer = [kept.get(p) for p in parameters] + [None] * (len(self._live) - len(parameters))
+        self.average = [
+            t.detach().clone() if average is None else average
+            for t, average in zip(self._live, by_optimizer, strict=True)
+        ]
+        own = [place for place, average in enumerate(by_optimizer) if average is None]
+        self._own = [self.average[place] for place in own], [self._live[place] for place in own]
 
     @staticmethod
     def tensors(module: nn.Module) -> list[Tensor]:
@@ -53,9 +53,9 @@ class WeightAverage:
         """Update when ``step`` (from 1) is due."""
         if step % self.every == 0:
             decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-            torch._foreach_lerp_(self._whole_average, self._whole_live, 1 - decay)
-            if self._rows is not None:
-                self._rows.average(decay)
+            torch._foreach_lerp_(*self._own, 1 - decay)
+            if self._optimizer is not None and self._optimizer.lazy:
+                self._optimizer.average(decay)
             self.updates += 1
 
     @torch.no_grad()

@@ -136,7 +136,7 @@ def train_step(
         optimizer.zero_grad(set_to_none=True)
     (total if weight == 1.0 else total * weight).backward()
     processes.average_gradients([*recommender.parameters(), *rows])
-    for optimizer in optimizers:
+    for optimizer in reversed(optimizers):  # what the others do to fetched rows, `TableAdam` writes back
         optimizer.step()
     for table in recommender.tables():
         table.fetched = None

@@ -42,9 +42,9 @@ class Rows:
         """Copies of the rows at ``places``."""
         return Rows(*(tensor.index_select(0, places) for tensor in self.tensors()))
 
-    def part(self, begin: int, end: int) -> Rows:
-        """The rows from ``begin`` to ``end``, not copied."""
-        return Rows(*(tensor[begin:end] for tensor in self.tensors()))
+    def head(self, count: int) -> Rows:
+        """The first ``count`` rows, not copied."""
+        return Rows(*(tensor[:count] for tensor in self.tensors()))
 
     def put_(self, places: Tensor, rows: Rows) -> None:
         """Write ``rows`` to ``places``, all different."""
@@ -107,12 +107,11 @@ class IdleSteps:
     Args:
         betas: β₁ and β₂ of Adam.
         eps: ε of Adam.
-        averaged: whether a moving average of the weights is kept.
         device: where the rows are.
     """
 
-    def __init__(self, betas: tuple[float, float], eps: float, averaged: bool, device: torch.device) -> None:
-        self.eps, self.betas, self.averaged = eps, betas, averaged
+    def __init__(self, betas: tuple[float, float], eps: float, device: torch.device) -> None:
+        self.eps, self.betas = eps, betas
         beta1, beta2 = betas
         window = math.ceil(math.log(_NEGLIGIBLE) / math.log(beta1 / math.sqrt(beta2)))
         ages = torch.arange(window, 0, -1, dtype=torch.float64, device=device)
@@ -155,25 +154,26 @@ class IdleSteps:
         known[:, 4] += taken / known[:, 2]
         known[:, 5] += taken * known[:, 0]
 
-    def apply_(self, last: Tensor, rows: Sequence[Rows]) -> None:
+    def settle_(self, last: Tensor, rows: Sequence[Rows]) -> None:
         """Bring rows last updated at steps ``last`` (counted from the reset) up to date, in place.
 
-        Shape: last (U,) int32 or int64.
+        Shape: last (U,) int32.
         """
         sums = self._sums.index_select(0, last)
         tail, kept = sums[:, 0], sums[:, 2]
         lag = torch.where(tail > 0, sums[:, 1] / tail, 1.0).mul_(self.eps).float()[:, None]
         moved = (tail * self._kept).float()[:, None]
         decays = self._decays.index_select(0, self.count - last)
-        shares = sums[:, 3:].float() if self.averaged else None
+        shares = sums[:, 3:].float()
         for r in rows:
-            move = r.exp_avg / r.exp_avg_sq.sqrt().add_(lag)
-            if r.average is not None and shares is not None:
+            move = r.exp_avg_sq.sqrt().add_(lag)
+            torch.div(r.exp_avg, move, out=move)
+            if r.average is not None:
                 r.average.mul_(shares[:, :1]).addcmul_(shares[:, 1:2], r.weight)
                 r.average.addcmul_(shares[:, 2:], move, value=-1)
             if self._kept != 1.0:
                 r.weight.mul_((self._kept / kept).float()[:, None])
-            r.weight.addcmul_(moved, move, value=-1)
+            r.weight.sub_(move.mul_(moved))
             r.exp_avg.mul_(decays[:, :1])
             r.exp_avg_sq.mul_(decays[:, 1:])
 
@@ -206,10 +206,10 @@ class ReplayedSteps:
         """Note that an average took (1 − ``share``)·w after the last step, keeping ``share`` of itself."""
         self._shares[self.count] = share
 
-    def apply_(self, last: Tensor, rows: Sequence[Rows]) -> None:
+    def settle_(self, last: Tensor, rows: Sequence[Rows]) -> None:
         """Bring rows last updated at steps ``last`` (counted from the reset) up to date, in place.
 
-        Shape: last (U,) int32 or int64.
+        Shape: last (U,) int32.
         """
         self._average_of_last(last, rows)
         last, places = last.long().sort(stable=True)  # those that missed most come first
@@ -222,11 +222,11 @@ class ReplayedSteps:
             numbers = torch.arange(begin + 1, until + 1, device=last.device)
             begun = torch.searchsorted(last, numbers).tolist()
             for number, count in zip(range(begin + 1, until + 1), begun, strict=True):
-                self._replay(number, [r.part(0, count) for r in work])
+                self._replay(number, [r.head(count) for r in work])
             last = last.clamp(min=until)
             leaving = last == self.count
             if until < self.count:
-                waiting = [r.part(0, begun[-1]) for r in work]
+                waiting = [r.head(begun[-1]) for r in work]
                 leaving[: begun[-1]] = torch.stack([self._at_rest(until, r) for r in waiting]).all(0)
             gone, left = leaving.nonzero().squeeze(1), (~leaving).nonzero().squeeze(1)
             for target, r in zip(rows, work, strict=True):

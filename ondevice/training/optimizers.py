@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ondevice.embeddings import EmbeddingMethod
-from ondevice.embeddings.rows import FetchedRows, copy_rows_
+from ondevice.embeddings.rows import FetchedRows
 
 
 class JointlyScaledSGD(torch.optim.Optimizer):
@@ -22,7 +22,8 @@ class JointlyScaledSGD(torch.optim.Optimizer):
         params: parameters, scaled together.
         lr: step of a value whose gradient equals the RMS.
         decay: decay of the running mean of squares, in [0, 1).
-        tables: whose fetched rows give the gradients of parameters among them; other rows stay as they are.
+        tables: of which rows may have been fetched; these are changed where they are, for `TableAdam.step`
+            to write back, and other rows stay as they are.
     """
 
     def __init__(
@@ -55,10 +56,7 @@ class JointlyScaledSGD(torch.optim.Optimizer):
             rate = group["lr"] / max(corrected**0.5, 1e-30)
             for p, gradient in given.items():
                 rows = fetched[p]
-                if rows is not None:
-                    copy_rows_(p, rows.rows, rows.values[p].detach().add_(gradient, alpha=-rate))
-                else:
-                    p.add_(gradient, alpha=-rate)
+                (p if rows is None else rows.values[p].detach()).add_(gradient, alpha=-rate)
 
     def _fetched(self, p: nn.Parameter) -> FetchedRows | None:
         table = self.table_of.get(p)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ondevice.embeddings import EmbeddingMethod
 from ondevice.embeddings.rows import FetchedRows, copy_rows_, zero_rows_
 from ondevice.training.idle import CAPACITY, AdamStep, IdleSteps, ReplayedSteps, Rows
+from ondevice.training.packed import Column, PackedRows
 
 CHUNK = 1 << 16
 """Rows that `TableAdam.flush` brings up to date at once."""
@@ -25,7 +26,8 @@ class TableAdam(torch.optim.Adam):
     good when it is fetched, and for all rows by `flush`, after which weights and moments are those of Adam
     on whole tables: see `IdleSteps` and, for coupled decay, `ReplayedSteps`.
 
-    ``state_dict`` is that of ``torch.optim.Adam`` over the same groups, all rows up to date.
+    Fetched rows of parameters that another optimizer updates are its to change in place; `step` writes them
+    back, so it comes last. ``state_dict`` is that of ``torch.optim.Adam`` over the same groups.
 
     Args:
         groups: parameter groups, as for ``torch.optim.Adam``.
@@ -33,6 +35,7 @@ class TableAdam(torch.optim.Adam):
         lr: learning rate.
         lazy: leave rows alone that are not looked up.
         decoupled: decay weights directly (AdamW) and not through the gradient (L2).
+        averaged: whether moving averages of the rows are kept as well, if ``lazy``; see `averages`.
     """
 
     def __init__(
@@ -43,55 +46,63 @@ class TableAdam(torch.optim.Adam):
         lr: float,
         lazy: bool = False,
         decoupled: bool = False,
+        averaged: bool = False,
     ) -> None:
         super().__init__(groups, lr=lr, fused=True, decoupled_weight_decay=decoupled)
         self.tables = [table for table in tables if reads_by_row(table, lazy)]
         self.lazy = lazy and bool(self.tables)
-        self._tables_rows = {p for table in self.tables for p in table.row_parameters()}
+        self._of_tables = dict.fromkeys(p for table in self.tables for p in table.row_parameters())
+        own = {p for group in self.param_groups for p in group["params"]}
+        self._others = {p for p in self._of_tables if p not in own}
         self._laid_out: dict[nn.Parameter, Tensor] = {}
-        self._fetched: dict[nn.Parameter, Rows] = {}
-        self._averages: dict[nn.Parameter, Tensor] = {}
+        self._fetched: dict[Column, Tensor] = {}
         if self.lazy:
+            self._columns = ("weight", "exp_avg", "exp_avg_sq", *(("average",) if averaged else ()))
+            self._packed = PackedRows({p: self._columns if p in own else ("weight",) for p in self._of_tables})
+            for p in own.intersection(self._of_tables):
+                self.state[p]["step"] = torch.zeros((), device=p.device)
+                self._bind(p)
+                if averaged:
+                    self.averages[p].copy_(p)
             self._begin()
 
-    def _of_rows(self, group: Mapping[str, Any]) -> list[nn.Parameter]:
-        return [p for p in group["params"] if p in self._tables_rows]
+    @property
+    def averages(self) -> dict[nn.Parameter, Tensor]:
+        """The moving averages kept here, up to date after a `flush`."""
+        kept = "average" in self._columns if self.lazy else False
+        return {p: self._packed.column(p, "average") for p in self._of_tables if kept and p not in self._others}
+
+    def _bind(self, p: nn.Parameter) -> None:
+        """The moments of a packed parameter are columns beside it."""
+        for name in ("exp_avg", "exp_avg_sq"):
+            self.state[p][name] = self._packed.column(p, name)
 
     def _begin(self) -> None:
-        """All rows are up to date: state for each, and idle steps of each group counted from here."""
+        """Idle steps are counted from here; all rows are up to date."""
         self._idle: list[IdleSteps | ReplayedSteps] = []
         self._number = 0
-        weight = self.tables[0].weight
-        self._last = torch.zeros(weight.shape[0], dtype=torch.int32, device=weight.device)
         for group in self.param_groups:
-            for p in self._of_rows(group):
-                if not self.state[p]:
-                    self.state[p]["step"] = torch.zeros((), device=p.device)
-                    self.state[p].update(exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p))
+            for p in self._by_row(group):
                 self._number = int(self.state[p]["step"])
             if group["weight_decay"] and not group["decoupled_weight_decay"]:
                 self._idle.append(ReplayedSteps())
             else:
-                self._idle.append(
-                    IdleSteps(group["betas"], group["eps"], bool(self._averages), weight.device)
-                )
+                self._idle.append(IdleSteps(group["betas"], group["eps"], self._packed.values.device))
 
-    def _whole(self, p: nn.Parameter) -> Rows:
-        state = self.state[p]
-        return Rows(p.detach(), state["exp_avg"], state["exp_avg_sq"], self._averages.get(p))
+    def _by_row(self, group: Mapping[str, Any]) -> list[nn.Parameter]:
+        return [p for p in group["params"] if p in self._of_tables]
 
-    @torch.no_grad()
-    def peek(self, rows: Tensor) -> dict[nn.Parameter, Rows]:
-        """Copies of some rows (U,), all different, of each parameter, as `flush` would leave them."""
-        last = self._last.index_select(0, rows)
-        found: dict[nn.Parameter, Rows] = {}
+    def _settled(self, rows: Tensor | slice) -> dict[Column, Tensor]:
+        """Copies of all columns of some rows, up to date."""
+        columns, last = self._packed.read(rows)
         for group, idle in zip(self.param_groups, self._idle, strict=True):
-            parameters = self._of_rows(group)
-            copies = [self._whole(p).at(rows) for p in parameters]
-            if copies and idle.count:
-                idle.apply_(last, copies)
-            found.update(zip(parameters, copies, strict=True))
-        return found
+            parameters = self._by_row(group)
+            if parameters:
+                idle.settle_(last, [self._rows_of(p, columns) for p in parameters])
+        return columns
+
+    def _rows_of(self, p: nn.Parameter, columns: Mapping[Column, Tensor]) -> Rows:
+        return Rows(*(columns[p, name] for name in self._columns))
 
     @torch.no_grad()
     def fetch(self, ids: Tensor) -> None:
@@ -101,39 +112,38 @@ class TableAdam(torch.optim.Adam):
         if self.lazy and self._idle[0].count == CAPACITY:
             self.flush()
         rows, inverse = self.tables[0].info.distinct(ids)
-        self._fetched = self.peek(rows) if self.lazy else {}
+        if self.lazy:
+            self._fetched = self._settled(rows)
         for table in self.tables:
-            values = {}
-            for p in table.row_parameters():
-                value = self._fetched[p].weight if p in self._fetched else p.index_select(0, rows)
-                values[p] = value.requires_grad_()
+            parameters = table.row_parameters()
+            read = [self._fetched[p, "weight"] if self.lazy else p.index_select(0, rows) for p in parameters]
+            values = {p: value.requires_grad_() for p, value in zip(parameters, read, strict=True)}
             table.fetched = FetchedRows(ids, rows, inverse, values)
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """One update from the gradients of the rows fetched, and of all other parameters."""
         read = {p: t.fetched for t in self.tables if t.fetched for p in t.row_parameters()}
-        if not self.lazy:
-            self._lay_out(read)
-        super().step()
+        if self.lazy:
+            super().step()
+            if read:
+                self._step_rows(read)
+            return
         for p, fetched in read.items():
-            if p in self._laid_out:
-                zero_rows_(self._laid_out[p], fetched.rows)
-                p.grad = None
-        if self.lazy and read:
-            self._step_rows(read)
-
-    def _lay_out(self, read: dict[nn.Parameter, FetchedRows]) -> None:
-        """Gradients of rows as gradients of tables, which are zero elsewhere and kept from step to step."""
-        for p in (p for group in self.param_groups for p in self._of_rows(group)):
-            gradient = read[p].values[p].grad if p in read else None
-            if gradient is not None:
+            gradient = fetched.values[p].grad
+            if p not in self._others and gradient is not None:
                 if p not in self._laid_out:
                     self._laid_out[p] = torch.zeros_like(p)
-                p.grad = copy_rows_(self._laid_out[p], read[p].rows, gradient)
+                p.grad = copy_rows_(self._laid_out[p], fetched.rows, gradient)
+        super().step()
+        for p, fetched in read.items():
+            if p in self._others:
+                copy_rows_(p, fetched.rows, fetched.values[p].detach())
+            else:
+                zero_rows_(self._laid_out[p], fetched.rows)
+                p.grad = None
 
     def _step_rows(self, read: dict[nn.Parameter, FetchedRows]) -> None:
-        rows = next(iter(read.values())).rows
         self._number += 1
         for group, idle in zip(self.param_groups, self._idle, strict=True):
             step = AdamStep(
@@ -144,16 +154,14 @@ class TableAdam(torch.optim.Adam):
                 group["betas"],
                 group["eps"],
             )
-            parameters = self._of_rows(group)
+            parameters = self._by_row(group)
             if parameters:
                 gradients = [read[p].values[p].grad for p in parameters]
-                updated = [self._fetched[p] for p in parameters]
-                step.apply_(updated, [g for g in gradients if g is not None])
-                for p, values in zip(parameters, updated, strict=True):
-                    self._whole(p).put_(rows, values)
+                rows = [self._rows_of(p, self._fetched) for p in parameters]
+                step.apply_(rows, [g for g in gradients if g is not None])
             idle.record(step)
+        self._packed.write_(next(iter(read.values())).rows, self._fetched, self._idle[0].count)
         self._fetched = {}
-        self._last.index_fill_(0, rows, self._idle[0].count)
         for table in self.tables:
             table.is_behind = True
 
@@ -162,28 +170,18 @@ class TableAdam(torch.optim.Adam):
         """Bring every row up to date."""
         if not self.lazy or not self._idle[0].count:
             return
+        for begin in range(0, len(self._packed.values), CHUNK):
+            rows = slice(begin, begin + CHUNK)
+            self._packed.write_(rows, self._settled(rows), 0)
         for group, idle in zip(self.param_groups, self._idle, strict=True):
-            whole = [self._whole(p) for p in self._of_rows(group)]
-            for begin in range(0, len(self._last), CHUNK) if whole else ():
-                end = min(begin + CHUNK, len(self._last))
-                idle.apply_(self._last[begin:end], [rows.part(begin, end) for rows in whole])
             idle.reset()
-            for p in self._of_rows(group):
+            for p in self._by_row(group):
                 self.state[p]["step"].fill_(self._number)
-        self._last.zero_()
         for table in self.tables:
             table.is_behind = False
 
-    def keep_averages(self, averages: Mapping[nn.Parameter, Tensor]) -> set[nn.Parameter]:
-        """Let moving averages follow rows as lazily as the rows themselves; returns those it will keep."""
-        if self.lazy:
-            self.flush()
-            self._averages = {p: average for p, average in averages.items() if p in self._tables_rows}
-            self._begin()
-        return set(self._averages)
-
     def average(self, share: float) -> None:
-        """Take (1 − ``share``)·w into the averages kept here, which keep ``share`` of themselves."""
+        """Take (1 − ``share``)·w into `averages`, which keep ``share`` of themselves."""
         for idle in self._idle:
             idle.average(share)
 
@@ -192,10 +190,16 @@ class TableAdam(torch.optim.Adam):
         self.flush()
         return super().state_dict()
 
+    @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a state that this class or ``torch.optim.Adam`` gave."""
+        self.flush()
         super().load_state_dict(state_dict)
         if self.lazy:
+            for p in (p for group in self.param_groups for p in self._by_row(group)):
+                for name in ("exp_avg", "exp_avg_sq"):
+                    self._packed.column(p, name).copy_(self.state[p][name])
+                self._bind(p)
             self._begin()
 
 

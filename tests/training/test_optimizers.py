@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from ondevice.embeddings import METHODS, TableInfo
-from ondevice.embeddings.rows import FetchedRows
 from ondevice.training.optimizers import JointlyScaledSGD
+from ondevice.training.table_adam import TableAdam
 
 
 def parameters(*values: float) -> list[nn.Parameter]:
@@ -53,25 +53,31 @@ def test_a_gradient_that_is_absent_or_zero_moves_nothing() -> None:
     assert b.item() < 2.0
 
 
-def test_gradients_of_fetched_rows_are_the_same_as_those_of_the_table() -> None:
-    info = TableInfo(torch.tensor([0, 5]), torch.ones(5, dtype=torch.int64))
-    rows = torch.tensor([3, 1])
-    tables = []
-    for is_fetched in (False, True):
-        table = METHODS["uniform"](info, 2)
-        table.weight.data.fill_(1.0)
-        optimizer = JointlyScaledSGD([table.weight], lr=0.1, tables=[table])
+def test_rows_that_were_fetched_are_the_same_as_whole_tables(info: TableInfo) -> None:
+    """Two tables, scaled together; rows 0, 5 and 7 are not read."""
+    ids = torch.tensor([[1, 3, 6], [2, 3, 8], [1, 4, 6]])
+    found = []
+    for by_rows in (False, True):
+        torch.manual_seed(0)
+        tables = [METHODS["pep"](info, dim, init_std=1.0, threshold_init=-3.0) for dim in (4, 1)]
+        before = tables[0].s.detach().clone()
+        optimizer = JointlyScaledSGD([t.s for t in tables], lr=0.1, tables=tables)
+        reader = TableAdam([{"params": [t.weight for t in tables]}], tables, lr=0.0)
         for weight in (1.0, 5.0):
             optimizer.zero_grad()
-            found = table.weight[rows]
-            if is_fetched:
-                found = found.detach().requires_grad_()
-                table.fetched = FetchedRows(rows[None], rows, torch.tensor([[0, 1]]), {table.weight: found})
-            (found.square() * weight * torch.tensor([1.0, 2.0])).sum().backward()
+            if by_rows:
+                reader.fetch(ids)
+            (weight * (tables[0](ids) * tables[1](ids)).square().sum()).backward()
             optimizer.step()
-        tables.append(table.weight.detach())
-    torch.testing.assert_close(tables[0], tables[1])
-    assert tables[1][[0, 2, 4]].tolist() == [[1.0, 1.0]] * 3
+            reader.step()
+            for table in tables:
+                table.fetched = None
+        found.append(tables)
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one.s, other.s)
+    changed = (found[1][0].s != before).any(1)
+    assert changed.any()
+    assert not changed[[0, 5, 7]].any()
 
 
 def test_a_state_that_is_read_back_goes_on_alike() -> None:
