@@ -95,7 +95,8 @@ def beside(summary: dict[str, Any], others: list[dict[str, Any]]) -> dict[str, A
                     f"--beside: {key} is {other['run'][key]} there and {summary['run'][key]} here"
                 )
         bundles = {n: e for n, e in other["programs"].items() if e["kind"] == "budgets"}
-        programs.update({f"{other['run']['method']} {name}": entry for name, entry in bundles.items()})
+        label = other["run"]["method"].upper()
+        programs.update({f"{label} {name}": {**entry, "kind": label} for name, entry in bundles.items()})
     return {**summary, "programs": programs}
 
 
@@ -107,13 +108,14 @@ def picture(summary: dict[str, Any], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(8, 3.6), dpi=160)
-    ours, dense = "#0b7a6b", "#6b7280"
+    ours, dense, other = "#0b7a6b", "#6b7280", "#a16207"
     points = sorted(summary["programs"].items(), key=lambda item: item[1]["bytes"]["mean"])
-    for kind, colour in (("baselines", dense), ("budgets", ours)):
+    kinds = {entry["kind"] for _, entry in points} - {"baselines", "budgets"}
+    for kind, colour in (("baselines", dense), ("budgets", ours), *((kind, other) for kind in sorted(kinds))):
         own = [(name, e) for name, e in points if e["kind"] == kind]
         x = [e["bytes"]["mean"] / 1000 for _, e in own]
         y = [e["test_auc"]["mean"] for _, e in own]
-        line = "-" if kind == "budgets" else "none"
+        line = "none" if kind == "baselines" else "-"
         axes.errorbar(
             x,
             y,
@@ -126,14 +128,14 @@ def picture(summary: dict[str, Any], path: Path) -> None:
         )
         for name, e in own:
             size = f"{e['bytes']['mean'] / 1000:,.0f} kB"
-            label = f"ondevice, {size}" if kind == "budgets" else f"{name}, {size}"
-            ours_here = kind == "budgets"
+            whose = {"budgets": "ondevice", "baselines": name}.get(kind, kind)
+            label, ours_here = f"{whose}, {size}", kind != "baselines"
             axes.annotate(
                 label,
                 (e["bytes"]["mean"] / 1000, e["test_auc"]["mean"]),
                 xytext=(10, -4) if ours_here else (0, -15 if name == "int2" else 9),
                 textcoords="offset points",
-                ha="left" if ours_here else "center",
+                ha="left" if ours_here else "right" if name == "int4" else "center",
                 fontsize=8.5,
                 color=colour,
                 fontweight="bold" if ours_here else "normal",
