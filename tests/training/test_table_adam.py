@@ -99,7 +99,7 @@ def test_equals_adam_on_whole_tables(
     reference = torch.optim.Adam(groups(whole, decay), lr=1e-2, fused=True, decoupled_weight_decay=decoupled)
     averages = [None, None]
     if averaged:
-        averages = [WeightAverage(recommender, 0.9, 3, optimizer), WeightAverage(whole, 0.9, 3)]
+        averages = [WeightAverage(recommender, 0.9, 3, [optimizer]), WeightAverage(whole, 0.9, 3)]
     train(world, recommender, optimizer, averages[0])
     train(world, whole, reference, averages[1])
     behind = (recommender.embedding.weight - whole.embedding.weight).abs().max().item()
