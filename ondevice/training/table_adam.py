@@ -63,7 +63,7 @@ class TableAdam(torch.optim.Adam):
                 self.state[p]["step"] = torch.zeros((), device=p.device)
                 self._bind(p)
                 if averaged:
-                    self.averages[p].copy_(p)
+                    self.averages[p].copy_(p.detach())
             self._begin()
 
     @property
