@@ -73,6 +73,12 @@ class EmbeddingConfig:
         _check("embedding.init_std", std, std is None or std > 0, "above 0 or null")
 
 
+def _check_step(settings: TrainingConfig | SearchConfig) -> None:
+    _check("row_wise", settings.row_wise, settings.row_wise in ("auto", True, False), "auto, true or false")
+    precisions = ("float32", "bfloat16")
+    _check("precision", settings.precision, settings.precision in precisions, "float32 or bfloat16")
+
+
 @dataclass(frozen=True)
 class TrainingConfig:
     """One training: the dense model's, and by default every other one's."""
@@ -88,7 +94,9 @@ class TrainingConfig:
     schedule: str = "constant"
     """constant or cosine (to zero over ``epochs``)."""
     weight_decay: float = 0.0
-    """Coupled L2 of Adam on every parameter."""
+    """Weight decay of Adam on every parameter."""
+    decoupled_decay: bool = False
+    """Whether weight decay acts on the weights themselves (AdamW) and not through the gradient (L2)."""
     embedding_penalty: float = 0.0
     """λ of λ·Σ e², averaged over the rows of the batch, on the embeddings that were looked up."""
     embedding_dropout: float = 0.0
@@ -104,6 +112,11 @@ class TrainingConfig:
     """With a teacher: weight of the real label beside the teacher's on real rows, in [0, 1]."""
     pairs: float = 1.0
     """With a teacher: made-up context/item pairs per real row, labelled by the teacher."""
+    row_wise: bool | str = "auto"
+    """Whether a step touches only the rows that it looks up, with the same result: true, false, or auto (for tables of
+    many ids)."""
+    precision: str = "float32"
+    """float32 or bfloat16: what the base model computes in; weights, tables and the loss are float32."""
 
     def __post_init__(self) -> None:
         _check("batch_size", self.batch_size, self.batch_size >= 2, "at least 2")
@@ -118,6 +131,7 @@ class TrainingConfig:
         _check("embedding_dropout", self.embedding_dropout, 0 <= self.embedding_dropout < 1, "in [0, 1)")
         _check("label_weight", self.label_weight, 0 <= self.label_weight <= 1, "in [0, 1]")
         _check("pairs", self.pairs, self.pairs >= 0, "at least 0")
+        _check_step(self)
 
 
 @dataclass(frozen=True)
@@ -135,13 +149,20 @@ class SearchConfig:
     threshold_learning_rate: float | None = None
     """Learning rate of the thresholds; null for the same."""
     weight_decay: float = 0.0
-    """Coupled L2 of Adam; it acts on thresholds only in PEP's decay regime."""
+    """Weight decay of Adam; it acts on thresholds only in PEP's decay regime."""
+    decoupled_decay: bool = False
+    """Whether weight decay acts on the weights themselves (AdamW) and not through the gradient (L2)."""
     embedding_penalty: float = 0.0
     """λ of λ·Σ e² on the looked-up embeddings."""
     check_every: int = 50
-    """Steps between counts of what is kept."""
+    """Steps between counts of what is kept; more for tables much larger than a batch."""
     skip_fields: tuple[str, ...] = ()
     """Fields that compact models store nothing of: all their values read the field's unknown id."""
+    row_wise: bool | str = "auto"
+    """Whether a step touches only the rows that it looks up, with the same result: true, false, or auto (for tables of
+    many ids)."""
+    precision: str = "float32"
+    """float32 or bfloat16: what the base model computes in; weights, tables and the loss are float32."""
 
     def __post_init__(self) -> None:
         _check("search.budgets", self.budgets, bool(self.budgets), "at least one")
@@ -155,6 +176,7 @@ class SearchConfig:
         _check("search.weight_decay", self.weight_decay, self.weight_decay >= 0, "at least 0")
         _check("search.embedding_penalty", self.embedding_penalty, self.embedding_penalty >= 0, "at least 0")
         _check("search.check_every", self.check_every, self.check_every >= 1, "at least 1")
+        _check_step(self)
 
 
 @dataclass(frozen=True)

@@ -149,9 +149,16 @@ class EmbeddingMethod(nn.Module):
         """What ranks single values when a budget is met, (N, D), 0 for values already gone; None for rules."""
         return None
 
-    def margins(self) -> Tensor | None:
-        """How far each value is from being pruned, (N, D), for methods that follow a budget; else None."""
+    def margins(self, rows: Tensor, *values: Tensor) -> Tensor | None:
+        """How far each value is from being pruned, (U, D), for methods that follow a budget; else None.
+
+        Args: rows and values as of `of_rows`.
+        """
         return None
+
+    def num_kept_of(self, rows: Tensor, *values: Tensor) -> int:
+        """Number of values in effect among those of ``rows``; an estimate where a method cannot tell."""
+        return self.num_kept() * len(rows) // self.num_embeddings
 
     def shift_thresholds(self, amount: float) -> None:
         """Raise every s of a method that follows a budget: values whose margin is not above it are pruned."""

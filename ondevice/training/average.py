@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -21,18 +21,23 @@ class WeightAverage:
         module: whose weights are averaged.
         decay: d in [0, 1).
         every: steps between updates.
-        optimizer: whose rows are averaged by it if it leaves rows alone; flush it before the average is used.
+        optimizers: of the module; those that leave rows alone average them, and must be flushed before the
+            average is used.
     """
 
     def __init__(
-        self, module: nn.Module, decay: float, every: int, optimizer: TableAdam | None = None
+        self,
+        module: nn.Module,
+        decay: float,
+        every: int,
+        optimizers: Sequence[torch.optim.Optimizer] = (),
     ) -> None:
         self.decay = decay
         self.every = every
         self.updates = 0
         self._live = self.tensors(module)
-        self._optimizer = optimizer
-        kept = optimizer.averages if optimizer is not None else {}
+        self._lazy = [o for o in optimizers if isinstance(o, TableAdam) and o.lazy]
+        kept = {p: average for optimizer in self._lazy for p, average in optimizer.averages.items()}
         parameters = list(module.parameters())
         by_optimizer = [kept.get(p) for p in parameters] + [None] * (len(self._live) - len(parameters))
         self.average = [
@@ -54,8 +59,8 @@ class WeightAverage:
         if step % self.every == 0:
             decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
             torch._foreach_lerp_(*self._own, 1 - decay)
-            if self._optimizer is not None and self._optimizer.lazy:
-                self._optimizer.average(decay)
+            for optimizer in self._lazy:
+                optimizer.average(decay)
             self.updates += 1
 
     @torch.no_grad()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 import zlib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from ondevice.config import SearchConfig, TrainingConfig
 from ondevice.distributed.processes import ALONE, Processes
 from ondevice.embeddings import CodedEmbedding
 from ondevice.embeddings.rows import FetchedRows
+from ondevice.errors import UserError
 from ondevice.recommender import Recommender
 from ondevice.training.average import WeightAverage
 from ondevice.training.batches import Batches
@@ -26,8 +27,11 @@ from ondevice.training.checkpoint import load_state, save_state
 from ondevice.training.metrics import auc, log_loss
 from ondevice.training.optimizers import JointlyScaledSGD
 from ondevice.training.progress import Progress
-from ondevice.training.table_adam import TableAdam
+from ondevice.training.table_adam import TableAdam, flush, reads_by_row, release
 from ondevice.training.teacher import Teacher
+
+ROW_WISE_FROM = 50_000
+"""Ids from which on ``row_wise: auto`` leaves rows alone that a batch does not look up (docs/large_tables.md)."""
 
 
 def epoch_seed(seed: int, phase: str, epoch: int) -> int:
@@ -40,8 +44,6 @@ def select_device(name: str) -> torch.device:
 
     Raises: UserError: when the device cannot be used here.
     """
-    from ondevice.errors import UserError
-
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -78,7 +80,10 @@ def evaluate(recommender: Recommender, batches: Batches, processes: Processes = 
 def make_optimizers(
     recommender: Recommender, settings: TrainingConfig | SearchConfig
 ) -> list[torch.optim.Optimizer]:
-    """Adam with L2; thresholds in a group, or for methods that follow a budget an optimizer, of their own."""
+    """Adam; thresholds in a group, or for methods that follow a budget an optimizer, of their own.
+
+    Raises: UserError: when rows alone are to be touched and no table is read by rows.
+    """
     thresholds = [p for table in recommender.tables() for p in table.thresholds()]
     special = {id(p) for p in thresholds}
     rest = [p for p in recommender.parameters() if id(p) not in special]
@@ -90,10 +95,28 @@ def make_optimizers(
         decay = settings.weight_decay if decays else 0.0
         groups.append({"params": thresholds, "lr": rate, "weight_decay": decay})
     tables = recommender.tables()
-    optimizers: list[torch.optim.Optimizer] = [TableAdam(groups, tables, lr=settings.learning_rate)]
+    adam = TableAdam(
+        groups,
+        tables,
+        lr=settings.learning_rate,
+        lazy=is_row_wise(recommender, settings),
+        decoupled=settings.decoupled_decay,
+        averaged=getattr(settings, "ema_decay", 0.0) > 0,
+    )
+    optimizers: list[torch.optim.Optimizer] = [adam]
     if thresholds and follow:
         optimizers.append(JointlyScaledSGD(thresholds, lr=rate, tables=tables))
     return optimizers
+
+
+def is_row_wise(recommender: Recommender, settings: TrainingConfig | SearchConfig) -> bool:
+    """Whether a step touches only the rows it looks up: as ``row_wise`` says, or the tables' size."""
+    if settings.row_wise == "auto":
+        return recommender.info.num_embeddings >= ROW_WISE_FROM
+    if settings.row_wise and not any(reads_by_row(table, lazy=True) for table in recommender.tables()):
+        kind = type(recommender.embedding).__name__
+        raise UserError(f"row_wise: {kind} reads its whole table at every step; use row_wise=auto")
+    return bool(settings.row_wise)
 
 
 def train_step(
@@ -104,11 +127,13 @@ def train_step(
     *,
     embedding_penalty: float = 0.0,
     embedding_dropout: float = 0.0,
+    precision: str = "float32",
     processes: Processes = ALONE,
 ) -> Tensor:
     """One step on a batch; returns the mean log loss (without penalties), still on the device.
 
     Args:
+        precision: float32, or bfloat16 for the base model's arithmetic.
         processes: that share the batch: each has the ids of all of it and the targets of its share. What is
             returned is then this share's part, whose mean over the processes is the loss.
 
@@ -122,7 +147,9 @@ def train_step(
     embeddings = recommender.embed(ids)
     if embedding_dropout:
         embeddings = F.dropout(embeddings, embedding_dropout)
-    logits = recommender.logits_of(embeddings, ids)
+    low = torch.autocast(ids.device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
+    with low:
+        logits = recommender.logits_of(embeddings, ids)
     # a process may have no row of a small batch; the mean of none is no number
     loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="mean" if len(ids) else "sum")
     total = loss
@@ -203,7 +230,8 @@ class Fit:
     def __post_init__(self) -> None:
         self.optimizers = make_optimizers(self.recommender, self.settings)
         decay = self.settings.ema_decay
-        self.average = WeightAverage(self.recommender, decay, self.settings.ema_every) if decay else None
+        every = self.settings.ema_every
+        self.average = WeightAverage(self.recommender, decay, every, self.optimizers) if decay else None
         self.epoch = 0
         self.seconds = 0.0
         self.history: list[dict[str, float]] = []
@@ -218,6 +246,7 @@ class Fit:
             self.processes.check_same(self.recommender.parameters(), "weights")
             if self.checkpoint is not None and self.processes.is_first:
                 save_state(self.checkpoint, self._state())
+        release(self.optimizers)
         self.recommender.load_state_dict(self.best)
         self.recommender.eval()
         kept = max(self._final(), key=lambda entry: entry["valid_auc"])
@@ -246,6 +275,7 @@ class Fit:
         waiting = [t for t in self.recommender.tables() if isinstance(t, CodedEmbedding) and not t.is_final]
         if not waiting or step < start:
             return
+        flush(self.optimizers)
         if self.average is not None:
             self.average.adopt()
         for table in waiting:
@@ -289,6 +319,7 @@ class Fit:
                     targets,
                     embedding_penalty=self.settings.embedding_penalty,
                     embedding_dropout=self.settings.embedding_dropout,
+                    precision=self.settings.precision,
                     processes=self.processes,
                 )
                 steps += 1
@@ -299,6 +330,7 @@ class Fit:
                 bar.update(rows.numel())
                 if steps % 50 == 0:
                     bar.set_postfix_str(f"loss {float(running) / steps:.4f}, best valid AUC {best:.4f}")
+        flush(self.optimizers)
         mean = float(self.processes.total(running)) / (steps * self.processes.size)
         if self.average is not None:
             with self.average.applied():
@@ -310,7 +342,8 @@ class Fit:
         valid = evaluate(self.recommender, self.valid, self.processes)
         final = all(table.is_final for table in self.recommender.tables())
         if final and valid["auc"] > max((e["valid_auc"] for e in self._final()), default=-1.0):
-            self.best = copy.deepcopy(self.recommender.state_dict())
+            state = self.recommender.state_dict()
+            self.best = {name: value.clone(memory_format=torch.contiguous_format) for name, value in state.items()}
         self.epoch += 1
         seconds = time.perf_counter() - started
         self.seconds += seconds

@@ -100,9 +100,14 @@ class IdleSteps:
         m_i = β₁^j m_l,   v_i = β₂^j v_l,   w_i = δ_i w_{i−1} − (lr_i / c_i) m_i / (√(v_i / d_i) + ε)
 
     so that w_t = Δ w_l − m_l Σ_i a_i / (√v_l + ε b_i), where b_i = √d_i β₂^(−j/2) and a_i = b_i β₁^j lr_i / c_i,
-    times the δ that follow. The b_i differ little over the few dozen steps that count; the sum is taken as
-    A / (√v_l + ε b̄) with A = Σ a_i and b̄ = Σ a_i b_i / A, which is exact for ε = 0 and else right to second
-    order. One A and b̄ for each l serve every row. A moving average of w is linear in the same terms.
+    times the δ that follow. The b_i differ little over the few dozen steps that count, so the sum over them is
+    taken at two values that have its first four moments (Gauss quadrature), with mean b̄, deviation √(r² − h²)
+    and skew h:
+
+        Σ_i a_i / (√v + ε b_i) ≈ A (u + ε h) / (u² − ε² r²),   A = Σ a_i,   u = √v + ε (b̄ + h)
+
+    It is exact where √v is large against ε. One set of moments for each l serves every row. A moving average of w
+    is linear in the same terms; it is taken with the same moments, which is right to second order.
 
     Args:
         betas: β₁ and β₂ of Adam.
@@ -111,16 +116,20 @@ class IdleSteps:
     """
 
     def __init__(self, betas: tuple[float, float], eps: float, device: torch.device) -> None:
-        self.eps, self.betas = eps, betas
+        self.betas, self.eps = betas, eps
         beta1, beta2 = betas
         window = math.ceil(math.log(_NEGLIGIBLE) / math.log(beta1 / math.sqrt(beta2)))
         ages = torch.arange(window, 0, -1, dtype=torch.float64, device=device)
-        self._growth = beta2 ** (-ages / 2)
-        self._moves = beta1**ages * self._growth
+        growth = beta2 ** (-ages / 2)
+        self._moves = beta1**ages * growth
+        self._powers = torch.stack([growth**k for k in range(4)], 1)
         gaps = torch.arange(CAPACITY + 1, dtype=torch.float64, device=device)
         self._decays = torch.stack([beta1**gaps, beta2**gaps], 1).float()
-        # by step l: A / Δ, A b̄ / Δ, Δ since the start; then what the average has of itself, of w_l and of m_l
-        self._sums = torch.zeros(CAPACITY + 1, 6, dtype=torch.float64, device=device)
+        # for each step l since the reset:
+        self._sums = torch.zeros(CAPACITY + 1, 4, dtype=torch.float64, device=device)  # Σ a_i b_i^k / Δ
+        self._kept_at = torch.ones(CAPACITY + 1, dtype=torch.float64, device=device)  # Δ from the reset to l
+        self._factors = torch.zeros(CAPACITY + 1, 4, device=device)  # ε (b̄ + h), ε h, (ε r)², A / Δ
+        self._shares = torch.zeros(CAPACITY + 1, 3, dtype=torch.float64, device=device)  # of the average, w_l, m_l
         self.reset()
 
     def reset(self) -> None:
@@ -130,7 +139,11 @@ class IdleSteps:
         self._begin()
 
     def _begin(self) -> None:
-        self._sums[self.count] = torch.tensor([0.0, 0.0, self._kept, 1.0, 0.0, 0.0], dtype=torch.float64)
+        """Rows that are up to date now will be counted from here."""
+        self._sums[self.count] = 0.0
+        self._kept_at[self.count] = self._kept
+        self._shares[self.count] = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
+        self._factors[self.count] = torch.tensor([self.eps, 0.0, 0.0, 0.0])
 
     def record(self, step: AdamStep) -> None:
         """Note a step that was made."""
@@ -139,41 +152,49 @@ class IdleSteps:
         scale = math.sqrt(1 - self.betas[1] ** step.number)
         size = step.lr * scale / (1 - self.betas[0] ** step.number) / self._kept
         reach = min(len(self._moves), self.count + 1)
-        recent = self._sums[self.count + 1 - reach : self.count + 1]
-        moves = self._moves[-reach:] * size
-        recent[:, 0] += moves
-        recent[:, 1] += moves.mul_(self._growth[-reach:]).mul_(scale)
+        recent = slice(self.count + 1 - reach, self.count + 1)
+        scales = torch.tensor([size * scale**k for k in range(4)], dtype=torch.float64, device=self._sums.device)
+        sums = self._sums[recent].addcmul_(self._moves[-reach:, None] * scales, self._powers[-reach:])
+        first, second, third = (sums[:, 1:] / sums[:, :1]).unbind(1)
+        variance = (second - first.square()).clamp(min=0.0)
+        skew = (third - 3 * first * second + 2 * first**3) / (2 * variance)
+        skew = torch.where(variance > 1e-12 * second, skew, 0.0)  # none, but for rounding, where one step counts
+        factors = [first + skew, skew, (variance + skew.square()) * self.eps, sums[:, 0] / self.eps]
+        self._factors[recent] = torch.stack(factors, 1).mul_(self.eps).float()
         self.count += 1
         self._begin()
 
     def average(self, share: float) -> None:
         """Note that an average took (1 − ``share``)·w after the last step, keeping ``share`` of itself."""
-        known = self._sums[: self.count + 1]
+        known = slice(0, self.count + 1)
         taken = (1 - share) * self._kept
-        known[:, 3:] *= share
-        known[:, 4] += taken / known[:, 2]
-        known[:, 5] += taken * known[:, 0]
+        self._shares[known] *= share
+        self._shares[known, 1] += taken / self._kept_at[known]
+        self._shares[known, 2] += taken * self._sums[known, 0]
 
     def settle_(self, last: Tensor, rows: Sequence[Rows]) -> None:
         """Bring rows last updated at steps ``last`` (counted from the reset) up to date, in place.
 
         Shape: last (U,) int32.
         """
-        sums = self._sums.index_select(0, last)
-        tail, kept = sums[:, 0], sums[:, 2]
-        lag = torch.where(tail > 0, sums[:, 1] / tail, 1.0).mul_(self.eps).float()[:, None]
-        moved = (tail * self._kept).float()[:, None]
+        factors = self._factors.index_select(0, last)
+        center, skew, spread, tail = factors[:, :, None].unbind(1)
+        # in float64: a row that was looked up just now keeps all of its weight
+        kept = (self._kept / self._kept_at.index_select(0, last)).float()[:, None]
         decays = self._decays.index_select(0, self.count - last)
-        shares = sums[:, 3:].float()
+        averaged = any(r.average is not None for r in rows)
+        shares = self._shares.index_select(0, last) if averaged else self._shares[:0]
+        by_average = (shares[:, 2] / self._sums.index_select(0, last)[:, 0]).nan_to_num_(0.0) if averaged else None
         for r in rows:
-            move = r.exp_avg_sq.sqrt().add_(lag)
-            torch.div(r.exp_avg, move, out=move)
-            if r.average is not None:
-                r.average.mul_(shares[:, :1]).addcmul_(shares[:, 1:2], r.weight)
-                r.average.addcmul_(shares[:, 2:], move, value=-1)
+            move = r.exp_avg_sq.sqrt().add_(center)
+            below = move.square().sub_(spread)
+            move.add_(skew).mul_(r.exp_avg).div_(below).mul_(tail)
+            if r.average is not None and by_average is not None:
+                r.average.mul_(shares[:, :1].float()).addcmul_(shares[:, 1:2].float(), r.weight)
+                r.average.sub_(move * by_average.float()[:, None])
             if self._kept != 1.0:
-                r.weight.mul_((self._kept / kept).float()[:, None])
-            r.weight.sub_(move.mul_(moved))
+                r.weight.mul_(kept)
+            r.weight.sub_(move.mul_(self._kept))
             r.exp_avg.mul_(decays[:, :1])
             r.exp_avg_sq.mul_(decays[:, 1:])
 

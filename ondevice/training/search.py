@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ondevice.config import SearchConfig
 from ondevice.distributed.processes import ALONE, Processes
-from ondevice.embeddings import Form, Mask
+from ondevice.embeddings import EmbeddingMethod, Form, Mask
 from ondevice.errors import UserError
 from ondevice.recommender import Recommender
 from ondevice.training.batches import Batches
@@ -19,6 +20,10 @@ from ondevice.training.checkpoint import load_state, save_state
 from ondevice.training.fit import epoch_seed, evaluate, make_optimizers, train_step
 from ondevice.training.progress import Progress
 from ondevice.training.sizing import competing, forms_at
+from ondevice.training.table_adam import TableAdam, flush, release
+
+SAMPLED_VALUES = 1 << 23
+"""Values looked at when a search counts what is kept: of larger tables some rows stand for the others."""
 
 
 @dataclass
@@ -70,6 +75,9 @@ class Search:
         self.tables = competing(self.recommender.tables())
         self.num_values = sum(table.weight.numel() for table in self.tables)
         self.optimizers = make_optimizers(self.recommender, self.settings)
+        self.stride = -(-self.num_values // SAMPLED_VALUES)
+        lookups = self.settings.batch_size * self.recommender.info.num_fields * self.tables[0].embedding_dim
+        self.check_every = max(self.settings.check_every, 2 * self.num_values // lookups)
         self.forms: dict[int, list[Form]] = {}
         self.epoch = 0
         self.seconds = 0.0
@@ -95,6 +103,7 @@ class Search:
                 f"search: {kept} values are left after {self.epoch} epochs, the budget was {missing[0]}; "
                 "raise search.epochs or the thresholds (method.threshold_init), or use method.regime=budget"
             )
+        release(self.optimizers)
         return SearchResult(self.forms, self.history, self.seconds)
 
     def _num_kept(self) -> int:
@@ -103,15 +112,21 @@ class Search:
     def _missing(self) -> list[int]:
         return [target for target in self.targets if target not in self.forms]
 
-    def _follow_budget(self, step: int) -> None:
-        """Shift all thresholds so that as many values are kept as the schedule says."""
+    def _follow_budget(self, step: int, stride: int = 1) -> None:
+        """Shift all thresholds so that as many values are kept as the schedule says.
+
+        Args:
+            stride: only every ``stride``-th row is looked at, and stands for the others.
+        """
         followers = [table for table in self.recommender.tables() if table.follows_budget]
-        margins = [margin.flatten() for margin in (t.margins() for t in followers) if margin is not None]
+        margins = [t.margins(*self._rows(t, stride)) for t in followers]
         if not margins:
             return
-        values = torch.cat(margins)
-        share = (self.targets[-1] / values.numel()) ** min(1.0, step / max(1, self.total_steps - 1))
-        keep = max(self.targets[-1], int(share * values.numel()))
+        values = torch.cat([margin.flatten() for margin in margins if margin is not None])
+        seen = values.numel() / sum(table.weight.numel() for table in followers)
+        target = round(self.targets[-1] * seen)
+        share = (self.targets[-1] * seen / values.numel()) ** min(1.0, step / max(1, self.total_steps - 1))
+        keep = max(target, int(share * values.numel()), 1)
         if keep >= values.numel():
             return
         pruned = values.numel() - keep
@@ -120,12 +135,27 @@ class Search:
         for table in followers:
             table.shift_thresholds(amount)
 
-    def _check(self, step: int) -> int:
-        self._follow_budget(step)
-        kept = self._num_kept()
+    def _rows(self, table: EmbeddingMethod, stride: int) -> tuple[Tensor, ...]:
+        """Row numbers, and these rows of the table's parameters."""
+        rows = torch.arange(0, table.num_embeddings, stride, device=table.weight.device)
+        if stride == 1:
+            return rows, *(p.detach() for p in table.row_parameters())
+        (adam,) = (o for o in self.optimizers if isinstance(o, TableAdam))
+        return rows, *adam.peek(table, rows)
+
+    def _check(self, step: int, stride: int = 1) -> int:
+        """Lead thresholds along the schedule, and save the forms of targets that are passed."""
+        if stride == 1:
+            flush(self.optimizers)
+        self._follow_budget(step, stride)
+        if stride == 1:
+            kept = self._num_kept()
+        else:
+            kept = sum(stride * table.num_kept_of(*self._rows(table, stride)) for table in self.tables)
         for target in self._missing():
             # thresholds that share a value fall together: a hair above the schedule's last point is there
             if kept <= target or (step >= self.total_steps and kept <= 1.01 * target):
+                flush(self.optimizers)
                 self.forms[target] = forms_at(self.recommender.tables(), target)
         return kept
 
@@ -145,12 +175,13 @@ class Search:
                     ids,
                     targets,
                     embedding_penalty=self.settings.embedding_penalty,
+                    precision=self.settings.precision,
                     processes=self.processes,
                 )
                 steps += 1
                 bar.update(rows.numel())
-                if steps % self.settings.check_every == 0:
-                    kept = self._check(self.epoch * len(self.train) + steps)
+                if steps % self.check_every == 0:
+                    kept = self._check(self.epoch * len(self.train) + steps, self.stride)
                     share = kept / self.num_values
                     bar.set_postfix_str(f"loss {float(running) / steps:.4f}, kept {kept:,} ({share:.1%})")
                     if not self._missing():

@@ -63,7 +63,7 @@ class TableAdam(torch.optim.Adam):
                 self.state[p]["step"] = torch.zeros((), device=p.device)
                 self._bind(p)
                 if averaged:
-                    self.averages[p].copy_(p)
+                    self.averages[p].copy_(p.detach())
             self._begin()
 
     @property
@@ -103,6 +103,15 @@ class TableAdam(torch.optim.Adam):
 
     def _rows_of(self, p: nn.Parameter, columns: Mapping[Column, Tensor]) -> Rows:
         return Rows(*(columns[p, name] for name in self._columns))
+
+    @torch.no_grad()
+    def peek(self, table: EmbeddingMethod, rows: Tensor) -> list[Tensor]:
+        """Copies of some rows (U,) of a table's `EmbeddingMethod.row_parameters`, as `flush` would leave them."""
+        parameters = table.row_parameters()
+        if not self.lazy or table not in self.tables:
+            return [p.index_select(0, rows) for p in parameters]
+        columns = self._settled(rows)
+        return [columns[p, "weight"] for p in parameters]
 
     @torch.no_grad()
     def fetch(self, ids: Tensor) -> None:
@@ -158,7 +167,7 @@ class TableAdam(torch.optim.Adam):
             if parameters:
                 gradients = [read[p].values[p].grad for p in parameters]
                 rows = [self._rows_of(p, self._fetched) for p in parameters]
-                step.apply_(rows, [g for g in gradients if g is not None])
+                step.apply_(rows, [torch.zeros_like(r.weight) if g is None else g for r, g in zip(rows, gradients, strict=True)])
             idle.record(step)
         self._packed.write_(next(iter(read.values())).rows, self._fetched, self._idle[0].count)
         self._fetched = {}
@@ -185,6 +194,12 @@ class TableAdam(torch.optim.Adam):
         for idle in self._idle:
             idle.average(share)
 
+    def release(self) -> None:
+        """Give the parameters memory of their own again, after which this optimizer is done."""
+        self.flush()
+        for p in self._of_tables if self.lazy else ():
+            p.data = p.data.clone(memory_format=torch.contiguous_format)
+
     def state_dict(self) -> dict[str, Any]:
         """The state of ``torch.optim.Adam``, after a `flush`."""
         self.flush()
@@ -208,6 +223,13 @@ def reads_by_row(table: EmbeddingMethod, lazy: bool) -> bool:
     if type(table).forward is not EmbeddingMethod.forward:
         return False
     return lazy or type(table).of_rows is not EmbeddingMethod.of_rows
+
+
+def release(optimizers: Sequence[torch.optim.Optimizer]) -> None:
+    """Give tables memory of their own again, at the end of a training."""
+    for optimizer in optimizers:
+        if isinstance(optimizer, TableAdam):
+            optimizer.release()
 
 
 def flush(optimizers: Sequence[torch.optim.Optimizer]) -> None:

@@ -160,7 +160,9 @@ def test_a_method_without_a_form_or_a_budget_says_so(info: TableInfo) -> None:
     with pytest.raises(RuntimeError, match="EmbeddingMethod follows no budget"):
         bare.shift_thresholds(1.0)
     assert bare.scores() is None
-    assert bare.margins() is None
+    rows = torch.arange(0, 9, 3)
+    assert bare.margins(rows, bare.weight[rows]) is None
+    assert bare.num_kept_of(rows, bare.weight[rows]) == 12
     assert not bare.follows_budget
 
 

@@ -165,25 +165,38 @@ def test_without_weight_decay_unseen_rows_stay(info: TableInfo) -> None:
     assert torch.equal(after.s[UNSEEN], before.s[UNSEEN])
 
 
+def margins_of(pep: PEP) -> Tensor | None:
+    return pep.margins(torch.arange(9), *pep.row_parameters())
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+def test_some_rows_are_counted_as_in_the_table(info: TableInfo, granularity: str) -> None:
+    pep = spread(info, granularity, "budget")
+    rows = torch.tensor([7, 0, 3])
+    values = [p.detach()[rows] for p in pep.row_parameters()]
+    assert pep.num_kept_of(rows, *values) == int((pep.table()[rows] != 0).sum())
+    torch.testing.assert_close(pep.margins(rows, *values), margins_of(pep)[rows])
+
+
 @pytest.mark.parametrize("granularity", GRANULARITIES)
 def test_a_shift_between_two_margins_keeps_just_those_above(info: TableInfo, granularity: str) -> None:
     pep = spread(info, granularity, "budget")
     pep.weight.data.uniform_(-0.9, 0.9)
     for keep in (35, 18, 5, 1):  # the margins count from where the last shift led
-        margins = pep.margins()
+        margins = margins_of(pep)
         ordered = margins.flatten().sort().values
         amount = float((ordered[36 - keep - 1] + ordered[36 - keep]) / 2)
         pep.shift_thresholds(amount)
         assert pep.num_kept() == keep
         assert torch.equal(pep.table() != 0, margins > amount)
-        torch.testing.assert_close(pep.margins(), margins - amount, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(margins_of(pep), margins - amount, rtol=1e-4, atol=1e-5)
 
 
 def test_margins_are_finite_also_where_no_threshold_reaches(info: TableInfo) -> None:
     """g(s) < 1 never reaches a value beyond ±1, and a zero is pruned at once."""
     pep = spread(info, "feature-dimension", "budget")
     pep.weight.data[1, :2] = torch.tensor([3.0, 0.0])
-    assert bool(pep.margins().isfinite().all())
+    assert bool(margins_of(pep).isfinite().all())
     pep.shift_thresholds(50.0)
     assert pep.table()[1, :2].tolist() == [2.0, 0.0]
 
@@ -191,7 +204,7 @@ def test_margins_are_finite_also_where_no_threshold_reaches(info: TableInfo) -> 
 @pytest.mark.parametrize("regime", ["decay", "data"])
 def test_regimes_without_a_budget_have_no_margins(info: TableInfo, regime: str) -> None:
     pep = PEP(info, 4, regime=regime)
-    assert pep.margins() is None
+    assert margins_of(pep) is None
     assert not pep.follows_budget
     with pytest.raises(RuntimeError, match=f"regime {regime} follows no budget"):
         pep.shift_thresholds(1.0)

@@ -58,16 +58,21 @@ def cut(world: World, after: int) -> CutBatches:
 
 
 def make_fit(
-    world: World, checkpoint: Path | None, seed: int = 0, after: int = -1, codes: bool = False
+    world: World,
+    checkpoint: Path | None,
+    seed: int = 0,
+    after: int = -1,
+    codes: bool = False,
+    row_wise: bool = False,
 ) -> Fit:
     """A fresh recommender of other weights for each ``seed``: a resume must bring back all of it.
 
     With ``codes`` its values become codes in the middle of the second epoch.
     """
     train = cut(world, after)
-    settings = EVERYTHING
+    settings = dataclasses.replace(EVERYTHING, row_wise=row_wise)
     if codes:
-        given = dataclasses.asdict(EVERYTHING)
+        given = dataclasses.asdict(settings)
         settings = RetrainConfig(**given, max_size=4, code_dims=2, code_start=0.4)
     return Fit(
         world.coded(seed) if codes else world.recommender(seed=seed),
@@ -79,13 +84,21 @@ def make_fit(
     )
 
 
-def make_search(world: World, checkpoint: Path | None, regime: str, seed: int = 0, after: int = -1) -> Search:
+def make_search(
+    world: World, checkpoint: Path | None, regime: str, row_wise: bool, seed: int = 0, after: int = -1
+) -> Search:
     return Search(
         world.recommender("pep", seed=seed, regime=regime, threshold_init=-5.0),
         cut(world, after),
         world.batches("valid"),
         SearchConfig(
-            epochs=4, batch_size=128, learning_rate=0.01, threshold_learning_rate=0.1, check_every=5
+            epochs=4,
+            batch_size=128,
+            learning_rate=0.01,
+            threshold_learning_rate=0.1,
+            weight_decay=1e-5,
+            check_every=5,
+            row_wise=row_wise,
         ),
         [300, 100] if regime == "budget" else [1],
         checkpoint=checkpoint,
@@ -106,21 +119,25 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
         assert torch.equal(value, other[name]), name
 
 
+@pytest.mark.parametrize("row_wise", [False, True])
 @pytest.mark.parametrize("codes", [False, True])
 @pytest.mark.parametrize("after", [[5], [13], [32], [45, 3], [20, 8, 20]])
-def test_a_fit_ends_alike(world: World, tmp_path: Path, after: list[int], codes: bool) -> None:
+def test_a_fit_ends_alike(
+    world: World, tmp_path: Path, after: list[int], codes: bool, row_wise: bool
+) -> None:
     """Cut before the first checkpoint, just after one, in the middle of later epochs, and again and again."""
-    whole = make_fit(world, None, codes=codes)
+    kind = {"codes": codes, "row_wise": row_wise}
+    whole = make_fit(world, None, **kind)
     expected = whole.run()
     for number, batches in enumerate(after):
         torch.manual_seed(1000 + number)
         with pytest.raises(CutOffError):
             make_fit(
-                world, tmp_path / "fit.pt", seed=number and 50 + number, after=batches, codes=codes
+                world, tmp_path / "fit.pt", seed=number and 50 + number, after=batches, **kind
             ).run()
     torch.manual_seed(77)
     first_checkpoint = (tmp_path / "fit.pt").exists()
-    resumed = make_fit(world, tmp_path / "fit.pt", seed=60 if first_checkpoint else 0, codes=codes)
+    resumed = make_fit(world, tmp_path / "fit.pt", seed=60 if first_checkpoint else 0, **kind)
     result = resumed.run()
     assert_same(whole.recommender.state_dict(), resumed.recommender.state_dict())
     assert (result.history, result.valid, result.epochs) == (expected.history, expected.valid, 4)
@@ -130,17 +147,22 @@ def test_a_fit_ends_alike(world: World, tmp_path: Path, after: list[int], codes:
     assert result.valid["auc"] == max(entry["valid_auc"] for entry in result.history if entry["final"])
 
 
+@pytest.mark.parametrize("row_wise", [False, True])
 @pytest.mark.parametrize("regime", ["budget", "data", "decay"])
 @pytest.mark.parametrize("after", [[15], [40, 4]])
-def test_a_search_ends_alike(world: World, tmp_path: Path, regime: str, after: list[int]) -> None:
-    whole = make_search(world, None, regime)
+def test_a_search_ends_alike(
+    world: World, tmp_path: Path, regime: str, after: list[int], row_wise: bool
+) -> None:
+    whole = make_search(world, None, regime, row_wise)
     finish(whole)
     for number, batches in enumerate(after):
-        part = make_search(world, tmp_path / "search.pt", regime, seed=number and 50, after=batches)
+        part = make_search(
+            world, tmp_path / "search.pt", regime, row_wise, seed=number and 50, after=batches
+        )
         with pytest.raises(CutOffError):
             part.run()
     torch.manual_seed(77)
-    resumed = make_search(world, tmp_path / "search.pt", regime, seed=60)
+    resumed = make_search(world, tmp_path / "search.pt", regime, row_wise, seed=60)
     finish(resumed)
     assert_same(whole.recommender.state_dict(), resumed.recommender.state_dict())
     assert resumed.history == whole.history

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from ondevice.config import SearchConfig
+from ondevice.embeddings import TableInfo
 from ondevice.recommender import Recommender, build
+from ondevice.training import idle, table_adam
 from ondevice.training.average import WeightAverage
-from ondevice.training.fit import train_step
-from ondevice.training.table_adam import TableAdam
+from ondevice.training.fit import make_optimizers, train_step
+from ondevice.training.table_adam import TableAdam, flush, release
 
 from ..world import World
 
@@ -99,7 +104,7 @@ def test_equals_adam_on_whole_tables(
     reference = torch.optim.Adam(groups(whole, decay), lr=1e-2, fused=True, decoupled_weight_decay=decoupled)
     averages = [None, None]
     if averaged:
-        averages = [WeightAverage(recommender, 0.9, 3, optimizer), WeightAverage(whole, 0.9, 3)]
+        averages = [WeightAverage(recommender, 0.9, 3, [optimizer]), WeightAverage(whole, 0.9, 3)]
     train(world, recommender, optimizer, averages[0])
     train(world, whole, reference, averages[1])
     behind = (recommender.embedding.weight - whole.embedding.weight).abs().max().item()
@@ -113,3 +118,115 @@ def test_equals_adam_on_whole_tables(
     if averages[0] is not None and averages[1] is not None:
         for a, b in zip(averages[0].average, averages[1].average, strict=True):
             assert_near(a, b, 2e-6, "average")
+
+
+class LargestMade(TorchDispatchMode):
+    """Notes the most elements that an operation made; views and what it was given do not count."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if not func.is_view and not func._schema.is_mutable:
+            for tensor in torch.utils._pytree.tree_leaves(result):
+                if isinstance(tensor, Tensor):
+                    self.numel = max(self.numel, tensor.numel())
+        return result
+
+
+def test_only_rows_that_are_read_are_written(world: World) -> None:
+    """Bit for bit, moments and all."""
+    recommender, optimizer = lazily(world, "pep", 0.1, True, regime="decay", threshold_init=-4.0)
+    train(world, recommender, optimizer, steps=range(3))
+    before = optimizer._packed.values.clone()
+    train(world, recommender, optimizer, steps=range(3, 4))
+    torch.manual_seed(3)
+    read = torch.tensor(world.train.ids[torch.randint(0, 1600, (BATCH,)).numpy()]).long().unique()
+    changed = (optimizer._packed.values != before).any(1).nonzero().squeeze(1)
+    assert changed.tolist() == read.tolist()
+
+
+@pytest.mark.parametrize("regime", ["budget", "decay"])
+def test_a_step_makes_nothing_as_large_as_the_table(regime: str) -> None:
+    offsets = torch.tensor([0, 200_000, 300_000])
+    info = TableInfo(offsets, torch.ones(300_000, dtype=torch.int64))
+    options = {"regime": regime}
+    recommender = build(
+        info, model="fm", model_options={}, method="pep", method_options=options, embedding_dim=4
+    )
+    optimizers = make_optimizers(recommender, SearchConfig(weight_decay=1e-5))
+    ids = torch.tensor([[5, 250_000], [199_999, 200_000]])
+    train_step(recommender, optimizers, ids, torch.tensor([0.0, 1.0]))  # allocates
+    with LargestMade() as seen:
+        train_step(recommender, optimizers, ids.clone(), torch.tensor([0.0, 1.0]))
+    assert 0 < seen.numel < 1000
+
+
+def test_rows_are_peeked_at_as_a_flush_leaves_them(world: World) -> None:
+    recommender, optimizer = lazily(world, "pep", 0.1, True, regime="data", threshold_init=-4.0)
+    train(world, recommender, optimizer)
+    rows = torch.tensor([50, 3, 77])
+    weight, s = optimizer.peek(recommender.embedding, rows)
+    assert not torch.equal(weight, recommender.embedding.weight[rows])
+    optimizer.flush()
+    assert torch.equal(weight, recommender.embedding.weight[rows])
+    assert torch.equal(s, recommender.embedding.s[rows])
+
+
+def test_rows_that_wait_are_not_read_by_mistake(world: World) -> None:
+    recommender, optimizer = lazily(world, "uniform", 0.0, False)
+    ids = torch.tensor(world.train.ids[:4]).long()
+    recommender(ids)
+    train(world, recommender, optimizer, steps=range(2))
+    with pytest.raises(RuntimeError, match=r"wait for their updates: call the optimizer's flush\(\) first"):
+        recommender(ids)
+    flush([optimizer])
+    recommender(ids)
+
+
+@pytest.mark.parametrize(("decay", "decoupled"), [(0.1, True), (1e-4, False)])
+def test_all_rows_are_brought_up_to_date_now_and_then(
+    world: World, monkeypatch: pytest.MonkeyPatch, decay: float, decoupled: bool
+) -> None:
+    """As happens by itself after many steps; it changes nothing."""
+    results = []
+    for limit in (7, 1000):
+        monkeypatch.setattr(idle, "CAPACITY", limit)
+        monkeypatch.setattr(table_adam, "CAPACITY", limit)
+        recommender, optimizer = lazily(world, "uniform", decay, decoupled)
+        average = WeightAverage(recommender, 0.9, 3, [optimizer])
+        train(world, recommender, optimizer, average)
+        assert optimizer._idle[0].count == (STEPS - 1) % limit + 1
+        optimizer.flush()
+        results.append([*recommender.parameters(), *average.average])
+    for a, b in zip(*results, strict=True):
+        assert_near(a, b, 2e-6, "weights or average")
+
+
+@pytest.mark.parametrize("from_whole", [False, True])
+def test_a_state_is_that_of_adam_and_goes_on_alike(world: World, from_whole: bool) -> None:
+    """From its own state bit for bit; from that of Adam on whole tables as near as they are."""
+    first, adam = lazily(world, "pep", 0.1, True, regime="decay", threshold_init=-4.0)
+    if from_whole:
+        first = build_recommender(world, "pep", regime="decay", threshold_init=-4.0)
+        adam = torch.optim.Adam(groups(first, 0.1), lr=1e-2, fused=True, decoupled_weight_decay=True)
+    train(world, first, adam, steps=range(60))
+    state = copy.deepcopy(adam.state_dict())
+    second, other = lazily(world, "pep", 0.1, True, regime="decay", threshold_init=-4.0)
+    second.load_state_dict(first.state_dict())
+    other.load_state_dict(state)
+    assert set(other.state_dict()["state"][0]) == {"step", "exp_avg", "exp_avg_sq"}
+    for recommender, optimizer in ((first, adam), (second, other)):
+        train(world, recommender, optimizer, steps=range(60, STEPS))
+        flush([optimizer])
+    for p, q in zip(first.parameters(), second.parameters(), strict=True):
+        assert_near(p, q, 2e-6 if from_whole else 0.0, "weights")
+
+
+def test_tables_get_memory_of_their_own_back(world: World) -> None:
+    recommender, optimizer = lazily(world, "uniform", 0.0, False)
+    train(world, recommender, optimizer, steps=range(5))
+    assert not recommender.embedding.weight.is_contiguous()
+    release([optimizer])
+    assert recommender.embedding.weight.is_contiguous()
+    recommender(torch.tensor(world.train.ids[:4]).long())

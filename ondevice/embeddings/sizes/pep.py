@@ -83,21 +83,19 @@ class PEP(EmbeddingMethod):
 
     last_of_field: Tensor
 
-    def _s_of_table(self) -> Tensor:
-        """The thresholds of every row, before the sigmoid: broadcastable to (N, D)."""
-        s = self.s.detach()
+    def _s_of_rows(self, rows: Tensor, *values: Tensor) -> Tensor:
+        """The thresholds of ``rows`` before the sigmoid, broadcastable to (U, D)."""
+        if len(values) == 2:
+            return values[1]
         if not self.granularity.startswith("field"):
-            return s
-        return s.repeat_interleave(self.info.field_offsets.diff().to(s.device), 0)
+            return self.s
+        return lookup(self.s, torch.bucketize(rows, self.last_of_field))
 
     def row_parameters(self) -> list[nn.Parameter]:
         return [self.weight, self.s] if self.granularity.startswith("feature") else [self.weight]
 
     def of_rows(self, rows: Tensor, inverse: Tensor, *values: Tensor) -> Tensor:
-        weight, s = values if len(values) == 2 else (values[0], self.s)
-        if self.granularity.startswith("field"):
-            s = lookup(s, torch.bucketize(rows, self.last_of_field))
-        return pruned_lookup(weight, s, inverse)
+        return pruned_lookup(values[0], self._s_of_rows(rows, *values), inverse)
 
     def of_ids(self, ids: Tensor) -> Tensor:
         rows, inverse = self.info.distinct(ids)
@@ -105,7 +103,8 @@ class PEP(EmbeddingMethod):
 
     @torch.no_grad()
     def table(self) -> Tensor:
-        threshold = torch.sigmoid(self._s_of_table())
+        rows = torch.arange(self.num_embeddings, device=self.weight.device)
+        threshold = torch.sigmoid(self._s_of_rows(rows, *self.row_parameters()))
         return self.weight - torch.clamp(self.weight, -threshold, threshold)
 
     def num_kept(self) -> int:
@@ -123,11 +122,15 @@ class PEP(EmbeddingMethod):
         return self.regime == "budget"
 
     @torch.no_grad()
-    def margins(self) -> Tensor | None:
+    def margins(self, rows: Tensor, *values: Tensor) -> Tensor | None:
         """g⁻¹(|V|) − s: a value is pruned when all s rise by its margin."""
         if self.regime != "budget":
             return None
-        return torch.logit(self.weight.abs().clamp(1e-9, 1 - 1e-6)) - self._s_of_table()
+        return torch.logit(values[0].abs().clamp(1e-9, 1 - 1e-6)) - self._s_of_rows(rows, *values)
+
+    @torch.no_grad()
+    def num_kept_of(self, rows: Tensor, *values: Tensor) -> int:
+        return int((values[0].abs() > torch.sigmoid(self._s_of_rows(rows, *values))).sum())
 
     @torch.no_grad()
     def shift_thresholds(self, amount: float) -> None:
