@@ -201,7 +201,7 @@ class Fit:
     processes: Processes = ALONE
 
     def __post_init__(self) -> None:
-        self.optimizers = make_optimizers(self.recommender, self.settings)
+        self.optimizers = self._make_optimizers()
         decay = self.settings.ema_decay
         self.average = WeightAverage(self.recommender, decay, self.settings.ema_every) if decay else None
         self.epoch = 0
@@ -209,16 +209,19 @@ class Fit:
         self.history: list[dict[str, float]] = []
         self.best: dict[str, Tensor] = {}
         if self.checkpoint is not None and self.checkpoint.exists():
-            self._restore(load_state(self.checkpoint, self.train.device))
+            self._load(self.checkpoint)
+
+    def _make_optimizers(self) -> list[torch.optim.Optimizer]:
+        return make_optimizers(self.recommender, self.settings)
 
     def run(self) -> FitResult:
         """Train to the end."""
         while not self._is_over():
             self._one_epoch()
             self.processes.check_same(self.recommender.parameters(), "weights")
-            if self.checkpoint is not None and self.processes.is_first:
-                save_state(self.checkpoint, self._state())
-        self.recommender.load_state_dict(self.best)
+            if self.checkpoint is not None:
+                self._save(self.checkpoint)
+        self._take_best()
         self.recommender.eval()
         kept = max(self._final(), key=lambda entry: entry["valid_auc"])
         valid = {"auc": kept["valid_auc"], "logloss": kept["valid_logloss"]}
@@ -261,6 +264,10 @@ class Fit:
         done = step / (len(self.train) * self.settings.epochs)
         return base * 0.5 * (1 + math.cos(math.pi * done))
 
+    def _set_learning_rate(self, rate: float) -> None:
+        for group in self.optimizers[0].param_groups:
+            group["lr"] = rate
+
     def _one_epoch(self) -> None:
         started = time.perf_counter()
         seed = epoch_seed(self.seed, self.phase, self.epoch)
@@ -276,8 +283,7 @@ class Fit:
                 step = self.epoch * len(self.train) + steps
                 self._begin_codes(step)
                 rate = self._learning_rate(step)
-                for group in self.optimizers[0].param_groups:
-                    group["lr"] = rate
+                self._set_learning_rate(rate)
                 if self.teacher is not None:
                     ids, targets = self.teacher.extend(rows, ids, labels, generator)
                 else:
@@ -310,7 +316,7 @@ class Fit:
         valid = evaluate(self.recommender, self.valid, self.processes)
         final = all(table.is_final for table in self.recommender.tables())
         if final and valid["auc"] > max((e["valid_auc"] for e in self._final()), default=-1.0):
-            self.best = copy.deepcopy(self.recommender.state_dict())
+            self._keep_best()
         self.epoch += 1
         seconds = time.perf_counter() - started
         self.seconds += seconds
@@ -329,6 +335,19 @@ class Fit:
             f"{self.phase}: epoch {self.epoch}, loss {train_loss:.4f}, valid AUC {valid['auc']:.4f}, "
             f"{rate:,.0f} rows/s"
         )
+
+    def _keep_best(self) -> None:
+        self.best = copy.deepcopy(self.recommender.state_dict())
+
+    def _take_best(self) -> None:
+        self.recommender.load_state_dict(self.best)
+
+    def _save(self, path: Path) -> None:
+        if self.processes.is_first:
+            save_state(path, self._state())
+
+    def _load(self, path: Path) -> None:
+        self._restore(load_state(path, self.train.device))
 
     def _state(self) -> dict[str, Any]:
         state: dict[str, Any] = {

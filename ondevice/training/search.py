@@ -67,16 +67,19 @@ class Search:
 
     def __post_init__(self) -> None:
         self.targets = sorted(set(self.targets), reverse=True)
-        self.tables = competing(self.recommender.tables())
-        self.num_values = sum(table.weight.numel() for table in self.tables)
-        self.optimizers = make_optimizers(self.recommender, self.settings)
+        self._begin()
         self.forms: dict[int, list[Form]] = {}
         self.epoch = 0
         self.seconds = 0.0
         self.history: list[dict[str, float]] = []
         self.total_steps = len(self.train) * self.settings.epochs
         if self.checkpoint is not None and self.checkpoint.exists():
-            self._restore(load_state(self.checkpoint, self.train.device))
+            self._load(self.checkpoint)
+
+    def _begin(self) -> None:
+        self.tables = competing(self.recommender.tables())
+        self.num_values = sum(table.weight.numel() for table in self.tables)
+        self.optimizers = make_optimizers(self.recommender, self.settings)
 
     def run(self) -> SearchResult:
         """Search to the end.
@@ -86,8 +89,8 @@ class Search:
         while self.epoch < self.settings.epochs and self._missing():
             self._one_epoch()
             self.processes.check_same(self.recommender.parameters(), "weights and thresholds")
-            if self.checkpoint is not None and self.processes.is_first:
-                save_state(self.checkpoint, self._state())
+            if self.checkpoint is not None:
+                self._save(self.checkpoint)
         missing = self._missing()
         if missing:
             kept = self._num_kept()
@@ -110,8 +113,7 @@ class Search:
         if not margins:
             return
         values = torch.cat(margins)
-        share = (self.targets[-1] / values.numel()) ** min(1.0, step / max(1, self.total_steps - 1))
-        keep = max(self.targets[-1], int(share * values.numel()))
+        keep = self._scheduled(step, values.numel())
         if keep >= values.numel():
             return
         pruned = values.numel() - keep
@@ -120,13 +122,21 @@ class Search:
         for table in followers:
             table.shift_thresholds(amount)
 
+    def _scheduled(self, step: int, num_values: int) -> int:
+        """How many of ``num_values`` the schedule keeps at a step."""
+        share = (self.targets[-1] / num_values) ** min(1.0, step / max(1, self.total_steps - 1))
+        return max(self.targets[-1], int(share * num_values))
+
+    def _forms(self, target: int) -> list[Form]:
+        return forms_at(self.recommender.tables(), target)
+
     def _check(self, step: int) -> int:
         self._follow_budget(step)
         kept = self._num_kept()
         for target in self._missing():
             # thresholds that share a value fall together: a hair above the schedule's last point is there
             if kept <= target or (step >= self.total_steps and kept <= 1.01 * target):
-                self.forms[target] = forms_at(self.recommender.tables(), target)
+                self.forms[target] = self._forms(target)
         return kept
 
     def _one_epoch(self) -> None:
@@ -174,6 +184,13 @@ class Search:
             f"search: epoch {self.epoch}, loss {entry['train_loss']:.4f}, valid AUC {valid['auc']:.4f}, "
             f"kept {kept:,} of {self.num_values:,}, {rate:,.0f} rows/s"
         )
+
+    def _save(self, path: Path) -> None:
+        if self.processes.is_first:
+            save_state(path, self._state())
+
+    def _load(self, path: Path) -> None:
+        self._restore(load_state(path, self.train.device))
 
     def _state(self) -> dict[str, Any]:
         forms = {target: [f.mask() for f in forms] for target, forms in self.forms.items()}

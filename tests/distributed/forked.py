@@ -70,8 +70,11 @@ def run_processes(size: int, folder: Path, function: Callable[..., Any], *argume
         child.join(300)
         assert child.exitcode == 0, f"a process ended with {child.exitcode}"
     results = [torch.load(folder / f"result-{rank}.pt", weights_only=False) for rank in range(size)]
-    for result in results:
-        assert "error" not in result, result["trace"]
+    failed = [result for result in results if "error" in result]
+    causes = [
+        result for result in failed if "Connection" not in result["error"]
+    ]  # not what others suffered by it
+    assert not failed, (causes or failed)[0]["trace"]
     return [result["result"] for result in results]
 
 
