@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ondevice.config import DistributedConfig, from_dict
+from ondevice.distributed.cluster import Cluster, Job, bytes_per_row, estimate, threshold_columns
 from ondevice.distributed.descent import ScaledDescent
 from ondevice.distributed.initial import InitialRows
 from ondevice.distributed.processes import LOST
@@ -358,6 +359,51 @@ def test_no_process_sees_a_whole_table(tmp_path: Path) -> None:
     """A byte for each row is the most that a search sends anywhere: a 64th of 16 float32."""
     num_rows = 100_000
     assert max(run_processes(2, tmp_path, search_of_many_rows, num_rows, 16)) <= num_rows
+
+
+def bytes_of_a_step(by_value: bool) -> tuple[int, int]:
+    """Distinct rows of the own share of a batch, and what is sent for them, also to this process itself."""
+    recommender = sharded(by_value)
+    ids, labels = batches()[0]
+    sent = []
+    exchange = dist.all_to_all_single
+
+    def counted(output: Tensor, input: Tensor, *more: Any, **options: Any) -> Any:
+        sent.append(input.numel() * input.element_size())
+        return exchange(output, input, *more, **options)
+
+    dist.all_to_all_single = counted
+    (targets,) = recommender.processes.share(labels)
+    train_step(recommender, [], ids, targets, processes=recommender.processes)
+    dist.all_to_all_single = exchange
+    return len(recommender.processes.share(ids)[0].unique()), sum(sent)
+
+
+@pytest.mark.parametrize("by_value", [True, False])
+def test_paper_and_exchanges_agree(tmp_path: Path, by_value: bool) -> None:
+    """What cluster.py takes for the traffic is what is sent, but for some integers that say how much comes."""
+    found = run_processes(2, tmp_path, bytes_of_a_step, by_value)
+    asked, sent = sum(rows for rows, _ in found), sum(size for _, size in found)
+    method = "pep feature-dimension" if by_value else "pep feature"
+    job = Job(rows=ROWS.num_rows, dim=4, fields=1, batch=asked, parameters=0, distinct=1.0)
+    alone = estimate(job, Cluster(), 2, method, "adagrad").traffic
+    summed = 8 * 1024 * threshold_columns(method, 4) / 2  # the sketch, in another exchange
+    assert sent == pytest.approx(2 * 2 * (alone - summed), rel=0.1)
+
+
+def bytes_held(optimizer: str) -> float:
+    settings = DistributedConfig("sharded", table_optimizer=optimizer)
+    thresholds = Thresholds(True, -3.0, 0.2, 0.1)
+    recommender = ShardedRecommender(
+        WORLD.info, base_model(), ROWS, settings, RATE, joined(), CPU, thresholds
+    )
+    return sum(t.untyped_storage().nbytes() for t in recommender.store.state().values()) / ROWS.num_rows
+
+
+@pytest.mark.parametrize("optimizer", ["rowwise_adagrad", "adagrad"])
+def test_paper_and_memory_agree(tmp_path: Path, optimizer: str) -> None:
+    (held,) = run_processes(1, tmp_path, bytes_held, optimizer)
+    assert held == bytes_per_row("pep feature-dimension", optimizer, 4)
 
 
 @pytest.mark.parametrize(
