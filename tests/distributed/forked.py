@@ -25,10 +25,27 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+PRELOADED = [
+    "torch.distributed.checkpoint",
+    "torch.distributed.tensor",
+    "ondevice.training.pipeline",
+    "fbgemm_gpu",  # what is not installed is left out
+    "torchrec.distributed",
+    "torchrec.optim",
+]
+
+
 def _child(
-    rank: int, size: int, port: int, folder: str, function: Callable[..., Any], arguments: Any
+    rank: int,
+    size: int,
+    port: int,
+    folder: str,
+    environment: Any,
+    function: Callable[..., Any],
+    arguments: Any,
 ) -> None:
     os.environ.update(
+        environment,
         RANK=str(rank),
         WORLD_SIZE=str(size),
         LOCAL_RANK=str(rank),
@@ -59,11 +76,10 @@ def run_processes(size: int, folder: Path, function: Callable[..., Any], *argume
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
     context = mp.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "ondevice.training.pipeline"])
-    children = [
-        context.Process(target=_child, args=(rank, size, port, str(folder), function, arguments))
-        for rank in range(size)
-    ]
+    context.set_forkserver_preload(PRELOADED)
+    environment = dict(os.environ)  # the server's is that of its start
+    common = (size, port, str(folder), environment, function, arguments)
+    children = [context.Process(target=_child, args=(rank, *common)) for rank in range(size)]
     for child in children:
         child.start()
     for child in children:
