@@ -29,11 +29,11 @@ def train(config: Mapping[str, Any] | str | Path, output: str | Path, *, resume:
     Raises: UserError: when the configuration is wrong or the directory is in use.
     """
     from ondevice.config import from_dict, load
-    from ondevice.training.pipeline import Pipeline
+    from ondevice.training.pipeline import make_pipeline
     from ondevice.training.run import Run
 
     settings = from_dict(config) if isinstance(config, Mapping) else load(config)
-    Pipeline(settings, output, resume=resume).run()
+    make_pipeline(settings, output, resume=resume).run()
     return Run(output)
 
 

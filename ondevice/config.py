@@ -249,12 +249,27 @@ class DistributedConfig:
     """How a run is spread over the processes that torchrun starts; ``distributed=ddp`` sets the mode alone."""
 
     mode: str = "none"
-    """none (one process) or ddp (every process holds the whole model and computes its share of each batch)."""
+    """none (one process), ddp (every process holds the whole model and computes its share of each batch) or sharded
+    (the same for the base model, but every process holds some rows of the tables)."""
     timeout: int = 1800
     """Seconds that a step waits for another process before the job ends."""
+    table_optimizer: str = "rowwise_adagrad"
+    """Optimizer of sharded tables: rowwise_adagrad, adagrad, or on GPUs adam; it touches the batch's rows alone."""
+    table_learning_rate: float | None = None
+    """Learning rate of sharded tables; null for that of the training."""
 
     def __post_init__(self) -> None:
-        _check("distributed.mode", self.mode, self.mode in ("none", "ddp"), "none or ddp")
+        modes = ("none", "ddp", "sharded")
+        _check("distributed.mode", self.mode, self.mode in modes, "none, ddp or sharded")
+        kinds = ("rowwise_adagrad", "adagrad", "adam")
+        _check(
+            "distributed.table_optimizer",
+            self.table_optimizer,
+            self.table_optimizer in kinds,
+            ", ".join(kinds),
+        )
+        rate = self.table_learning_rate
+        _check("distributed.table_learning_rate", rate, rate is None or rate > 0, "above 0 or null")
         _check("distributed.timeout", self.timeout, self.timeout >= 1, "at least 1")
 
 

@@ -59,6 +59,7 @@ class Recommender(nn.Module):
         self.is_mapped = id_map is not None
         identity = torch.arange(embedding.num_embeddings)
         self.register_buffer("id_map", identity if id_map is None else id_map)
+        self.whole_map: Tensor | None = None
         self._mapped: tuple[Tensor, tuple[int, int], Tensor] | None = None
 
     @property
@@ -81,10 +82,20 @@ class Recommender(nn.Module):
         """The ids that are read in place of ``ids``; the same tensor again for the same batch."""
         if not self.is_mapped:
             return ids
-        versions = (ids._version, self.id_map._version)
+        id_map = self.id_map if self.whole_map is None else self.whole_map
+        versions = (ids._version, id_map._version)
         if self._mapped is None or self._mapped[0] is not ids or self._mapped[1] != versions:
-            self._mapped = (ids, versions, self.id_map[ids])
+            self._mapped = (ids, versions, id_map[ids].long())
         return self._mapped[2]
+
+    def read_whole(self, kept: Tensor) -> None:
+        """From now on take ids of a larger vocabulary.
+
+        Args:
+            kept: for each of its ids, the id here, of any integer type.
+        """
+        self.is_mapped = True
+        self.whole_map = self.id_map.to(torch.int32)[kept.to(self.id_map.device)]
 
     def embed(self, ids: Tensor) -> Tensor:
         """Embeddings (B, F, D) of ids (B, F), for a penalty on what was looked up."""

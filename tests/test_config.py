@@ -360,5 +360,5 @@ def test_a_section_can_be_written_as_its_name(written: Callable[[str], Path]) ->
     assert (config.model.name, config.method.name) == ("fm", "uniform")
     assert load(path, ["distributed=none"]).distributed.mode == "none"
     assert load(written("model: {name: deepfm, hidden: [8]}\n"), ["model=fm"]).model == Choice("fm")
-    with pytest.raises(UserError, match=r"distributed.mode: got 'dpp'; it must be none or ddp"):
+    with pytest.raises(UserError, match=r"distributed.mode: got 'dpp'; it must be none, ddp or sharded"):
         load(path, ["distributed=dpp"])

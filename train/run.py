@@ -51,13 +51,13 @@ def main() -> int:
     from ondevice.config import load
 
     config = load(arguments.config, arguments.overrides)  # a mistake is told before PyTorch is loaded
-    from ondevice.training.pipeline import Pipeline, default_folder, describe
+    from ondevice.training.pipeline import default_folder, describe, make_pipeline
 
     folder = default_folder(arguments.config, config)
     speaks = os.environ.get("RANK", "0") == "0"  # of the processes of a job the first one does
     if speaks:
         print(f"{describe(config)} -> {folder}", flush=True)
-    metrics = Pipeline(config, folder, resume=arguments.resume).run()
+    metrics = make_pipeline(config, folder, resume=arguments.resume).run()
     if speaks:
         print_table(metrics)
         print(f"run directory: {folder}")

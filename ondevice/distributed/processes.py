@@ -42,7 +42,9 @@ class Processes:
 
     def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0, store: Any = None) -> None:
         self.rank, self.size, self.local_rank, self.store = rank, size, local_rank, store
+        self.local_size = int(os.environ.get("LOCAL_WORLD_SIZE", size))
         self._exchanges = 0
+        self._is_ending = False
 
     @property
     def is_first(self) -> bool:
@@ -89,39 +91,14 @@ class Processes:
         return value
 
     def average_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Replace each gradient by its mean over the processes; of a sparse one, over the rows of any."""
-        if self.size == 1:
+        """Replace each gradient by its mean over the processes, all of them in one exchange."""
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        if self.size == 1 or not gradients:
             return
-        given = [p for p in parameters if p.grad is not None]
-        dense = [p.grad for p in given if p.grad is not None and not p.grad.is_sparse]
-        if dense:
-            flat = torch.cat([g.reshape(-1) for g in dense]).div_(self.size)
-            dist.all_reduce(flat)
-            parts = flat.split([g.numel() for g in dense])
-            torch._foreach_copy_(dense, [part.view_as(g) for part, g in zip(parts, dense, strict=True)])
-        for p in given:
-            if p.grad is not None and p.grad.is_sparse:
-                p.grad = self._average_sparse(p.grad)
-
-    def _average_sparse(self, gradient: Tensor) -> Tensor:
-        rows, values = gradient._indices()[0], gradient._values()
-        counts = torch.zeros(self.size, dtype=torch.int64, device=rows.device)
-        counts[self.rank] = len(rows)
-        dist.all_reduce(counts)
-        most = int(counts.max())
-        if not most:
-            return gradient
-        padded = rows.new_zeros(most), values.new_zeros(most, *values.shape[1:])
-        padded[0][: len(rows)], padded[1][: len(rows)] = rows, values
-        gathered = [[torch.empty_like(part) for _ in range(self.size)] for part in padded]
-        for into, part in zip(gathered, padded, strict=True):
-            dist.all_gather(into, part)
-        everyone = [
-            torch.cat([part[:count] for part, count in zip(parts, counts.tolist(), strict=True)])
-            for parts in gathered
-        ]
-        together = torch.sparse_coo_tensor(everyone[0][None], everyone[1] / self.size, gradient.shape)
-        return together.coalesce()
+        flat = torch.cat([g.reshape(-1) for g in gradients]).div_(self.size)
+        dist.all_reduce(flat)
+        parts = flat.split([g.numel() for g in gradients])
+        torch._foreach_copy_(gradients, [part.view_as(g) for part, g in zip(parts, gradients, strict=True)])
 
     def check_same(self, tensors: Iterable[Tensor], what: str) -> None:
         """Raise RuntimeError unless every process holds the same bits."""
@@ -197,6 +174,9 @@ class Processes:
 
     def _end(self) -> None:
         """Say once per job that it stops, and leave without waiting for anyone."""
+        if self._is_ending:  # torchrun's signal, which comes when the error has been seen already
+            return
+        self._is_ending = True
         try:
             speaks = self.store.add("said", 1) == 1
         except RuntimeError:  # the machine that holds the store is gone, too

@@ -228,7 +228,7 @@ class Fit:
     processes: Processes = ALONE
 
     def __post_init__(self) -> None:
-        self.optimizers = make_optimizers(self.recommender, self.settings)
+        self.optimizers = self._make_optimizers()
         decay = self.settings.ema_decay
         every = self.settings.ema_every
         self.average = WeightAverage(self.recommender, decay, every, self.optimizers) if decay else None
@@ -237,17 +237,20 @@ class Fit:
         self.history: list[dict[str, float]] = []
         self.best: dict[str, Tensor] = {}
         if self.checkpoint is not None and self.checkpoint.exists():
-            self._restore(load_state(self.checkpoint, self.train.device))
+            self._load(self.checkpoint)
+
+    def _make_optimizers(self) -> list[torch.optim.Optimizer]:
+        return make_optimizers(self.recommender, self.settings)
 
     def run(self) -> FitResult:
         """Train to the end."""
         while not self._is_over():
             self._one_epoch()
             self.processes.check_same(self.recommender.parameters(), "weights")
-            if self.checkpoint is not None and self.processes.is_first:
-                save_state(self.checkpoint, self._state())
+            if self.checkpoint is not None:
+                self._save(self.checkpoint)
         release(self.optimizers)
-        self.recommender.load_state_dict(self.best)
+        self._take_best()
         self.recommender.eval()
         kept = max(self._final(), key=lambda entry: entry["valid_auc"])
         valid = {"auc": kept["valid_auc"], "logloss": kept["valid_logloss"]}
@@ -291,6 +294,10 @@ class Fit:
         done = step / (len(self.train) * self.settings.epochs)
         return base * 0.5 * (1 + math.cos(math.pi * done))
 
+    def _set_learning_rate(self, rate: float) -> None:
+        for group in self.optimizers[0].param_groups:
+            group["lr"] = rate
+
     def _one_epoch(self) -> None:
         started = time.perf_counter()
         seed = epoch_seed(self.seed, self.phase, self.epoch)
@@ -306,8 +313,7 @@ class Fit:
                 step = self.epoch * len(self.train) + steps
                 self._begin_codes(step)
                 rate = self._learning_rate(step)
-                for group in self.optimizers[0].param_groups:
-                    group["lr"] = rate
+                self._set_learning_rate(rate)
                 if self.teacher is not None:
                     ids, targets = self.teacher.extend(rows, ids, labels, generator)
                 else:
@@ -342,8 +348,7 @@ class Fit:
         valid = evaluate(self.recommender, self.valid, self.processes)
         final = all(table.is_final for table in self.recommender.tables())
         if final and valid["auc"] > max((e["valid_auc"] for e in self._final()), default=-1.0):
-            state = self.recommender.state_dict()
-            self.best = {name: value.clone(memory_format=torch.contiguous_format) for name, value in state.items()}
+            self._keep_best()
         self.epoch += 1
         seconds = time.perf_counter() - started
         self.seconds += seconds
@@ -362,6 +367,20 @@ class Fit:
             f"{self.phase}: epoch {self.epoch}, loss {train_loss:.4f}, valid AUC {valid['auc']:.4f}, "
             f"{rate:,.0f} rows/s"
         )
+
+    def _keep_best(self) -> None:
+        state = self.recommender.state_dict()  # of packed rows, whose columns are copied alone
+        self.best = {name: value.clone(memory_format=torch.contiguous_format) for name, value in state.items()}
+
+    def _take_best(self) -> None:
+        self.recommender.load_state_dict(self.best)
+
+    def _save(self, path: Path) -> None:
+        if self.processes.is_first:
+            save_state(path, self._state())
+
+    def _load(self, path: Path) -> None:
+        self._restore(load_state(path, self.train.device))
 
     def _state(self) -> dict[str, Any]:
         state: dict[str, Any] = {

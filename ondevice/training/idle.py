@@ -136,21 +136,16 @@ class IdleSteps:
         """All rows are up to date."""
         self.count = 0
         self._kept = 1.0
-        self._begin()
-
-    def _begin(self) -> None:
-        """Rows that are up to date now will be counted from here."""
-        self._sums[self.count] = 0.0
-        self._kept_at[self.count] = self._kept
-        self._shares[self.count] = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
-        self._factors[self.count] = torch.tensor([self.eps, 0.0, 0.0, 0.0])
+        self._sums.zero_()
+        self._factors.zero_()[:, 0] = self.eps
+        self._shares.zero_()[:, 0] = 1.0
 
     def record(self, step: AdamStep) -> None:
         """Note a step that was made."""
         if step.decoupled:
             self._kept *= 1 - step.lr * step.decay
         scale = math.sqrt(1 - self.betas[1] ** step.number)
-        size = step.lr * scale / (1 - self.betas[0] ** step.number) / self._kept
+        size = max(step.lr, 1e-30) * scale / (1 - self.betas[0] ** step.number) / self._kept
         reach = min(len(self._moves), self.count + 1)
         recent = slice(self.count + 1 - reach, self.count + 1)
         scales = torch.tensor([size * scale**k for k in range(4)], dtype=torch.float64, device=self._sums.device)
@@ -162,7 +157,7 @@ class IdleSteps:
         factors = [first + skew, skew, (variance + skew.square()) * self.eps, sums[:, 0] / self.eps]
         self._factors[recent] = torch.stack(factors, 1).mul_(self.eps).float()
         self.count += 1
-        self._begin()
+        self._kept_at[self.count] = self._kept
 
     def average(self, share: float) -> None:
         """Note that an average took (1 − ``share``)·w after the last step, keeping ``share`` of itself."""

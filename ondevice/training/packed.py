@@ -55,7 +55,9 @@ class PackedRows:
         widths = [p.shape[1] for p, _ in self._wide]
         wide = packed[:, : sum(widths)].split(widths, 1)
         found = {column: values.contiguous() for column, values in zip(self._wide, wide, strict=True)}
-        narrow = packed[:, sum(widths) : self._last + 1].t().contiguous()  # in one pass: they are near each other
+        narrow = (
+            packed[:, sum(widths) : self._last + 1].t().contiguous()
+        )  # in one pass: they are near each other
         found.update(zip(self._narrow, narrow[:, :, None].unbind(0), strict=False))
         return found, narrow[-1].view(torch.int32)
 

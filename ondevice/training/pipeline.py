@@ -81,6 +81,7 @@ class Pipeline:
         show = config.run.progress and self.processes.is_first
         self.progress = Progress(events, show=show, on_epoch=on_epoch)
         self.info = table_info(self.dataset.vocabulary.field_offsets, self.dataset.counts)
+        self.shipped, self.shipped_info = self.dataset, self.info  # what compact models know of it
         self.model_options = plain_options(config.model.options)
         self.compact_options = {**self.model_options, **plain_options(config.retrain.model)}
         self.skip = field_places(self.dataset.schema.names, config.search.skip_fields)
@@ -269,12 +270,12 @@ class Pipeline:
             sizes = isinstance(forms[0], Sizes)
             return self._base_model(max(1, int(forms[0].row_sizes().max())) if sizes else forms[0].dim)
 
-        return largest_target(budget, total, lambda t: self._final_forms(found, t), model_of, self.dataset)
+        return largest_target(budget, total, lambda t: self._final_forms(found, t), model_of, self.shipped)
 
     def _final_forms(self, forms: list[Form], target: int) -> list[Form]:
         share = self.config.embedding.first_order is None
         return final_forms(
-            unstored_removed(forms, self.info, self.skip), target, self.config.retrain, share=share
+            unstored_removed(forms, self.shipped_info, self.skip), target, self.config.retrain, share=share
         )
 
     def search(self, dense: Recommender, targets: list[int]) -> dict[int, list[Form]]:
@@ -339,6 +340,23 @@ class Pipeline:
         batches = self.train_batches(self.config.search.batch_size)
         return step_time_ratio(searching, plain, batches, self.config.search)
 
+    def _start(self, forms: list[Form]) -> Recommender:
+        """The compact recommender that a retraining begins with."""
+        initial = None
+        if self.config.retrain.start == "initial":
+            initial = self._searching()
+            initial.load_state_dict(load_safetensors((self.folder / "initial.safetensors").read_bytes()))
+        torch.manual_seed(self.config.run.seed)
+        return rebuild(
+            self.info,
+            model=self.config.model.name,
+            model_options=self.compact_options,
+            forms=forms,
+            initial=initial,
+            init_std=self.config.embedding.init_std,
+            projected=self.config.retrain.first_order == "projection",
+        ).to(self.device)
+
     def retrain(self, budget: int | str, forms: list[Form], target: int, dense: Recommender) -> None:
         """Train the compact model of one budget."""
         label = budget_label(budget)
@@ -349,20 +367,7 @@ class Pipeline:
         if unit == "bytes":
             target = self._target_of_bytes(int(amount), dense.num_values(), forms)
         forms = self._final_forms(forms, target)
-        initial = None
-        if settings.start == "initial":
-            initial = self._searching()
-            initial.load_state_dict(load_safetensors((self.folder / "initial.safetensors").read_bytes()))
-        torch.manual_seed(self.config.run.seed)
-        recommender = rebuild(
-            self.info,
-            model=self.config.model.name,
-            model_options=self.compact_options,
-            forms=forms,
-            initial=initial,
-            init_std=self.config.embedding.init_std,
-            projected=settings.first_order == "projection",
-        ).to(self.device)
+        recommender = self._start(forms)
         phase = f"retrain-{label}"
         kept, full = recommender.num_kept(), dense.num_values()
         self.progress.say(
@@ -397,6 +402,17 @@ class Pipeline:
         }
         self.files.finish(metrics)
         return metrics
+
+
+def make_pipeline(
+    config: Config, folder: str | Path, resume: bool = False, on_epoch: OnEpoch | None = None
+) -> Pipeline:
+    """The pipeline for a configuration's ``distributed.mode``: arguments as for `Pipeline`."""
+    if config.distributed.mode == "sharded":
+        from ondevice.distributed.pipeline import ShardedPipeline
+
+        return ShardedPipeline(config, folder, resume, on_epoch)
+    return Pipeline(config, folder, resume, on_epoch)
 
 
 def final_forms(forms: list[Form], target: int, settings: RetrainConfig, share: bool = True) -> list[Form]:

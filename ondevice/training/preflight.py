@@ -83,13 +83,19 @@ def _is_empty(folder: Path) -> bool:
     return folder.is_dir() and all(path.name.startswith(".") for path in folder.iterdir())
 
 
+def _is_sharded(*configs: Config) -> bool:
+    return any(config.distributed.mode == "sharded" for config in configs)
+
+
 def _check_same(old: Config, new: Config, folder: Path) -> None:
     """Raise UserError naming the first key in which a resumed run would differ."""
     a, b = old.to_dict(), new.to_dict()
     for section in a:
         for key in sorted({*a[section], *b[section]}):
-            if section == "distributed" or (section == "run" and key != "seed"):  # where it runs may change
-                continue
+            if (section == "run" and key != "seed") or (
+                section == "distributed" and not _is_sharded(old, new)
+            ):
+                continue  # where it runs may change
             if section == "search" and key == "budgets":
                 continue  # more budgets may be added to a finished run
             if a[section].get(key) != b[section].get(key):

@@ -6,10 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from safetensors.torch import load_file
 
 from ondevice.config import Config, from_dict, parse_budget
 from ondevice.data import Dataset, Schema, Vocabulary, load_dataset
+from ondevice.data.kept import keep_ids, keep_keys
 from ondevice.embeddings import TableInfo
 from ondevice.errors import UserError
 from ondevice.recommender import Recommender
@@ -17,6 +20,7 @@ from ondevice.training.checkpoint import load_recommender
 
 CONFIG = "config.yaml"
 METRICS = "metrics.json"
+KEPT = "kept.safetensors"  # of a run with sharded tables: the ids that its compact models know
 
 
 def budget_label(budget: int | str) -> str:
@@ -69,8 +73,17 @@ class Run:
     @property
     def vocabulary(self) -> Vocabulary:
         if not hasattr(self, "_vocabulary"):
-            self._vocabulary = Vocabulary.load(self.path / "vocabulary")
+            whole = Vocabulary.load(self.path / "vocabulary")
+            self._vocabulary = whole if self.kept is None else keep_keys(whole, self.kept)
         return self._vocabulary
+
+    @property
+    def kept(self) -> np.ndarray | None:
+        """The ids that compact models know, ascending; None for all of them."""
+        if not (self.path / KEPT).exists():
+            return None
+        ids: np.ndarray = load_file(self.path / KEPT)["ids"].numpy()
+        return ids
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -113,11 +126,18 @@ class Run:
         return load_recommender(folder, self._info())
 
     def dense(self) -> Recommender:
-        """The dense model, in evaluation mode."""
+        """The dense model, in evaluation mode.
+
+        Raises: UserError: when its tables are in the files of several processes.
+        """
+        if (self.path / "dense" / "rows").is_dir():
+            raise UserError(
+                f"{self.path}: the dense model was trained with distributed=sharded, and its tables may not fit here"
+            )
         return load_recommender(self.path / "dense", self._info())
 
     def dataset(self) -> Dataset:
-        """The encoded data set, from the cache or prepared again.
+        """The encoded data set, from the cache or prepared again, as compact models see it.
 
         Raises: UserError: when it is no longer the data that the run was trained on.
         """
@@ -128,4 +148,4 @@ class Run:
                 f"{self.path}: trained on other data (fingerprint {recorded[:12]}, now {dataset.fingerprint[:12]}); "
                 "point data.folder at the data it was trained on"
             )
-        return dataset
+        return dataset if self.kept is None else keep_ids(dataset, self.kept)

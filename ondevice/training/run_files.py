@@ -81,6 +81,7 @@ class RunFiles:
         """Remove the checkpoint of a phase that is done."""
         if self.processes.is_first:
             self.checkpoint(phase).unlink(missing_ok=True)
+            shutil.rmtree(self.checkpoint(phase).with_suffix(""), ignore_errors=True)
 
     def finish(self, metrics: dict[str, Any]) -> None:
         """Write ``metrics.json``, and remove what only a resume needs."""

@@ -72,19 +72,22 @@ class Search:
 
     def __post_init__(self) -> None:
         self.targets = sorted(set(self.targets), reverse=True)
-        self.tables = competing(self.recommender.tables())
-        self.num_values = sum(table.weight.numel() for table in self.tables)
-        self.optimizers = make_optimizers(self.recommender, self.settings)
-        self.stride = -(-self.num_values // SAMPLED_VALUES)
-        lookups = self.settings.batch_size * self.recommender.info.num_fields * self.tables[0].embedding_dim
-        self.check_every = max(self.settings.check_every, 2 * self.num_values // lookups)
+        self._begin()
         self.forms: dict[int, list[Form]] = {}
         self.epoch = 0
         self.seconds = 0.0
         self.history: list[dict[str, float]] = []
         self.total_steps = len(self.train) * self.settings.epochs
         if self.checkpoint is not None and self.checkpoint.exists():
-            self._restore(load_state(self.checkpoint, self.train.device))
+            self._load(self.checkpoint)
+
+    def _begin(self) -> None:
+        self.tables = competing(self.recommender.tables())
+        self.num_values = sum(table.weight.numel() for table in self.tables)
+        self.optimizers = make_optimizers(self.recommender, self.settings)
+        self.stride = -(-self.num_values // SAMPLED_VALUES)
+        lookups = self.settings.batch_size * self.recommender.info.num_fields * self.tables[0].embedding_dim
+        self.check_every = max(self.settings.check_every, 2 * self.num_values // lookups)
 
     def run(self) -> SearchResult:
         """Search to the end.
@@ -94,8 +97,8 @@ class Search:
         while self.epoch < self.settings.epochs and self._missing():
             self._one_epoch()
             self.processes.check_same(self.recommender.parameters(), "weights and thresholds")
-            if self.checkpoint is not None and self.processes.is_first:
-                save_state(self.checkpoint, self._state())
+            if self.checkpoint is not None:
+                self._save(self.checkpoint)
         missing = self._missing()
         if missing:
             kept = self._num_kept()
@@ -124,9 +127,7 @@ class Search:
             return
         values = torch.cat([margin.flatten() for margin in margins if margin is not None])
         seen = values.numel() / sum(table.weight.numel() for table in followers)
-        target = round(self.targets[-1] * seen)
-        share = (self.targets[-1] * seen / values.numel()) ** min(1.0, step / max(1, self.total_steps - 1))
-        keep = max(target, int(share * values.numel()), 1)
+        keep = self._scheduled(step, values.numel(), seen)
         if keep >= values.numel():
             return
         pruned = values.numel() - keep
@@ -135,6 +136,12 @@ class Search:
         for table in followers:
             table.shift_thresholds(amount)
 
+    def _scheduled(self, step: int, num_values: int, seen: float = 1.0) -> int:
+        """How many of ``num_values``, the share ``seen`` of all, the schedule keeps at a step."""
+        target = self.targets[-1] * seen
+        share = (target / num_values) ** min(1.0, step / max(1, self.total_steps - 1))
+        return max(round(target), int(share * num_values), 1)
+
     def _rows(self, table: EmbeddingMethod, stride: int) -> tuple[Tensor, ...]:
         """Row numbers, and these rows of the table's parameters."""
         rows = torch.arange(0, table.num_embeddings, stride, device=table.weight.device)
@@ -142,6 +149,9 @@ class Search:
             return rows, *(p.detach() for p in table.row_parameters())
         (adam,) = (o for o in self.optimizers if isinstance(o, TableAdam))
         return rows, *adam.peek(table, rows)
+
+    def _forms(self, target: int) -> list[Form]:
+        return forms_at(self.recommender.tables(), target)
 
     def _check(self, step: int, stride: int = 1) -> int:
         """Lead thresholds along the schedule, and save the forms of targets that are passed."""
@@ -156,7 +166,7 @@ class Search:
             # thresholds that share a value fall together: a hair above the schedule's last point is there
             if kept <= target or (step >= self.total_steps and kept <= 1.01 * target):
                 flush(self.optimizers)
-                self.forms[target] = forms_at(self.recommender.tables(), target)
+                self.forms[target] = self._forms(target)
         return kept
 
     def _one_epoch(self) -> None:
@@ -205,6 +215,13 @@ class Search:
             f"search: epoch {self.epoch}, loss {entry['train_loss']:.4f}, valid AUC {valid['auc']:.4f}, "
             f"kept {kept:,} of {self.num_values:,}, {rate:,.0f} rows/s"
         )
+
+    def _save(self, path: Path) -> None:
+        if self.processes.is_first:
+            save_state(path, self._state())
+
+    def _load(self, path: Path) -> None:
+        self._restore(load_state(path, self.train.device))
 
     def _state(self) -> dict[str, Any]:
         forms = {target: [f.mask() for f in forms] for target, forms in self.forms.items()}

@@ -58,7 +58,9 @@ class TableAdam(torch.optim.Adam):
         self._fetched: dict[Column, Tensor] = {}
         if self.lazy:
             self._columns = ("weight", "exp_avg", "exp_avg_sq", *(("average",) if averaged else ()))
-            self._packed = PackedRows({p: self._columns if p in own else ("weight",) for p in self._of_tables})
+            self._packed = PackedRows(
+                {p: self._columns if p in own else ("weight",) for p in self._of_tables}
+            )
             for p in own.intersection(self._of_tables):
                 self.state[p]["step"] = torch.zeros((), device=p.device)
                 self._bind(p)
@@ -70,7 +72,9 @@ class TableAdam(torch.optim.Adam):
     def averages(self) -> dict[nn.Parameter, Tensor]:
         """The moving averages kept here, up to date after a `flush`."""
         kept = "average" in self._columns if self.lazy else False
-        return {p: self._packed.column(p, "average") for p in self._of_tables if kept and p not in self._others}
+        return {
+            p: self._packed.column(p, "average") for p in self._of_tables if kept and p not in self._others
+        }
 
     def _bind(self, p: nn.Parameter) -> None:
         """The moments of a packed parameter are columns beside it."""

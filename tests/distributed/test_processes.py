@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ondevice.distributed.norm import SyncedBatchNorm, synced
 from ondevice.distributed.processes import ALONE, LOST, Processes, join_job
+from ondevice.distributed.tables import ShardedTables, TableSpec
 from ondevice.errors import UserError
 
 from .forked import free_port, joined, run_processes
@@ -52,26 +53,23 @@ def meet() -> Any:
     whole = torch.arange(14.0).reshape(7, 2)
     back = processes.join(processes.share(whole)[0], 7)
     few = processes.join(processes.share(whole[:1])[0], 1)  # fewer rows than processes
-    dense, sparse = nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.zeros(6, 1))
-    dense.grad = torch.full((2, 2), float(rank + 1))
-    rows = torch.tensor([0, 2 + rank])  # row 0 in all, another one in each
-    sparse.grad = torch.sparse_coo_tensor(rows[None], torch.ones(2, 1), (6, 1), is_coalesced=True)
-    unused = nn.Parameter(torch.zeros(1))
-    processes.average_gradients([dense, sparse, unused])
-    processes.check_same([dense.grad], "gradients")
+    one, other, unused = (nn.Parameter(torch.zeros(2, 2)) for _ in range(3))
+    one.grad, other.grad = torch.full((2, 2), float(rank + 1)), torch.full((2, 2), 2.0 * rank)
+    processes.average_gradients([one, other, unused])
+    processes.check_same([one.grad, other.grad], "gradients")
     try:
         processes.check_same([torch.tensor([float(rank)])], "ranks")
         told = ""
     except RuntimeError as error:
         told = str(error)
-    order = processes.leaders_first(lambda: time.monotonic())
+    assert processes.leaders_first(lambda: 3) == 3
     try:
         processes.leaders_first(lambda: refuse(rank))
         refused = ""
     except UserError as error:
         refused = str(error)
     processes.wait()
-    return back, few, dense.grad, sparse.grad.to_dense(), told, order, refused, size
+    return back, few, one.grad, other.grad, told, refused, size
 
 
 def refuse(rank: int) -> None:
@@ -81,13 +79,11 @@ def refuse(rank: int) -> None:
 @pytest.mark.parametrize("size", [2, 4])
 def test_values_meet(tmp_path: Path, size: int) -> None:
     results = run_processes(size, tmp_path, meet)
-    for back, few, dense, sparse, told, _, refused, _ in results:
+    for back, few, one, other, told, refused, _ in results:
         assert torch.equal(back, torch.arange(14.0).reshape(7, 2))
         assert torch.equal(few, torch.tensor([[0.0, 1.0]]))
-        assert torch.equal(dense, torch.full((2, 2), sum(range(1, size + 1)) / size))
-        expected = torch.zeros(6, 1)
-        expected[0], expected[2 : 2 + size] = 1, 1 / size
-        assert torch.equal(sparse, expected)
+        assert torch.equal(one, torch.full((2, 2), (size + 1) / 2))
+        assert torch.equal(other, torch.full((2, 2), size - 1.0))
         assert told == "ranks differ between the processes"
         assert refused == "not in 0"
 
@@ -195,3 +191,12 @@ def test_one_killed_process_ends_the_job_with_one_line(tmp_path: Path) -> None:
     said = [process.communicate(timeout=60)[1] for process in started]
     assert [process.returncode for process in started] == [3, 3, -signal.SIGKILL]
     assert sorted(said) == ["", "", f"error: {LOST}\n"]
+
+
+def test_what_sharded_tables_need_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchrec", None)
+    specs = [TableSpec("weight", 5, "adagrad", 0.1)]
+    with pytest.raises(
+        UserError, match=r"needs TorchRec: pip install 'ondevice\[distributed\]' && pip install"
+    ):
+        ShardedTables(10, specs, ALONE, torch.device("cpu"))

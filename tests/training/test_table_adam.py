@@ -74,7 +74,12 @@ def lazily(
 ) -> tuple[Recommender, TableAdam]:
     recommender = build_recommender(world, method, **options)
     optimizer = TableAdam(
-        groups(recommender, decay), recommender.tables(), lr=1e-2, lazy=True, decoupled=decoupled, averaged=True
+        groups(recommender, decay),
+        recommender.tables(),
+        lr=1e-2,
+        lazy=True,
+        decoupled=decoupled,
+        averaged=True,
     )
     return recommender, optimizer
 

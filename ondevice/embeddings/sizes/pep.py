@@ -19,6 +19,10 @@ REGIMES = {
 }
 
 
+THRESHOLD_INIT = {"decay": -15.0, "data": -11.0, "budget": -7.0}
+"""Initial s of each regime."""
+
+
 @METHODS.register("pep")
 class PEP(EmbeddingMethod):
     """Plug-in Embedding Pruning: a soft threshold learnt for each value, row, field or table.
@@ -64,7 +68,7 @@ class PEP(EmbeddingMethod):
         self.granularity = granularity
         self.regime = regime
         if threshold_init is None:
-            threshold_init = {"decay": -15.0, "data": -11.0, "budget": -7.0}[regime]
+            threshold_init = THRESHOLD_INIT[regime]
         rows = {"global": 1, "dimension": 1, "field": info.num_fields, "field-dimension": info.num_fields}
         shape = (
             rows.get(granularity, info.num_embeddings),

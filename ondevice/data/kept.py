@@ -1,0 +1,95 @@
+"""A data set as a model sees it that knows only some of its ids."""
+
+from __future__ import annotations
+
+import dataclasses
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from ondevice.data.dataset import Dataset, EncodedSplit
+from ondevice.data.vocabulary import Vocabulary
+
+
+class MappedIds:
+    """Ids (n, F) of a split, each replaced by what a map has for it when it is read.
+
+    Args:
+        ids: (n, F) integers, mapped from disk for instance.
+        id_map: (N,) int32.
+    """
+
+    def __init__(self, ids: np.ndarray, id_map: np.ndarray) -> None:
+        self._ids, self._map = ids, id_map
+        self.shape, self.dtype = ids.shape, id_map.dtype
+        self.ndim, self.nbytes = ids.ndim, int(np.prod(ids.shape)) * id_map.dtype.itemsize
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._map[self._ids[index]]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self[:], dtype=dtype)
+
+
+def with_unknown(field_offsets: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """``ids`` and the unknown id of every field, ascending."""
+    return np.union1d(np.asarray(field_offsets[:-1], dtype=np.int64), ids)
+
+
+def kept_id_map(field_offsets: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """For each id its place among ``ids``, or that of its field's unknown id, (N,) int32.
+
+    Args:
+        field_offsets: first id of each field, and the total.
+        ids: those kept, ascending, the unknown ones among them.
+    """
+    id_map = np.full(int(field_offsets[-1]), -1, dtype=np.int32)
+    id_map[ids] = np.arange(len(ids), dtype=np.int32)
+    for begin, end in pairwise(field_offsets):
+        own = id_map[begin:end]
+        own[own < 0] = own[0]
+    return id_map
+
+
+def keep_keys(vocabulary: Vocabulary, ids: np.ndarray) -> Vocabulary:
+    """The vocabulary of some ids alone.
+
+    Args:
+        vocabulary: the whole one.
+        ids: those kept, ascending, the unknown ones among them.
+    """
+    offsets = vocabulary.field_offsets
+    places = np.searchsorted(ids, offsets)
+    keys: list[np.ndarray | list[str]] = []
+    for field, own in enumerate(vocabulary.keys):
+        kept = ids[places[field] + 1 : places[field + 1]] - offsets[field] - 1
+        keys.append(own[kept] if isinstance(own, np.ndarray) else [own[place] for place in kept])
+    return Vocabulary(vocabulary.fields, keys)
+
+
+def keep_ids(dataset: Dataset, ids: np.ndarray) -> Dataset:
+    """The data set with a vocabulary of ``ids`` alone: every other value is unknown.
+
+    Args:
+        dataset: the whole one; its splits are read through a map, and not copied.
+        ids: those kept, ascending, the unknown ones among them.
+    """
+    id_map = kept_id_map(dataset.vocabulary.field_offsets, ids)
+
+    def mapped(split: EncodedSplit) -> EncodedSplit:
+        return EncodedSplit(MappedIds(split.ids, id_map), split.labels)  # type: ignore[arg-type]
+
+    catalog = dataset.catalog
+    return dataclasses.replace(
+        dataset,
+        vocabulary=keep_keys(dataset.vocabulary, ids),
+        counts=dataset.counts[ids],
+        catalog=None if catalog is None else dataclasses.replace(catalog, ids=id_map[catalog.ids]),
+        train=mapped(dataset.train),
+        valid=mapped(dataset.valid),
+        test=mapped(dataset.test),
+    )
