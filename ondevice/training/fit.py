@@ -370,7 +370,9 @@ class Fit:
 
     def _keep_best(self) -> None:
         state = self.recommender.state_dict()  # of packed rows, whose columns are copied alone
-        self.best = {name: value.clone(memory_format=torch.contiguous_format) for name, value in state.items()}
+        self.best = {
+            name: value.clone(memory_format=torch.contiguous_format) for name, value in state.items()
+        }
 
     def _take_best(self) -> None:
         self.recommender.load_state_dict(self.best)

@@ -129,7 +129,9 @@ class IdleSteps:
         self._sums = torch.zeros(CAPACITY + 1, 4, dtype=torch.float64, device=device)  # Σ a_i b_i^k / Δ
         self._kept_at = torch.ones(CAPACITY + 1, dtype=torch.float64, device=device)  # Δ from the reset to l
         self._factors = torch.zeros(CAPACITY + 1, 4, device=device)  # ε (b̄ + h), ε h, (ε r)², A / Δ
-        self._shares = torch.zeros(CAPACITY + 1, 3, dtype=torch.float64, device=device)  # of the average, w_l, m_l
+        self._shares = torch.zeros(
+            CAPACITY + 1, 3, dtype=torch.float64, device=device
+        )  # of the average, w_l, m_l
         self.reset()
 
     def reset(self) -> None:
@@ -148,12 +150,16 @@ class IdleSteps:
         size = max(step.lr, 1e-30) * scale / (1 - self.betas[0] ** step.number) / self._kept
         reach = min(len(self._moves), self.count + 1)
         recent = slice(self.count + 1 - reach, self.count + 1)
-        scales = torch.tensor([size * scale**k for k in range(4)], dtype=torch.float64, device=self._sums.device)
+        scales = torch.tensor(
+            [size * scale**k for k in range(4)], dtype=torch.float64, device=self._sums.device
+        )
         sums = self._sums[recent].addcmul_(self._moves[-reach:, None] * scales, self._powers[-reach:])
         first, second, third = (sums[:, 1:] / sums[:, :1]).unbind(1)
         variance = (second - first.square()).clamp(min=0.0)
         skew = (third - 3 * first * second + 2 * first**3) / (2 * variance)
-        skew = torch.where(variance > 1e-12 * second, skew, 0.0)  # none, but for rounding, where one step counts
+        skew = torch.where(
+            variance > 1e-12 * second, skew, 0.0
+        )  # none, but for rounding, where one step counts
         factors = [first + skew, skew, (variance + skew.square()) * self.eps, sums[:, 0] / self.eps]
         self._factors[recent] = torch.stack(factors, 1).mul_(self.eps).float()
         self.count += 1
@@ -179,7 +185,9 @@ class IdleSteps:
         decays = self._decays.index_select(0, self.count - last)
         averaged = any(r.average is not None for r in rows)
         shares = self._shares.index_select(0, last) if averaged else self._shares[:0]
-        by_average = (shares[:, 2] / self._sums.index_select(0, last)[:, 0]).nan_to_num_(0.0) if averaged else None
+        by_average = (
+            (shares[:, 2] / self._sums.index_select(0, last)[:, 0]).nan_to_num_(0.0) if averaged else None
+        )
         for r in rows:
             move = r.exp_avg_sq.sqrt().add_(center)
             below = move.square().sub_(spread)

@@ -171,7 +171,13 @@ class TableAdam(torch.optim.Adam):
             if parameters:
                 gradients = [read[p].values[p].grad for p in parameters]
                 rows = [self._rows_of(p, self._fetched) for p in parameters]
-                step.apply_(rows, [torch.zeros_like(r.weight) if g is None else g for r, g in zip(rows, gradients, strict=True)])
+                step.apply_(
+                    rows,
+                    [
+                        torch.zeros_like(r.weight) if g is None else g
+                        for r, g in zip(rows, gradients, strict=True)
+                    ],
+                )
             idle.record(step)
         self._packed.write_(next(iter(read.values())).rows, self._fetched, self._idle[0].count)
         self._fetched = {}

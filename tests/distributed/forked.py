@@ -75,7 +75,9 @@ def run_processes(size: int, folder: Path, function: Callable[..., Any], *argume
     """What ``function`` returned in each of ``size`` processes, which find each other as under torchrun."""
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when the server starts: its children wait, not spin
+    os.environ.setdefault(
+        "OMP_WAIT_POLICY", "PASSIVE"
+    )  # read when the server starts: its children wait, not spin
     context = mp.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     environment = dict(os.environ)  # the server's is that of its start

@@ -39,7 +39,9 @@ def drawn(gradient: float, step: int) -> Rows:
     return Rows(0.1 * torch.randn(200, 3), 0.1 * g, 0.001 * g.square(), 0.1 * torch.randn(200, 3))
 
 
-def idled(idle: IdleSteps | ReplayedSteps, rows: Rows, begin: int, steps: int, decay: float, decoupled: bool) -> Rows:
+def idled(
+    idle: IdleSteps | ReplayedSteps, rows: Rows, begin: int, steps: int, decay: float, decoupled: bool
+) -> Rows:
     """What ``idle`` makes of rows looked up last at step ``begin``, over the ``steps`` that follow it."""
     for number in range(begin + 1, begin + steps + 1):
         idle.record(AdamStep(number, rate(number), decay, decoupled, BETAS, EPS))

@@ -132,9 +132,7 @@ def test_a_fit_ends_alike(
     for number, batches in enumerate(after):
         torch.manual_seed(1000 + number)
         with pytest.raises(CutOffError):
-            make_fit(
-                world, tmp_path / "fit.pt", seed=number and 50 + number, after=batches, **kind
-            ).run()
+            make_fit(world, tmp_path / "fit.pt", seed=number and 50 + number, after=batches, **kind).run()
     torch.manual_seed(77)
     first_checkpoint = (tmp_path / "fit.pt").exists()
     resumed = make_fit(world, tmp_path / "fit.pt", seed=60 if first_checkpoint else 0, **kind)
@@ -156,9 +154,7 @@ def test_a_search_ends_alike(
     whole = make_search(world, None, regime, row_wise)
     finish(whole)
     for number, batches in enumerate(after):
-        part = make_search(
-            world, tmp_path / "search.pt", regime, row_wise, seed=number and 50, after=batches
-        )
+        part = make_search(world, tmp_path / "search.pt", regime, row_wise, seed=number and 50, after=batches)
         with pytest.raises(CutOffError):
             part.run()
     torch.manual_seed(77)
