@@ -197,6 +197,8 @@ class RetrainConfig(TrainingConfig):
     """With codes: share of the steps in which values are trained freely before they become codes, in [0, 1)."""
     model: dict[str, Any] = field(default_factory=dict)
     """Options of the base model that compact models have otherwise, such as {hidden: [64, 32], dropout: 0}."""
+    linear_bits: int | None = None
+    """Bits of hidden linear layers that are rounded already in training, by torchao: 4 or 8; null: afterwards, to 8."""
     first_order: str = "rows"
     """rows (a weight for each stored row), projection (⟨e, v_field⟩: no byte per row) or none."""
 
@@ -213,6 +215,7 @@ class RetrainConfig(TrainingConfig):
         _check("retrain.start", self.start, self.start in ("initial", "fresh"), "initial or fresh")
         kinds = ("rows", "projection", "none")
         _check("retrain.first_order", self.first_order, self.first_order in kinds, "rows, projection or none")
+        _check("retrain.linear_bits", self.linear_bits, self.linear_bits in (None, 4, 8), "4, 8 or null")
         _check("retrain.code_start", self.code_start, 0 <= self.code_start < 1, "in [0, 1)")
         if self.code_dims is not None:
             _check("retrain.code_dims", self.code_dims, 1 <= self.code_dims <= 16, "from 1 to 16 or null")

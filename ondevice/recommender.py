@@ -17,6 +17,7 @@ from ondevice.embeddings import (
     TableInfo,
 )
 from ondevice.models import MODELS, BaseModel
+from ondevice.models.layers import hidden_linears
 
 
 class Recommender(nn.Module):
@@ -186,6 +187,7 @@ def rebuild(
     recommender = Recommender(tables[0], first_order, base, id_map=id_map, projected=projected)
     if initial is not None:
         _copy_fitting(initial, recommender)
+    _clear_unseen(recommender, forms[0])
     return recommender
 
 
@@ -211,3 +213,24 @@ def _copy_fitting(source: Recommender, target: Recommender) -> None:
             elif (other.shape[-1], value.shape[-1]) == (wide, narrow):
                 value.copy_(other[..., :narrow])
         target.bias.copy_(source.bias)
+
+
+def _clear_unseen(recommender: Recommender, form: Form) -> None:
+    """Zero the weights of a first linear layer that only ever meet zeros: they are not to widen its range."""
+    model, field_of = recommender.model, recommender.info.field_of()
+    largest = torch.zeros(model.num_fields, dtype=torch.int64)
+    largest.scatter_reduce_(
+        0,
+        field_of,
+        form.mask()[:, : model.embedding_dim]
+        .cpu()
+        .long()
+        .mul(torch.arange(1, model.embedding_dim + 1))
+        .amax(1),
+        "amax",
+    )
+    unseen = torch.arange(model.embedding_dim) >= largest[:, None]
+    with torch.no_grad():
+        for layer in hidden_linears(model):
+            if layer.in_features == unseen.numel():
+                layer.weight[:, unseen.flatten()] = 0.0

@@ -3,7 +3,7 @@
 from ondevice.embeddings import sizes
 from ondevice.embeddings.base import METHODS, EmbeddingMethod, TableInfo
 from ondevice.embeddings.coded import CodedEmbedding
-from ondevice.embeddings.forms import Codes, Form, Mask, Sizes
+from ondevice.embeddings.forms import Codes, Form, Mask, Ranking, Sizes
 from ondevice.embeddings.retrained import RetrainedEmbedding
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "EmbeddingMethod",
     "Form",
     "Mask",
+    "Ranking",
     "RetrainedEmbedding",
     "Sizes",
     "TableInfo",

@@ -56,8 +56,9 @@ class EmbeddingMethod(nn.Module):
     """A table of N rows, trained in some way that ends in a compact form.
 
     Subclasses set ``needs`` to what must happen before `compact` can be called:
-    ``"nothing"`` (a rule on counts), ``"training"`` (an ordinary training of the table) or ``"search"``
-    (a training with this method in place, during which the kept values fall below each target).
+    ``"nothing"`` (a rule on counts), ``"training"`` (an ordinary training of the table), ``"gradients"`` (the
+    same, and a pass over the data that measures what its values are worth) or ``"search"`` (a training with this
+    method in place, during which the kept values fall below each target).
 
     Args:
         info: field offsets and training counts.

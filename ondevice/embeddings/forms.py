@@ -1,12 +1,13 @@
 """What an embedding method ends in: the compact forms that can be stored and shipped.
 
-A form says which values of a table (N, D) are kept; the values themselves stay with the module that
-trains them. Methods of the sizes family end in `Sizes`; PEP as published ends in `Mask`; `Codes` are sizes whose
-values are stored as indices into a codebook.
+A form says which values of a table (N, D) are kept; the values themselves stay with the module that trains them.
+Methods of the sizes family end in `Sizes`; PEP as published ends in `Mask`; `Codes` are sizes whose values are stored
+as indices into a codebook. A `Ranking` gives the sizes for any number of values.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -121,4 +122,73 @@ class Mask:
         return Mask(self.kept & ~rows[:, None])
 
 
-Form = Sizes | Mask
+@dataclass(frozen=True)
+class Ranking:
+    """What each leading dimension of each row is worth: the sizes for any number of values follow from it.
+
+    Shape: gains (N, K) float32, K ≤ dim, not negative.
+    """
+
+    gains: Tensor
+    dim: int
+
+    def __post_init__(self) -> None:
+        if self.gains.dim() != 2 or self.gains.shape[1] > self.dim or bool((self.gains < 0).any()):
+            raise ValueError(
+                f"gains must be (N, K), K up to {self.dim}, and not negative, got {tuple(self.gains.shape)}"
+            )
+
+    def num_kept(self) -> int:
+        """Number of values that are worth something."""
+        return int(self.row_sizes().sum())
+
+    def row_sizes(self) -> Tensor:
+        """Leading dimensions up to the last that is worth something, (N,) int64."""
+        places = torch.arange(1, self.gains.shape[1] + 1)
+        return ((self.gains > 0) * places).amax(1)
+
+    def mask(self) -> Tensor:
+        """Those dimensions as (N, D) bool."""
+        return torch.arange(self.dim)[None, :] < self.row_sizes()[:, None]
+
+    def without(self, rows: Tensor) -> Ranking:
+        """The same with ``rows`` ((N,) bool) worth nothing."""
+        return Ranking(self.gains.masked_fill(rows[:, None], 0.0), self.dim)
+
+    def staircase(self, step: int = 1, max_size: int | None = None) -> Callable[[int], Sizes]:
+        """What makes the sizes, multiples of ``step``, of at most so many values that are worth most together.
+
+        Cells of ``step`` dimensions are taken by their gain. Since they are stored from the first on, a large gain
+        behind small ones is worth what they are on average (`concave`).
+        """
+        limit = min(max_size or self.gains.shape[1], self.gains.shape[1]) // step * step
+        cells = concave(self.gains[:, :limit].unflatten(1, (-1, step)).sum(2))
+        order = torch.argsort(cells.flatten(), descending=True, stable=True)[: int((cells > 0).sum())]
+
+        def of(num_values: int) -> Sizes:
+            kept = torch.zeros(cells.numel(), dtype=torch.bool)
+            kept[order[: num_values // step]] = True
+            return Sizes(kept.view_as(cells).sum(1) * step, self.dim)
+
+        return of
+
+
+def concave(gains: Tensor) -> Tensor:
+    """Gains that never grow along a row: the slopes of the concave hull of their cumulative sums.
+
+    Shape: (N, K) -> (N, K), each row with the same sum.
+    """
+    total = torch.nn.functional.pad(gains.double().cumsum(1), (1, 0))
+    count = gains.shape[1]
+    slopes = torch.empty_like(total[:, 1:])
+    for place in range(count):
+        # the hull's slope is min over starts ≤ place of the max over ends > place of the mean gain in between
+        least = torch.full_like(total[:, 0], torch.inf)
+        for start in range(place + 1):
+            means = [(total[:, end] - total[:, start]) / (end - start) for end in range(place + 1, count + 1)]
+            least = torch.minimum(least, torch.stack(means).amax(0))
+        slopes[:, place] = least
+    return slopes
+
+
+Form = Sizes | Mask | Ranking

@@ -24,6 +24,8 @@ class BaseModel(nn.Module):
     """
 
     uses_first_order: ClassVar[bool] = True
+    linear_bits: int = 8
+    """Bits a weight that linear layers with more than one output ship with: 8 or 4."""
 
     def __init__(self, num_fields: int, embedding_dim: int) -> None:
         super().__init__()

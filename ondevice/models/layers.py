@@ -129,3 +129,8 @@ class FlatInputs(nn.Module):
     def forward(self, embeddings: Tensor) -> Tensor:
         flat = embeddings.flatten(1)
         return flat if self.all_used else flat.index_select(1, self.columns)
+
+
+def hidden_linears(model: nn.Module) -> list[nn.Linear]:
+    """The linear layers with more than one output."""
+    return [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features > 1]

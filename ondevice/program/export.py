@@ -25,6 +25,7 @@ from ondevice.program.quantize import is_float_linear, quantize
 from ondevice.program.tables import Staircase
 from ondevice.program.vocabulary_file import vocabulary_bytes
 from ondevice.recommender import Recommender
+from ondevice.training.bytes import linear_bytes
 from ondevice.training.run import Run
 
 # Largest difference of a score between the quantized model in PyTorch and its program. XNNPACK may round an
@@ -81,7 +82,11 @@ class Exported:
         """Bytes of the bundle by what they hold; they add up to the whole."""
         sizes = self.bundle.file_bytes()
         tables = [table.stored_bytes() for table in self.quantized.tables()]
-        linears = sum(_linear_bytes(module) for module in self.quantized.modules())
+        linears = sum(
+            linear_bytes(m.in_features, m.out_features, self._bits(m), m.bias is not None)
+            for m in self.quantized.modules()
+            if isinstance(m, nn.Linear)
+        )
         named = {
             "embeddings": tables[0],
             "first_order": sum(tables[1:]),
@@ -91,14 +96,10 @@ class Exported:
         }
         return {**named, **{name: size for name, size in sizes.items() if name != PROGRAM}}
 
-
-def _linear_bytes(module: nn.Module) -> int:
-    """Bytes of a linear layer as XNNPACK stores it."""
-    if not isinstance(module, nn.Linear):
-        return 0
-    bias = 0 if module.bias is None else 4 * module.out_features
-    values = module.in_features * module.out_features
-    return values * 4 + bias if is_float_linear(module) else values + 4 * module.out_features + bias
+    def _bits(self, linear: nn.Linear) -> int:
+        if is_float_linear(linear):
+            return 32
+        return self.quantized.model.linear_bits if linear.out_features > 1 else 8
 
 
 def export_model(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from ondevice.errors import UserError, nearest
+from ondevice.models.layers import hidden_linears
 from ondevice.program.pack import PackedRecommender
 from ondevice.program.quiet import quiet
 from ondevice.program.tables import FirstOrderTable, PackedTable
@@ -108,16 +110,48 @@ def is_float_linear(module: nn.Module) -> bool:
 
 
 def quantize_linears(packed: PackedRecommender) -> int:
-    """Quantize every linear layer in place to int8 weights and dynamic int8 activations; the number of those."""
+    """Quantize every linear layer in place to integer weights and dynamic int8 activations; the number of those.
+
+    The weights have a scale for each output, and `BaseModel.linear_bits` bits; 8 where there is one output.
+    """
     linears = [module for module in packed.modules() if is_float_linear(module)]
-    quantize_(
-        packed,
-        Int8DynamicActivationIntxWeightConfig(weight_dtype=torch.int8, weight_granularity=PerAxis(0)),
-        filter_fn=lambda module, name: is_float_linear(module),
-    )
+    if packed.model.linear_bits == 4:
+        hidden = [module for module in hidden_linears(packed.model) if is_float_linear(module)]
+        for module in hidden:
+            module.weight.data = rounded(module.weight.data, 4)
+        _quantize_linears(packed, 4, hidden)
+    _quantize_linears(packed, 8, [module for module in linears if is_float_linear(module)])
     changed = sum(not is_float_linear(module) for module in linears)
     unwrap_tensor_subclass(packed)
     return changed
+
+
+def _quantize_linears(packed: PackedRecommender, bits: int, linears: Sequence[nn.Module]) -> None:
+    # rows that are on a grid already must stay on it: no mapping that clips the largest value
+    exact = {"weight_mapping_type": MappingType.SYMMETRIC_NO_CLIPPING_ERR} if bits < 8 else {}
+    config = Int8DynamicActivationIntxWeightConfig(
+        weight_dtype=getattr(torch, f"int{bits}"), weight_granularity=PerAxis(0), **exact
+    )
+    quantize_(packed, config, filter_fn=lambda module, name: module in linears)
+
+
+def rounded(weight: Tensor, bits: int) -> Tensor:
+    """Each row's values on a grid of 2^bits integers, with the scale that makes the least squared error.
+
+    Scales tried are those that map the row's largest magnitude, times one of `CLIPPINGS`, to either end of the
+    grid: rows that lie on such a grid are left as they are.
+
+    Shape: (out, in) -> (out, in).
+    """
+    low, high = -(1 << bits - 1), (1 << bits - 1) - 1
+    best, least = torch.zeros_like(weight), torch.full((len(weight), 1), math.inf)
+    largest = weight.abs().amax(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+    for scale in (largest * clipping / end for clipping in CLIPPINGS for end in (high, -low)):
+        candidate = (weight / scale).round().clamp(low, high) * scale
+        error = (candidate - weight).square().sum(1, keepdim=True)
+        best = torch.where(error < least, candidate, best)
+        least = torch.minimum(error, least)
+    return best
 
 
 def sqnr_db(reference: Tensor, other: Tensor) -> float:

@@ -8,6 +8,8 @@ two: a kilobyte more, and a round through the slow portable kernels. Here
 - squeezes and unsqueezes are reshapes; a square is a product;
 - a product of stacks of matrices is one of a single batch of matrices;
 - reshapes move behind additions and a sigmoid, and before a square, so that fewer are left;
+- 4-bit weights with a scale per output are named so (torchao calls them one block per row, which XNNPACK takes only
+  in blocks of a multiple of 32);
 - products with single columns of constant weights that are added up are one product over all their inputs.
 """
 
@@ -91,6 +93,8 @@ class _Rewriter:
         return changed
 
     def _replacement(self, node: fx.Node, value: torch.Tensor) -> fx.Node | None:
+        if node.target == torch.ops.torchao.dequantize_affine.default:
+            return self._by_channel(node)
         if node.target in RESHAPES:
             return self._reshape(node.args[0], value.shape)
         if node.target == aten.sum.dim_IntList:
@@ -111,6 +115,20 @@ class _Rewriter:
         if node.target == aten.sigmoid.default and _is_column(source := _source(node.args[0])):
             return self._reshape(self._new(aten.sigmoid.default, source), value.shape)
         return None
+
+    def _by_channel(self, node: fx.Node) -> fx.Node | None:
+        """4-bit weights with a scale per output, in the form that XNNPACK takes for any number of inputs."""
+        arguments: Any = node.args
+        weights, block, scale, zero_point, _, low, high, *_ = arguments
+        values = [self._constant(n) for n in (weights, scale, zero_point)]
+        if (low, high) != (-8, 7) or any(v is None for v in values) or list(block) != [1, values[0].shape[1]]:
+            return None
+        flat = [
+            self._add_constant(f"{node.name}_{name}", value.flatten().to(dtype))
+            for name, value, dtype in (("scale", values[1], torch.float32), ("zero", values[2], torch.int64))
+        ]
+        target = torch.ops.quantized_decomposed.dequantize_per_channel.default
+        return self._new(target, weights, *flat, 0, low, high, torch.int8)
 
     def _new(self, target: Callable[..., Any], *args: Any) -> fx.Node:
         node = self.graph.call_function(target, args)
@@ -229,7 +247,9 @@ class _Rewriter:
         inputs: Any
         inputs, *weights = node.args
         return len(inputs.meta["val"].shape) == 2 and all(
-            w is None or (isinstance(w, fx.Node) and self._constant(w) is not None) for w in weights
+            w is None
+            or (isinstance(w, fx.Node) and (c := self._constant(w)) is not None and c.is_floating_point())
+            for w in weights
         )
 
     def _constant_names(self) -> Mapping[str, str]:
@@ -238,13 +258,13 @@ class _Rewriter:
         return {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
 
     def _constant(self, node: Any) -> Any:
-        """The float tensor behind a placeholder; None for anything else."""
+        """The tensor behind a placeholder; None for anything else."""
         names = self._constant_names()
         if node.op != "placeholder" or node.name not in names:
             return None
         name = names[node.name]
         value = self.program.state_dict.get(name, self.program.constants.get(name))
-        return value.detach() if value is not None and value.dtype == torch.float32 else None
+        return None if value is None else value.detach()
 
     def _add_constant(self, name: str, data: torch.Tensor) -> fx.Node:
         with self.graph.inserting_before(next(iter(self.graph.nodes))):

@@ -53,9 +53,18 @@ def fixed_bytes(model: BaseModel, num_items: int) -> int:
     """Bytes of a bundle beside its tables and vocabulary: program, linear layers, catalog and manifest."""
     shipped = model.compacted([model.embedding_dim] * model.num_fields)
     linears = [module for module in shipped.modules() if isinstance(module, nn.Linear)]
-    weights = sum(m.in_features * m.out_features + 8 * m.out_features for m in linears)
+    weights = sum(
+        linear_bytes(m.in_features, m.out_features, model.linear_bits if m.out_features > 1 else 8)
+        for m in linears
+    )
     program = PROGRAM_BYTES + LINEAR_BYTES * max(0, len(linears) - 3) + int(CATALOG_ITEM_BYTES * num_items)
     return weights + program + MANIFEST_BYTES
+
+
+def linear_bytes(in_features: int, out_features: int, bits: int, bias: bool = True) -> int:
+    """Bytes of a linear layer as XNNPACK stores it: rows of whole bytes, and a scale each when they are integers."""
+    scales = 0 if bits == 32 else 4
+    return out_features * (-(-in_features * bits // 8) + scales + 4 * bias)
 
 
 def largest_target(

@@ -70,7 +70,7 @@ def save_recommender(
         if isinstance(form, Mask):
             tensors[f"{name}.kept"] = form.kept
         else:
-            tensors[f"{name}.sizes"] = form.sizes
+            tensors[f"{name}.sizes"] = form.row_sizes()
         if isinstance(table, CodedEmbedding):
             assert table.is_final, "saved before its codes were learnt"
             entry.update(form="codes", code_dims=table.code_dims)
@@ -78,7 +78,8 @@ def save_recommender(
         else:
             tensors[f"{name}.weight"] = table.table()
         tables.append(entry)
-    description = {"model": model, "model_options": model_options, "tables": tables}
+    bits = recommender.model.linear_bits
+    description = {"model": model, "model_options": model_options, "linear_bits": bits, "tables": tables}
     content = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     with atomic_directory(folder) as building:
         (building / "recommender.json").write_text(json.dumps(description, indent=2) + "\n")
@@ -110,6 +111,7 @@ def load_recommender(folder: Path, info: TableInfo) -> Recommender:
     base = MODELS[description["model"]](
         info.num_fields, tables[0].embedding_dim, **description["model_options"]
     )
+    base.linear_bits = description.get("linear_bits", base.linear_bits)
     base.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
     recommender = Recommender(
         tables[0],

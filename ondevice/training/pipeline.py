@@ -15,10 +15,12 @@ from ondevice.config import Config, RetrainConfig, TrainingConfig, parse_budget
 from ondevice.data import load_dataset
 from ondevice.distributed.norm import synced
 from ondevice.distributed.processes import join_job
-from ondevice.embeddings import METHODS, Form, Mask, Sizes
+from ondevice.embeddings import METHODS, Form, Mask, Ranking, Sizes
+from ondevice.embeddings.sizes.saliency import Saliency
 from ondevice.errors import UserError
 from ondevice.models import MODELS, BaseModel
 from ondevice.recommender import Recommender, build, rebuild
+from ondevice.training import qat
 from ondevice.training.batches import Batches
 from ondevice.training.bytes import fixed_bytes, largest_target
 from ondevice.training.checkpoint import load_recommender
@@ -27,6 +29,7 @@ from ondevice.training.preflight import check_folder, check_options, plain_optio
 from ondevice.training.progress import OnEpoch, Progress
 from ondevice.training.run import Run, budget_label, table_info
 from ondevice.training.run_files import RunFiles
+from ondevice.training.saliency import measure_gains
 from ondevice.training.search import Search
 from ondevice.training.sizing import (
     coded,
@@ -261,7 +264,9 @@ class Pipeline:
 
     def _base_model(self, width: int) -> BaseModel:
         """The base model of a compact recommender of some width."""
-        return MODELS[self.config.model.name](self.info.num_fields, width, **self.compact_options)
+        model = MODELS[self.config.model.name](self.info.num_fields, width, **self.compact_options)
+        model.linear_bits = self.config.retrain.linear_bits or model.linear_bits
+        return model
 
     def _target_of_bytes(self, budget: int, total: int, found: list[Form]) -> int:
         """The most values, in the proportions found, whose bundle is estimated to fit."""
@@ -311,10 +316,14 @@ class Pipeline:
                 if needs == "training":
                     for table, trained in zip(initial.tables(), dense.tables(), strict=True):
                         table.weight.data.copy_(trained.table())
+                if needs == "gradients":
+                    self._measure(initial, dense)
                 forms = {target: forms_at(initial.tables(), target) for target in targets}
                 seconds = time.perf_counter() - started
             content = {
-                f"{t}/{i}": f.mask().to(torch.uint8) for t, fs in forms.items() for i, f in enumerate(fs)
+                f"{t}/{i}": f.gains if isinstance(f, Ranking) else f.mask().to(torch.uint8)
+                for t, fs in forms.items()
+                for i, f in enumerate(fs)
             }
             self.files.write("search.safetensors", content)
             entry = {
@@ -326,12 +335,25 @@ class Pipeline:
             self.files.forget("search")
         masks = load_safetensors(path.read_bytes())
         tables = 2 if MODELS[self.config.model.name].uses_first_order else 1
-        ruled = METHODS[self.config.method.name].needs == "nothing"
+        ruled = METHODS[self.config.method.name].needs in ("nothing", "gradients")
         found: dict[int, list[Form]] = {}
         for target in targets:
-            kept = [masks[f"{target}/{i}"].bool() for i in range(tables)]
-            found[target] = [Sizes(k.sum(1), k.shape[1]) if ruled else Mask(k) for k in kept]
+            dims = (self.config.embedding.dim, 1)
+            found[target] = [_form(masks[f"{target}/{i}"], dims[i], ruled) for i in range(tables)]
         return found
+
+    def _measure(self, searching: Recommender, dense: Recommender) -> None:
+        """Let the dense model say what dimensions are worth, for methods that rank by that."""
+        table = searching.embedding
+        assert isinstance(table, Saliency)
+        table.gains = measure_gains(
+            dense,
+            self.train_batches(self.config.search.batch_size),
+            tuple(self.dataset.schema.item_fields),
+            num_dims=table.max_size,
+            pairs=table.pairs,
+            seed=self.config.run.seed,
+        )
 
     def _step_time(self, searching: Recommender) -> float:
         """PEP's step over the dense step, both on the same batches, steps interleaved."""
@@ -373,7 +395,10 @@ class Pipeline:
         self.progress.say(
             f"{phase}: {kept:,} of {full:,} values kept, {int(sum(forms[0].row_sizes() > 0)):,} rows"
         )
+        if settings.linear_bits is not None:
+            qat.prepare(recommender.model, settings.linear_bits)
         result = self._fit(phase, recommender, settings, dense)
+        qat.finish(recommender.model)
         self.files.save(f"budgets/{label}", recommender, self.config.model.name, self.compact_options)
         self._finish(phase, recommender, result, {"kept_parameters": kept, "sparsity": 1 - kept / full})
         entry = self.state.pop(phase)
@@ -429,6 +454,13 @@ def final_forms(forms: list[Form], target: int, settings: RetrainConfig, share: 
     if settings.code_dims is not None:
         final[0] = coded(final[0], settings.code_dims)
     return final
+
+
+def _form(stored: torch.Tensor, dim: int, ruled: bool) -> Form:
+    """A form as the search wrote it."""
+    if stored.is_floating_point():
+        return Ranking(stored, dim)
+    return Sizes(stored.long().sum(1), stored.shape[1]) if ruled else Mask(stored.bool())
 
 
 def _tensors(recommender: Recommender) -> dict[str, torch.Tensor]:

@@ -36,7 +36,10 @@ def check_options(config: Config) -> None:
         METHODS[config.method.name](smallest, 2, **config.method.options)
     if config.embedding.first_order is not None and config.embedding.first_order not in METHODS:
         METHODS.check_options(config.embedding.first_order, {}, "embedding.first_order")
-    if config.retrain.form == "positions" and METHODS[config.method.name].needs == "nothing":
+    if config.retrain.form == "positions" and METHODS[config.method.name].needs in (
+        "nothing",
+        "gradients",
+    ):
         raise UserError(
             f"retrain.form: method '{config.method.name}' ends in sizes, not positions; use retrain.form=sizes"
         )

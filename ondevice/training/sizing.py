@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from ondevice.embeddings import Codes, EmbeddingMethod, Form, Mask, Sizes, TableInfo
+from ondevice.embeddings import Codes, EmbeddingMethod, Form, Mask, Ranking, Sizes, TableInfo
 from ondevice.errors import UserError, nearest
 
 
@@ -46,6 +46,10 @@ def forms_at(tables: list[EmbeddingMethod], target: int) -> list[Form]:
 
 
 def _forms_by_rule(tables: list[EmbeddingMethod], target: int) -> list[Form]:
+    if tables[0].needs == "gradients":  # a ranking, from which the sizes for any target follow
+        rows = torch.zeros(tables[0].num_embeddings, dtype=torch.int64)
+        others = [Sizes(rows, 1) if t.needs == "gradients" else t.compact() for t in tables[1:]]
+        return [tables[0].compact(), *others]
     low, high = 1, target
     best: list[Form] | None = None
     while low <= high:
@@ -78,7 +82,7 @@ def shipped_sizes(
     size_step: int = 1,
     share: bool = True,
 ) -> list[Form]:
-    """Per-row counts as leading dimensions, in multiples of ``size_step``, together at no more than ``target`` values.
+    """Per-row counts, or a ranking, as leading dimensions in multiples of ``size_step``: at most ``target`` values.
 
     Counts above ``max_size`` are cut, and all are scaled by a common factor so that the budget is used; what
     the steps between sizes leave of it goes to the rows that the next larger factor would promote. With
@@ -88,9 +92,6 @@ def shipped_sizes(
     Raises: UserError: when the target leaves nothing for the embeddings.
     """
     embedding, others = forms[0], forms[1:]
-    counts = embedding.row_sizes()
-    limit = min(max_size or embedding.dim, embedding.dim)
-    classes = sorted({*range(size_step, limit + 1, size_step), limit})
 
     def complete(sizes: Sizes) -> list[Form]:
         if not share:
@@ -100,6 +101,14 @@ def shipped_sizes(
 
     def room(sizes: Sizes) -> int:
         return target - sum(form.num_kept() for form in complete(sizes)[: None if share else 1])
+
+    if isinstance(embedding, Ranking):
+        return complete(
+            _most(embedding.staircase(size_step, max_size), target, lambda sizes: room(sizes) >= 0)
+        )
+    counts = embedding.row_sizes()
+    limit = min(max_size or embedding.dim, embedding.dim)
+    classes = sorted({*range(size_step, limit + 1, size_step), limit})
 
     def at(scale: float) -> Sizes:
         scaled = (counts * scale).round().long().clamp(max=limit)
@@ -123,6 +132,18 @@ def shipped_sizes(
     candidates = candidates[torch.argsort(counts[candidates], descending=True, stable=True)]
     promoted = candidates[steps[candidates].cumsum(0) <= room(fitting)]
     return complete(Sizes(fitting.sizes.index_add(0, promoted, steps[promoted]), embedding.dim))
+
+
+def _most(sizes_of: Callable[[int], Sizes], target: int, fits: Callable[[Sizes], bool]) -> Sizes:
+    """The sizes for the most values that fit."""
+    low, high = 0, target
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(sizes_of(middle)) else (low, middle - 1)
+    sizes = sizes_of(low)
+    if sizes.num_kept() == 0:
+        raise UserError(f"budget of {target} values: nothing is left for the embeddings; allow more")
+    return sizes
 
 
 def coded(form: Form, code_dims: int) -> Codes:

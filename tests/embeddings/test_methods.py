@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ondevice.embeddings import METHODS, EmbeddingMethod, Sizes, TableInfo
+from ondevice.embeddings import METHODS, EmbeddingMethod, Ranking, Sizes, TableInfo
+from ondevice.embeddings.sizes.saliency import Saliency
 from ondevice.errors import UserError
-from ondevice.training.sizing import forms_at, unstored_removed
+from ondevice.training.sizing import forms_at, shipped_sizes, unstored_removed
 
 IDS = torch.tensor([[1, 3, 6], [2, 4, 8], [0, 3, 5]])
 every_method = pytest.mark.parametrize("name", METHODS)
@@ -16,7 +17,10 @@ every_method = pytest.mark.parametrize("name", METHODS)
 def tables(name: str, info: TableInfo, seed: int = 0) -> list[EmbeddingMethod]:
     """A table of embeddings (9, 4) and one of first-order weights (9, 1): 45 values."""
     torch.manual_seed(seed)
-    return [METHODS[name](info, dim, init_std=0.1) for dim in (4, 1)]
+    made = [METHODS[name](info, dim, init_std=0.1) for dim in (4, 1)]
+    if isinstance(made[0], Saliency):
+        made[0].gains = torch.rand(9, 4)
+    return made
 
 
 @every_method
@@ -57,6 +61,8 @@ def test_a_seed_decides_the_weights(name: str, info: TableInfo) -> None:
 def test_forms_hold_a_joint_target(name: str, info: TableInfo, target: int) -> None:
     """14 is the least that every rule can do: one dimension and a first-order weight for seven seen rows."""
     forms = unstored_removed(forms_at(tables(name, info), target), info)
+    if isinstance(forms[0], Ranking):  # from which the sizes for any target follow
+        forms = shipped_sizes(forms, target)
     assert [tuple(form.mask().shape) for form in forms] == [(9, 4), (9, 1)]
     kept = sum(form.num_kept() for form in forms)
     assert 0 < kept <= target
@@ -67,7 +73,7 @@ def test_forms_hold_a_joint_target(name: str, info: TableInfo, target: int) -> N
 
 @every_method
 def test_it_says_what_it_needs_and_what_it_is(name: str) -> None:
-    assert METHODS[name].needs in ("nothing", "training", "search")
+    assert METHODS[name].needs in ("nothing", "training", "gradients", "search")
     assert METHODS.describe()[name].endswith(".")
 
 

@@ -11,9 +11,10 @@ from torch import nn
 from ondevice.data import Dataset
 from ondevice.errors import UserError
 from ondevice.models import MODELS
+from ondevice.models.layers import hidden_linears
 from ondevice.program import quantize as module
 from ondevice.program.pack import LAYOUTS, pack
-from ondevice.program.quantize import quantize, quantize_linears, quantized_values, sqnr_db
+from ondevice.program.quantize import quantize, quantize_linears, quantized_values, rounded, sqnr_db
 from ondevice.program.tables import FirstOrderTable
 
 from . import shop
@@ -78,3 +79,20 @@ def test_sqnr_by_hand() -> None:
     reference = torch.tensor([3.0, 4.0])
     assert sqnr_db(reference, torch.tensor([3.0, 4.5])) == pytest.approx(20.0)
     assert sqnr_db(reference, reference) == math.inf
+
+
+@pytest.mark.parametrize("model", [name for name in MODELS if name != "fm"])
+def test_four_bits_a_weight(model: str, data: Dataset) -> None:
+    """Hidden layers that lie on a grid of 16 values are stored so, in half the bytes, and score the same."""
+    recommender = shop.recommender(model, "staircase", data)
+    recommender.model.linear_bits = 4
+    for linear in hidden_linears(recommender.model):
+        linear.weight.data = rounded(linear.weight.data, 4)
+    packed = pack(recommender)
+    quantized = quantize(packed)
+    rows = packed.order.rows(shop.all_ids(data))
+    with torch.no_grad():
+        assert sqnr_db(packed(rows), quantized(rows)) > 30
+    for linear in hidden_linears(quantized.model):
+        integers = linear.weight.dequantize() if hasattr(linear.weight, "dequantize") else linear.weight
+        assert len(integers[0].unique()) <= 16

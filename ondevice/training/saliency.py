@@ -1,0 +1,98 @@
+"""What the dimensions of a trained table are worth, measured on the training split: see `Saliency`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from ondevice.recommender import Recommender
+from ondevice.training.batches import Batches, MadeUpPairs
+
+
+def measure_gains(
+    recommender: Recommender,
+    batches: Batches,
+    item_columns: tuple[int, ...],
+    *,
+    num_dims: int,
+    pairs: float,
+    seed: int = 0,
+) -> Tensor:
+    """The saliency of each row's leading dimensions, in a basis of each field's own.
+
+    Args:
+        recommender: trained; its embeddings are measured, without first-order weights.
+        batches: the training split.
+        item_columns: positions of the item-side fields, for made-up pairs.
+        num_dims: leading dimensions K to measure.
+        pairs: made-up pairs per real row; ignored where all fields are on one side.
+        seed: of the pairs.
+
+    Shape: (N, K).
+    """
+    sided = 0 < len(item_columns) < recommender.info.num_fields
+    samples = _Samples(recommender.eval(), batches, item_columns, pairs if sided else 0.0, seed)
+    directions, coordinates = _turned(recommender, samples, num_dims)
+    curvature = torch.zeros_like(coordinates)
+    for ids, _, gradients, weight in samples:
+        along = torch.einsum("bfd,fdk->bfk", gradients, directions).square() * weight[:, None, None]
+        curvature.index_add_(0, ids.flatten(), along.flatten(0, 1))
+    return 0.5 * curvature * coordinates.square()
+
+
+class _Samples:
+    """Looked-up ids, embeddings, ∂logit/∂e and p·(1 − p) over the training rows and made-up pairs."""
+
+    def __init__(
+        self,
+        recommender: Recommender,
+        batches: Batches,
+        item_columns: tuple[int, ...],
+        pairs: float,
+        seed: int,
+    ) -> None:
+        self.recommender, self.batches, self.pairs, self.seed = recommender, batches, pairs, seed
+        self.made_up = MadeUpPairs(batches, item_columns)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        generator = torch.Generator().manual_seed(self.seed)
+        for ids, _ in self.batches.in_order():
+            count = round(self.pairs * len(ids))
+            if count:
+                ids = torch.cat([ids, self.made_up.draw(count, generator)])
+            with torch.no_grad():
+                embeddings = self.recommender.embed(ids)
+            embeddings.requires_grad_()
+            logits = self.recommender.logits_of(embeddings, ids)
+            (gradients,) = torch.autograd.grad(logits.sum(), embeddings)
+            p = torch.sigmoid(logits.detach())
+            yield self.recommender.mapped(ids), embeddings.detach(), gradients, p * (1 - p)
+
+
+def _turned(recommender: Recommender, samples: _Samples, width: int) -> tuple[Tensor, Tensor]:
+    """Directions (F, D, width) of each field's curvature-weighted variance, and every row's coordinates (N, width).
+
+    With a field's mean curvature H = R², R symmetric, the directions are R⁻¹·u for the leading eigenvectors u of
+    R·E[e·eᵀ]·R: in them one unit costs the same everywhere, and e = Σ z_k·R⁻¹·u_k.
+    """
+    weight = recommender.embedding.table()
+    fields, dim = recommender.info.num_fields, weight.shape[1]
+    curvature = torch.zeros(fields, dim, dim, dtype=torch.float64, device=weight.device)
+    second = torch.zeros_like(curvature)
+    for _, embeddings, gradients, share in samples:
+        curvature += torch.einsum("bfi,bfj,b->fij", gradients, gradients, share).double()
+        second += torch.einsum("bfi,bfj->fij", embeddings, embeddings).double()
+    values, vectors = torch.linalg.eigh(curvature)
+    values = values.clamp(min=1e-9 * values.amax(1, keepdim=True)).clamp(min=1e-30)
+    root = (vectors * values.sqrt()[:, None]) @ vectors.mT
+    inverse = (vectors / values.sqrt()[:, None]) @ vectors.mT
+    _, turned = torch.linalg.eigh(root @ second @ root)
+    leading = turned.flip(2)[..., :width]
+    directions = (inverse @ leading).float()
+    onto = (root @ leading).float()
+    coordinates = torch.empty(len(weight), leading.shape[2], device=weight.device)
+    for field, (begin, end) in enumerate(recommender.info.field_offsets.unfold(0, 2, 1).tolist()):
+        coordinates[begin:end] = weight[begin:end] @ onto[field]
+    return directions, coordinates
