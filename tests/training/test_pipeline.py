@@ -16,9 +16,11 @@ from torch import Tensor
 
 from ondevice.config import from_dict
 from ondevice.data import Dataset, EncodedSplit, load_dataset
-from ondevice.embeddings import METHODS, CodedEmbedding
+from ondevice.embeddings import METHODS, CodedEmbedding, Ranking
 from ondevice.errors import UserError
 from ondevice.models import MODELS
+from ondevice.models.layers import hidden_linears
+from ondevice.program.quantize import rounded
 from ondevice.training import batches as batches_module
 from ondevice.training import pipeline as pipeline_module
 from ondevice.training.batches import Batches
@@ -347,3 +349,25 @@ def test_a_compact_model_of_codes_with_layers_of_its_own_is_kept_and_read_back(
         assert evaluate(compact, test)["auc"] == pytest.approx(metrics["compact"]["test_auc"], abs=1e-9)
         finals = [entry["final"] for entry in metrics["history"]["60pct"]]
         assert finals == [False, True, True]  # 0.4 of three epochs is in the second one
+
+
+def test_sizes_by_saliency_and_four_bit_layers_are_kept_and_read_back(
+    tiny_config: Make, tmp_path: Path
+) -> None:
+    """Budgets are met by one ranking, the smaller nested in the larger; layers are read back as rounded."""
+    values = tiny_config(
+        method={"name": "saliency", "max_size": 4},
+        retrain={"linear_bits": 4, "max_size": 4, "first_order": "none"},
+    )
+    run(values, tmp_path / "run")
+    found = Run(tmp_path / "run")
+    one, other = (found.compact(label) for label in found.budgets())
+    large, small = (each.embedding.compact().row_sizes() for each in (one, other))
+    assert int(small.sum()) <= 100 < int(large.sum())
+    assert bool((small <= large).all())
+    assert bool((small < large).any())
+    for layer in hidden_linears(other.model):
+        assert other.model.linear_bits == 4
+        torch.testing.assert_close(rounded(layer.weight.detach(), 4), layer.weight.detach())
+    again = Pipeline(from_dict(values), tmp_path / "run", resume=True)
+    assert isinstance(again.search(again.dense(), list(again.targets().values()))[100][0], Ranking)
