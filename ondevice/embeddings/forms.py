@@ -126,11 +126,17 @@ class Mask:
 class Ranking:
     """What each leading dimension of each row is worth: the sizes for any number of values follow from it.
 
+    Args:
+        gains: of each leading dimension.
+        dim: the table's full dimension D.
+        row_cost: what a row that is stored costs beside its dimensions (its key), in values.
+
     Shape: gains (N, K) float32, K ≤ dim, not negative.
     """
 
     gains: Tensor
     dim: int
+    row_cost: float = 0.0
 
     def __post_init__(self) -> None:
         if self.gains.dim() != 2 or self.gains.shape[1] > self.dim or bool((self.gains < 0).any()):
@@ -153,16 +159,18 @@ class Ranking:
 
     def without(self, rows: Tensor) -> Ranking:
         """The same with ``rows`` ((N,) bool) worth nothing."""
-        return Ranking(self.gains.masked_fill(rows[:, None], 0.0), self.dim)
+        return Ranking(self.gains.masked_fill(rows[:, None], 0.0), self.dim, self.row_cost)
 
     def staircase(self, step: int = 1, max_size: int | None = None) -> Callable[[int], Sizes]:
         """What makes the sizes, multiples of ``step``, of at most so many values that are worth most together.
 
-        Cells of ``step`` dimensions are taken by their gain. Since they are stored from the first on, a large gain
-        behind small ones is worth what they are on average (`concave`).
+        Cells of ``step`` dimensions are taken by their gain for what they cost. Since they are stored from the first
+        on, a large gain behind small ones is worth what they are on average (`concave`).
         """
         limit = min(max_size or self.gains.shape[1], self.gains.shape[1]) // step * step
-        cells = concave(self.gains[:, :limit].unflatten(1, (-1, step)).sum(2))
+        costs = torch.full((limit // step,), float(step))
+        costs[:1] += self.row_cost
+        cells = concave(self.gains[:, :limit].unflatten(1, (-1, step)).sum(2), costs)
         order = torch.argsort(cells.flatten(), descending=True, stable=True)[: int((cells > 0).sum())]
 
         def of(num_values: int) -> Sizes:
@@ -173,19 +181,21 @@ class Ranking:
         return of
 
 
-def concave(gains: Tensor) -> Tensor:
-    """Gains that never grow along a row: the slopes of the concave hull of their cumulative sums.
+def concave(gains: Tensor, costs: Tensor) -> Tensor:
+    """Gains for what they cost that never grow along a row: the slopes of the concave hull of cumulative gains.
 
-    Shape: (N, K) -> (N, K), each row with the same sum.
+    Shape: gains (N, K), costs (K,) above 0 -> (N, K) float64; the slopes times the costs add up to each row's gains.
     """
-    total = torch.nn.functional.pad(gains.double().cumsum(1), (1, 0))
+    gained = torch.nn.functional.pad(gains.double().cumsum(1), (1, 0))
+    spent = torch.nn.functional.pad(costs.double().cumsum(0), (1, 0))
     count = gains.shape[1]
-    slopes = torch.empty_like(total[:, 1:])
+    slopes = torch.empty_like(gained[:, 1:])
     for place in range(count):
-        # the hull's slope is min over starts ≤ place of the max over ends > place of the mean gain in between
-        least = torch.full_like(total[:, 0], torch.inf)
+        # the hull's slope is min over starts ≤ place of the max over ends > place of the mean slope in between
+        least = torch.full_like(gained[:, 0], torch.inf)
         for start in range(place + 1):
-            means = [(total[:, end] - total[:, start]) / (end - start) for end in range(place + 1, count + 1)]
+            ends = range(place + 1, count + 1)
+            means = [(gained[:, end] - gained[:, start]) / (spent[end] - spent[start]) for end in ends]
             least = torch.minimum(least, torch.stack(means).amax(0))
         slopes[:, place] = least
     return slopes

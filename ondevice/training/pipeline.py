@@ -339,7 +339,9 @@ class Pipeline:
         found: dict[int, list[Form]] = {}
         for target in targets:
             dims = (self.config.embedding.dim, 1)
-            found[target] = [_form(masks[f"{target}/{i}"], dims[i], ruled) for i in range(tables)]
+            cost = float(self.config.method.options.get("row_cost", 0.0))
+            stored = [masks[f"{target}/{i}"] for i in range(tables)]
+            found[target] = [_form(s, dim, ruled, cost) for s, dim in zip(stored, dims, strict=False)]
         return found
 
     def _measure(self, searching: Recommender, dense: Recommender) -> None:
@@ -456,10 +458,10 @@ def final_forms(forms: list[Form], target: int, settings: RetrainConfig, share: 
     return final
 
 
-def _form(stored: torch.Tensor, dim: int, ruled: bool) -> Form:
+def _form(stored: torch.Tensor, dim: int, ruled: bool, row_cost: float) -> Form:
     """A form as the search wrote it."""
     if stored.is_floating_point():
-        return Ranking(stored, dim)
+        return Ranking(stored, dim, row_cost)
     return Sizes(stored.long().sum(1), stored.shape[1]) if ruled else Mask(stored.bool())
 
 

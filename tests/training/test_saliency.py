@@ -98,17 +98,24 @@ def test_sizes_by_hand() -> None:
     ]
     assert ranking.staircase(step=2, max_size=3)(100).sizes.tolist() == [2, 2, 0, 2]
     assert ranking.without(torch.tensor([True, False, False, False])).row_sizes().tolist() == [0, 2, 0, 2]
+    keyed = Ranking(
+        torch.tensor([[6.0, 0], [4, 3.5]]), 2, row_cost=1.0
+    )  # 6/2; 7.5/3 for both, 4/2 and 3.5/1 pooled
+    assert keyed.staircase()(1).sizes.tolist() == [1, 0]
+    dear = Ranking(torch.tensor([[6.0, 0], [4, 3.5]]), 2, row_cost=9.0)  # 6/10; 7.5/11
+    assert dear.staircase()(2).sizes.tolist() == [0, 2]
     with pytest.raises(ValueError, match="not negative"):
         Ranking(torch.tensor([[-1.0]]), 1)
 
 
-@given(GAINS)
-def test_pooled_gains_never_grow_and_keep_their_sum(rows: list[list[float]]) -> None:
+@given(GAINS, st.sampled_from([1.0, 3.5]))
+def test_pooled_gains_never_grow_and_keep_their_sum(rows: list[list[float]], first: float) -> None:
     gains = torch.tensor(rows)
-    pooled = concave(gains)
+    costs = torch.tensor([first, 1.0, 1.0, 1.0])
+    pooled = concave(gains, costs)
     assert bool((pooled.diff(dim=1) <= 1e-9 * (1 + gains.sum())).all())
-    torch.testing.assert_close(pooled.sum(1), gains.double().sum(1), rtol=1e-9, atol=1e-9)
-    cumulative = torch.nn.functional.pad(pooled.cumsum(1), (1, 0)) - torch.nn.functional.pad(
+    torch.testing.assert_close((pooled * costs).sum(1), gains.double().sum(1), rtol=1e-9, atol=1e-9)
+    cumulative = torch.nn.functional.pad((pooled * costs).cumsum(1), (1, 0)) - torch.nn.functional.pad(
         gains.double().cumsum(1), (1, 0)
     )
     assert bool((cumulative >= -1e-6).all())  # the hull lies above

@@ -24,6 +24,8 @@ class Saliency(EmbeddingMethod):
     Args:
         max_size: the largest dimension a row may get.
         pairs: made-up pairs per real row that the curvature is measured on as well.
+        row_cost: what a stored row costs beside its dimensions, in values: its key, which rows of long keys that
+            occur once may not be worth.
     """
 
     needs: ClassVar[str] = "gradients"
@@ -36,10 +38,12 @@ class Saliency(EmbeddingMethod):
         init_std: float | None = None,
         max_size: int = 8,
         pairs: float = 1.0,
+        row_cost: float = 0.0,
     ) -> None:
         super().__init__(info, embedding_dim, init_std=init_std)
         self.max_size = min(max_size, embedding_dim)
         self.pairs = pairs
+        self.row_cost = row_cost
         self.gains: Tensor | None = None
 
     def compact(self, target: int | None = None) -> Ranking:
@@ -50,4 +54,4 @@ class Saliency(EmbeddingMethod):
         if self.gains is None:
             raise RuntimeError("gains are measured in a trained model first: training.saliency.measure_gains")
         seen = (self.info.counts > 0).to(self.gains.device)
-        return Ranking((self.gains * seen[:, None]).cpu(), self.embedding_dim)
+        return Ranking((self.gains * seen[:, None]).cpu(), self.embedding_dim, self.row_cost)
