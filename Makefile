@@ -24,7 +24,13 @@ demo: setup
 	$(BIN)/python export/to_pte.py $(RUN)
 	$(BIN)/python export/benchmark.py $(RUN)
 
-test: setup
+# The tests of sharded tables need TorchRec, whose two packages pip cannot take from an extra (pyproject.toml).
+$(VENV)/sharding: $(VENV)/installed
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[distributed]' && \
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps torchrec==1.8.0 fbgemm-gpu-cpu==1.8.0 && touch $@ || \
+	echo "no TorchRec for this machine: the tests of sharded tables are skipped"
+
+test: setup $(VENV)/sharding
 	$(BIN)/python -m pytest
 	$(MAKE) -C android_demo PYTHON=$(abspath $(BIN)/python)
 
