@@ -45,7 +45,8 @@ def prepare(model: BaseModel, bits: int) -> int:
     model.linear_bits = bits
     if not layers:
         raise UserError("retrain.linear_bits: the base model has no hidden linear layer; set it to null")
-    quantize_(model, config, filter_fn=lambda module, name: module in layers)
+    with quiet():  # it imports more of torchao
+        quantize_(model, config, filter_fn=lambda module, name: module in layers)
     return len(layers)
 
 
