@@ -40,7 +40,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--granularity", nargs="+", default=["feature", "feature-dimension"])
     parser.add_argument("--rounds", type=int, default=9, help="turns of each side")
     parser.add_argument("--steps", type=int, default=14, help="steps of a turn")
-    parser.add_argument("--bandwidth", type=float, help="GB/s of the device's memory; by default it is measured")
+    parser.add_argument(
+        "--bandwidth", type=float, help="GB/s of the device's memory; by default it is measured"
+    )
     return parser.parse_args()
 
 

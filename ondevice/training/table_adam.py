@@ -13,6 +13,7 @@ from ondevice.embeddings.rows import FetchedRows, copy_rows_, zero_rows_
 from ondevice.training.idle import CAPACITY, AdamStep, IdleSteps, ReplayedSteps, Rows
 from ondevice.training.packed import Column, PackedRows
 
+
 class TableAdam(torch.optim.Adam):
     """Adam that fetches the rows a batch looks up, and takes gradients of just these rows.
 

@@ -17,7 +17,7 @@ from ondevice.config import SearchConfig
 from ondevice.data.large.made_up import zipf
 from ondevice.embeddings import TableInfo
 from ondevice.errors import UserError
-from ondevice.recommender import Recommender, build
+from ondevice.recommender import build
 from ondevice.training.fit import make_optimizers, train_step
 from ondevice.training.idle import CAPACITY
 from ondevice.training.step_time import wait
@@ -57,7 +57,9 @@ class Workload:
 
     def __post_init__(self) -> None:
         if self.rounds < 1 or self.steps <= FIRST_STEPS:
-            raise UserError(f"got {self.rounds} rounds of {self.steps} steps; at least 1 of {FIRST_STEPS + 1}")
+            raise UserError(
+                f"got {self.rounds} rounds of {self.steps} steps; at least 1 of {FIRST_STEPS + 1}"
+            )
 
 
 def field_sizes(num_rows: int, num_fields: int) -> np.ndarray:
@@ -102,7 +104,9 @@ def made_up_batches(
     ids = torch.stack(columns, 1).to(device)
     labels = torch.from_numpy(random.random(len(ids)) < 0.25).float().to(device)
     # batches are tensors of their own: what was found of one is kept by its identity
-    return [(i.clone(), y.clone()) for i, y in zip(ids.split(batch_size), labels.split(batch_size), strict=True)]
+    return [
+        (i.clone(), y.clone()) for i, y in zip(ids.split(batch_size), labels.split(batch_size), strict=True)
+    ]
 
 
 class Side:

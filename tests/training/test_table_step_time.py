@@ -92,7 +92,8 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_script_writes_them(tmp_path: Path) -> None:
     output = tmp_path / "step_time.json"
-    options = "--fields 5 --dim 4 --batch-size 32 --rounds 1 --steps 3 --bandwidth 10".split()
+    small = {"fields": 5, "dim": 4, "batch-size": 32, "rounds": 1, "steps": 3, "bandwidth": 10}
+    options = [word for name, value in small.items() for word in (f"--{name}", str(value))]
     done = run("--tables", "1000", "20000", *options, "--output", str(output))
     assert done.returncode == 0, done.stderr
     figures = json.loads(output.read_text())
