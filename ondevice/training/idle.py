@@ -184,9 +184,9 @@ class IdleSteps:
 
         Shape: last (U,) int32.
         """
-        factors = self._factors.index_select(0, last)
-        factors[:, 3] *= self._kept
-        decays = self._decays.index_select(0, self.count - last)
+        factors = self._factors.index_select(0, last).t().contiguous()
+        factors[3] *= self._kept
+        decays = self._decays.index_select(0, self.count - last).t().contiguous()
         kept = shares = None
         if self._kept != 1.0:
             # in float64: a row that was looked up just now keeps all of its weight
@@ -212,10 +212,10 @@ def _settle_(
 ) -> None:
     """The idle steps of `IdleSteps`, in place.
 
-    Shape: factors (U, 4), with A/Δ times the δ that follow; decays (U, 2); kept (U, 1), None for ones; shares
+    Shape: factors (4, U), with A/Δ times the δ that follow; decays (2, U); kept (U, 1), None for ones; shares
     (U, 3) of the average, of w_l and of the move.
     """
-    center, skew, spread, tail = factors[:, :, None].unbind(1)
+    center, skew, spread, tail = factors[:, :, None].unbind(0)
     root = exp_avg_sq.add(_TINY).sqrt_().add_(center)
     below = torch.addcmul(spread, root, root)
     move = root.add_(skew).mul_(exp_avg).mul_(tail)
@@ -225,8 +225,8 @@ def _settle_(
     if kept is not None:
         weight.mul_(kept)
     weight.addcdiv_(move, below, value=-1.0)
-    exp_avg.mul_(decays[:, :1])
-    exp_avg_sq.mul_(decays[:, 1:])
+    exp_avg.mul_(decays[0, :, None])
+    exp_avg_sq.mul_(decays[1, :, None])
 
 
 class ReplayedSteps:
