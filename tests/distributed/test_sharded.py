@@ -117,7 +117,9 @@ def test_steps_are_those_of_whole_tables(tmp_path: Path, size: int, by_value: bo
     for ids, labels in batches():
         train_step(whole, optimizers, ids, labels, embedding_penalty=1e-2)
     before = whole.num_kept()
-    margins = torch.cat([m.flatten() for m in (t.margins() for t in tables) if m is not None])
+    every = torch.arange(ROWS.num_rows)
+    found = [t.margins(every, *t.row_parameters()) for t in tables]
+    margins = torch.cat([m.flatten() for m in found if m is not None])
     pruned = margins.numel() - 200
     amount = (margins.kthvalue(pruned).values + margins.kthvalue(pruned + 1).values) / 2
     for table in tables:
