@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -32,19 +33,16 @@ class FetchedRows:
 class RowFinder:
     """Finds the distinct ids of a batch and where each lookup falls among them.
 
-    Small tables are marked in a scratch array that is read through, large ones find for each id the lookup
-    that claimed it last: either is several times faster than sorting. The last answer is kept, since several
-    tables look up the same batch.
+    The batch is sorted, then a scratch array holds the place of each distinct id: no pass over all N ids.
+    The last answer is kept, since several tables look up the same batch.
 
     Args:
         num_embeddings: number of ids N.
-        scratch_limit: above this N the scratch array is not read through.
     """
 
-    def __init__(self, num_embeddings: int, scratch_limit: int = 200_000) -> None:
+    def __init__(self, num_embeddings: int) -> None:
         self.num_embeddings = num_embeddings
-        self.claims = num_embeddings > scratch_limit
-        self._position = self._numbers = self._present = torch.empty(0, dtype=torch.int64)
+        self._place = self._numbers = torch.empty(0, dtype=torch.int32)
         self._last: tuple[Tensor, int, tuple[Tensor, Tensor]] | None = None
 
     def __call__(self, ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -53,30 +51,26 @@ class RowFinder:
             return self._last[2]
         flat = ids.reshape(-1)
         self._prepare(flat)
-        rows = self._by_claim(flat) if self.claims else self._by_mark(flat)
-        self._position.scatter_(0, rows, self._numbers[: rows.numel()])
-        found = rows, self._position.gather(0, flat).view(ids.shape)
+        ascending = self._sorted(flat)
+        first = torch.ones(len(flat), dtype=torch.bool, device=flat.device)
+        torch.ne(ascending[1:], ascending[:-1], out=first[1:])
+        rows = ascending.masked_select(first).long()
+        self._place.scatter_(0, rows, self._numbers[: rows.numel()])
+        found = rows, self._place.gather(0, flat).view(ids.shape).long()
         self._last = (ids, ids._version, found)
         return found
 
     def _prepare(self, flat: Tensor) -> None:
-        if self._position.numel() == 0 or self._position.device != flat.device:
-            self._position = torch.zeros(self.num_embeddings, dtype=torch.int64, device=flat.device)
-            marks = 0 if self.claims else self.num_embeddings
-            self._present = torch.zeros(marks, dtype=torch.bool, device=flat.device)
+        if self._place.numel() == 0 or self._place.device != flat.device:
+            self._place = torch.zeros(self.num_embeddings, dtype=torch.int32, device=flat.device)
         if self._numbers.numel() < flat.numel() or self._numbers.device != flat.device:
-            self._numbers = torch.arange(flat.numel(), device=flat.device)
+            self._numbers = torch.arange(flat.numel(), dtype=torch.int32, device=flat.device)
 
-    def _by_mark(self, flat: Tensor) -> Tensor:
-        return self._present.zero_().index_fill_(0, flat, True).nonzero().squeeze(1)
-
-    def _by_claim(self, flat: Tensor) -> Tensor:
-        """Every lookup writes its number in its id's place; the one that is read there again stands for the id."""
-        numbers = self._numbers[: flat.numel()]
-        self._position.scatter_(0, flat, numbers)
-        rows = flat.masked_select(self._position.gather(0, flat) == numbers)
-        # in order, rows of a large table are read and written nearly twice as fast
-        return rows.int().sort().values.long() if self.num_embeddings < 1 << 31 else rows.sort().values
+    def _sorted(self, flat: Tensor) -> Tensor:
+        narrow = flat.int() if self.num_embeddings <= 1 << 31 else flat
+        if flat.device.type == "cpu":  # numpy's sort uses the processor's widest registers: ten times as fast
+            return torch.from_numpy(np.sort(narrow.numpy()))
+        return narrow.sort().values
 
 
 def _wide(tensor: Tensor) -> Tensor:

@@ -7,19 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ondevice.embeddings.fused import fused
 from ondevice.embeddings.rows import read_rows, sum_rows
 
 
+@fused
 def _pruned(weight: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
     """V̂ and g(s)."""
     threshold = torch.sigmoid(s)
-    # v - clamp(v, -t, t) is sign(v)·relu(|v| - t) in fewer passes over the memory
-    low = threshold.neg()
-    own = low if low.shape == weight.shape else None
-    within = torch.clamp(weight, low, threshold, out=own)
-    return torch.sub(weight, within, out=within), threshold
+    return weight.abs().sub_(threshold).relu_().copysign_(weight), threshold
 
 
+@fused
 def _gradients_(gradient: Tensor, pruned: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
     """∂L/∂V and ∂L/∂s from ∂L/∂V̂, which is overwritten."""
     sign = torch.sign(pruned)  # where V̂ ≠ 0 it has the sign of V, elsewhere it is 0

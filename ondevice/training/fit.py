@@ -93,7 +93,10 @@ def make_optimizers(
     if thresholds and not follow:
         decays = any(table.thresholds_decay for table in recommender.tables())
         decay = settings.weight_decay if decays else 0.0
-        groups.append({"params": thresholds, "lr": rate, "weight_decay": decay})
+        if (rate, decay) == (settings.learning_rate, settings.weight_decay):
+            rest.extend(thresholds)  # one group: what idle rows wait for is then worked out once
+        else:
+            groups.append({"params": thresholds, "lr": rate, "weight_decay": decay})
     tables = recommender.tables()
     adam = TableAdam(
         groups,

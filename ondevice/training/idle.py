@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ondevice.embeddings.fused import fused
 from ondevice.embeddings.rows import copy_rows_
 
 CAPACITY = 1 << 14
@@ -17,6 +18,10 @@ _NEGLIGIBLE = 1e-9
 """Share of a row's first idle move below which later ones are left out."""
 _AT_REST = 1e-8
 """A value with less than this way to go is taken to be at rest."""
+_TINY = 1e-30
+"""Added below a root: of 0, which rows have until they are first looked up, it takes twenty times as long."""
+AT_ONCE = 8192
+"""Rows worked on together on a CPU: few enough that all passes over them stay in its own cache."""
 _REPLAYED_AT_ONCE = 64
 """Steps made again before rows at rest are looked for."""
 
@@ -117,6 +122,7 @@ class IdleSteps:
 
     def __init__(self, betas: tuple[float, float], eps: float, device: torch.device) -> None:
         self.betas, self.eps = betas, eps
+        self.at_once = AT_ONCE if device.type == "cpu" else 1 << 24
         beta1, beta2 = betas
         window = math.ceil(math.log(_NEGLIGIBLE) / math.log(beta1 / math.sqrt(beta2)))
         ages = torch.arange(window, 0, -1, dtype=torch.float64, device=device)
@@ -128,7 +134,7 @@ class IdleSteps:
         # for each step l since the reset:
         self._sums = torch.zeros(CAPACITY + 1, 4, dtype=torch.float64, device=device)  # Σ a_i b_i^k / Δ
         self._kept_at = torch.ones(CAPACITY + 1, dtype=torch.float64, device=device)  # Δ from the reset to l
-        self._factors = torch.zeros(CAPACITY + 1, 4, device=device)  # ε (b̄ + h), ε h, (ε r)², A / Δ
+        self._factors = torch.zeros(CAPACITY + 1, 4, device=device)  # ε (b̄ + h), ε h, −(ε r)², A / Δ
         self._shares = torch.zeros(
             CAPACITY + 1, 3, dtype=torch.float64, device=device
         )  # of the average, w_l, m_l
@@ -160,7 +166,7 @@ class IdleSteps:
         skew = torch.where(
             variance > 1e-12 * second, skew, 0.0
         )  # none, but for rounding, where one step counts
-        factors = [first + skew, skew, (variance + skew.square()) * self.eps, sums[:, 0] / self.eps]
+        factors = [first + skew, skew, -(variance + skew.square()) * self.eps, sums[:, 0] / self.eps]
         self._factors[recent] = torch.stack(factors, 1).mul_(self.eps).float()
         self.count += 1
         self._kept_at[self.count] = self._kept
@@ -178,28 +184,49 @@ class IdleSteps:
 
         Shape: last (U,) int32.
         """
-        factors = self._factors.index_select(0, last)
-        center, skew, spread, tail = factors[:, :, None].unbind(1)
-        # in float64: a row that was looked up just now keeps all of its weight
-        kept = (self._kept / self._kept_at.index_select(0, last)).float()[:, None]
-        decays = self._decays.index_select(0, self.count - last)
-        averaged = any(r.average is not None for r in rows)
-        shares = self._shares.index_select(0, last) if averaged else self._shares[:0]
-        by_average = (
-            (shares[:, 2] / self._sums.index_select(0, last)[:, 0]).nan_to_num_(0.0) if averaged else None
-        )
+        factors = self._factors.index_select(0, last).t().contiguous()
+        factors[3] *= self._kept
+        decays = self._decays.index_select(0, self.count - last).t().contiguous()
+        kept = shares = None
+        if self._kept != 1.0:
+            # in float64: a row that was looked up just now keeps all of its weight
+            kept = (self._kept / self._kept_at.index_select(0, last)).float()[:, None]
+        if any(r.average is not None for r in rows):
+            shares = self._shares.index_select(0, last)
+            shares[:, 2].div_(self._sums.index_select(0, last)[:, 0]).div_(self._kept).nan_to_num_(0.0)
+            shares = shares.float()
         for r in rows:
-            move = r.exp_avg_sq.sqrt().add_(center)
-            below = move.square().sub_(spread)
-            move.add_(skew).mul_(r.exp_avg).div_(below).mul_(tail)
-            if r.average is not None and by_average is not None:
-                r.average.mul_(shares[:, :1].float()).addcmul_(shares[:, 1:2].float(), r.weight)
-                r.average.sub_(move * by_average.float()[:, None])
-            if self._kept != 1.0:
-                r.weight.mul_(kept)
-            r.weight.sub_(move.mul_(self._kept))
-            r.exp_avg.mul_(decays[:, :1])
-            r.exp_avg_sq.mul_(decays[:, 1:])
+            _settle_(r.weight, r.exp_avg, r.exp_avg_sq, factors, decays, kept, r.average, shares)
+
+
+@fused
+def _settle_(
+    weight: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    factors: Tensor,
+    decays: Tensor,
+    kept: Tensor | None,
+    average: Tensor | None,
+    shares: Tensor | None,
+) -> None:
+    """The idle steps of `IdleSteps`, in place.
+
+    Shape: factors (4, U), with A/Δ times the δ that follow; decays (2, U); kept (U, 1), None for ones; shares
+    (U, 3) of the average, of w_l and of the move.
+    """
+    center, skew, spread, tail = factors[:, :, None].unbind(0)
+    root = exp_avg_sq.add(_TINY).sqrt_().add_(center)
+    below = torch.addcmul(spread, root, root)
+    move = root.add_(skew).mul_(exp_avg).mul_(tail)
+    if average is not None and shares is not None:
+        average.mul_(shares[:, :1]).addcmul_(shares[:, 1:2], weight)
+        average.addcdiv_(move * shares[:, 2:], below, value=-1.0)
+    if kept is not None:
+        weight.mul_(kept)
+    weight.addcdiv_(move, below, value=-1.0)
+    exp_avg.mul_(decays[0, :, None])
+    exp_avg_sq.mul_(decays[1, :, None])
 
 
 class ReplayedSteps:
@@ -208,6 +235,8 @@ class ReplayedSteps:
     Every idle step is made again on the rows that missed it, until they have come to rest at zero. That is
     arithmetic for every step missed, but each row is read and written once.
     """
+
+    at_once = 1 << 16  # each step missed costs a few calls, for however many rows
 
     def __init__(self) -> None:
         self.reset()

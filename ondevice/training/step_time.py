@@ -38,17 +38,18 @@ def _paired(
         if number >= steps:
             break
         for (recommender, optimizers), seconds in zip(sides, taken, strict=True):
-            _wait(batches.device)
+            wait(batches.device)
             started = time.perf_counter()
             train_step(recommender, optimizers, ids, labels, embedding_penalty=settings.embedding_penalty)
-            _wait(batches.device)
+            wait(batches.device)
             seconds.append(time.perf_counter() - started)
     skip = min(10, len(taken[0]) // 2)
     mine, other = taken[0][skip:], taken[1][skip:]
     return [a / b for a, b in zip(mine, other, strict=True)], mine, other
 
 
-def _wait(device: torch.device) -> None:
+def wait(device: torch.device) -> None:
+    """Until a device has done what it was told."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

@@ -13,9 +13,6 @@ from ondevice.embeddings.rows import FetchedRows, copy_rows_, zero_rows_
 from ondevice.training.idle import CAPACITY, AdamStep, IdleSteps, ReplayedSteps, Rows
 from ondevice.training.packed import Column, PackedRows
 
-CHUNK = 1 << 16
-"""Rows that `TableAdam.flush` brings up to date at once."""
-
 
 class TableAdam(torch.optim.Adam):
     """Adam that fetches the rows a batch looks up, and takes gradients of just these rows.
@@ -76,6 +73,11 @@ class TableAdam(torch.optim.Adam):
             p: self._packed.column(p, "average") for p in self._of_tables if kept and p not in self._others
         }
 
+    @property
+    def packed_bytes(self) -> int:
+        """Memory of all that is kept by row, if ``lazy``."""
+        return self._packed.values.nbytes if self.lazy else 0
+
     def _bind(self, p: nn.Parameter) -> None:
         """The moments of a packed parameter are columns beside it."""
         for name in ("exp_avg", "exp_avg_sq"):
@@ -93,16 +95,29 @@ class TableAdam(torch.optim.Adam):
             else:
                 self._idle.append(IdleSteps(group["betas"], group["eps"], self._packed.values.device))
 
+    @property
+    def _at_once(self) -> int:
+        """Rows that are brought up to date together."""
+        return max(idle.at_once for idle in self._idle)
+
     def _by_row(self, group: Mapping[str, Any]) -> list[nn.Parameter]:
         return [p for p in group["params"] if p in self._of_tables]
 
     def _settled(self, rows: Tensor | slice) -> dict[Column, Tensor]:
         """Copies of all columns of some rows, up to date."""
-        columns, last = self._packed.read(rows)
-        for group, idle in zip(self.param_groups, self._idle, strict=True):
-            parameters = self._by_row(group)
-            if parameters:
-                idle.settle_(last, [self._rows_of(p, columns) for p in parameters])
+        if isinstance(rows, slice):
+            parts, count = (rows,), rows.stop - rows.start
+        else:
+            parts, count = rows.split(self._at_once), len(rows)
+        columns = self._packed.empty(count)
+        for number, part in enumerate(parts):
+            place = slice(number * self._at_once, (number + 1) * self._at_once)
+            own = {column: values[place] for column, values in columns.items()}
+            last = self._packed.read(part, own)
+            for group, idle in zip(self.param_groups, self._idle, strict=True):
+                parameters = self._by_row(group)
+                if parameters:
+                    idle.settle_(last, [self._rows_of(p, own) for p in parameters])
         return columns
 
     def _rows_of(self, p: nn.Parameter, columns: Mapping[Column, Tensor]) -> Rows:
@@ -189,8 +204,9 @@ class TableAdam(torch.optim.Adam):
         """Bring every row up to date."""
         if not self.lazy or not self._idle[0].count:
             return
-        for begin in range(0, len(self._packed.values), CHUNK):
-            rows = slice(begin, begin + CHUNK)
+        total = len(self._packed.values)
+        for begin in range(0, total, self._at_once):
+            rows = slice(begin, min(begin + self._at_once, total))
             self._packed.write_(rows, self._settled(rows), 0)
         for group, idle in zip(self.param_groups, self._idle, strict=True):
             idle.reset()

@@ -51,6 +51,22 @@ def test_the_schedule_is_geometric(world: World) -> None:
     assert abs(run._num_kept() - 39) <= 1
 
 
+@pytest.mark.parametrize("granularity", ["feature-dimension", "feature"])
+def test_a_sample_of_rows_stands_for_all(world: World, granularity: str) -> None:
+    """Every third row: as many of their values are kept as said, and as the schedule says."""
+    run = search(world, [39], options={"granularity": granularity})
+    (everything,) = {t.num_embeddings for t in run.tables}
+    sampled = -(-everything // 3) * 5
+    for step in (0, run.total_steps // 2, run.total_steps):
+        seen = run._follow_budget(step, stride=3)
+        assert seen == sum(table.num_kept_of(*run._rows(table, 3)) for table in run.tables)
+        assert abs(seen - run._scheduled(step, sampled, sampled / TOTAL)) <= 1 or step == 0
+
+
+def test_methods_without_a_budget_are_not_led(world: World) -> None:
+    assert search(world, [39], regime="decay")._follow_budget(5) is None
+
+
 def test_a_shift_also_lowers_thresholds_that_took_too_much(world: World) -> None:
     run = search(world, [39])
     run._follow_budget(run.total_steps)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ondevice.config import SearchConfig
-from ondevice.embeddings import TableInfo
+from ondevice.embeddings import TableInfo, fused
 from ondevice.recommender import Recommender, build
 from ondevice.training import idle, table_adam
 from ondevice.training.average import WeightAverage
@@ -59,10 +59,9 @@ def train(
         rows = torch.randint(0, 1600 if step % 2 else 20, (BATCH,)).numpy()
         for group in optimizer.param_groups:
             group["lr"] = group.setdefault("first_lr", group["lr"]) * (1 - 0.5 * step / STEPS)
-        ids, labels = (
-            torch.tensor(world.train.ids[rows]).long(),
-            torch.tensor(world.train.labels[rows]).float(),
-        )
+        device = recommender.bias.device
+        ids = torch.tensor(world.train.ids[rows]).long().to(device)
+        labels = torch.tensor(world.train.labels[rows]).float().to(device)
         train_step(recommender, [optimizer], ids, labels, embedding_penalty=1e-3)
         if average is not None:
             average.after_step(step + 1)
@@ -123,6 +122,27 @@ def test_equals_adam_on_whole_tables(
     if averages[0] is not None and averages[1] is not None:
         for a, b in zip(averages[0].average, averages[1].average, strict=True):
             assert_near(a, b, 2e-6, "average")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("granularity", ["feature", "feature-dimension"])
+def test_equals_adam_on_whole_tables_on_a_gpu(
+    world: World, granularity: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By fused kernels, however small the rows; dropout draws the same for both."""
+    monkeypatch.setattr(fused, "LEAST_VALUES", 1)
+    options = {"regime": "decay", "threshold_init": -4.0, "granularity": granularity}
+    pair = [build_recommender(world, "pep", **options).to("cuda") for _ in range(2)]
+    given = [groups(recommender, 0.5) for recommender in pair]
+    rows = TableAdam(given[0], pair[0].tables(), lr=1e-2, lazy=True, decoupled=True)
+    for recommender, optimizer in zip(
+        pair, (rows, torch.optim.AdamW(given[1], lr=1e-2, fused=True)), strict=True
+    ):
+        train(world, recommender, optimizer)
+    rows.flush()
+    for (name, p), q in zip(pair[0].named_parameters(), pair[1].parameters(), strict=True):
+        assert_near(p, q, 1e-5, name)
 
 
 class LargestMade(TorchDispatchMode):

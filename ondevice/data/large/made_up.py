@@ -83,13 +83,13 @@ def _write_block(out: BinaryIO, rows: int, random: np.random.Generator) -> None:
             columns.append(pa.array(np.floor(values).astype(np.int64), mask=gone))
         else:
             column = position - len(MEDIANS)
-            columns.append(_hexadecimal(_zipf(random, rows, CARDINALITIES[column]), column, gone))
+            columns.append(_hexadecimal(zipf(random, rows, CARDINALITIES[column]), column, gone))
     table = pa.table(columns, names=[str(i) for i in range(len(columns))])
     options = csv.WriteOptions(include_header=False, delimiter="\t", quoting_style="none")
     csv.write_csv(table, out, options)
 
 
-def _zipf(random: np.random.Generator, rows: int, cardinality: int) -> np.ndarray:
+def zipf(random: np.random.Generator, rows: int, cardinality: int) -> np.ndarray:
     """Ranks from 1, rank r with a probability about r^-EXPONENT: the inverse of the continuous law."""
     power = 1 - EXPONENT
     ranks = (((cardinality + 1.0) ** power - 1) * random.random(rows) + 1) ** (1 / power)
