@@ -25,7 +25,7 @@ from ondevice.training.batches import Batches
 from ondevice.training.bytes import fixed_bytes, largest_target
 from ondevice.training.checkpoint import load_recommender
 from ondevice.training.fit import Fit, FitResult, count_parameters, evaluate, select_device
-from ondevice.training.preflight import check_folder, check_options, plain_options
+from ondevice.training.preflight import check_folder, check_options, check_sides, plain_options
 from ondevice.training.progress import OnEpoch, Progress
 from ondevice.training.run import Run, budget_label, table_info
 from ondevice.training.run_files import RunFiles
@@ -40,7 +40,7 @@ from ondevice.training.sizing import (
     unstored_removed,
 )
 from ondevice.training.step_time import step_time_ratio
-from ondevice.training.teacher import Teacher, own_teacher
+from ondevice.training.teacher import Teacher, make_teacher, own_teacher
 
 
 class Pipeline:
@@ -75,6 +75,7 @@ class Pipeline:
         self.dataset = self.processes.leaders_first(
             lambda: load_dataset(config.data.name, **config.data.options)
         )
+        check_sides(config, self.dataset.schema)
         for name in {*config.training.teacher, *config.retrain.teacher}:
             if own_teacher(name) is None:
                 self._other_dense(name)
@@ -183,8 +184,16 @@ class Pipeline:
             else:
                 assert dense is not None  # `check_options` lets no dense model be its own teacher
                 models.append(dense)
-        items = tuple(self.dataset.schema.item_fields)
-        return Teacher(models, train, items, settings.label_weight, settings.pairs, self.processes)
+        return make_teacher(
+            settings,
+            models,
+            train,
+            self.valid,
+            tuple(self.dataset.schema.item_fields),
+            skip=self.skip if settings is self.config.retrain else (),
+            processes=self.processes,
+            say=self.progress.say,
+        )
 
     def _other_dense(self, name: str) -> Recommender:
         """The dense model of another run, as a teacher."""

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ondevice.config import Config, parse_budget
+from ondevice.data.schema import Schema
 from ondevice.embeddings import METHODS, TableInfo
 from ondevice.errors import UserError
 from ondevice.models import MODELS
@@ -51,6 +52,19 @@ def check_options(config: Config) -> None:
         )
     if any(own_teacher(name) is not None for name in config.training.teacher):
         raise UserError("training.teacher: the dense model cannot be its own teacher; set retrain.teacher")
+
+
+def check_sides(config: Config, schema: Schema) -> None:
+    """Whether pairs can be made up from the schema's sides.
+
+    Raises: UserError: when a training asks for pairs and all fields are on one side.
+    """
+    for section, settings in (("training", config.training), ("retrain", config.retrain)):
+        if settings.teacher and settings.pairs and not (schema.context_fields and schema.item_fields):
+            raise UserError(
+                f"{section}.pairs: made-up pairs join context and item fields, but all fields of schema "
+                f"'{schema.name}' are on one side; set {section}.pairs=0 or give fields a side"
+            )
 
 
 def plain_options(options: dict[str, Any]) -> dict[str, Any]:
