@@ -145,7 +145,15 @@ def _export_packed(
     schema, order = dataset.schema, packed.order
     quantized = quantize(packed, options.quantization)
     names = options.methods or default_methods(dataset)
-    items = catalog_items(dataset, order) if dataset.catalog is not None else None
+    hashes_items = schema.item_key is not None and order.is_hashed(schema.names.index(schema.item_key))
+    if hashes_items:
+        if options.catalog or "recommend" in (options.methods or ()):
+            raise UserError(
+                f"'{schema.item_key}' is hashed, so a bundle does not know which items there are; export with "
+                "--methods forward,rank and without --catalog"
+            )
+        names = tuple(name for name in names if name != "recommend")
+    items = catalog_items(dataset, order) if dataset.catalog is not None and not hashes_items else None
     if options.catalog and items is None:
         raise UserError("--catalog: this data set names no items, so there is no catalog to write")
     methods = make_methods(

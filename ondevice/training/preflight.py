@@ -11,7 +11,7 @@ import torch
 
 from ondevice.config import Config, parse_budget
 from ondevice.data.schema import Schema
-from ondevice.embeddings import METHODS, TableInfo
+from ondevice.embeddings import METHODS, SharedMap, TableInfo
 from ondevice.errors import UserError
 from ondevice.models import MODELS
 from ondevice.training.run import CONFIG, read_config
@@ -34,7 +34,12 @@ def check_options(config: Config) -> None:
     with _says_which("retrain.model", config.model.name, compact):
         MODELS[config.model.name](2, config.embedding.dim, **plain_options(compact))
     with _says_which("method", config.method.name, config.method.options):
-        METHODS[config.method.name](smallest, 2, **config.method.options)
+        method = METHODS[config.method.name](smallest, 2, **config.method.options)
+    if method.needs == "nothing" and isinstance(method.compact(), SharedMap) and config.retrain.code_dims:
+        raise UserError(
+            f"retrain.code_dims: method '{config.method.name}' shares rows, which are stored as int8 values; "
+            "set retrain.code_dims=null"
+        )
     if config.embedding.first_order is not None and config.embedding.first_order not in METHODS:
         METHODS.check_options(config.embedding.first_order, {}, "embedding.first_order")
     if config.retrain.form == "positions" and METHODS[config.method.name].needs in (
