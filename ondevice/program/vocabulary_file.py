@@ -257,7 +257,7 @@ def decode(data: bytes, name: str = "vocabulary.bin", num_rows: int | None = Non
     for f in range(num_fields):
         unknown_row = reader.row(f"unknown row of field {f}", num_rows)
         num_groups = reader.varint(f"number of groups of field {f}")
-        if num_groups * 5 > len(data):
+        if num_groups * 3 > len(data):
             raise reader.wrong(f"{num_groups} groups in {len(data)} bytes")
         groups = tuple(_decode_group(reader, num_rows) for _ in range(num_groups))
         fields.append(FieldKeys(unknown_row, groups))

@@ -190,6 +190,7 @@ class Pipeline:
         return make_teacher(
             settings,
             models,
+            self.info,
             train,
             self.valid,
             tuple(self.dataset.schema.item_fields),

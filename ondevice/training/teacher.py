@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ondevice.config import TrainingConfig
 from ondevice.distributed.processes import ALONE, Processes
+from ondevice.embeddings import TableInfo
 from ondevice.errors import UserError
 from ondevice.recommender import Recommender
 from ondevice.training.batches import Batches
@@ -163,6 +164,7 @@ class Teacher:
 def make_teacher(
     settings: TrainingConfig,
     models: Sequence[Recommender],
+    info: TableInfo,
     train: Batches,
     valid: Batches,
     item_columns: tuple[int, ...],
@@ -176,6 +178,7 @@ def make_teacher(
     Args:
         settings: how models are joined, and how pairs are made up.
         models: the recommenders that it names.
+        info: field offsets and training counts.
         train: the training split.
         valid: the split that a temperature is fitted on.
         item_columns: positions of the item-side fields.
@@ -195,7 +198,7 @@ def make_teacher(
         ensemble.temperature = settings.teacher_temperature
     pairs, sampling, power = settings.pairs, settings.pairs_sampling, settings.pairs_popularity
     teacher = Teacher(ensemble, train, item_columns, settings.label_weight, pairs, sampling, power)
-    side = constant_side(models[0].info, item_columns, skip) if pairs else None
+    side = constant_side(info, item_columns, skip) if pairs else None
     if side is not None:
         warnings.warn(
             f"training.pairs: the {side} side is the same in every training row as the compact model sees it, so "

@@ -92,7 +92,7 @@ def test_the_bytes_of_a_hashed_field() -> None:
     assert encode([field]) == b"ODV1" + bytes([1, 9, 1, 3, 6, 255])
     assert decode(encode([field]), num_rows=9) == [field]
     with pytest.raises(UserError, match="a group of 6 keys from row 3"):
-        decode(encode([field]), num_rows=8)
+        decode(encode([FieldKeys(0, field.groups)]), num_rows=8)
     lookup = RowLookup([field])
     assert lookup.row(0, "foobar") == 3 + 0xBF9CF968 % 6
     assert (lookup.row(0, None), lookup.row(0, "\ud800"), list(lookup.items(0))) == (9, 9, [])

@@ -140,6 +140,7 @@ def test_a_temperature_is_fitted_on_validation(world: World) -> None:
     own = make_teacher(
         TrainingConfig(teacher_temperature="fitted"),
         models,
+        world.info,
         world.batches(),
         world.batches("valid"),
         (2,),
@@ -170,7 +171,7 @@ def test_uncertain_pairs_are_those_the_teacher_is_unsure_of(world: World) -> Non
 
 
 def test_pointless_pairs_are_warned_of(world: World) -> None:
-    models, options = [world.recommender()], (world.batches(), world.batches("valid"), (2,))
+    models, options = [world.recommender()], (world.info, world.batches(), world.batches("valid"), (2,))
     with pytest.warns(UserWarning, match=r"the item side is the same in every training row.*set pairs=0"):
         make_teacher(TrainingConfig(), models, *options, skip=(2,))
     with warnings.catch_warnings():

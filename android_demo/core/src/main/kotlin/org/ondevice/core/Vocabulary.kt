@@ -169,7 +169,7 @@ class Vocabulary private constructor(private val fields: Array<FieldKeys>) {
             val numFields = input.count("fields", perItem = 2)
             val fields = Array(numFields) { field ->
                 val unknownRow = input.row("unknown row of field $field", numRows)
-                val numGroups = input.count("groups of field $field", perItem = 4)
+                val numGroups = input.count("groups of field $field", perItem = 3)
                 FieldKeys(unknownRow, List(numGroups) { readGroup(input, numRows) }.sortedBy { it.baseRow })
             }
             if (!input.isAtEnd) corrupt("${input.remaining} bytes follow the last field")
