@@ -37,6 +37,7 @@ from ondevice.training.sizing import (
     field_places,
     forms_at,
     shipped_sizes,
+    skipped,
     skipped_id_map,
     unstored_removed,
 )
@@ -331,7 +332,9 @@ class Pipeline:
                         table.weight.data.copy_(trained.table())
                 if needs == "gradients":
                     self._measure(initial, dense)
-                forms = {target: forms_at(initial.tables(), target) for target in targets}
+                removed = (self.info.counts == 0) | skipped(self.info, self.skip)
+                rows = self.config.retrain.first_order == "rows"
+                forms = {target: forms_at(initial.tables(), target, removed, rows) for target in targets}
                 seconds = time.perf_counter() - started
             content = {
                 name: value

@@ -35,7 +35,8 @@ def check_options(config: Config) -> None:
         MODELS[config.model.name](2, config.embedding.dim, **plain_options(compact))
     with _says_which("method", config.method.name, config.method.options):
         method = METHODS[config.method.name](smallest, 2, **config.method.options)
-    if method.needs == "nothing" and isinstance(method.compact(), SharedMap) and config.retrain.code_dims:
+    shares = method.needs == "nothing" and isinstance(method.compact(), SharedMap)
+    if shares and config.retrain.code_dims:
         raise UserError(
             f"retrain.code_dims: method '{config.method.name}' shares rows, which are stored as int8 values; "
             "set retrain.code_dims=null"
@@ -50,6 +51,11 @@ def check_options(config: Config) -> None:
             f"retrain.form: method '{config.method.name}' ends in sizes, not positions; use retrain.form=sizes"
         )
     in_bytes = [b for b in config.search.budgets if parse_budget(b)[0] == "bytes"]
+    if shares and in_bytes:
+        raise UserError(
+            f"search.budgets: {in_bytes[0]} is in bytes, which are met by sizes, but method '{config.method.name}' "
+            "shares rows; give a number of values or a share"
+        )
     if config.retrain.form == "positions" and in_bytes:
         raise UserError(
             f"search.budgets: {in_bytes[0]} is in bytes, which are met by sizes; use retrain.form=sizes, or a "

@@ -30,6 +30,7 @@ class Hashing(EmbeddingMethod):
         if dim < 1:
             raise UserError(f"method.dim: got {dim}; it must be at least 1")
         self.dim = min(dim, embedding_dim)
+        self._hashes: Tensor | None = None
 
     def compact(self, target: int | None = None) -> SharedMap:
         """At most ``target`` values: m rows of ``dim`` values, fewer values where not even one row a field fits.
@@ -63,7 +64,8 @@ class Hashing(EmbeddingMethod):
         sizes = torch.zeros(info.num_embeddings, dtype=torch.int64)
         shared = torch.arange(info.num_embeddings)
         modulus = torch.zeros(info.num_fields, dtype=torch.int64)
-        texts = info.key_texts()
+        if self._hashes is None:
+            self._hashes = torch.from_numpy(key_hashes(text or "" for text in info.key_texts()))
         for field, begin in enumerate(info.field_offsets[:-1].tolist()):
             own = seen[field] + begin
             if len(own) <= limit:
@@ -76,8 +78,7 @@ class Hashing(EmbeddingMethod):
             sizes[rows] = dim
             if has_unknown and limit > 1:
                 sizes[begin] = dim
-            known = torch.arange(begin + 1, int(info.field_offsets[field + 1]))
-            hashes = torch.from_numpy(key_hashes(texts[i] or "" for i in known.tolist()))
-            shared[known] = rows[hashes % len(rows)]
+            known = slice(begin + 1, int(info.field_offsets[field + 1]))
+            shared[known] = rows[self._hashes[known] % len(rows)]
             modulus[field] = len(rows)
         return SharedMap(sizes, self.embedding_dim, shared, modulus)
