@@ -50,14 +50,10 @@ class Hashing(EmbeddingMethod):
         low, high = 1, max(len(rows) for rows in seen)
         while low < high:
             middle = (low + high + 1) // 2
-            fits = sum(self._num_rows(rows, middle) for rows in seen) * dim <= budget
+            # a row for unknown values, where training saw some, counts as one of its field's
+            fits = sum(min(len(rows), middle) for rows in seen) * dim <= budget
             low, high = (middle, high) if fits else (low, middle - 1)
         return self._shared(seen, low, dim)
-
-    @staticmethod
-    def _num_rows(seen: Tensor, limit: int) -> int:
-        """Rows of a field: a row for unknown values, where training saw some, counts as one of them."""
-        return min(len(seen), limit)
 
     def _shared(self, seen: list[Tensor], limit: int, dim: int) -> SharedMap:
         info = self.info
@@ -72,9 +68,8 @@ class Hashing(EmbeddingMethod):
                 sizes[own] = dim
                 continue
             has_unknown = int(own[0]) == begin
-            rows = own[
-                has_unknown : max(limit, 1 + has_unknown)
-            ]  # the values that lend the table their places
+            # the values that lend the table their places
+            rows = own[has_unknown : max(limit, 1 + has_unknown)]
             sizes[rows] = dim
             if has_unknown and limit > 1:
                 sizes[begin] = dim
