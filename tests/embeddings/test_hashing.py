@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ondevice.data.key_hash import key_hash, key_hashes
@@ -63,6 +63,7 @@ def test_unknown_values_that_were_seen_keep_a_row_of_their_own() -> None:
     assert set(form.shared[1:].tolist()) <= {1, 2}
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=5), st.integers(1, 200), st.integers(1, 6))
 def test_no_more_than_the_target_and_nobody_reads_nothing(values: list[int], target: int, dim: int) -> None:
     offsets = [0]
