@@ -1,7 +1,12 @@
-"""Measure a run's dense model in other runtimes, ONNX Runtime and LiteRT, beside ExecuTorch's programs.
+"""Measure a run's bundles beside every peer: dense programs of three runtimes, and compact models of other runs.
 
-    python export/peers.py runs/NAME [--budget 64KB …] [--output peers.json] [--repeats 15]
-        [--candidates 1,100,1000] [--baselines fp32,int8] [--cold-starts 3]
+    python export/peers.py runs/NAME [--also runs/HASHING …] [--budget 64KB …] [--output peers.json] [--repeats 15]
+        [--candidates 1,100,1000] [--baselines fp32,int8,int4,int2] [--cold-starts 3]
+
+Writes the figures as JSON and, beside it, the table (.md) and a picture (.png). Every compact model of the runs that
+--also names is a peer: the hashing trick (method=hashing), smaller uniform dimensions (method=uniform), pruning by
+magnitude, PEP's mask (retrain.form=positions, stored as CSR). "At its bytes" is the test AUC of our best bundle that
+is no larger, less the peer's; "at its AUC" says how much smaller our smallest bundle is that is no worse.
 
 What a runtime needs comes with pip install 'ondevice[peers]'; one that is not installed is left out and named.
 Bytes of a bundle are those of program, vocabulary and manifest; of any other program, of its file for the largest
@@ -25,12 +30,13 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", help="a run directory that train/run.py wrote")
+    parser.add_argument("--also", nargs="+", default=[], help="runs on the same data, whose models are peers")
     parser.add_argument("--budget", action="append", default=[], help="a bundle of the run; may be repeated")
     parser.add_argument("--output", help="where the figures go (default RUN/peers.json)")
     parser.add_argument("--repeats", type=int, default=15, help="rounds of timing (default 15)")
     parser.add_argument("--cold-starts", type=int, default=3, help="fresh processes per program (default 3)")
     parser.add_argument("--candidates", default="1,100,1000", help="rows of one call (default 1,100,1000)")
-    parser.add_argument("--baselines", default="fp32,int8", help="ExecuTorch's dense programs")
+    parser.add_argument("--baselines", default="fp32,int8,int4,int2", help="dense programs of ExecuTorch")
     arguments = parser.parse_args()
     try:
         candidates = tuple(int(part) for part in arguments.candidates.split(","))
@@ -49,6 +55,7 @@ def main() -> int:
         arguments.run,
         output=arguments.output,
         bundles=arguments.budget,
+        also=arguments.also,
         settings=Settings(
             rounds=arguments.repeats,
             cold_starts=arguments.cold_starts,

@@ -112,6 +112,15 @@ class TrainingConfig:
     """With a teacher: weight of the real label beside the teacher's on real rows, in [0, 1]."""
     pairs: float = 1.0
     """With a teacher: made-up context/item pairs per real row, labelled by the teacher."""
+    pairs_sampling: str = "rows"
+    """How a pair's item is drawn: rows (one of a training row), uniform (every item alike), popularity (by
+    count^pairs_popularity) or uncertainty (of four, one that the teacher is unsure of)."""
+    pairs_popularity: float = 0.75
+    """Power of an item's count, for pairs_sampling=popularity."""
+    teacher_mean: str = "probability"
+    """What is averaged over several teachers: probability or logit."""
+    teacher_temperature: float | str = 1.0
+    """T of the teachers' σ(logit / T): a number, or fitted on the validation split."""
     row_wise: bool | str = "auto"
     """Whether a step touches only the rows that it looks up, with the same result: true, false, or auto (for tables of
     many ids)."""
@@ -131,6 +140,14 @@ class TrainingConfig:
         _check("embedding_dropout", self.embedding_dropout, 0 <= self.embedding_dropout < 1, "in [0, 1)")
         _check("label_weight", self.label_weight, 0 <= self.label_weight <= 1, "in [0, 1]")
         _check("pairs", self.pairs, self.pairs >= 0, "at least 0")
+        samplings = ("rows", "uniform", "popularity", "uncertainty")
+        sampling = self.pairs_sampling
+        _check("pairs_sampling", sampling, sampling in samplings, "rows, uniform, popularity or uncertainty")
+        _check("pairs_popularity", self.pairs_popularity, self.pairs_popularity >= 0, "at least 0")
+        means = ("probability", "logit")
+        _check("teacher_mean", self.teacher_mean, self.teacher_mean in means, "probability or logit")
+        t = self.teacher_temperature
+        _check("teacher_temperature", t, t == "fitted" if isinstance(t, str) else t > 0, "above 0 or fitted")
         _check_step(self)
 
 

@@ -14,6 +14,8 @@ from ondevice.embeddings import (
     EmbeddingMethod,
     Form,
     RetrainedEmbedding,
+    SharedEmbedding,
+    SharedMap,
     TableInfo,
 )
 from ondevice.models import MODELS, BaseModel
@@ -149,9 +151,10 @@ def build(
 
 
 def pruned_id_map(info: TableInfo, forms: list[Form]) -> Tensor:
-    """The id each id reads when those that keep nothing in any form read their field's unknown id."""
+    """The id each id reads: the one it shares a row with, or its field's unknown id where that keeps nothing."""
     empty = torch.stack([form.row_sizes() == 0 for form in forms]).all(0)
-    return torch.where(empty, info.unknown_of(), torch.arange(info.num_embeddings))
+    read = forms[0].shared if isinstance(forms[0], SharedMap) else torch.arange(info.num_embeddings)
+    return torch.where(empty[read], info.unknown_of(), read)
 
 
 def rebuild(
@@ -179,6 +182,8 @@ def rebuild(
         values = None if s is None else s.weight.detach()
         if isinstance(form, Codes):
             tables.append(CodedEmbedding(info, form, initial=values, init_std=init_std))
+        elif isinstance(form, SharedMap):
+            tables.append(SharedEmbedding(info, form, initial=values, init_std=init_std))
         else:
             tables.append(RetrainedEmbedding(info, form, initial=values, init_std=init_std))
     base = MODELS[model](info.num_fields, tables[0].embedding_dim, **model_options)

@@ -129,6 +129,20 @@ WRONG = [
     ({"training": {"ema_every": 0}}, "training.ema_every: got 0; it must be at least 1"),
     ({"training": {"label_weight": 2}}, "training.label_weight: got 2.0; it must be in [0, 1]"),
     ({"training": {"pairs": -1}}, "training.pairs: got -1.0; it must be at least 0"),
+    (
+        {"training": {"pairs_sampling": "row"}},
+        "training.pairs_sampling: got 'row'; it must be rows, uniform,",
+    ),
+    ({"training": {"pairs_popularity": -1}}, "training.pairs_popularity: got -1.0; it must be at least 0"),
+    (
+        {"retrain": {"teacher_mean": "median"}},
+        "retrain.teacher_mean: got 'median'; it must be probability or",
+    ),
+    ({"retrain": {"teacher_temperature": 0}}, "retrain.teacher_temperature: got 0.0; it must be above 0 or"),
+    (
+        {"retrain": {"teacher_temperature": "fit"}},
+        "teacher_temperature: got 'fit'; it must be above 0 or fitted",
+    ),
     ({"embedding": {"dim": 0}}, "embedding.dim: got 0; it must be at least 1"),
     ({"embedding": {"init_std": -1}}, "embedding.init_std: got -1.0; it must be above 0 or null"),
     ({"search": {"budgets": []}}, "search.budgets: got (); it must be at least one"),

@@ -47,7 +47,7 @@ def test_adding_a_method_in_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(METHODS, "_entries", dict(METHODS._entries))
     names: dict[str, object] = {}
     exec(compile(block("Add a method in one file"), "README.md", "exec"), names)
-    (name,) = set(METHODS) - {"frequency", "magnitude", "pep", "uniform"}
+    (name,) = set(METHODS) - {"frequency", "hashing", "magnitude", "pep", "saliency", "uniform"}
     import ondevice
 
     data = {"name": "movielens_1m", "max_rows": 5000}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import statistics
@@ -30,6 +31,7 @@ from ondevice.data import Dataset, Vocabulary
 from ondevice.errors import UserError, nearest
 from ondevice.files import atomic_write
 from ondevice.program.bundle import Bundle, load_bundle
+from ondevice.program.export import COST
 from ondevice.training.run import Run
 
 REFERENCE = "int8"
@@ -153,6 +155,8 @@ def run_benchmark(
             "valid_auc": own["valid_auc"],
             "bytes": sizes,
             "deflated_bytes": sizes["deflated_bundle"],
+            "keys": key_figures(each.vocabulary.num_keys(), sizes),
+            **({"export": json.loads(cost.read_text())} if (cost := each.path / COST).exists() else {}),
             "times_smaller": times_smaller(sizes["bundle"], baselines),
             "parity": _parity(run, label, each, dataset, subjects[name].inspection),
         }
@@ -341,6 +345,15 @@ def _parity(run: Run, label: str, bundle: Bundle, dataset: Dataset, inspection: 
     is_float = any(c.num_bytes == 4 * math.prod(c.shape) for c in tables)
     quantized = quantize(packed, "none" if is_float else "int8")
     return parity(recommender, packed, quantized, bundle, dataset.test)
+
+
+def key_figures(num_keys: int, sizes: Mapping[str, int]) -> dict[str, float]:
+    """What the stored keys take: bytes of the vocabulary and of the bundle per key, the vocabulary's share."""
+    figures = {"num_keys": num_keys, "vocabulary_share": round(sizes["vocabulary"] / sizes["bundle"], 4)}
+    if num_keys:  # a bundle of hashed fields may have none
+        figures["vocabulary_bytes_per_key"] = round(sizes["vocabulary"] / num_keys, 3)
+        figures["bundle_bytes_per_key"] = round(sizes["bundle"] / num_keys, 3)
+    return figures
 
 
 def field_sizes(run: Run, label: str) -> list[dict[str, Any]]:

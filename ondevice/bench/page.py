@@ -82,6 +82,9 @@ PROSE = {
     "ExecuTorch alone. The rows below them are this run's bundles, with vocabulary and manifest; the shaded one was "
     "chosen on validation: the smallest within 0.003 AUC of the dense model, else the best. Latency with {threads} "
     "thread. Memory is what loading and one call of the most candidates add to a fresh process that holds the runtime.",
+    "keys": "Keys that kept a row, and what each takes of the vocabulary and of the whole bundle. Export is from the "
+    "run's files to the finished bundle, the exporter's libraries loaded and the check over the test split left out; "
+    "its memory is the peak over what was resident before. Load is the program's, on this runtime.",
     "latency": "One call with real ids, the conversion of its inputs included. A ratio is the median over rounds of "
     "the ratio within a round.",
     "devices": "The demo app's own engine on the phone, rank with real ids: p50 · p95 of one call. Memory is the "
@@ -240,6 +243,32 @@ def _parts_table(report: Mapping[str, Any]) -> str:
     return _table(["bytes", *(PART_NAMES[part] for part in used), "total"], rows)
 
 
+def _has_keys(report: Mapping[str, Any]) -> bool:
+    return any("keys" in entry for entry in report["budgets"].values())
+
+
+def _keys_table(report: Mapping[str, Any]) -> str:
+    """Per bundle: its keys, what each takes, what the export took, how long the runtime takes to load it."""
+    rows = []
+    for label, entry in report["budgets"].items():
+        keys, export = entry.get("keys", {}), entry.get("export", {})
+        cells = [
+            (keys.get("num_keys"), "{:,}"),
+            (entry["bytes"]["vocabulary"], "{:,}"),
+            (keys.get("vocabulary_bytes_per_key"), "{:.2f}"),
+            (keys.get("bundle_bytes_per_key"), "{:.2f}"),
+            (keys.get("vocabulary_share"), "{:.0%}"),
+            (export.get("seconds"), "{:.1f} s"),
+            ((export and format_bytes(export["added_rss_bytes"])) or None, "{}"),
+            (export.get("over_dense_table"), "{:.2f}×"),
+            (entry["load_ms"], "{:.1f} ms"),
+        ]
+        kind = "ours headline" if label == report["headline"] else "ours"
+        rows.append((kind, label, [_cell("" if v is None else pattern.format(v)) for v, pattern in cells]))
+    head = ["bundle", "keys", "vocabulary bytes", "of it a key", "of the bundle a key", "vocabulary's share"]
+    return _table([*head, "export", "export memory", "over the dense fp32 table", "load"], rows)
+
+
 def _latency_table(report: Mapping[str, Any]) -> str:
     rows = []
     for kind, name, entry, _ in _programs(report):
@@ -362,6 +391,7 @@ def render(report: Mapping[str, Any]) -> str:
     sections = [
         ("Programs", PROSE["programs"].format(threads=threads[0]), left_out + _programs_table(report)),
         ("Bytes by part", "", _parts_table(report)),
+        *([("Keys and export", PROSE["keys"], _keys_table(report))] if _has_keys(report) else []),
         (
             "Latency",
             PROSE["latency"],

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from ondevice.bench import memory
+from ondevice import memory
 from ondevice.bench.latency import calls_for, summarize, take_turns
 from ondevice.bench.peer_programs import RUNTIMES
 from ondevice.bench.worker import Inputs, caller, serve

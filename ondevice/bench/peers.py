@@ -1,4 +1,8 @@
-"""The same dense model in other runtimes, next to ExecuTorch's programs, measured in one run on one machine."""
+"""A run's bundles next to every peer, measured in one run on one machine.
+
+Peers are the same dense model as torchao and ExecuTorch alone make it, as other runtimes do, and the compact models of
+other runs: smaller uniform dimensions, pruning by magnitude, PEP's positions, the hashing trick.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,9 @@ from torch import Tensor
 from ondevice.bench.baselines import DenseProgram
 from ondevice.bench.benchmark import Settings, bundle_subject, cold_summary, dense_subjects, measure_file
 from ondevice.bench.drawing import format_bytes
+from ondevice.bench.peer_figure import write_picture
 from ondevice.bench.peer_programs import EXECUTORCH, MAKERS, RUNTIMES, Peer, missing_packages
+from ondevice.bench.peer_runs import against, other_bundles
 from ondevice.bench.quality import quality
 from ondevice.bench.report import environment
 from ondevice.bench.shipped import find_bundles
@@ -23,8 +29,8 @@ from ondevice.bench.worker import run_jobs
 from ondevice.bench.workload import make_requests, write_inputs
 from ondevice.data import Dataset
 from ondevice.errors import UserError
-from ondevice.files import atomic_json
-from ondevice.program.bundle import load_bundle
+from ondevice.files import atomic_json, atomic_write
+from ondevice.program.bundle import Bundle, load_bundle
 from ondevice.training.run import Run
 
 FORMAT_VERSION = 1
@@ -39,21 +45,24 @@ def measure_peers(
     *,
     output: str | Path | None = None,
     bundles: Sequence[str] = (),
+    also: Sequence[str] = (),
     settings: Settings = DEFAULTS,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Measure a run's dense model in every runtime that is installed, beside the run's bundles.
+    """Measure a run's bundles beside its dense model in every runtime that is installed, and beside other runs.
 
     Args:
         path: the run's directory.
         output: where the report goes; None for peers.json in the run's directory.
         bundles: names in the run's ``bundles`` folder; with none, all that are there.
+        also: directories of runs on the same data whose compact models are peers.
         settings: rounds, cold starts, candidates, ExecuTorch baselines; the first number of threads counts.
         say: told each step as it ends.
 
-    Returns: the report; ``programs`` holds each program's figures, ``left_out`` why a runtime has none.
+    Returns: the report; ``programs`` holds each program's figures, ``against`` each peer beside our bundles at its
+    bytes and at its AUC, ``left_out`` why a runtime has no programs. Table and picture are written beside it.
 
-    Raises: UserError: when the directory is no finished run, or no other runtime is installed.
+    Raises: UserError: when a directory is no finished run, or there is no other run and no other runtime.
     """
     run = Run(path)
     metrics = run.metrics
@@ -64,13 +73,14 @@ def measure_peers(
     }
     if REFERENCE.split()[1] not in settings.baselines:
         raise UserError("baselines: int8 is what every ratio is taken of; add it")
-    if len(left_out) == len(MAKERS):
+    if len(left_out) == len(MAKERS) and not also:
         raise UserError(f"no other runtime is installed; {INSTALL}")
     for runtime, reason in left_out.items():
         say(f"{runtime} left out: {reason}")
     dataset = run.dataset()
     candidates = sorted(settings.candidates)
-    programs, row_of, entries = _executorch(run, dataset, bundles, settings, say)
+    others = other_bundles(also, run, say)
+    programs, row_of, entries, ours = _executorch(run, dataset, bundles, others, settings, say)
     dense = run.dense()
     folder = run.path / "peers"
     folder.mkdir(exist_ok=True)
@@ -94,6 +104,8 @@ def measure_peers(
         "format_version": FORMAT_VERSION,
         "run": {"name": run.path.resolve().name, "dataset": dataset.schema.name, "seed": metrics["seed"]},
         "programs": entries,
+        "ours": ours,
+        "against": against(entries, ours),
         "left_out": left_out,
         "settings": {
             "candidates": candidates,
@@ -104,21 +116,32 @@ def measure_peers(
         },
         "environment": environment(PACKAGES),
     }
-    atomic_json(output or run.path / "peers.json", report)
+    written = Path(output or run.path / "peers.json")
+    atomic_json(written, report)
+    atomic_write(written.with_suffix(".md"), text_table(report) + "\n")
+    write_picture(report, written.with_suffix(".png"))
     return report
 
 
 def _executorch(
-    run: Run, dataset: Dataset, bundles: Sequence[str], settings: Settings, say: Callable[[str], None]
-) -> tuple[dict[str, Peer], dict[str, Tensor | None], dict[str, dict[str, Any]]]:
-    """ExecuTorch's dense programs and the run's bundles: programs, their rows of the ids, their figures."""
+    run: Run,
+    dataset: Dataset,
+    bundles: Sequence[str],
+    others: Mapping[str, Bundle],
+    settings: Settings,
+    say: Callable[[str], None],
+) -> tuple[dict[str, Peer], dict[str, Tensor | None], dict[str, dict[str, Any]], list[str]]:
+    """ExecuTorch's dense programs and all bundles: programs, their rows of the ids, their figures; names of ours."""
     programs: dict[str, Peer] = {}
     row_of: dict[str, Tensor | None] = {}
     entries: dict[str, dict[str, Any]] = {}
     dense, _ = dense_subjects(run, settings, say)
-    opened = {name: load_bundle(each) for name, each in find_bundles(run, bundles, None, say).items()}
+    found = find_bundles(run, bundles, None, say)
+    opened = {f"ondevice {name}": load_bundle(each) for name, each in found.items()}
+    ours = list(opened)
+    opened |= others
     subjects = {f"executorch {name}": each for name, each in dense.items()}
-    subjects |= {f"ondevice {n}": bundle_subject(n, each, dataset.vocabulary) for n, each in opened.items()}
+    subjects |= {name: bundle_subject(name, each, dataset.vocabulary) for name, each in opened.items()}
     for name, subject in subjects.items():
         if max(settings.candidates) > subject.max_batch:
             raise UserError(f"{name}: one call takes at most {subject.max_batch} candidates; ask for fewer")
@@ -134,8 +157,8 @@ def _executorch(
         }
     for name, each in opened.items():  # what ships is the program with its vocabulary and manifest
         sizes = bundle_bytes(each.path)
-        entries[f"ondevice {name}"] |= {"bytes": sizes["bundle"], "deflated_bytes": sizes["deflated_bundle"]}
-    return programs, row_of, entries
+        entries[name] |= {"bytes": sizes["bundle"], "deflated_bytes": sizes["deflated_bundle"]}
+    return programs, row_of, entries, ours
 
 
 def score(peer: Peer, ids: np.ndarray, rows: int) -> np.ndarray:
@@ -204,14 +227,27 @@ def text_table(report: Mapping[str, Any]) -> str:
     lines = [
         "| program | bytes | deflated | test AUC | p50 µs at "
         + " / ".join(map(str, counts))
-        + " | memory added |",
-        "|---|--:|--:|--:|--:|--:|",
+        + " | memory added | at its bytes, ours | at its AUC, ours |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for name, entry in report["programs"].items():
         times = " / ".join(f"{entry['latency_us'][str(count)]['p50']:,.0f}" for count in counts)
         lines.append(
             f"| {name} | {entry['bytes']:,} | {entry['deflated_bytes']:,} | {entry['test_auc']:.4f} | {times} "
-            f"| {format_bytes(entry['memory']['added_rss_bytes'])} |"
+            f"| {format_bytes(entry['memory']['added_rss_bytes'])} | {_compared(report['against'].get(name))} |"
         )
     lines += [f"\n{runtime} left out: {reason}" for runtime, reason in report["left_out"].items()]
     return "\n".join(lines)
+
+
+def _compared(found: Mapping[str, Any] | None) -> str:
+    """The two cells of one peer beside our bundles; empty for our own."""
+    if found is None:
+        return " | "
+    gain, times = found["at_bytes"], found["at_auc"]
+    return " | ".join(
+        [
+            "none" if gain is None else f"{gain['auc_gain']:+.4f}",
+            "none" if times is None else f"{times['times_smaller']:.2f}× smaller",
+        ]
+    )

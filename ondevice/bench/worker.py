@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from ondevice.bench import memory
+from ondevice import memory
 from ondevice.bench.latency import calls_for, summarize, take_turns
 from ondevice.bench.runtime import Program, native, set_threads
 

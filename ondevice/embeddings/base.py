@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -22,6 +23,7 @@ class TableInfo:
     Args:
         field_offsets: first id of each field, and the total at the end.
         counts: occurrences of each id in the training split.
+        texts: gives the canonical text of each id's key, None for unknown ids; None for the place in the field.
 
     ``distinct`` finds the distinct ids of a batch, for all tables that look it up.
 
@@ -30,6 +32,7 @@ class TableInfo:
 
     field_offsets: Tensor
     counts: Tensor = field(repr=False)
+    texts: Callable[[], Sequence[str | None]] | None = field(default=None, repr=False, compare=False)
     distinct: RowFinder = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -42,6 +45,13 @@ class TableInfo:
     @property
     def num_fields(self) -> int:
         return int(self.field_offsets.numel()) - 1
+
+    def key_texts(self) -> Sequence[str | None]:
+        """Canonical text of each id's key, None for unknown ids."""
+        if self.texts is not None:
+            return self.texts()
+        places = (torch.arange(self.num_embeddings) - self.unknown_of()).tolist()
+        return [str(place) if place else None for place in places]
 
     def field_of(self) -> Tensor:
         """The field each id belongs to, (N,) int64."""

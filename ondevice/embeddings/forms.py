@@ -2,7 +2,8 @@
 
 A form says which values of a table (N, D) are kept; the values themselves stay with the module that trains them.
 Methods of the sizes family end in `Sizes`; PEP as published ends in `Mask`; `Codes` are sizes whose values are stored
-as indices into a codebook. A `Ranking` gives the sizes for any number of values.
+as indices into a codebook; methods of the sharing family end in a `SharedMap`. A `Ranking` gives the sizes for any
+number of values.
 """
 
 from __future__ import annotations
@@ -86,6 +87,28 @@ class Codes(Sizes):
     def without(self, rows: Tensor) -> Codes:
         """The same with ``rows`` ((N,) bool) removed entirely."""
         return Codes(self.sizes.masked_fill(rows, 0), self.dim, self.code_dims)
+
+
+@dataclass(frozen=True)
+class SharedMap(Sizes):
+    """Rows that several ids read: hash(key) mod m in the fields that are hashed.
+
+    The rows of a hashed field are those of its ids of non-zero size, in ascending order, but for its unknown id:
+    the j-th is the row of hash value j.
+
+    Args:
+        shared: the id whose row each id reads.
+        modulus: m of each field; 0 where every id has its own row.
+
+    Shape: shared (N,) int64, modulus (F,) int64.
+    """
+
+    shared: Tensor
+    modulus: Tensor
+
+    def without(self, rows: Tensor) -> SharedMap:
+        """The same with the rows of some ids ((N,) bool) removed entirely."""
+        return SharedMap(self.sizes.masked_fill(rows, 0), self.dim, self.shared, self.modulus)
 
 
 @dataclass(frozen=True)
@@ -202,3 +225,37 @@ def concave(gains: Tensor, costs: Tensor) -> Tensor:
 
 
 Form = Sizes | Mask | Ranking
+
+
+def form_tensors(form: Form, name: str) -> dict[str, Tensor]:
+    """A form as named tensors that `form_of_tensors` reads back."""
+    if isinstance(form, Ranking):
+        return {name: form.gains}
+    tensors = {name: form.mask().to(torch.uint8)}
+    if isinstance(form, SharedMap):
+        tensors |= {f"{name}/shared": form.shared, f"{name}/modulus": form.modulus}
+    return tensors
+
+
+def form_of_tensors(
+    tensors: dict[str, Tensor], name: str, dim: int, ruled: bool, row_cost: float = 0.0
+) -> Form:
+    """The form that `form_tensors` wrote.
+
+    Args:
+        tensors: what was written, and others.
+        name: of the form.
+        dim: the table's full dimension.
+        ruled: whether it was sizes, and no mask.
+        row_cost: of a `Ranking`.
+    """
+    stored = tensors[name]
+    if stored.is_floating_point():
+        return Ranking(stored, dim, row_cost)
+    kept = stored.bool()
+    if not ruled:
+        return Mask(kept)
+    if f"{name}/shared" in tensors:
+        shared, modulus = tensors[f"{name}/shared"], tensors[f"{name}/modulus"]
+        return SharedMap(kept.sum(1), kept.shape[1], shared, modulus)
+    return Sizes(kept.sum(1), kept.shape[1])

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ondevice.embeddings.base import EmbeddingMethod, TableInfo
-from ondevice.embeddings.forms import Form, Mask, Sizes
+from ondevice.embeddings.forms import Form, Mask, SharedMap, Sizes
 from ondevice.embeddings.rows import lookup
 
 
@@ -53,3 +53,35 @@ class RetrainedEmbedding(EmbeddingMethod):
         if self.positions:
             return Mask(self.keep.cpu())
         return Sizes(self.keep.sum(1).cpu(), self.embedding_dim)
+
+
+class SharedEmbedding(RetrainedEmbedding):
+    """A table under a `SharedMap`; `Recommender.id_map` leads each id to the row it reads.
+
+    Args:
+        info: field offsets and training counts.
+        form: which ids have rows, and who reads them.
+        initial: as in `RetrainedEmbedding`.
+        init_std: as in `EmbeddingMethod`.
+
+    Shape: ids (B, F) int64 -> (B, F, D) float32.
+    """
+
+    shared: Tensor
+    modulus: Tensor
+
+    def __init__(
+        self,
+        info: TableInfo,
+        form: SharedMap,
+        *,
+        initial: Tensor | None = None,
+        init_std: float | None = None,
+    ) -> None:
+        super().__init__(info, form, initial=initial, init_std=init_std)
+        self.register_buffer("shared", form.shared)
+        self.register_buffer("modulus", form.modulus)
+
+    def compact(self, target: int | None = None) -> SharedMap:
+        """The form the table was made with, at its own width."""
+        return SharedMap(self.keep.sum(1).cpu(), self.embedding_dim, self.shared.cpu(), self.modulus.cpu())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -11,12 +12,14 @@ from typing import Any
 from torch import nn
 
 import ondevice
+from ondevice import memory
 from ondevice.config import parse_budget
 from ondevice.data import Dataset
 from ondevice.errors import UserError
+from ondevice.files import atomic_json
 from ondevice.program.bundle import Bundle, make_bundle
 from ondevice.program.catalog import catalog_items
-from ondevice.program.lower import lower
+from ondevice.program.lower import load_exporter, lower
 from ondevice.program.manifest import MANIFEST, PROGRAM, VOCABULARY
 from ondevice.program.methods import MAX_BATCH, METHODS, TOP_K, Method, Recommend, make_methods
 from ondevice.program.pack import PackedRecommender, pack
@@ -32,6 +35,7 @@ from ondevice.training.run import Run
 # activation the other way, one step of 255; a wrong table or operator is off by far more.
 PROGRAM_TOLERANCE = 0.02
 PACKING_TOLERANCE = 1e-3
+COST = "export.json"  # beside a bundle: what making it took
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,23 @@ class ExportOptions:
     """Most rows of forward, and items of rank, in one call."""
 
 
+@dataclass(frozen=True)
+class Reading:
+    """A moment of an export.
+
+    Args:
+        seconds: of a clock that only grows.
+        memory: as `memory.read` gives it.
+    """
+
+    seconds: float
+    memory: dict[str, int]
+
+    @classmethod
+    def now(cls) -> Reading:
+        return cls(time.perf_counter(), memory.read())
+
+
 @dataclass
 class Exported:
     """A bundle with the models it was made of.
@@ -66,6 +87,8 @@ class Exported:
         num_delegated: operators inside delegates.
         num_portable: operators outside.
         catalog_bytes: of the program, what ``recommend`` holds per item.
+        done: clock and memory when the bundle was made, before it was checked.
+        cost: of an export from a run directory, what `export_cost` says.
     """
 
     label: str
@@ -77,6 +100,8 @@ class Exported:
     num_delegated: int = 0
     num_portable: int = 0
     catalog_bytes: int = 0
+    done: Reading | None = None
+    cost: dict[str, float] = field(default_factory=dict)
 
     def byte_parts(self) -> dict[str, int]:
         """Bytes of the bundle by what they hold; they add up to the whole."""
@@ -145,7 +170,15 @@ def _export_packed(
     schema, order = dataset.schema, packed.order
     quantized = quantize(packed, options.quantization)
     names = options.methods or default_methods(dataset)
-    items = catalog_items(dataset, order) if dataset.catalog is not None else None
+    hashes_items = schema.item_key is not None and order.is_hashed(schema.names.index(schema.item_key))
+    if hashes_items:
+        if options.catalog or "recommend" in (options.methods or ()):
+            raise UserError(
+                f"'{schema.item_key}' is hashed, so a bundle does not know which items there are; export with "
+                "--methods forward,rank and without --catalog"
+            )
+        names = tuple(name for name in names if name != "recommend")
+    items = catalog_items(dataset, order) if dataset.catalog is not None and not hashes_items else None
     if options.catalog and items is None:
         raise UserError("--catalog: this data set names no items, so there is no catalog to write")
     methods = make_methods(
@@ -190,6 +223,7 @@ def _export_packed(
         num_delegated=lowered.num_delegated,
         num_portable=lowered.num_portable,
         catalog_bytes=_catalog_bytes(methods),
+        done=Reading.now(),
     )
     if check:
         result.parity = parity(recommender, packed, quantized, bundle, dataset.test)
@@ -283,6 +317,8 @@ def export_run(
     for place, exported in chosen:
         single = output is not None and len(chosen) == 1
         exported.bundle = exported.bundle.write(base if single else base / place)
+        if exported.cost:
+            atomic_json(exported.bundle.path / COST, exported.cost)
         results.append(exported)
     return results
 
@@ -311,10 +347,17 @@ class _RunExporter:
                 key: round(own[key], 5) for key in ("valid_auc", "test_auc") if own.get(key) is not None
             }
             name = f"{self.dataset.schema.name}-{model}-{method}-{label}"
+            load_exporter()
+            self.packed.pop(label, None)  # packing is a part of what is measured
+            began = Reading(time.perf_counter(), memory.settle(()))
             recommender, packed = self.pack(label)
-            self.exported[label] = _export_packed(
+            made = _export_packed(
                 recommender, packed, self.dataset, name, model, method, metrics, self.options, self.check
             )
+            if made.done is not None:
+                values = self.dataset.vocabulary.num_embeddings * self.run.config.embedding.dim
+                made.cost = export_cost(began, made.done, 4 * values)
+            self.exported[label] = made
         return self.exported[label]
 
     def fitting(self, budget: str) -> Exported:
@@ -342,6 +385,21 @@ class _RunExporter:
         return tables // 4 * shrinks + vocabulary_bytes(packed.order.field_keys)
 
 
+def export_cost(began: Reading, done: Reading, dense_table_bytes: int) -> dict[str, float]:
+    """Seconds and memory from a run's files to a bundle, with the exporter's libraries loaded before.
+
+    ``added_rss_bytes`` is the peak over what was resident before, ``over_dense_table`` its ratio to the bytes of the
+    dense float32 embeddings.
+    """
+    added = done.memory["peak"] - began.memory["resident"]
+    return {
+        "seconds": round(done.seconds - began.seconds, 2),
+        "added_rss_bytes": added,
+        "dense_table_bytes": dense_table_bytes,
+        "over_dense_table": round(added / dense_table_bytes, 2),
+    }
+
+
 def table_lines(exported: Sequence[Exported]) -> list[str]:
     """A short table of bundles, a line each."""
     head = ("bundle", "bytes", "model.pte", "vocabulary", "manifest", "test AUC", "eager")
@@ -359,6 +417,20 @@ def table_lines(exported: Sequence[Exported]) -> list[str]:
 
 
 def part_lines(exported: Exported) -> list[str]:
-    """What a bundle's bytes hold, largest first."""
+    """What a bundle's bytes hold, largest first; then what its keys take, and what making it took."""
     parts = sorted(exported.byte_parts().items(), key=lambda part: -part[1])
-    return [f"{name:>16} {size:>9,}" for name, size in parts]
+    lines = [f"{name:>16} {size:>9,}" for name, size in parts]
+    sizes, keys = exported.bundle.file_bytes(), exported.bundle.vocabulary.num_keys()
+    if keys:
+        lines.append(
+            f"{keys:,} keys: {sizes[VOCABULARY] / keys:.2f} bytes of vocabulary and "
+            f"{exported.bundle.total_bytes / keys:.2f} bytes of bundle each; the vocabulary is "
+            f"{sizes[VOCABULARY] / exported.bundle.total_bytes:.0%} of the bundle"
+        )
+    cost = exported.cost
+    if cost:
+        lines.append(
+            f"made in {cost['seconds']:.1f} s with {cost['added_rss_bytes'] / 1e6:.0f} MB, "
+            f"{cost['over_dense_table']:.1f}× the dense fp32 embeddings"
+        )
+    return lines

@@ -33,6 +33,15 @@ class Lowered:
     num_portable: int
 
 
+def load_exporter() -> None:
+    """Import what `lower` needs, which takes seconds and a few hundred megabytes."""
+    with quiet():
+        import executorch.backends.xnnpack.partition.xnnpack_partitioner
+        import executorch.exir  # noqa: F401
+
+        from ondevice.program import rewrite  # noqa: F401
+
+
 def lower(methods: Mapping[str, Method], *, delegate: bool = True) -> Lowered:
     """Export, delegate to XNNPACK, serialize, and write again in fewer bytes.
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ondevice.embeddings.forms import Form
-from ondevice.program.vocabulary_file import FieldKeys, Group, form_of
+from ondevice.embeddings.forms import Form, SharedMap
+from ondevice.program.vocabulary_file import HASHED, FieldKeys, Group, form_of
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,10 @@ class RowOrder:
         classes: size class of each program row, falling; 0 for rows that keep no embedding.
         has_first_order: whether each program row keeps its first-order weight.
         keys: canonical text of the key of each training id, or None for unknown ids.
+        modulus: for each field the number of rows that its keys share by their hash, 0 where none do; None for
+            no such field. Their rows follow one another, in the order of hash values.
 
-    Shape: field_offsets (F + 1,), ids, classes and has_first_order (num_rows,), row_of (N,).
+    Shape: field_offsets (F + 1,) and modulus (F,), ids, classes and has_first_order (num_rows,), row_of (N,).
     """
 
     field_offsets: np.ndarray
@@ -38,6 +40,7 @@ class RowOrder:
     classes: np.ndarray
     has_first_order: np.ndarray
     keys: Sequence[str | None]
+    modulus: np.ndarray | None = None
 
     @property
     def num_rows(self) -> int:
@@ -52,6 +55,10 @@ class RowOrder:
         """Rows the first-order table must have."""
         kept = np.flatnonzero(self.has_first_order)
         return int(kept[-1]) + 1 if len(kept) else 0
+
+    def is_hashed(self, field: int) -> bool:
+        """Whether a field's keys share rows by their hash."""
+        return self.modulus is not None and bool(self.modulus[field])
 
     @cached_property
     def unknown_rows(self) -> np.ndarray:
@@ -78,7 +85,7 @@ class RowOrder:
 
         for row, training_id in enumerate(self.ids):
             text = self.keys[training_id]
-            if text is None:
+            if text is None or self.is_hashed(int(field_of[row])):
                 continue
             form, key = form_of(text)
             here = (int(field_of[row]), int(self.classes[row]), bool(self.has_first_order[row]), form)
@@ -87,6 +94,13 @@ class RowOrder:
                 previous, run, begin = here, [], row
             run.append(key)
         close()
+        for field in filter(self.is_hashed, range(self.num_fields)):
+            rows = np.flatnonzero((field_of == field) & (self.ids != self.field_offsets[field]))
+            if len(rows):
+                assert rows[-1] - rows[0] == len(rows) - 1, (
+                    "the rows of a hashed field do not follow one another"
+                )
+                groups[field].append(Group(int(rows[0]), HASHED, range(len(rows))))
         return [FieldKeys(int(u), tuple(g)) for u, g in zip(self.unknown_rows, groups, strict=True)]
 
 
@@ -117,6 +131,8 @@ def order_rows(
     if keys is None:
         local = np.arange(num_ids) - offsets[field_of]
         keys = [None if u else str(i) for u, i in zip(unknown, local, strict=True)]
+    shared = forms[0] if isinstance(forms[0], SharedMap) else None
+    modulus = None if shared is None else shared.modulus.cpu().numpy()
     kept = np.flatnonzero((sizes > 0) | first_order)
 
     def place(training_id: int) -> tuple[object, ...]:
@@ -124,6 +140,8 @@ def order_rows(
         head = (-int(classes[training_id]), not first_order[training_id], int(field_of[training_id]))
         if text is None:
             return (*head, -1, 0)
+        if modulus is not None and modulus[field_of[training_id]]:
+            return (*head, 0, training_id)  # in the order of hash values
         form, key = form_of(text)
         return (*head, form, key) if form else (*head, 256, key)  # integers first, then texts
 
@@ -133,4 +151,6 @@ def order_rows(
     unknown_rows = row_of[offsets[:-1]]
     unknown_rows = np.where(unknown_rows < 0, len(ids), unknown_rows)
     row_of = np.where(row_of < 0, unknown_rows[field_of], row_of)
-    return RowOrder(offsets, ids, row_of, classes[ids], first_order[ids], keys)
+    if shared is not None:
+        row_of = row_of[shared.shared.cpu().numpy()]
+    return RowOrder(offsets, ids, row_of, classes[ids], first_order[ids], keys, modulus)

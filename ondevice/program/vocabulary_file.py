@@ -10,7 +10,8 @@ Version 1, little endian, varint = unsigned LEB128::
       per group:
         varint base_row        its keys own rows base_row, base_row + 1, ... in the order stored
         varint num_keys        at least 1
-        u8 form                0: strings; 1 + w: integers as decimal text of width w, 0 = no padding
+        u8 form                0: strings; 1 + w: integers as decimal text of width w, 0 = no padding; 255: hashed,
+                               and nothing follows: any text owns row base_row + FNV-1a(text) mod num_keys
         integers: varint zigzag(first key); u8 k; varint payload_bytes; Rice codes of (delta - 1) between
                   ascending keys, most significant bit first: v >> k one-bits, a zero-bit, k low bits
         strings:  ascending by UTF-8 bytes; varint bytes shared with the key before, varint further bytes, those
@@ -32,6 +33,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ondevice.data.key_hash import key_hash
 from ondevice.errors import UserError
 
 MAGIC, DEFLATED = b"ODV1", b"ODVD"
@@ -39,6 +41,7 @@ MAX_INFLATED = 256 << 20  # bytes; a file that says more is not unpacked
 STRINGS = 0
 INTEGERS = 1  # plus the width
 MAX_WIDTH = 18
+HASHED = 255
 # Two values at each end of 64 bits stay free, so that a reader in any language can step past a key.
 SMALLEST, LARGEST = -(2**63) + 2, 2**63 - 3
 
@@ -62,7 +65,7 @@ def text_of(form: int, key: int | str) -> str:
 
 @dataclass(frozen=True)
 class Group:
-    """Keys of one form, ascending, that own consecutive rows from ``base_row``."""
+    """Keys of one form, ascending, that own consecutive rows from ``base_row``; of a hashed field, hash values."""
 
     base_row: int
     form: int
@@ -119,6 +122,8 @@ def encode_group(group: Group) -> bytes:
     if len(group.keys) == 0:
         raise ValueError("a group needs at least one key")
     head = _varint(group.base_row) + _varint(len(group.keys)) + bytes([group.form])
+    if group.form == HASHED:
+        return head
     if group.form == STRINGS:
         return head + _encode_strings([str(key) for key in group.keys])
     return head + _encode_integers(np.asarray(group.keys, dtype=np.int64))
@@ -252,7 +257,7 @@ def decode(data: bytes, name: str = "vocabulary.bin", num_rows: int | None = Non
     for f in range(num_fields):
         unknown_row = reader.row(f"unknown row of field {f}", num_rows)
         num_groups = reader.varint(f"number of groups of field {f}")
-        if num_groups * 5 > len(data):
+        if num_groups * 3 > len(data):
             raise reader.wrong(f"{num_groups} groups in {len(data)} bytes")
         groups = tuple(_decode_group(reader, num_rows) for _ in range(num_groups))
         fields.append(FieldKeys(unknown_row, groups))
@@ -269,6 +274,8 @@ def _decode_group(reader: _Reader, num_rows: int | None) -> Group:
     form = reader.take(1)[0]
     if form == STRINGS:
         return Group(base_row, form, _decode_strings(reader, num_keys))
+    if form == HASHED:
+        return Group(base_row, form, range(num_keys))
     if form > INTEGERS + MAX_WIDTH or form == INTEGERS + 1:
         raise reader.wrong(f"no form {form} of keys")
     keys = _decode_integers(reader, num_keys)
@@ -337,11 +344,13 @@ class RowLookup:
     def __init__(self, fields: Sequence[FieldKeys]) -> None:
         self.fields = list(fields)
         self._groups = [
-            [(g, [int(k) for k in g.keys] if g.form else list(g.keys)) for g in f.groups] for f in fields
+            [(g, [int(k) for k in g.keys] if g.form else list(g.keys)) for g in f.groups if g.form != HASHED]
+            for f in fields
         ]
+        self._hashed = [next((g for g in f.groups if g.form == HASHED), None) for f in fields]
 
     def row(self, field: int, text: str | None) -> int:
-        """Row of a canonical text; the field's unknown row for None and for what is not there."""
+        """Row of a canonical text; the field's unknown row for None and, unless it is hashed, for what is not there."""
         unknown = self.fields[field].unknown_row
         if text is None:
             return unknown
@@ -353,15 +362,21 @@ class RowLookup:
             place = bisect_left(keys, key)  # type: ignore[type-var]
             if place < len(keys) and keys[place] == key:
                 return group.base_row + place
-        return unknown
+        hashed = self._hashed[field]
+        if hashed is None:
+            return unknown
+        try:
+            return hashed.base_row + key_hash(text) % len(hashed.keys)
+        except UnicodeEncodeError:
+            return unknown
 
     def items(self, field: int) -> Iterator[tuple[int, str]]:
-        """Row and canonical text of every key of a field, by ascending row."""
+        """Row and canonical text of every stored key of a field, by ascending row."""
         for group, keys in sorted(self._groups[field], key=lambda g: g[0].base_row):
             for place, key in enumerate(keys):
                 yield group.base_row + place, text_of(group.form, key)
 
     def num_keys(self, fields: Iterable[int] | None = None) -> int:
-        """Number of keys of some fields, by default of all."""
+        """Number of stored keys of some fields, by default of all."""
         chosen = range(len(self.fields)) if fields is None else fields
         return sum(len(keys) for f in chosen for _, keys in self._groups[f])

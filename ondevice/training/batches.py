@@ -141,27 +141,3 @@ def resident_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(RESIDENT_SHARE * torch.cuda.get_device_properties(device).total_memory)
     return RESIDENT_BYTES
-
-
-class MadeUpPairs:
-    """Pairs that nobody rated: context columns of one training row, item columns of another.
-
-    Teachers label them, so a compact model learns the teacher's function where the data has no rows
-    (Bucilă et al. 2006, Model Compression; the pairing by sides is this project's).
-
-    Args:
-        batches: the training split.
-        item_columns: positions of the item-side fields.
-    """
-
-    def __init__(self, batches: Batches, item_columns: tuple[int, ...]) -> None:
-        self.batches = batches
-        columns = torch.tensor(item_columns, dtype=torch.int64, device=batches.device)
-        self.item_columns = columns
-
-    def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """``count`` pairs, (count, F) int64."""
-        rows = torch.randint(self.batches.num_rows, (2, count), generator=generator).to(self.batches.device)
-        ids = self.batches.take(rows[0])
-        ids[:, self.item_columns] = self.batches.take(rows[1])[:, self.item_columns]
-        return ids

@@ -20,6 +20,8 @@ from ondevice.embeddings import (
     EmbeddingMethod,
     Mask,
     RetrainedEmbedding,
+    SharedEmbedding,
+    SharedMap,
     Sizes,
     TableInfo,
 )
@@ -71,6 +73,9 @@ def save_recommender(
             tensors[f"{name}.kept"] = form.kept
         else:
             tensors[f"{name}.sizes"] = form.row_sizes()
+        if isinstance(form, SharedMap):
+            entry["form"] = "shared"
+            tensors[f"{name}.shared"], tensors[f"{name}.modulus"] = form.shared, form.modulus
         if isinstance(table, CodedEmbedding):
             assert table.is_final, "saved before its codes were learnt"
             entry.update(form="codes", code_dims=table.code_dims)
@@ -133,6 +138,10 @@ def _read_table(info: TableInfo, entry: dict[str, Any], tensors: dict[str, Tenso
         coded = CodedEmbedding(info, Codes(tensors[f"{name}.sizes"], entry["dim"], entry["code_dims"]))
         coded.set_codes(tensors[f"{name}.codes"], tensors[f"{name}.codebook"])
         return coded
+    if entry["form"] == "shared":
+        own = {key: tensors[f"{name}.{key}"] for key in ("sizes", "shared", "modulus", "weight")}
+        shared = SharedMap(own["sizes"], entry["dim"], own["shared"], own["modulus"])
+        return SharedEmbedding(info, shared, initial=own["weight"])
     sizes = tensors.get(f"{name}.sizes")
     form = Mask(tensors[f"{name}.kept"]) if sizes is None else Sizes(sizes, entry["dim"])
     return RetrainedEmbedding(info, form, initial=tensors[f"{name}.weight"])

@@ -15,7 +15,8 @@ from ondevice.config import Config, RetrainConfig, TrainingConfig, parse_budget
 from ondevice.data import load_dataset
 from ondevice.distributed.norm import synced
 from ondevice.distributed.processes import join_job
-from ondevice.embeddings import METHODS, Form, Mask, Ranking, Sizes
+from ondevice.embeddings import METHODS, Form, Mask, SharedMap, Sizes
+from ondevice.embeddings.forms import form_of_tensors, form_tensors
 from ondevice.embeddings.sizes.saliency import Saliency
 from ondevice.errors import UserError
 from ondevice.models import MODELS, BaseModel
@@ -25,7 +26,7 @@ from ondevice.training.batches import Batches
 from ondevice.training.bytes import fixed_bytes, largest_target
 from ondevice.training.checkpoint import load_recommender
 from ondevice.training.fit import Fit, FitResult, count_parameters, evaluate, select_device
-from ondevice.training.preflight import check_folder, check_options, plain_options
+from ondevice.training.preflight import check_folder, check_options, check_sides, plain_options
 from ondevice.training.progress import OnEpoch, Progress
 from ondevice.training.run import Run, budget_label, table_info
 from ondevice.training.run_files import RunFiles
@@ -36,11 +37,12 @@ from ondevice.training.sizing import (
     field_places,
     forms_at,
     shipped_sizes,
+    skipped,
     skipped_id_map,
     unstored_removed,
 )
 from ondevice.training.step_time import step_time_ratio
-from ondevice.training.teacher import Teacher, own_teacher
+from ondevice.training.teacher import Teacher, make_teacher, own_teacher
 
 
 class Pipeline:
@@ -75,6 +77,7 @@ class Pipeline:
         self.dataset = self.processes.leaders_first(
             lambda: load_dataset(config.data.name, **config.data.options)
         )
+        check_sides(config, self.dataset.schema)
         for name in {*config.training.teacher, *config.retrain.teacher}:
             if own_teacher(name) is None:
                 self._other_dense(name)
@@ -83,7 +86,9 @@ class Pipeline:
         events = self.folder / "events" if self.processes.is_first else None
         show = config.run.progress and self.processes.is_first
         self.progress = Progress(events, show=show, on_epoch=on_epoch)
-        self.info = table_info(self.dataset.vocabulary.field_offsets, self.dataset.counts)
+        self.info = table_info(
+            self.dataset.vocabulary.field_offsets, self.dataset.counts, self.dataset.vocabulary.key_texts
+        )
         self.shipped, self.shipped_info = self.dataset, self.info  # what compact models know of it
         self.model_options = plain_options(config.model.options)
         self.compact_options = {**self.model_options, **plain_options(config.retrain.model)}
@@ -183,8 +188,17 @@ class Pipeline:
             else:
                 assert dense is not None  # `check_options` lets no dense model be its own teacher
                 models.append(dense)
-        items = tuple(self.dataset.schema.item_fields)
-        return Teacher(models, train, items, settings.label_weight, settings.pairs, self.processes)
+        return make_teacher(
+            settings,
+            models,
+            self.info,
+            train,
+            self.valid,
+            tuple(self.dataset.schema.item_fields),
+            skip=self.skip if settings is self.config.retrain else (),
+            processes=self.processes,
+            say=self.progress.say,
+        )
 
     def _other_dense(self, name: str) -> Recommender:
         """The dense model of another run, as a teacher."""
@@ -318,12 +332,15 @@ class Pipeline:
                         table.weight.data.copy_(trained.table())
                 if needs == "gradients":
                     self._measure(initial, dense)
-                forms = {target: forms_at(initial.tables(), target) for target in targets}
+                removed = (self.info.counts == 0) | skipped(self.info, self.skip)
+                rows = self.config.retrain.first_order == "rows"
+                forms = {target: forms_at(initial.tables(), target, removed, rows) for target in targets}
                 seconds = time.perf_counter() - started
             content = {
-                f"{t}/{i}": f.gains if isinstance(f, Ranking) else f.mask().to(torch.uint8)
+                name: value
                 for t, fs in forms.items()
                 for i, f in enumerate(fs)
+                for name, value in form_tensors(f, f"{t}/{i}").items()
             }
             self.files.write("search.safetensors", content)
             entry = {
@@ -333,15 +350,16 @@ class Pipeline:
             }
             self.files.remember(search=entry, history={**self.state["history"], "search": history})
             self.files.forget("search")
-        masks = load_safetensors(path.read_bytes())
+        stored = load_safetensors(path.read_bytes())
         tables = 2 if MODELS[self.config.model.name].uses_first_order else 1
         ruled = METHODS[self.config.method.name].needs in ("nothing", "gradients")
         found: dict[int, list[Form]] = {}
         for target in targets:
             dims = (self.config.embedding.dim, 1)
             cost = float(self.config.method.options.get("row_cost", 0.0))
-            stored = [masks[f"{target}/{i}"] for i in range(tables)]
-            found[target] = [_form(s, dim, ruled, cost) for s, dim in zip(stored, dims, strict=False)]
+            found[target] = [
+                form_of_tensors(stored, f"{target}/{i}", dims[i], ruled, cost) for i in range(tables)
+            ]
         return found
 
     def _measure(self, searching: Recommender, dense: Recommender) -> None:
@@ -446,6 +464,8 @@ def final_forms(forms: list[Form], target: int, settings: RetrainConfig, share: 
     """What is retrained: the positions as found, sizes in few classes, or sizes whose cells are codes."""
     if settings.first_order != "rows":
         forms = forms[:1]
+    if isinstance(forms[0], SharedMap):
+        return forms
     if settings.form == "positions":
         if not all(isinstance(form, Mask) for form in forms):
             raise UserError("retrain.form: the method ends in sizes, not positions; use retrain.form=sizes")
@@ -456,13 +476,6 @@ def final_forms(forms: list[Form], target: int, settings: RetrainConfig, share: 
     if settings.code_dims is not None:
         final[0] = coded(final[0], settings.code_dims)
     return final
-
-
-def _form(stored: torch.Tensor, dim: int, ruled: bool, row_cost: float) -> Form:
-    """A form as the search wrote it."""
-    if stored.is_floating_point():
-        return Ranking(stored, dim, row_cost)
-    return Sizes(stored.long().sum(1), stored.shape[1]) if ruled else Mask(stored.bool())
 
 
 def _tensors(recommender: Recommender) -> dict[str, torch.Tensor]:

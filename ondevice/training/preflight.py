@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from ondevice.config import Config, parse_budget
-from ondevice.embeddings import METHODS, TableInfo
+from ondevice.data.schema import Schema
+from ondevice.embeddings import METHODS, SharedMap, TableInfo
 from ondevice.errors import UserError
 from ondevice.models import MODELS
 from ondevice.training.run import CONFIG, read_config
@@ -33,7 +34,13 @@ def check_options(config: Config) -> None:
     with _says_which("retrain.model", config.model.name, compact):
         MODELS[config.model.name](2, config.embedding.dim, **plain_options(compact))
     with _says_which("method", config.method.name, config.method.options):
-        METHODS[config.method.name](smallest, 2, **config.method.options)
+        method = METHODS[config.method.name](smallest, 2, **config.method.options)
+    shares = method.needs == "nothing" and isinstance(method.compact(), SharedMap)
+    if shares and config.retrain.code_dims:
+        raise UserError(
+            f"retrain.code_dims: method '{config.method.name}' shares rows, which are stored as int8 values; "
+            "set retrain.code_dims=null"
+        )
     if config.embedding.first_order is not None and config.embedding.first_order not in METHODS:
         METHODS.check_options(config.embedding.first_order, {}, "embedding.first_order")
     if config.retrain.form == "positions" and METHODS[config.method.name].needs in (
@@ -44,6 +51,11 @@ def check_options(config: Config) -> None:
             f"retrain.form: method '{config.method.name}' ends in sizes, not positions; use retrain.form=sizes"
         )
     in_bytes = [b for b in config.search.budgets if parse_budget(b)[0] == "bytes"]
+    if shares and in_bytes:
+        raise UserError(
+            f"search.budgets: {in_bytes[0]} is in bytes, which are met by sizes, but method '{config.method.name}' "
+            "shares rows; give a number of values or a share"
+        )
     if config.retrain.form == "positions" and in_bytes:
         raise UserError(
             f"search.budgets: {in_bytes[0]} is in bytes, which are met by sizes; use retrain.form=sizes, or a "
@@ -51,6 +63,19 @@ def check_options(config: Config) -> None:
         )
     if any(own_teacher(name) is not None for name in config.training.teacher):
         raise UserError("training.teacher: the dense model cannot be its own teacher; set retrain.teacher")
+
+
+def check_sides(config: Config, schema: Schema) -> None:
+    """Whether pairs can be made up from the schema's sides.
+
+    Raises: UserError: when a training asks for pairs and all fields are on one side.
+    """
+    for section, settings in (("training", config.training), ("retrain", config.retrain)):
+        if settings.teacher and settings.pairs and not (schema.context_fields and schema.item_fields):
+            raise UserError(
+                f"{section}.pairs: made-up pairs join context and item fields, but all fields of schema "
+                f"'{schema.name}' are on one side; set {section}.pairs=0 or give fields a side"
+            )
 
 
 def plain_options(options: dict[str, Any]) -> dict[str, Any]:

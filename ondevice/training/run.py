@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,12 @@ def read_config(folder: Path) -> Config:
     return from_dict(values)
 
 
-def table_info(field_offsets: Any, counts: Any) -> TableInfo:
-    """`TableInfo` from the arrays of a data set."""
-    return TableInfo(torch.as_tensor(field_offsets).long().clone(), torch.as_tensor(counts).long().clone())
+def table_info(
+    field_offsets: Any, counts: Any, texts: Callable[[], Sequence[str | None]] | None = None
+) -> TableInfo:
+    """`TableInfo` from the arrays of a data set, and what gives its keys."""
+    offsets, occurrences = (torch.as_tensor(each).long().clone() for each in (field_offsets, counts))
+    return TableInfo(offsets, occurrences, texts)
 
 
 class Run:

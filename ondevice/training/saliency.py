@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ondevice.recommender import Recommender
-from ondevice.training.batches import Batches, MadeUpPairs
+from ondevice.training.batches import Batches
+from ondevice.training.pairs import MadeUpPairs
 
 
 def measure_gains(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ondevice.embeddings import Codes, EmbeddingMethod, Form, Mask, Ranking, Sizes, TableInfo
+from ondevice.embeddings import Codes, EmbeddingMethod, Form, Mask, Ranking, SharedMap, Sizes, TableInfo
 from ondevice.errors import UserError, nearest
 
 
@@ -21,7 +21,9 @@ def competing(tables: list[EmbeddingMethod]) -> list[EmbeddingMethod]:
     return scoring or tables
 
 
-def forms_at(tables: list[EmbeddingMethod], target: int) -> list[Form]:
+def forms_at(
+    tables: list[EmbeddingMethod], target: int, removed: Tensor | None = None, first_order: bool = True
+) -> list[Form]:
     """The forms of all tables, those that share the budget together at no more than ``target`` values.
 
     Methods that score values compete over one ranking; a rule sizes the embeddings and gives every row that
@@ -30,6 +32,9 @@ def forms_at(tables: list[EmbeddingMethod], target: int) -> list[Form]:
     Args:
         tables: the embedding table, then the first-order one where there is one.
         target: most values to keep, over the tables that share the budget.
+        removed: ids (N,) bool that will not be stored; shared rows, whose number nothing changes later, use what
+            these leave.
+        first_order: whether first-order weights are stored for each row; for shared rows, too.
     """
     scores = [table.scores() for table in tables]
     ranked = [s for s in scores if s is not None]
@@ -42,15 +47,24 @@ def forms_at(tables: list[EmbeddingMethod], target: int) -> list[Form]:
             Mask((s > threshold).cpu()) if s is not None else table.compact()
             for table, s in zip(tables, scores, strict=True)
         ]
-    return _forms_by_rule(tables, target)
+    return _forms_by_rule(tables, target, removed, first_order)
 
 
-def _forms_by_rule(tables: list[EmbeddingMethod], target: int) -> list[Form]:
+def _forms_by_rule(
+    tables: list[EmbeddingMethod], target: int, removed: Tensor | None, first_order: bool
+) -> list[Form]:
     if tables[0].needs == "gradients":  # a ranking, from which the sizes for any target follow
         rows = torch.zeros(tables[0].num_embeddings, dtype=torch.int64)
         others = [Sizes(rows, 1) if t.needs == "gradients" else t.compact() for t in tables[1:]]
         return [tables[0].compact(), *others]
-    low, high = 1, target
+
+    def stored(forms: list[Form]) -> int:
+        if not isinstance(forms[0], SharedMap):
+            return sum(form.num_kept() for form in forms)
+        own = forms if first_order else forms[:1]
+        return sum((form if removed is None else form.without(removed)).num_kept() for form in own)
+
+    low, high = 1, max(target, sum(table.weight.numel() for table in tables))
     best: list[Form] | None = None
     while low <= high:
         middle = (low + high) // 2
@@ -59,7 +73,7 @@ def _forms_by_rule(tables: list[EmbeddingMethod], target: int) -> list[Form]:
         except UserError:
             low = middle + 1
             continue
-        if sum(form.num_kept() for form in forms) <= target:
+        if stored(forms) <= target:
             best, low = forms, middle + 1
         else:
             high = middle - 1

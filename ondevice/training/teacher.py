@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from ondevice.config import TrainingConfig
 from ondevice.distributed.processes import ALONE, Processes
+from ondevice.embeddings import TableInfo
 from ondevice.errors import UserError
 from ondevice.recommender import Recommender
-from ondevice.training.batches import Batches, MadeUpPairs
+from ondevice.training.batches import Batches
+from ondevice.training.pairs import CANDIDATES, MadeUpPairs, choose, constant_side
+
+TEMPERATURES = (0.05, 20.0)  # between which the fitted one is looked for
 
 
 def own_teacher(name: str) -> int | None:
@@ -20,63 +27,182 @@ def own_teacher(name: str) -> int | None:
     return None if match is None else int(match[1] or 0)
 
 
+class Ensemble:
+    """The joint prediction p of one or several recommenders: σ(z / T).
+
+    z is the mean of their logits, or the logit of the mean of their probabilities. Averaging comes before the
+    temperature, since an average of calibrated models is itself too timid (arXiv 2007.08792).
+
+    Args:
+        models: trained recommenders over the same ids; they are frozen, in evaluation.
+        mean: ``probability`` or ``logit``: what is averaged.
+        temperature: T > 0; 1 leaves the prediction as it is.
+        processes: that share a batch.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[Recommender],
+        mean: str = "probability",
+        temperature: float = 1.0,
+        processes: Processes = ALONE,
+    ) -> None:
+        self.models = [model.eval() for model in models]
+        for model in self.models:
+            model.requires_grad_(False)
+        self.mean = mean
+        self.temperature = temperature
+        self.processes = processes
+
+    @torch.no_grad()
+    def predict(self, ids: Tensor) -> Tensor:
+        """p of rows, (B, F) -> (B,)."""
+        if self.mean == "probability" and self.temperature == 1:
+            return torch.stack([torch.sigmoid(model(ids)) for model in self.models]).mean(0)
+        return torch.sigmoid(self.logits(ids) / self.temperature)
+
+    @torch.no_grad()
+    def logits(self, ids: Tensor) -> Tensor:
+        """z of rows, (B, F) -> (B,)."""
+        each = torch.stack([model(ids) for model in self.models])
+        if self.mean == "logit":
+            return each.mean(0)
+        # ln Σp − ln Σ(1 − p): neither end is rounded away
+        return torch.logsumexp(F.logsigmoid(each), 0) - torch.logsumexp(F.logsigmoid(-each), 0)
+
+    def predict_all(self, ids: Tensor) -> Tensor:
+        """p of rows of which every process predicts its share."""
+        return self.processes.join(self.predict(*self.processes.share(ids)), len(ids))
+
+    def fit_temperature(self, valid: Batches) -> float:
+        """Set T to what minimizes the log loss of a split; returns it."""
+        logits, labels = [], []
+        for ids, label in valid.in_order():
+            own = self.logits(*self.processes.share(ids))
+            logits.append(self.processes.join(own, len(ids)).cpu())
+            labels.append(label.cpu())
+        self.temperature = fitted_temperature(torch.cat(logits), torch.cat(labels))
+        return self.temperature
+
+
+def fitted_temperature(logits: Tensor, labels: Tensor) -> float:
+    """T that minimizes the log loss of σ(z / T), within `TEMPERATURES` (Guo et al. 2017, arXiv 1706.04599, eq. 9).
+
+    The loss is convex in 1 / T, and its slope there is the mean of z·(σ(z / T) − y), which bisection brings to 0.
+
+    Shape: logits and labels (n,).
+    """
+    z, y = logits.double(), labels.double()
+    low, high = (torch.tensor(1 / t, dtype=torch.float64).log() for t in reversed(TEMPERATURES))
+    for _ in range(60):
+        middle = (low + high) / 2
+        slope = (z * (torch.sigmoid(z * middle.exp()) - y)).mean()
+        low, high = (middle, high) if slope < 0 else (low, middle)
+    return float((-low).exp())
+
+
 class Teacher:
-    """The mean prediction of one or several recommenders, on real rows and on pairs nobody rated.
+    """Targets from an ensemble, on real rows and on pairs nobody rated.
 
     Targets of real rows are α·label + (1 − α)·teacher, those of made-up pairs the teacher's alone.
 
     Args:
-        models: trained recommenders over the same ids.
+        ensemble: whose predictions are learnt.
         batches: the training split.
         item_columns: positions of the item-side fields.
         label_weight: α in [0, 1].
         pairs: made-up pairs per real row.
-        processes: that share a batch.
+        sampling: how they are drawn, as of `MadeUpPairs`.
+        power: as of `MadeUpPairs`.
 
     Raises: UserError: when pairs are asked for but all fields are on one side.
     """
 
     def __init__(
         self,
-        models: Sequence[Recommender],
+        ensemble: Ensemble,
         batches: Batches,
         item_columns: tuple[int, ...],
         label_weight: float,
         pairs: float,
-        processes: Processes = ALONE,
+        sampling: str = "rows",
+        power: float = 0.75,
     ) -> None:
-        fields = models[0].info.num_fields
+        fields = ensemble.models[0].info.num_fields
         if pairs and not 0 < len(item_columns) < fields:
             raise UserError(
                 "training.pairs: made-up pairs join context and item fields, but the schema has only one side; "
                 "set pairs=0 or give fields a side"
             )
-        self.models = [m.to(batches.device).eval() for m in models]
-        for model in self.models:
-            model.requires_grad_(False)
+        self.ensemble = ensemble
         self.label_weight = label_weight
         self.pairs = pairs
-        self.processes = processes
-        self._made_up = MadeUpPairs(batches, item_columns)
-        self._real = torch.cat([self._predict_all(ids) for ids, _ in batches.in_order()])
-
-    def _predict_all(self, ids: Tensor) -> Tensor:
-        return self.processes.join(self.predict(*self.processes.share(ids)), len(ids))
-
-    @torch.no_grad()
-    def predict(self, ids: Tensor) -> Tensor:
-        """Mean probability over the teachers, (B,)."""
-        return torch.stack([torch.sigmoid(model(ids)) for model in self.models]).mean(0)
+        self._made_up = MadeUpPairs(batches, item_columns, sampling if pairs else "rows", power)
+        self._real = torch.cat([ensemble.predict_all(ids) for ids, _ in batches.in_order()])
 
     def extend(
         self, rows: Tensor, ids: Tensor, labels: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """Ids of a batch, its real rows and then made-up pairs, and soft targets of this process's share of it."""
         real, count = rows.numel(), round(self.pairs * rows.numel())
-        whole = torch.cat([ids, self._made_up.draw(count, generator)]) if count else ids
-        (places,) = self.processes.share(torch.arange(real + count, device=ids.device))
+        whole = torch.cat([ids, self._pairs(count, generator)]) if count else ids
+        (places,) = self.ensemble.processes.share(torch.arange(real + count, device=ids.device))
         places, made_up = places[places < real], places[places >= real]
         targets = self.label_weight * labels[places] + (1 - self.label_weight) * self._real[rows[places]]
         if count:
-            targets = torch.cat([targets, self.predict(whole[made_up])])
+            targets = torch.cat([targets, self.ensemble.predict(whole[made_up])])
         return whole, targets
+
+    def _pairs(self, count: int, generator: torch.Generator) -> Tensor:
+        drawn = self._made_up.draw(count, generator)
+        if self._made_up.sampling != "uncertainty":
+            return drawn
+        chosen = choose(self.ensemble.predict_all(drawn).view(count, CANDIDATES), generator)
+        return drawn[torch.arange(count, device=drawn.device) * CANDIDATES + chosen]
+
+
+def make_teacher(
+    settings: TrainingConfig,
+    models: Sequence[Recommender],
+    info: TableInfo,
+    train: Batches,
+    valid: Batches,
+    item_columns: tuple[int, ...],
+    *,
+    skip: tuple[int, ...] = (),
+    processes: Processes = ALONE,
+    say: Callable[[str], None] = print,
+) -> Teacher:
+    """The teacher that a training's settings ask for.
+
+    Args:
+        settings: how models are joined, and how pairs are made up.
+        models: the recommenders that it names.
+        info: field offsets and training counts.
+        train: the training split.
+        valid: the split that a temperature is fitted on.
+        item_columns: positions of the item-side fields.
+        skip: positions of fields whose values the pupil does not tell apart.
+        processes: that share a batch.
+        say: told the fitted temperature.
+
+    Raises: UserError: when pairs are asked for but all fields are on one side.
+    """
+    ensemble = Ensemble(
+        [model.to(train.device) for model in models], settings.teacher_mean, processes=processes
+    )
+    if isinstance(settings.teacher_temperature, str):
+        temperature = ensemble.fit_temperature(valid)
+        say(f"teachers: temperature {temperature:.3f}, fitted on the validation split")
+    else:
+        ensemble.temperature = settings.teacher_temperature
+    pairs, sampling, power = settings.pairs, settings.pairs_sampling, settings.pairs_popularity
+    teacher = Teacher(ensemble, train, item_columns, settings.label_weight, pairs, sampling, power)
+    side = constant_side(info, item_columns, skip) if pairs else None
+    if side is not None:
+        warnings.warn(
+            f"training.pairs: the {side} side is the same in every training row as the compact model sees it, so "
+            "made-up pairs only repeat rows; set pairs=0",
+            stacklevel=2,
+        )
+    return teacher

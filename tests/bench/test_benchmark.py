@@ -44,6 +44,17 @@ def test_a_run_is_measured_from_start_to_report(
         name: (bundle / name).stat().st_size for name in ("model.pte", "vocabulary.bin", "manifest.json")
     }
     assert entry["bytes"]["bundle"] == sum(sizes.values()) == sum(entry["parts"].values())
+    keys = entry["keys"]["num_keys"]
+    assert keys > 0
+    assert entry["keys"]["vocabulary_bytes_per_key"] == pytest.approx(
+        sizes["vocabulary.bin"] / keys, abs=1e-3
+    )
+    assert entry["keys"]["bundle_bytes_per_key"] == pytest.approx(sum(sizes.values()) / keys, abs=1e-3)
+    assert entry["keys"]["vocabulary_share"] == pytest.approx(
+        sizes["vocabulary.bin"] / sum(sizes.values()), abs=1e-4
+    )
+    assert entry["export"] == json.loads((bundle / "export.json").read_text())
+    assert 0 < entry["export"]["seconds"] < 600
     assert entry["bytes"]["deflated_bundle"] < entry["bytes"]["bundle"]
     fp32 = report["baselines"]["fp32"]
     assert (

@@ -100,11 +100,18 @@ def test_table() -> None:
     }
     report = {
         "settings": {"candidates": [1, 100]},
-        "programs": {"onnx int8": entry},
+        "programs": {"ondevice 64KB": entry, "onnx int8": entry},
+        "against": {
+            "onnx int8": {
+                "at_bytes": {"program": "ondevice 64KB", "auc_gain": -0.00123},
+                "at_auc": None,
+            }
+        },
         "left_out": {"litert": "litert_torch not installed"},
     }
-    assert text_table(report).splitlines()[-3:] == [
-        "| onnx int8 | 12,345 | 10,000 | 0.8999 | 9 / 1,234 | 2.50 MB |",
+    assert text_table(report).splitlines()[-4:] == [
+        "| ondevice 64KB | 12,345 | 10,000 | 0.8999 | 9 / 1,234 | 2.50 MB |  |  |",
+        "| onnx int8 | 12,345 | 10,000 | 0.8999 | 9 / 1,234 | 2.50 MB | -0.0012 | none |",
         "",
         "litert left out: litert_torch not installed",
     ]

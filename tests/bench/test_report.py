@@ -106,6 +106,18 @@ def test_tables_hold_the_figures(text: str) -> None:
         assert f"<td>{cell}</td>" in text
 
 
+def test_keys_and_the_cost_of_an_export_are_shown(text: str) -> None:
+    for cell in ("10,900", "1.00", "14.2 s", "61.0 MB", "35.12×", "2.2 ms"):
+        assert f"<td>{cell}</td>" in text
+    report = sample.report()
+    for entry in report["budgets"].values():  # an older bundle says nothing of its export
+        del entry["export"]
+    assert "35.12×" not in render(report)
+    for entry in report["budgets"].values():
+        del entry["keys"]
+    assert "Keys and export" not in render(report)
+
+
 def test_names_cannot_break_the_page() -> None:
     report = sample.report()
     report["run"]["name"] = "<script>alert(1)</script>"

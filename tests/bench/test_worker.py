@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ondevice.bench import memory
+from ondevice import memory
 from ondevice.bench.worker import run_jobs
 from ondevice.bench.workload import write_inputs
 from ondevice.recommender import Recommender

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ondevice.data import Catalog, Dataset, EncodedSplit, Field, Label, Schema, Vocabulary
-from ondevice.embeddings import CodedEmbedding, Codes, Form, Mask, Sizes, TableInfo
+from ondevice.embeddings import METHODS, CodedEmbedding, Codes, Form, Mask, Sizes, TableInfo
 from ondevice.recommender import Recommender, rebuild
 
 NUM_USERS, NUM_FILMS = 90, 60
@@ -71,7 +71,8 @@ def dataset(item_first: bool = False, num_rows: int = 400) -> Dataset:
 
 
 def info(data: Dataset) -> TableInfo:
-    return TableInfo(torch.as_tensor(data.vocabulary.field_offsets), torch.as_tensor(data.counts))
+    offsets, counts = torch.as_tensor(data.vocabulary.field_offsets), torch.as_tensor(data.counts)
+    return TableInfo(offsets, counts, data.vocabulary.key_texts)
 
 
 def forms(data: Dataset, layout: str, seed: int = 0) -> list[Form]:
@@ -100,6 +101,13 @@ def coded_recommender(model: str, data: Dataset, code_dims: int = 2) -> Recommen
         assert made.projection is not None
         made.projection.normal_(0, 0.5)
     return made.train().eval()
+
+
+def hashed_recommender(model: str, data: Dataset, target: int = 200) -> Recommender:
+    """People and films, of whom there are many, share rows by their hash."""
+    table = METHODS["hashing"](info(data), 8, dim=4)
+    form = table.compact(target)
+    return recommender(model, "staircase", data, own=[form, Sizes((form.row_sizes() > 0).long(), 1)])
 
 
 def recommender(

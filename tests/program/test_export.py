@@ -161,3 +161,26 @@ def test_misspelt_options_are_named(run: Path) -> None:
     ):
         with pytest.raises(UserError, match=message):
             export_run(run, labels=["20pct"], options=options)
+
+
+def test_the_cost_of_an_export_is_the_peak_over_what_was_resident() -> None:
+    began = module.Reading(10.0, {"peak": 9_000, "resident": 5_000, "anonymous": 0})
+    done = module.Reading(12.5, {"peak": 8_000, "resident": 6_000, "anonymous": 0})
+    assert module.export_cost(began, done, 2_000) == {
+        "seconds": 2.5,
+        "added_rss_bytes": 3_000,
+        "dense_table_bytes": 2_000,
+        "over_dense_table": 1.5,
+    }
+
+
+def test_what_an_export_took_lies_beside_the_bundle(run: Path) -> None:
+    exported = export_run(run, options=SMALL, check=False)
+    cost = json.loads((exported[0].bundle.path / module.COST).read_text())
+    assert cost == exported[0].cost
+    assert cost["dense_table_bytes"] == 4 * 4 * Run(run).vocabulary.num_embeddings
+    keys = exported[0].bundle.vocabulary.num_keys()
+    size = exported[0].bundle.file_bytes()["vocabulary.bin"]
+    lines = part_lines(exported[0])
+    assert f"{keys:,} keys: {size / keys:.2f} bytes of vocabulary" in lines[-2]
+    assert lines[-1].startswith("made in ")

@@ -1,4 +1,4 @@
-"""Batches and made-up pairs."""
+"""Batches of a split, held in memory or read from the disk."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from ondevice.training import batches as batches_module
-from ondevice.training.batches import Batches, MadeUpPairs
+from ondevice.training.batches import Batches
 
-from ..world import CPU, Split, World
+from ..world import CPU, Split
 
 SPLIT = Split(
     np.array([[10 + i, 20 + i, 30 + i] for i in range(7)], dtype=np.int32), np.arange(7, dtype=np.uint8) % 2
@@ -132,13 +131,6 @@ def test_from_the_disk_in_order(on_disk: Split) -> None:
     assert torch.cat([labels for _, labels in parts]).tolist() == on_disk.labels.tolist()
 
 
-def test_from_the_disk_pairs_can_be_made_up(on_disk: Split) -> None:
-    ids = MadeUpPairs(Batches(on_disk, 2, CPU), item_columns=(2,)).draw(50, torch.Generator().manual_seed(0))
-    assert torch.equal(ids[:, 1], ids[:, 0] + 1)
-    assert bool((ids[:, 2] % 3 == 2).all())
-    assert (ids[:, 2] != ids[:, 1] + 1).float().mean() > 0.8
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_from_the_disk_to_a_gpu(on_disk: Split, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,26 +142,3 @@ def test_from_the_disk_to_a_gpu(on_disk: Split, monkeypatch: pytest.MonkeyPatch)
         assert all(
             a.device.type == "cuda" and torch.equal(a.cpu(), b) for a, b in zip(found, there, strict=True)
         )
-
-
-def drawn(seed: int, count: int = 200) -> Tensor:
-    pairs = MadeUpPairs(Batches(SPLIT, 2, CPU), item_columns=(2,))
-    return pairs.draw(count, torch.Generator().manual_seed(seed))
-
-
-def test_made_up_pairs_join_the_sides_of_two_rows() -> None:
-    """Context columns come from one real row, item columns from another."""
-    ids = drawn(0)
-    assert ids.shape == (200, 3)
-    context, item = ids[:, 0] - 10, ids[:, 2] - 30
-    assert torch.equal(ids[:, 1], context + 20)
-    assert set(context.tolist()) == set(item.tolist()) == set(range(7))
-    assert (context != item).float().mean() > 0.7
-    assert torch.equal(drawn(0), ids)
-    assert not torch.equal(drawn(1), ids)
-
-
-def test_drawing_pairs_changes_no_row(world: World) -> None:
-    batches = world.batches()
-    MadeUpPairs(batches, (2,)).draw(500, torch.Generator().manual_seed(0))
-    assert torch.cat([ids for ids, _ in batches.in_order()]).tolist() == world.train.ids.tolist()

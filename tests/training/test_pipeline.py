@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from torch import Tensor
 
 from ondevice.config import from_dict
 from ondevice.data import Dataset, EncodedSplit, load_dataset
-from ondevice.embeddings import METHODS, CodedEmbedding, Ranking
+from ondevice.data.key_hash import key_hash
+from ondevice.embeddings import METHODS, CodedEmbedding, Ranking, SharedEmbedding
 from ondevice.errors import UserError
 from ondevice.models import MODELS
 from ondevice.models.layers import hidden_linears
@@ -252,7 +254,9 @@ def test_a_seed_decides_everything(tiny_config: Make, tmp_path: Path) -> None:
 def test_a_teacher_can_be_another_run(tiny_config: Make, tmp_path: Path) -> None:
     run(tiny_config(search={"budgets": [100]}), tmp_path / "first")
     taught = {"teacher": ["dense", str(tmp_path / "first")]}
-    metrics = run(tiny_config(search={"budgets": [100]}, retrain=taught), tmp_path / "second")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # another run's model knows no counts of its own
+        metrics = run(tiny_config(search={"budgets": [100]}, retrain=taught), tmp_path / "second")
     alone = json.loads((tmp_path / "first" / "metrics.json").read_text())
     assert metrics["dense"]["test_auc"] == alone["dense"]["test_auc"]
     assert metrics["compact"]["test_logloss"] != alone["compact"]["test_logloss"]
@@ -371,3 +375,29 @@ def test_sizes_by_saliency_and_four_bit_layers_are_kept_and_read_back(
         torch.testing.assert_close(rounded(layer.weight.detach(), 4), layer.weight.detach())
     again = Pipeline(from_dict(values), tmp_path / "run", resume=True)
     assert isinstance(again.search(again.dense(), list(again.targets().values()))[100][0], Ranking)
+
+
+def test_the_hashing_trick_is_retrained_like_any_other(tiny_config: Make, tmp_path: Path) -> None:
+    """Users and items share rows, under the same teacher; a resumed run and a read one know by whom."""
+    hashing = {"name": "hashing", "dim": 4}
+    values = tiny_config(method=hashing, search={"budgets": [100]}, retrain={"teacher": ["dense"]})
+    metrics = run(values, tmp_path / "run")
+    assert metrics["compact"]["valid_auc"] > 0.5
+    assert 60 < metrics["compact"]["kept_parameters"] <= 100
+    compact = Run(tmp_path / "run").compact("100")
+    assert isinstance(compact.embedding, SharedEmbedding)
+    assert compact.embedding.modulus.tolist()[0] > 0
+    texts = Run(tmp_path / "run").vocabulary.key_texts()
+    rows = 1 + compact.embedding.keep[1:41, 0].nonzero().squeeze(1)
+    assert len(rows) == compact.embedding.modulus[0] < 20
+    assert compact.id_map[1:41].tolist() == [int(rows[key_hash(str(t)) % len(rows)]) for t in texts[1:41]]
+    assert run(
+        {**values, "search": {**values["search"], "budgets": [100, 80]}}, tmp_path / "run", resume=True
+    )
+    with pytest.raises(
+        UserError, match=r"code_dims: .* which are stored as int8 values; set retrain.code_dims=null"
+    ):
+        run(
+            tiny_config(method=hashing, search={"budgets": [100]}, retrain={"max_size": 4, "code_dims": 2}),
+            tmp_path / "coded",
+        )

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ondevice.config import from_dict
+from ondevice.data.schema import Schema
 from ondevice.errors import UserError
 from ondevice.training.pipeline import Pipeline
 from ondevice.training.preflight import check_options
@@ -130,3 +131,15 @@ def test_a_teacher_of_other_data_is_refused(tiny_config: Make, tmp_path: Path) -
     taught = tiny_config(retrain={"teacher": [str(tmp_path / "other")]})
     with pytest.raises(UserError, match="trained on other data or another split"):
         Pipeline(from_dict(taught), tmp_path / "run")
+
+
+def test_pairs_of_a_schema_without_sides_are_told_at_once(
+    tiny_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Schema, "item_fields", property(lambda self: ()))
+    taught = tiny_config(retrain={"teacher": ["dense"]})
+    with pytest.raises(UserError, match=r"retrain.pairs: .* are on one side; set retrain.pairs=0"):
+        Pipeline(from_dict(taught), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    alone = tiny_config(retrain={"teacher": ["dense"], "pairs": 0})
+    Pipeline(from_dict(alone), tmp_path / "run")

@@ -15,7 +15,7 @@ from ondevice.errors import UserError
 from ondevice.training.batches import Batches
 from ondevice.training.fit import Fit
 from ondevice.training.search import Search
-from ondevice.training.teacher import Teacher
+from ondevice.training.teacher import Ensemble, Teacher
 
 from ..world import CPU, World
 
@@ -80,7 +80,7 @@ def make_fit(
         world.batches("valid"),
         settings,
         checkpoint=checkpoint,
-        teacher=Teacher([world.recommender(seed=9)], train, (2,), 0.3, 0.5),
+        teacher=Teacher(Ensemble([world.recommender(seed=9)]), train, (2,), 0.3, 0.5),
     )
 
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ondevice.embeddings import METHODS, Form, Mask, Sizes, TableInfo
+from ondevice.embeddings import METHODS, Form, Mask, SharedMap, Sizes, TableInfo
 from ondevice.errors import UserError
 from ondevice.training.sizing import competing, forms_at, shipped_sizes, unstored_removed
 
@@ -99,3 +99,22 @@ def test_first_order_weights_of_a_method_without_scores_stay_out_of_the_budget(i
     assert competing(rules) == rules
     both = [METHODS["magnitude"](info, 4), METHODS["magnitude"](info, 1)]
     assert competing(both) == both
+
+
+def test_shared_rows_use_what_removed_fields_and_first_order_weights_leave() -> None:
+    """Two fields of ten values: each gets four rows of 20 values at two a row and one more; eight of one field."""
+    counts = torch.ones(22, dtype=torch.int64)
+    counts[[0, 11]] = 0
+    info = TableInfo(torch.tensor([0, 11, 22]), counts)
+    tables = [METHODS["hashing"](info, dim) for dim in (2, 1)]
+    second = torch.arange(22) >= 11
+
+    def rows(*how: object) -> list[int]:
+        form = forms_at(tables, 24, *how)[0]  # type: ignore[arg-type]
+        assert isinstance(form, SharedMap)
+        return [int((form.sizes[part] > 0).sum()) for part in (slice(0, 11), slice(11, 22))]
+
+    assert rows() == [4, 4]  # 8 rows of 3 values
+    assert rows(None, False) == [6, 6]  # 12 rows of 2 values
+    assert rows(second) == [8, 8]  # of which the second field's are not stored
+    assert rows(second, False) == [10, 10]

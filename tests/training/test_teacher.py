@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import math
+import warnings
+
 import pytest
 import torch
-from torch import Tensor
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
 
+from ondevice.config import TrainingConfig
 from ondevice.distributed.processes import Processes
 from ondevice.errors import UserError
-from ondevice.training.teacher import Teacher
+from ondevice.training.metrics import log_loss
+from ondevice.training.pairs import CANDIDATES
+from ondevice.training.teacher import Ensemble, Teacher, fitted_temperature, make_teacher
 
 from ..world import World
 
@@ -16,7 +24,7 @@ from ..world import World
 def teacher(world: World, **options: object) -> Teacher:
     settings = {"item_columns": (2,), "label_weight": 0.3, "pairs": 0.5, **options}
     models = [world.recommender(seed=seed) for seed in (1, 2)]
-    return Teacher(models, world.batches(), **settings)
+    return Teacher(Ensemble(models), world.batches(), **settings)
 
 
 def mean_prediction(world: World, ids: Tensor) -> Tensor:
@@ -55,7 +63,7 @@ def test_processes_share_one_batch(world: World) -> None:
     rows, ids, labels = rows[:90], ids[:90], labels[:90]
     expected = own.extend(rows, ids, labels, torch.Generator().manual_seed(0))
     for rank in range(4):
-        own.processes = Processes(rank, 4)
+        own.ensemble.processes = Processes(rank, 4)
         extended, targets = own.extend(rows, ids, labels, torch.Generator().manual_seed(0))
         assert torch.equal(extended, expected[0])
         torch.testing.assert_close(targets, expected[1][rank::4])
@@ -69,6 +77,104 @@ def test_pairs_need_both_sides(world: World, item_columns: tuple[int, ...]) -> N
 
 
 def test_teachers_are_frozen_and_in_evaluation(world: World) -> None:
-    for model in teacher(world).models:
+    for model in teacher(world).ensemble.models:
         assert not model.training
         assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+class Fixed(nn.Module):
+    """A recommender whose logits are given: field 0 is the number of the row."""
+
+    def __init__(self, logits: Tensor, info: object) -> None:
+        super().__init__()
+        self.logits = logits
+        self.info = info
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.logits[ids[:, 0]]
+
+
+def ensemble(world: World, each: list[list[float]], mean: str, temperature: float = 1.0) -> Tensor:
+    models = [Fixed(torch.tensor(logits), world.info) for logits in each]
+    ids = torch.arange(len(each[0]))[:, None]
+    return Ensemble(models, mean, temperature).predict(ids)  # type: ignore[arg-type]
+
+
+def test_probabilities_or_logits_are_averaged(world: World) -> None:
+    """Logits ln 9 and 0: probabilities 0.9 and 0.5. √9 to 1 is a logit of ln 3; 0.7 to 0.3 one of ln 7/3."""
+    each = [[math.log(9)], [0.0]]
+    assert ensemble(world, each, "probability").item() == pytest.approx(0.7)
+    assert ensemble(world, each, "logit").item() == pytest.approx(0.75)
+    assert ensemble(world, each, "logit", 0.5).item() == pytest.approx(0.9)  # 9 to 1
+    assert ensemble(world, each, "probability", 0.5).item() == pytest.approx(49 / 58)
+
+
+def test_certain_predictions_stay_apart(world: World) -> None:
+    """(exp(−30) + exp(−31)) / 2 = exp(−30.380), so the logits are ±30.380 and 25."""
+    sure = ensemble(world, [[30.0, -30.0, 25.0], [31.0, -31.0, 25.0]], "probability", 10.0)
+    expected = [1 / (1 + math.exp(-z / 10)) for z in (30.380, -30.380, 25)]
+    assert sure.tolist() == pytest.approx(expected, abs=1e-5)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.floats(0.2, 5), st.integers(0, 1000))
+def test_the_temperature_of_overconfident_logits_is_found(temperature: float, seed: int) -> None:
+    """Labels drawn from σ(z) and logits T·z: no other temperature gives a lower log loss."""
+    generator = torch.Generator().manual_seed(seed)
+    z = 2 * torch.randn(4000, generator=generator)
+    labels = (torch.rand(4000, generator=generator) < torch.sigmoid(z)).float()
+    found = fitted_temperature(z * temperature, labels)
+    assert found == pytest.approx(temperature, rel=0.15)
+
+    def loss(t: float) -> float:
+        return log_loss(labels.double(), torch.sigmoid(z.double() * temperature / t))
+
+    assert loss(found) <= min(loss(found * 1.01), loss(found / 1.01))
+
+
+def test_a_temperature_is_fitted_on_validation(world: World) -> None:
+    models = [world.recommender(seed=1)]
+    with torch.no_grad():
+        models[0].first_order.weight.mul_(40)  # far too sure of itself
+    said: list[str] = []
+    own = make_teacher(
+        TrainingConfig(teacher_temperature="fitted"),
+        models,
+        world.info,
+        world.batches(),
+        world.batches("valid"),
+        (2,),
+        say=said.append,
+    )
+    ids, labels = next(world.batches("valid").in_order())
+    plain = torch.sigmoid(models[0](ids)).detach()
+    assert own.ensemble.temperature > 2
+    assert said == [f"teachers: temperature {own.ensemble.temperature:.3f}, fitted on the validation split"]
+    assert log_loss(labels, own.ensemble.predict(ids)) < log_loss(labels, plain) - 0.02
+
+
+def test_uncertain_pairs_are_those_the_teacher_is_unsure_of(world: World) -> None:
+    """Mean p·(1 − p) over made-up pairs, against pairs by rows; targets are still the teacher's."""
+    rows, ids, labels = next(world.batches().epoch(0))
+    means = {}
+    for sampling in ("rows", "uncertainty"):
+        own = teacher(world, sampling=sampling, pairs=4.0)
+        for model in own.ensemble.models:
+            model.first_order.weight.mul_(20)
+        whole, targets = own.extend(rows, ids, labels, torch.Generator().manual_seed(0))
+        assert len(whole) == 5 * 128
+        made_up = own.ensemble.predict(whole[128:])
+        torch.testing.assert_close(targets[128:], made_up)
+        means[sampling] = (made_up * (1 - made_up)).mean()
+    assert CANDIDATES > 1
+    assert means["uncertainty"] > 1.1 * means["rows"]
+
+
+def test_pointless_pairs_are_warned_of(world: World) -> None:
+    models, options = [world.recommender()], (world.info, world.batches(), world.batches("valid"), (2,))
+    with pytest.warns(UserWarning, match=r"the item side is the same in every training row.*set pairs=0"):
+        make_teacher(TrainingConfig(), models, *options, skip=(2,))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make_teacher(TrainingConfig(), models, *options)
+        make_teacher(TrainingConfig(pairs=0.0), models, *options, skip=(2,))

@@ -8,7 +8,7 @@ import java.util.zip.Inflater
  * `vocabulary.bin`: from a field's value, as canonical text, to the program's row id.
  *
  * Keys stay in sorted primitive arrays and are found by binary search: about 4 bytes for an integer key, its UTF-8
- * bytes and 4 more for a text.
+ * bytes and 4 more for a text. A hashed field has none.
  */
 class Vocabulary private constructor(private val fields: Array<FieldKeys>) {
     val numFields: Int get() = fields.size
@@ -26,7 +26,10 @@ class Vocabulary private constructor(private val fields: Array<FieldKeys>) {
         throw IndexOutOfBoundsException("field $field has ${numKeys(field)} keys, not ${index + 1}")
     }
 
-    /** The row of a canonical text, or the field's unknown row for null and for a text that is not there. */
+    /**
+     * The row of a canonical text, or the field's unknown row for null and, unless the field is hashed, for a text
+     * that is not there.
+     */
     fun row(field: Int, text: String?): Int {
         val keys = fields[field]
         if (text == null) return keys.unknownRow
@@ -52,6 +55,7 @@ class Vocabulary private constructor(private val fields: Array<FieldKeys>) {
                 }
             }
         }
+        for (group in keys.groups) if (group is HashedKeys) return group.row(text) ?: keys.unknownRow
         return keys.unknownRow
     }
 
@@ -107,9 +111,28 @@ class Vocabulary private constructor(private val fields: Array<FieldKeys>) {
         }
     }
 
+    /** No keys at all: every text has one of [numRows] rows, by its hash. */
+    private class HashedKeys(baseRow: Int, private val numRows: Int) : Keys(baseRow) {
+        override val numKeys = 0
+
+        override fun key(index: Int): String = throw IndexOutOfBoundsException("a hashed field knows no keys")
+
+        /** Null for half of a surrogate pair, which has no bytes. */
+        fun row(text: String): Int? = try {
+            baseRow + (hash(text.encodeToByteArray(throwOnInvalidSequence = true)) % numRows.toUInt()).toInt()
+        } catch (_: CharacterCodingException) {
+            null
+        }
+    }
+
     companion object {
+        /** 32-bit FNV-1a. */
+        fun hash(bytes: ByteArray): UInt =
+            bytes.fold(0x811c9dc5u) { value, byte -> (value xor (byte.toUInt() and 0xffu)) * 0x01000193u }
+
         private const val PLAIN = "ODV1"
         private const val DEFLATED = "ODVD"
+        private const val HASHED = 255
         private const val MAX_INFLATED_BYTES = 256L shl 20
         private const val MAX_TEXT_BYTES = 64L shl 20
 
@@ -146,7 +169,7 @@ class Vocabulary private constructor(private val fields: Array<FieldKeys>) {
             val numFields = input.count("fields", perItem = 2)
             val fields = Array(numFields) { field ->
                 val unknownRow = input.row("unknown row of field $field", numRows)
-                val numGroups = input.count("groups of field $field", perItem = 4)
+                val numGroups = input.count("groups of field $field", perItem = 3)
                 FieldKeys(unknownRow, List(numGroups) { readGroup(input, numRows) }.sortedBy { it.baseRow })
             }
             if (!input.isAtEnd) corrupt("${input.remaining} bytes follow the last field")
@@ -187,6 +210,7 @@ class Vocabulary private constructor(private val fields: Array<FieldKeys>) {
             }
             return when (val form = input.byte()) {
                 0 -> readTexts(input, baseRow, numKeys.toInt())
+                HASHED -> HashedKeys(baseRow, numKeys.toInt())
                 1, in 3..19 -> readIntegers(input, baseRow, numKeys.toInt(), form - 1)
                 else -> corrupt("no form $form of keys")
             }

@@ -105,6 +105,19 @@ class VocabularyTest {
         }
     }
 
+    /** FNV-1a of "foobar", its published test vector, and of "7": 0xbf9cf968 and 0x320ca3f6. */
+    @Test
+    fun `a hashed field gives every text a row and knows no keys`() {
+        assertEquals(listOf(0x811c9dc5u, 0xbf9cf968u, 0x320ca3f6u), listOf("", "foobar", "7").map { Vocabulary.hash(it.toByteArray()) })
+        val vocabulary = read(VocabularyWriter(2).field(90, 1).hashed(3, 60).field(91, 1).integers(1, listOf(5)))
+        assertEquals(3 + (0xbf9cf968L % 60).toInt(), vocabulary.row(0, "foobar"))
+        assertEquals(3 + (0x320ca3f6L % 60).toInt(), vocabulary.row(0, "7"))
+        assertEquals(listOf(90, 90), listOf(null, "\ud800").map { vocabulary.row(0, it) })
+        assertEquals(listOf(0, 1), listOf(0, 1).map { vocabulary.numKeys(it) })
+        assertEquals(listOf(1, 91), listOf("5", "foobar").map { vocabulary.row(1, it) })
+        assertThrows(BundleError.CorruptVocabulary::class.java) { read(VocabularyWriter(1).field(0, 1).hashed(3, 98)) }
+    }
+
     @Test
     fun `an unpaired surrogate is unknown`() {
         val vocabulary = read(VocabularyWriter(1).field(7, 1).texts(0, listOf("?")))

@@ -33,6 +33,12 @@ class VocabularyWriter(numFields: Int) {
         out.write(payload)
     }
 
+    fun hashed(baseRow: Int, numRows: Int) = apply {
+        varint(baseRow.toLong())
+        varint(numRows.toLong())
+        out.write(255)
+    }
+
     fun texts(baseRow: Int, keys: List<String>) = apply {
         varint(baseRow.toLong())
         varint(keys.size.toLong())
