@@ -291,10 +291,8 @@ def save_staircases(folder: Path, staircases: Staircases) -> None:
     for number, level in enumerate(staircases.levels):
         for kind, forms in (("found", level.found), ("forms", level.forms)):
             for place, form in enumerate(forms):
-                ranked = isinstance(form, Ranking)
-                tensors[f"{number}/{kind}/{place}"] = (
-                    form.gains if ranked else form.row_sizes().to(torch.int32)
-                )
+                stored = form.gains if isinstance(form, Ranking) else form.row_sizes().to(torch.int32)
+                tensors[f"{number}/{kind}/{place}"] = stored.contiguous()
     dims = [form.dim for form in staircases.levels[0].found]
     levels = [
         {"label": level.label, "target": level.target, "max_size": level.max_size}
