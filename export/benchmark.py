@@ -2,11 +2,14 @@
 
     python export/benchmark.py runs/NAME [--budget 64KB …] [--bundle DIR] [--repeats 15] [--threads 1,2]
         [--candidates 1,100,1000] [--baselines fp32,int8,int4,int2] [--cold-starts 3] [--arm64-counts JSON]
+        [--pareto [--also OTHER_RUN …]]
     python export/benchmark.py RUN_OR_BUNDLE --device adb[:SERIAL] [--apk APK] [--device-timeout 600]
 
 Bundles that are missing are exported first. Writes report.json beside each bundle, and report.json and report.html
-into the run directory. With --device, the demo app of android_demo measures the bundles on a phone, and its figures
-go into the same reports; a bundle without its run gets them into the report.json beside it.
+into the run directory. With --pareto, every budget of the run and of the others on the same data is measured: one curve
+of quality against bytes in the report, in pareto.json and in pareto.png. With --device, the demo app of android_demo
+measures the bundles on a phone, and its figures go into the same reports; a bundle without its run gets them into the
+report.json beside it.
 """
 
 from __future__ import annotations
@@ -110,6 +113,8 @@ def main() -> int:
     parser.add_argument(
         "--arm64-counts", help="arm64 instructions that android_demo/tools/arm64.py counted, for the report"
     )
+    parser.add_argument("--pareto", action="store_true", help="the curve over all budgets and methods")
+    parser.add_argument("--also", nargs="+", default=[], help="with --pareto: further runs on the same data")
     parser.add_argument("--device", help="measure on a phone too: adb, or adb:SERIAL where there are several")
     parser.add_argument("--apk", help="the demo app, installed when the phone lacks it")
     parser.add_argument(
@@ -118,6 +123,12 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.budget and arguments.bundle:
         raise UserError("--budget and --bundle: give one of them")
+    if arguments.also and not arguments.pareto:
+        raise UserError("--also: only used with --pareto")
+    if arguments.pareto and (arguments.bundle or arguments.device):
+        raise UserError(
+            "--pareto: measures every budget of a run on this computer; leave out --bundle and --device"
+        )
     if arguments.apk and not arguments.device:
         raise UserError("--apk: only used with --device adb")
     if arguments.arm64_counts and arguments.device:
@@ -135,6 +146,7 @@ def main() -> int:
         raise UserError("give a run directory; a bundle alone can be measured with --device adb")
 
     from ondevice.bench import run_benchmark
+    from ondevice.bench.pareto import text_lines
     from ondevice.bench.report import text_table
 
     report = run_benchmark(
@@ -143,12 +155,15 @@ def main() -> int:
         bundle=arguments.bundle,
         settings=settings_of(arguments, candidates, threads),
         arm64_counts=arguments.arm64_counts,
+        also=arguments.also if arguments.pareto else None,
         say=say,
     )
     print(f"\n{text_table(report)}\n")
     print(
         f"* {report['headline']}: chosen on validation; times with {report['settings']['threads'][0]} thread"
     )
+    if "pareto" in report:
+        print("\n".join(text_lines(report["pareto"])))
     print(f"report: {report['files'][-1]}")
     return 0
 

@@ -32,7 +32,10 @@ def main() -> int:
         "--label", action="append", default=[], help="one compact model of the run; may be repeated"
     )
     parser.add_argument("--output", help="where to write (default RUN/bundles/<label or budget>)")
-    parser.add_argument("--methods", help="comma-separated: forward,rank,recommend (default: all possible)")
+    parser.add_argument(
+        "--methods",
+        help="comma-separated: forward,rank,recommend (default: what the run says, or all possible)",
+    )
     parser.add_argument("--catalog", action="store_true", help="write catalog.json with titles, for a demo")
     parser.add_argument("--quantize", default="int8", help="int8 or none (float32)")
     parser.add_argument("--top-k", type=int, default=100, help="items that recommend returns")

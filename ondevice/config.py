@@ -16,6 +16,9 @@ from typing import Any
 
 from ondevice.errors import UserError, nearest
 
+PROGRAM_METHODS = ("forward", "rank", "recommend")
+"""Methods that a program can have."""
+
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
@@ -218,6 +221,11 @@ class RetrainConfig(TrainingConfig):
     """Bits of hidden linear layers that are rounded already in training, by torchao: 4 or 8; null: afterwards, to 8."""
     first_order: str = "rows"
     """rows (a weight for each stored row), projection (⟨e, v_field⟩: no byte per row) or none."""
+    elastic: bool = False
+    """Whether one training makes the compact models of all budgets: every smaller one is a part of the largest."""
+    methods: tuple[str, ...] | None = None
+    """Methods of the programs that ship, which budgets in bytes pay for: some of forward, rank, recommend; null for
+    all that the schema and its catalog allow."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -233,6 +241,14 @@ class RetrainConfig(TrainingConfig):
         kinds = ("rows", "projection", "none")
         _check("retrain.first_order", self.first_order, self.first_order in kinds, "rows, projection or none")
         _check("retrain.linear_bits", self.linear_bits, self.linear_bits in (None, 4, 8), "4, 8 or null")
+        if self.methods is not None:
+            known = bool(self.methods) and set(self.methods) <= set(PROGRAM_METHODS)
+            allowed = f"null or some of {', '.join(PROGRAM_METHODS)}"
+            _check("retrain.methods", self.methods, known, allowed)
+        if self.elastic:
+            _check("retrain.form", self.form, self.form == "sizes", "sizes when elastic is true")
+            rounds = self.linear_bits is not None
+            _check("retrain.linear_bits", self.linear_bits, not rounds, "null when elastic is true")
         _check("retrain.code_start", self.code_start, 0 <= self.code_start < 1, "in [0, 1)")
         if self.code_dims is not None:
             _check("retrain.code_dims", self.code_dims, 1 <= self.code_dims <= 16, "from 1 to 16 or null")

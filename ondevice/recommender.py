@@ -91,6 +91,12 @@ class Recommender(nn.Module):
             self._mapped = (ids, versions, id_map[ids].long())
         return self._mapped[2]
 
+    def read_through(self, id_map: Tensor) -> None:
+        """From now on read the ids ``id_map`` (N,) in place of each."""
+        self.is_mapped = True
+        self.id_map = id_map
+        self._mapped = None
+
     def read_whole(self, kept: Tensor) -> None:
         """From now on take ids of a larger vocabulary.
 
@@ -194,6 +200,42 @@ def rebuild(
         _copy_fitting(initial, recommender)
     _clear_unseen(recommender, forms[0])
     return recommender
+
+
+def cut(
+    recommender: Recommender, forms: list[Form], *, model: str, model_options: dict[str, Any]
+) -> Recommender:
+    """The recommender that keeps only a part of each table, at the width of that part.
+
+    Nothing is trained: its scores in evaluation are those of the whole with the other values taken as zero, and with
+    ids that keep nothing read as their field's unknown id.
+
+    Args:
+        recommender: with tables under forms, codes final.
+        forms: one for each of its tables, every size at most that of the table.
+        model: name of the base model, with its options.
+    """
+    tables = recommender.tables()
+    assert len(forms) == len(tables), "a form for each table"
+    smaller = rebuild(
+        recommender.info,
+        model=model,
+        model_options=model_options,
+        forms=forms,
+        initial=recommender,
+        projected=recommender.projection is not None,
+    )
+    with torch.no_grad():
+        for table, own in zip(tables, smaller.tables(), strict=True):
+            if isinstance(own, CodedEmbedding):
+                assert isinstance(table, CodedEmbedding)
+                cells = own.codes.shape[1]
+                kept = own.keep[:, :: own.code_dims]
+                own.set_codes(table.codes[:, :cells].cpu() * kept, table.codebook.cpu())
+        if smaller.projection is not None:
+            assert recommender.projection is not None
+            smaller.projection.copy_(recommender.projection[:, : smaller.model.embedding_dim])
+    return smaller.to(recommender.bias.device).eval()
 
 
 def _copy_fitting(source: Recommender, target: Recommender) -> None:

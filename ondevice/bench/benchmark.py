@@ -19,11 +19,12 @@ from ondevice.bench.baselines import FORMATS, make_baseline
 from ondevice.bench.devices import REPORT, current, model_sha256, read_report
 from ondevice.bench.drawing import format_bytes, format_us
 from ondevice.bench.instructions import read_counts
+from ondevice.bench.pareto import curve, every_budget, measure_run, open_others, pareto, point
 from ondevice.bench.pte import EMBEDDINGS, PTE_PARTS, Inspection, inspect
 from ondevice.bench.quality import quality, score
 from ondevice.bench.report import choose_headline, environment, latency_summary, times_smaller, write
 from ondevice.bench.runtime import Program
-from ondevice.bench.shipped import find_bundles, label_of, program_rows
+from ondevice.bench.shipped import compact_metrics, find_bundles, label_of, program_rows
 from ondevice.bench.size import PROGRAM, bundle_bytes, deflated_bytes
 from ondevice.bench.worker import run_jobs
 from ondevice.bench.workload import Request, make_requests, write_inputs
@@ -109,6 +110,7 @@ def run_benchmark(
     bundle: str | Path | None = None,
     settings: Settings = Settings(),
     arm64_counts: str | Path | None = None,
+    also: Sequence[str | Path] | None = None,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Measure a run's bundles against the dense programs of the same run, and write the reports.
@@ -120,6 +122,8 @@ def run_benchmark(
         bundle: one bundle anywhere, instead of those.
         settings: how much is measured.
         arm64_counts: a file with counts of arm64 instructions, which go into the report.
+        also: other runs on the same data whose bundles are scored as well, for a curve over all budgets of all of
+            them; an empty list for the curve of this run, None for none.
         say: told each step as it ends.
 
     Returns: the report; ``files`` lists what was written.
@@ -128,7 +132,9 @@ def run_benchmark(
     """
     run = run if isinstance(run, Run) else Run(run)
     metrics, dataset = run.metrics, run.dataset()
-    found = find_bundles(run, bundles, bundle, say)
+    others = [] if also is None else open_others(also, run)
+    names = bundles if also is None else every_budget(run, bundles)
+    found = find_bundles(run, names, bundle, say)
     opened = {name: load_bundle(folder) for name, folder in found.items()}
     programs = {name: model_sha256(each) for name, each in opened.items()}
     counts = {} if arm64_counts is None else read_counts(arm64_counts, programs)
@@ -146,7 +152,7 @@ def run_benchmark(
     baselines = {name: entry for name, entry in entries.items() if name not in opened}
     for name, each in opened.items():
         label = label_of(each, run.budgets())
-        own = metrics["budgets"][label]
+        own = compact_metrics(run, label, each)
         sizes = bundle_bytes(each.path)
         entries[name] |= {
             "label": label,
@@ -163,6 +169,8 @@ def run_benchmark(
         entries[name]["parts"] |= {"vocabulary": sizes["vocabulary"], "manifest": sizes["manifest"]}
         say(f"parity of {name}: {entries[name]['parity']['packed_vs_int8_sqnr_db']:.1f} dB")
     budgets = {name: entries[name] for name in sorted(opened, key=lambda n: -entries[n]["bytes"]["bundle"])}
+    curves = [] if also is None else [curve(run, [point(n, e, e) for n, e in budgets.items()])]
+    curves += [measure_run(other, score_bundle, say) for other in others]
     headline = choose_headline(metrics["dense"]["valid_auc"], budgets)
     report: dict[str, Any] = {
         "format_version": 1,
@@ -180,6 +188,7 @@ def run_benchmark(
             programs,
         ),
         **({"arm64_instructions": counts} if counts else {}),
+        **({"pareto": pareto(curves, baselines)} if curves else {}),
         "fields": field_sizes(run, entries[headline]["label"]),
         "history": metrics.get("history", {}),
         "settings": {
@@ -232,6 +241,13 @@ def bundle_subject(name: str, bundle: Bundle, vocabulary: Vocabulary) -> Subject
     limits = [methods["forward"]["max_batch"], methods.get("rank", {}).get("max_items", math.inf)]
     inspection = inspect(path, first_order_rows=bundle.manifest["sizes"]["first_order_rows"])
     return Subject(name, path, inspection, int(min(limits)), program_rows(bundle, vocabulary))
+
+
+def score_bundle(name: str, bundle: Bundle, dataset: Dataset) -> dict[str, Any]:
+    """Quality of a bundle's program over the whole test split."""
+    subject = bundle_subject(name, bundle, dataset.vocabulary)
+    scores = score(Program(subject.pte), dataset.test.ids, max_batch=subject.max_batch, row_of=subject.row_of)
+    return quality(dataset.test.labels, scores)
 
 
 def measure_file(subject: Subject, dataset: Dataset, say: Callable[[str], None]) -> dict[str, Any]:

@@ -115,6 +115,13 @@ def legend(figure: Any, entries: dict[str, str], *, place: str, columns: int) ->
     drawn.set_zorder(5)
 
 
+def to_png(figure: Any) -> bytes:
+    """The figure as a PNG on white, with three pixels to the unit."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=216, facecolor="#ffffff")
+    return buffer.getvalue()
+
+
 def to_svg(figure: Any, name: str, *, themed: bool = True) -> str:
     """The figure as an ``<svg>`` element with ids of its own; colours as CSS variables when ``themed``."""
     from matplotlib import rc_context

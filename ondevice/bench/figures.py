@@ -1,4 +1,4 @@
-"""The five figures of a report. Each takes plain values and returns a matplotlib figure."""
+"""The figures of a report. Each takes plain values and returns a matplotlib figure."""
 
 from __future__ import annotations
 
@@ -74,6 +74,68 @@ def quality_against_bytes(points: Sequence[Mapping[str, Any]], curve: Sequence[M
         place = {"xytext": (p["bytes"] / 1.13, y), "ha": "right", "va": "center", "fontweight": "bold"}
         label = f"{p['name']} · {format_bytes(p['bytes'])}"
         axes.annotate(label, (p["bytes"], p["auc"]), fontsize=SMALL, color=color("ours"), **place)
+    axes.set_xlabel("bytes shipped (log scale)")
+    axes.set_ylabel("test AUC of the program")
+    return figure
+
+
+CURVE_COLORS = ("ours", "amber", "slate", "plum", "ours-2", "base-2")
+"""Colours of the curves, in their order."""
+
+
+def pareto_curves(curves: Sequence[Mapping[str, Any]], points: Sequence[Mapping[str, Any]]) -> Any:
+    """Test AUC against shipped bytes, log x: a curve for each training and method, dense programs as squares.
+
+    Bundles that another one beats are hollow. Points far below the rest stand at the lower edge with their value.
+
+    Args:
+        curves: each with ``name`` and ``points`` of ``bytes``, ``test_auc`` and ``dominated``.
+        points: dense programs, each with ``name``, ``bytes``, ``test_auc``.
+    """
+    figure, (axes,) = new_figure(3.5)
+    drawn = [p for each in curves for p in each["points"]]
+    best = max(p["test_auc"] for p in [*drawn, *points])
+    span = min(best - min(p["test_auc"] for p in [*drawn, *points]), 0.04)
+    low, high = best - 1.12 * max(span, 0.004), best + 0.3 * max(span, 0.004)
+    axes.set_ylim(low, high)
+    axes.locator_params(axis="y", nbins=6)
+    everything = [p["bytes"] for p in [*drawn, *points]]
+    left, right = min(everything) / 1.6, max(everything) * 2.2
+    axes.set_xscale("log")
+    axes.set_xlim(left, right)
+    _log_byte_ticks(axes, left, right)
+    axes.grid(axis="y", color=color("rule"), linewidth=0.6)
+    dense = next((p["test_auc"] for p in points if p["name"] == "fp32"), None)
+    if dense is not None:
+        axes.axhline(dense, color=color("base"), linewidth=0.9, linestyle=(0, (3, 2)), zorder=0)
+    edge = low + 0.03 * (high - low)
+    for p in points:
+        below = p["test_auc"] < low
+        y = edge if below else p["test_auc"]
+        axes.plot(p["bytes"], y, "v" if below else "s", color=color("base"), markersize=4.5)
+        label = f"{p['name']} {p['test_auc']:.4f}" if below else p["name"]
+        place: dict[str, Any] = {"xytext": (0, 5), "textcoords": "offset points", "ha": "center"}
+        axes.annotate(label, (p["bytes"], y), fontsize=SMALL, color=color("muted"), **place)
+    entries, num_below = {}, 0
+    for number, each in enumerate(curves):
+        shade = color(CURVE_COLORS[number % len(CURVE_COLORS)])
+        entries[each["name"]] = shade
+        own = each["points"]
+        heights = [max(p["test_auc"], edge) for p in own]
+        axes.plot([p["bytes"] for p in own], heights, color=shade, linewidth=1.5, zorder=2 + number)
+        for p, y in zip(own, heights, strict=True):
+            fill = "none" if p["dominated"] else shade
+            marker = "v" if p["test_auc"] < low else "o"
+            axes.plot(
+                p["bytes"], y, marker, color=shade, markerfacecolor=fill, markersize=4.8, zorder=3 + number
+            )
+            if p["test_auc"] < low:
+                place = {"xytext": (6, 9 * num_below), "textcoords": "offset points", "va": "center"}
+                num_below += 1
+                axes.annotate(
+                    f"{p['test_auc']:.4f}", (p["bytes"], y), fontsize=SMALL - 1, color=shade, **place
+                )
+    legend(figure, entries, place="lower", columns=2)
     axes.set_xlabel("bytes shipped (log scale)")
     axes.set_ylabel("test AUC of the program")
     return figure
@@ -316,6 +378,7 @@ def spread(positions: Sequence[float], gap: float) -> list[float]:
 
 
 FIGURES = {
+    "pareto": "Every budget and method",
     "quality": "Quality against bytes",
     "bytes": "Where the bytes are",
     "sizes": "Dimensions kept, by field",

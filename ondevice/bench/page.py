@@ -14,6 +14,7 @@ from ondevice.bench.figures import (
     bytes_breakdown,
     latency_bars,
     learning_curves,
+    pareto_curves,
     quality_against_bytes,
     size_distribution,
 )
@@ -35,6 +36,8 @@ def figures_of(report: Mapping[str, Any]) -> dict[str, Any]:
     points = [{"name": n, "bytes": b["pte_bytes"], "auc": b["test_auc"]} for n, b in baselines.items()]
     curve = [{"name": n, "bytes": b["bytes"]["bundle"], "auc": b["test_auc"]} for n, b in budgets.items()]
     drawn["quality"] = quality_against_bytes(points, curve)
+    if "pareto" in report:
+        drawn["pareto"] = pareto_curves(report["pareto"]["curves"], report["pareto"]["baselines"])
     parts = {name: entry["parts"] for name, entry in {**baselines, **budgets}.items()}
     drawn["bytes"] = bytes_breakdown(parts, list(budgets))
     drawn["sizes"] = size_distribution(report["fields"], report["run"]["embedding_dim"])
@@ -65,6 +68,9 @@ def _latency_rows(report: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
 
 
 CAPTIONS = {
+    "pareto": "Each program over the whole test split, its vocabulary and manifest counted with a bundle. Retrained: a "
+    "training for each budget. Elastic: one training, from which each budget is cut. Hollow: another bundle is as "
+    "small and as good.",
     "quality": "Each program over the whole test split. A bundle counts its vocabulary and manifest, a baseline "
     "the .pte alone. The dashed line is the dense fp32 program.",
     "bytes": "Read from the files. A baseline would need a vocabulary as well; it is not counted.",
@@ -375,8 +381,9 @@ def render(report: Mapping[str, Any]) -> str:
         name: _figure(name, figure, CAPTIONS[name].format(threads=shades))
         for name, figure in figures_of(report).items()
     }
-    columns = (("quality", "sizes", "learning"), ("bytes", "latency"))
-    grid = "".join(f'<div class="column">{"".join(drawn[n] for n in names)}</div>' for names in columns)
+    columns = (("pareto", "quality", "sizes", "learning"), ("bytes", "latency"))
+    stacks = ("".join(drawn[name] for name in names if name in drawn) for names in columns)
+    grid = "".join(f'<div class="column">{stack}</div>' for stack in stacks)
     facts = [
         run["dataset"],
         run["model"],

@@ -110,7 +110,7 @@ def write(report: Mapping[str, Any], run_path: str | Path, bundles: Mapping[str,
 
     Returns: the files written, the page last.
     """
-    from ondevice.bench.drawing import to_svg
+    from ondevice.bench.drawing import to_png, to_svg
     from ondevice.bench.page import figures_of, render
 
     run_path = Path(run_path)
@@ -120,7 +120,13 @@ def write(report: Mapping[str, Any], run_path: str | Path, bundles: Mapping[str,
         atomic_json(written[-1], bundle_report(report, label))
     written.append(run_path / "report.json")
     atomic_json(written[-1], {k: v for k, v in report.items() if k not in ("history", "fields")})
-    for name, figure in figures_of(report).items():
+    figures = figures_of(report)
+    if "pareto" in report:
+        written.append(run_path / "pareto.json")
+        atomic_json(written[-1], report["pareto"])
+        written.append(run_path / "pareto.png")
+        atomic_write(written[-1], to_png(figures["pareto"]))
+    for name, figure in figures.items():
         written.append(run_path / "figures" / f"{name}.svg")
         atomic_write(written[-1], to_svg(figure, name, themed=False))
     written.append(run_path / "report.html")

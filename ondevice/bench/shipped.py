@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,10 +42,13 @@ def find_bundles(
 
 
 def label_of(bundle: Bundle, labels: Sequence[str]) -> str:
-    """The compact model that a bundle was made of: its name ends in the label.
+    """The compact model that a bundle was made of: its name ends in the label, one of the run's or an elastic one.
 
     Raises: UserError: when it is none of the run's.
     """
+    cut = re.search(r"-(elastic-\d+)$", bundle.manifest["name"])
+    if cut is not None:
+        return cut[1]
     for label in sorted(labels, key=len, reverse=True):
         if bundle.manifest["name"].endswith(f"-{label}"):
             return label
@@ -51,6 +56,15 @@ def label_of(bundle: Bundle, labels: Sequence[str]) -> str:
         f"{bundle.path}: '{bundle.manifest['name']}' is no compact model of this run (it has "
         f"{', '.join(labels) or 'none'}); give the run that the bundle was exported from"
     )
+
+
+def compact_metrics(run: Run, label: str, bundle: Bundle) -> dict[str, Any]:
+    """Kept values and validation AUC of the compact model that a bundle was made of."""
+    known: dict[str, Any] | None = run.metrics["budgets"].get(label)
+    if known is not None:
+        return known
+    kept = run.compact(label).num_kept()
+    return {"kept_parameters": kept, "valid_auc": bundle.manifest["metrics"]["valid_auc"]}
 
 
 def program_rows(bundle: Bundle, vocabulary: Vocabulary) -> Tensor:

@@ -26,6 +26,7 @@ from ondevice.embeddings.sizes.pep import THRESHOLD_INIT
 from ondevice.errors import UserError
 from ondevice.models import MODELS
 from ondevice.recommender import Recommender, build, rebuild
+from ondevice.training.budgets import Budgets
 from ondevice.training.fit import FitResult, count_parameters
 from ondevice.training.pipeline import Pipeline
 from ondevice.training.progress import OnEpoch
@@ -55,6 +56,10 @@ def check_sharded(config: Config) -> None:
         ),
         (config.embedding.dim <= MAX_DIM, f"embedding.dim: got {config.embedding.dim}; at most {MAX_DIM}"),
         (config.retrain.form == "sizes", "retrain.form: sharded tables end in sizes; use sizes"),
+        (
+            not config.retrain.elastic,
+            "retrain.elastic: sharded tables are retrained for each budget; set false",
+        ),
         (
             config.training.ema_decay == 0,
             "training.ema_decay: an average touches every row; set 0 (retrain.ema_decay may stay)",
@@ -180,8 +185,9 @@ class ShardedPipeline(Pipeline):
             alive |= sizes > 0
         self.kept = with_unknown(offsets, np.flatnonzero(alive))
         self.files.write(KEPT, {"ids": torch.from_numpy(self.kept)})
-        self.shipped = keep_ids(self.dataset, self.kept)
-        self.shipped_info = table_info(self.shipped.vocabulary.field_offsets, self.shipped.counts)
+        shipped = keep_ids(self.dataset, self.kept)
+        self.shipped_info = table_info(shipped.vocabulary.field_offsets, shipped.counts)
+        self.budgets = Budgets(self.config, shipped, self.shipped_info)
         dims = [self.config.embedding.dim, 1]
         return {
             target: [

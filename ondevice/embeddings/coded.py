@@ -106,8 +106,11 @@ class CodedEmbedding(RetrainedEmbedding):
     def of_rows(self, rows: Tensor, inverse: Tensor, *values: Tensor) -> Tensor:
         if not self.is_coded:
             return super().of_rows(rows, inverse, *values)
-        free = values[0] * self.keep.index_select(0, rows)
+        kept = self.in_effect.index_select(0, rows)
+        free = values[0] * kept
         coded = lookup(self.codebook, self.codes[rows].long()).flatten(1)
+        if self.level is not None:
+            coded = coded * kept
         self._commitment = (free - coded.detach()).square().sum() / inverse.shape[0]
         return lookup(coded + (free - free.detach()), inverse)
 
@@ -115,7 +118,8 @@ class CodedEmbedding(RetrainedEmbedding):
         if not self.is_coded:
             return super().of_ids(ids)
         if not self.training:
-            return F.embedding(self.codes[ids].int(), self.codebook).flatten(-2)
+            found = F.embedding(self.codes[ids].int(), self.codebook).flatten(-2)
+            return found if self.level is None else found * self.level[ids]
         rows, inverse = self.info.distinct(ids)
         return self.of_rows(rows, inverse, gather_rows(self.weight, rows))
 
@@ -126,7 +130,7 @@ class CodedEmbedding(RetrainedEmbedding):
         return penalty
 
     def table(self) -> Tensor:
-        return self._decoded().detach() if self.is_coded else super().table()
+        return self._decoded().detach() * self.in_effect if self.is_coded else super().table()
 
     def compact(self, target: int | None = None) -> Codes:
         """The form the table was made with, at its own width."""

@@ -24,6 +24,8 @@ class RetrainedEmbedding(EmbeddingMethod):
     """
 
     keep: Tensor
+    level: Tensor | None = None
+    """What is read and trained for now, (N, D) bool: a part of ``keep``; None for all of it."""
 
     def __init__(
         self, info: TableInfo, form: Form, *, initial: Tensor | None = None, init_std: float | None = None
@@ -39,14 +41,23 @@ class RetrainedEmbedding(EmbeddingMethod):
         # a gradient of zero keeps a zero weight at zero under Adam, momentum and weight decay alike
         self.weight.register_hook(lambda gradient: gradient * self.keep)
 
+    @property
+    def in_effect(self) -> Tensor:
+        """The kept values that are read, (N, D) bool."""
+        return self.keep if self.level is None else self.level
+
     def of_rows(self, rows: Tensor, inverse: Tensor, *values: Tensor) -> Tensor:
-        return lookup(values[0] * self.keep.index_select(0, rows), inverse)
+        return lookup(values[0] * self.in_effect.index_select(0, rows), inverse)
+
+    def of_ids(self, ids: Tensor) -> Tensor:
+        found = super().of_ids(ids)
+        return found if self.level is None else found * self.level[ids]
 
     def table(self) -> Tensor:
-        return self.weight.detach() * self.keep
+        return self.weight.detach() * self.in_effect
 
     def num_kept(self) -> int:
-        return int(self.keep.sum())
+        return int(self.in_effect.sum())
 
     def compact(self, target: int | None = None) -> Form:
         """The form the table was made with, at its own width."""

@@ -24,6 +24,9 @@ class InteractingLayer(nn.Module):
     Shape: (B, F, in_features) -> (B, F, H·A).
     """
 
+    graph_bytes = 520
+    """Of a program, what a layer's graph takes beside its linears (see `BaseModel.graph_bytes`)."""
+
     def __init__(self, in_features: int, num_heads: int, head_dim: int) -> None:
         super().__init__()
         self.num_heads = num_heads

@@ -15,6 +15,8 @@ class BaseModel(nn.Module):
     """Maps the embeddings of one interaction to a logit.
 
     ``uses_first_order`` says whether the recommender adds the sum of first-order weights to the logit.
+    ``graph_bytes``, of the model and of each module in it, is what its operators take of a program beside its linear
+    layers, an interaction of second order included: budgets in bytes count it (`ondevice.training.bytes`).
 
     Args:
         num_fields: number of fields F.
@@ -26,6 +28,7 @@ class BaseModel(nn.Module):
     uses_first_order: ClassVar[bool] = True
     linear_bits: int = 8
     """Bits a weight that linear layers with more than one output ship with: 8 or 4."""
+    graph_bytes: ClassVar[int] = 0
 
     def __init__(self, num_fields: int, embedding_dim: int) -> None:
         super().__init__()

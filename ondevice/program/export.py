@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,17 +20,19 @@ from ondevice.errors import UserError
 from ondevice.files import atomic_json
 from ondevice.program.bundle import Bundle, make_bundle
 from ondevice.program.catalog import catalog_items
+from ondevice.program.fitting import largest_fitting
 from ondevice.program.lower import load_exporter, lower
 from ondevice.program.manifest import MANIFEST, PROGRAM, VOCABULARY
-from ondevice.program.methods import MAX_BATCH, METHODS, TOP_K, Method, Recommend, make_methods
+from ondevice.program.methods import MAX_BATCH, TOP_K, Method, Recommend, make_methods
 from ondevice.program.pack import PackedRecommender, pack
 from ondevice.program.parity import parity
 from ondevice.program.quantize import is_float_linear, quantize
 from ondevice.program.tables import Staircase
 from ondevice.program.vocabulary_file import vocabulary_bytes
 from ondevice.recommender import Recommender
-from ondevice.training.bytes import linear_bytes
-from ondevice.training.run import Run
+from ondevice.training.bytes import default_methods, linear_bytes
+from ondevice.training.elastic import ElasticRun
+from ondevice.training.run import Run, elastic_label, elastic_target
 
 # Largest difference of a score between the quantized model in PyTorch and its program. XNNPACK may round an
 # activation the other way, one step of 255; a wrong table or operator is off by far more.
@@ -47,7 +50,8 @@ class ExportOptions:
     quantization: str = "int8"
     """int8 or none (float32)."""
     methods: tuple[str, ...] | None = None
-    """Some of forward, rank, recommend; None for all that the schema and its catalog allow."""
+    """Some of forward, rank, recommend; None for what the run's ``retrain.methods`` says, or all that the schema and
+    its catalog allow."""
     catalog: bool = False
     """Whether to write catalog.json, titles and raw values of all items."""
     top_k: int = TOP_K
@@ -102,6 +106,14 @@ class Exported:
     catalog_bytes: int = 0
     done: Reading | None = None
     cost: dict[str, float] = field(default_factory=dict)
+
+    def measure_parity(self, dataset: Dataset) -> None:
+        """Compare all links of the chain over the test split.
+
+        Raises: RuntimeError: when the program is not what it was made of.
+        """
+        self.parity = parity(self.recommender, self.packed, self.quantized, self.bundle, dataset.test)
+        _check_parity(self.parity)
 
     def byte_parts(self) -> dict[str, int]:
         """Bytes of the bundle by what they hold; they add up to the whole."""
@@ -226,8 +238,7 @@ def _export_packed(
         done=Reading.now(),
     )
     if check:
-        result.parity = parity(recommender, packed, quantized, bundle, dataset.test)
-        _check_parity(result.parity)
+        result.measure_parity(dataset)
     return result
 
 
@@ -265,13 +276,6 @@ def versions() -> dict[str, str]:
     return {"ondevice": ondevice.__version__, **found}
 
 
-def default_methods(dataset: Dataset) -> tuple[str, ...]:
-    """The methods that the schema and its catalog allow."""
-    if not (dataset.schema.context_fields and dataset.schema.item_fields):
-        return ("forward",)
-    return METHODS if dataset.catalog is not None else ("forward", "rank")
-
-
 def golden_rows(dataset: Dataset) -> list[dict[str, Any]]:
     """A real row of the test split, and one half of whose values are unknown."""
     count = min(2, len(dataset.test))
@@ -294,7 +298,8 @@ def export_run(
 
     Args:
         path: the run directory.
-        budgets: bytes of the whole bundle (``64KB``); for each, the largest compact model that fits.
+        budgets: bytes of the whole bundle (``64KB``); for each, the largest compact model that fits, cut to measure
+            where the run is elastic.
         labels: compact models to export, by label; with neither, all of them.
         output: where to write: the directory of a single bundle, or of one directory per bundle. By default
             ``bundles/<label or budget>`` in the run directory.
@@ -316,16 +321,19 @@ def export_run(
     results = []
     for place, exported in chosen:
         single = output is not None and len(chosen) == 1
-        exported.bundle = exported.bundle.write(base if single else base / place)
+        written = exported.bundle.write(base if single else base / place)
         if exported.cost:
-            atomic_json(exported.bundle.path / COST, exported.cost)
-        results.append(exported)
+            atomic_json(written.path / COST, exported.cost)
+        results.append(dataclasses.replace(exported, bundle=written))
     return results
 
 
 class _RunExporter:
     def __init__(self, run: Run, options: ExportOptions, check: bool) -> None:
-        self.run, self.options, self.check = run, options, check
+        methods = options.methods or run.config.retrain.methods
+        self.run, self.check = run, check
+        self.options = dataclasses.replace(options, methods=methods)
+        self.elastic = ElasticRun(run) if run.config.retrain.elastic else None
         self.labels = run.budgets()
         self.metrics = run.metrics
         self.dataset = run.dataset()
@@ -334,15 +342,23 @@ class _RunExporter:
 
     def pack(self, label: str) -> tuple[Recommender, PackedRecommender]:
         if label not in self.packed:
-            recommender = self.run.compact(label)
+            target = elastic_target(label)
+            if self.elastic is not None and target is not None:
+                recommender = self.elastic.compact(target)
+            else:
+                recommender = self.run.compact(label)
             texts = self.dataset.vocabulary.key_texts()
             self.packed[label] = recommender, pack(recommender, self.options.layout, texts)
         return self.packed[label]
 
-    def export(self, label: str) -> Exported:
+    def export(self, label: str, *, check: bool | None = None) -> Exported:
+        check = self.check if check is None else check
         if label not in self.exported:
             model, method = self.metrics["model"], self.metrics["method"]
+            recommender, packed = self.pack(label)
             own = self.metrics.get("budgets", {}).get(label, {})
+            if self.elastic is not None and not own:
+                own = {"valid_auc": self.elastic.valid(recommender)["auc"]}
             metrics = {
                 key: round(own[key], 5) for key in ("valid_auc", "test_auc") if own.get(key) is not None
             }
@@ -352,29 +368,59 @@ class _RunExporter:
             began = Reading(time.perf_counter(), memory.settle(()))
             recommender, packed = self.pack(label)
             made = _export_packed(
-                recommender, packed, self.dataset, name, model, method, metrics, self.options, self.check
+                recommender, packed, self.dataset, name, model, method, metrics, self.options, check
             )
             if made.done is not None:
                 values = self.dataset.vocabulary.num_embeddings * self.run.config.embedding.dim
                 made.cost = export_cost(began, made.done, 4 * values)
             self.exported[label] = made
-        return self.exported[label]
+        exported = self.exported[label]
+        if check and not exported.parity:
+            exported.measure_parity(self.dataset)
+        return exported
 
     def fitting(self, budget: str) -> Exported:
         """The largest compact model whose bundle fits the budget."""
         unit, limit = parse_budget(budget)
         if unit != "bytes":
             raise UserError(f"--budget {budget}: give the bytes of the whole bundle, such as 64KB or 1.5MB")
+        if self.elastic is not None:
+            return self._cut_to(budget, int(limit), self.elastic)
         for label in self.labels:
             if self._least_bytes(label) <= limit and self.export(label).bundle.total_bytes <= limit:
                 return self.exported[label]
         smallest = min((self.export(label) for label in self.labels[-1:]), key=lambda e: e.bundle.total_bytes)
+        raise UserError(
+            f"--budget {budget}: {self._described(smallest)}; train a smaller one with search.budgets=[...] "
+            "or a narrower model.hidden, or leave out a method with --methods forward,rank"
+        )
+
+    def _cut_to(self, budget: str, limit: int, elastic: ElasticRun) -> Exported:
+        """The largest part of an elastic model whose bundle fits, found on the bytes of real exports."""
+
+        def estimated(target: int) -> int:
+            return elastic.estimated_bytes(target, self.options.methods)
+
+        def measured(target: int) -> int:
+            return self.export(elastic_label(target), check=False).bundle.total_bytes
+
+        least = elastic.least_target()
+        found = largest_fitting(limit, range(least, elastic.largest_target() + 1), estimated, measured)
+        if found is None:
+            smallest = self._described(self.export(elastic_label(least), check=False))
+            raise UserError(
+                f"--budget {budget}: {smallest}, with one row left in its tables; train with a narrower model.hidden, "
+                "or leave out a method with --methods forward,rank"
+            )
+        return self.export(elastic_label(found))
+
+    def _described(self, smallest: Exported) -> str:
+        """Which bundle is the smallest, and what its bytes are."""
         sizes = smallest.bundle.file_bytes()
         parts = ", ".join(f"{name} {sizes[name]:,}" for name in (PROGRAM, VOCABULARY, MANIFEST))
-        raise UserError(
-            f"--budget {budget}: the smallest bundle of {self.run.path} is '{smallest.label}' with "
-            f"{smallest.bundle.total_bytes:,} bytes ({parts}); train a smaller one with search.budgets=[...] "
-            "or a narrower model.hidden, or leave out a method with --methods forward,rank"
+        return (
+            f"the smallest bundle of {self.run.path} is '{smallest.label}' with "
+            f"{smallest.bundle.total_bytes:,} bytes ({parts})"
         )
 
     def _least_bytes(self, label: str) -> int:

@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export import Dim
 
+from ondevice.config import PROGRAM_METHODS
 from ondevice.errors import UserError, nearest
 from ondevice.program.pack import PackedRecommender
 
-METHODS = ("forward", "rank", "recommend")
+METHODS = PROGRAM_METHODS
 MAX_BATCH = 1024
 TOP_K = 100
 

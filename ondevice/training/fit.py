@@ -272,6 +272,14 @@ class Fit:
         """The epochs that ended with values of the kind that ships."""
         return [entry for entry in self.history if entry["final"]]
 
+    def _begin_step(self, step: int) -> None:
+        """What happens to the model before a step, counted from 0."""
+        self._begin_codes(step)
+
+    def _validate(self) -> dict[str, float]:
+        """Validation ``auc`` and ``logloss`` of the model as it is, and what else is to be shown."""
+        return evaluate(self.recommender, self.valid, self.processes)
+
     def _begin_codes(self, step: int) -> None:
         """Turn tables into codes when their time has come; training goes on from the averaged weights."""
         steps = len(self.train) * self.settings.epochs
@@ -314,7 +322,7 @@ class Fit:
         with self.progress.bar(self.train.num_rows, title) as bar:
             for rows, ids, labels in self.train.epoch(seed):
                 step = self.epoch * len(self.train) + steps
-                self._begin_codes(step)
+                self._begin_step(step)
                 rate = self._learning_rate(step)
                 self._set_learning_rate(rate)
                 if self.teacher is not None:
@@ -348,7 +356,7 @@ class Fit:
             self._finish_epoch(mean, started)
 
     def _finish_epoch(self, train_loss: float, started: float) -> None:
-        valid = evaluate(self.recommender, self.valid, self.processes)
+        valid = self._validate()
         final = all(table.is_final for table in self.recommender.tables())
         if final and valid["auc"] > max((e["valid_auc"] for e in self._final()), default=-1.0):
             self._keep_best()
@@ -358,8 +366,7 @@ class Fit:
         entry = {
             "epoch": self.epoch,
             "train_loss": train_loss,
-            "valid_auc": valid["auc"],
-            "valid_logloss": valid["logloss"],
+            **{f"valid_{name}": value for name, value in valid.items()},
             "kept": self.recommender.num_kept(),
             "final": final,
         }

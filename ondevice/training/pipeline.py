@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load as load_safetensors
 
-from ondevice.config import Config, RetrainConfig, TrainingConfig, parse_budget
+from ondevice.config import Config, TrainingConfig
 from ondevice.data import load_dataset
 from ondevice.distributed.norm import synced
 from ondevice.distributed.processes import join_job
-from ondevice.embeddings import METHODS, Form, Mask, SharedMap, Sizes
+from ondevice.embeddings import METHODS, Form
 from ondevice.embeddings.forms import form_of_tensors, form_tensors
 from ondevice.embeddings.sizes.saliency import Saliency
 from ondevice.errors import UserError
-from ondevice.models import MODELS, BaseModel
+from ondevice.models import MODELS
 from ondevice.recommender import Recommender, build, rebuild
 from ondevice.training import qat
 from ondevice.training.batches import Batches
-from ondevice.training.bytes import fixed_bytes, largest_target
+from ondevice.training.budgets import Budgets
 from ondevice.training.checkpoint import load_recommender
+from ondevice.training.elastic import (
+    ELASTIC,
+    LEVELS,
+    Cutter,
+    ElasticFit,
+    Staircases,
+    load_staircases,
+    save_staircases,
+)
 from ondevice.training.fit import Fit, FitResult, count_parameters, evaluate, select_device
 from ondevice.training.preflight import check_folder, check_options, check_sides, plain_options
 from ondevice.training.progress import OnEpoch, Progress
@@ -32,15 +42,7 @@ from ondevice.training.run import Run, budget_label, table_info
 from ondevice.training.run_files import RunFiles
 from ondevice.training.saliency import measure_gains
 from ondevice.training.search import Search
-from ondevice.training.sizing import (
-    coded,
-    field_places,
-    forms_at,
-    shipped_sizes,
-    skipped,
-    skipped_id_map,
-    unstored_removed,
-)
+from ondevice.training.sizing import forms_at, skipped, skipped_id_map
 from ondevice.training.step_time import step_time_ratio
 from ondevice.training.teacher import Teacher, make_teacher, own_teacher
 
@@ -81,18 +83,16 @@ class Pipeline:
         for name in {*config.training.teacher, *config.retrain.teacher}:
             if own_teacher(name) is None:
                 self._other_dense(name)
+        vocabulary = self.dataset.vocabulary
+        self.info = table_info(vocabulary.field_offsets, self.dataset.counts, vocabulary.key_texts)
+        self.model_options = plain_options(config.model.options)
+        self.budgets = Budgets(config, self.dataset, self.info)  # of what compact models know
+        self.compact_options, self.skip = self.budgets.model_options, self.budgets.skip
         self.files = RunFiles(self.folder, self.processes)
         self.files.claim(config, self.dataset)
         events = self.folder / "events" if self.processes.is_first else None
         show = config.run.progress and self.processes.is_first
         self.progress = Progress(events, show=show, on_epoch=on_epoch)
-        self.info = table_info(
-            self.dataset.vocabulary.field_offsets, self.dataset.counts, self.dataset.vocabulary.key_texts
-        )
-        self.shipped, self.shipped_info = self.dataset, self.info  # what compact models know of it
-        self.model_options = plain_options(config.model.options)
-        self.compact_options = {**self.model_options, **plain_options(config.retrain.model)}
-        self.skip = field_places(self.dataset.schema.names, config.search.skip_fields)
         self.valid = Batches(self.dataset.valid, 8192, self.device)
         self._train: dict[int, Batches] = {}
         self.state = self.files.state
@@ -106,15 +106,18 @@ class Pipeline:
         targets = self.targets()
         dense = self.dense()
         forms = self.search(dense, sorted(set(targets.values()), reverse=True))
-        for budget, target in targets.items():
-            self.retrain(budget, forms[target], target, dense)
+        if self.config.retrain.elastic:
+            self.elastic(targets, forms, dense)
+        else:
+            for budget, target in targets.items():
+                self.retrain(budget, forms[target], target, dense)
         metrics = self.metrics()
         self.progress.close()
         return metrics
 
     def targets(self) -> dict[int | str, int]:
         """For each budget, the number of values at which the search stops."""
-        return {budget: self._target(budget) for budget in self.config.search.budgets}
+        return {budget: self.budgets.search_target(budget) for budget in self.config.search.budgets}
 
     def train_batches(self, batch_size: int) -> Batches:
         if batch_size not in self._train:
@@ -158,10 +161,11 @@ class Pipeline:
         settings: TrainingConfig,
         dense: Recommender | None,
         seed: int | None = None,
+        kind: Callable[..., Fit] = Fit,
     ) -> FitResult:
         train = self.train_batches(settings.batch_size)
         synced(recommender, self.processes)
-        fit = Fit(
+        fit = kind(
             recommender,
             train,
             self.valid,
@@ -238,9 +242,19 @@ class Pipeline:
 
     def _finish(self, phase: str, recommender: Recommender, result: FitResult, extra: dict[str, Any]) -> None:
         """Read the test split, once, and remember the phase as done."""
+        entry = self._entry(phase, recommender, result, extra)
+        self.files.remember(**{phase: entry}, history={**self.state["history"], phase: result.history})
+        self.files.forget(phase)
+
+    def _entry(
+        self, phase: str, recommender: Recommender, result: FitResult, extra: dict[str, Any]
+    ) -> dict[str, Any]:
+        """What ``metrics.json`` says of a trained model; its test split is read here and nowhere else."""
         reads_test = self.config.run.test
         test = self._test(recommender) if reads_test else {}
-        entry = {
+        best = f"test AUC {test['auc']:.4f}" if reads_test else f"valid AUC {result.valid['auc']:.4f}"
+        self.progress.say(f"{phase}: {best}, {result.epochs} epochs, {result.seconds:.0f} s")
+        return {
             "test_auc": test.get("auc"),
             "test_logloss": test.get("logloss"),
             "valid_auc": result.valid["auc"],
@@ -249,53 +263,6 @@ class Pipeline:
             "seconds": round(result.seconds, 2),
             "epochs": result.epochs,
         }
-        self.files.remember(**{phase: entry}, history={**self.state["history"], phase: result.history})
-        self.files.forget(phase)
-        best = f"test AUC {test['auc']:.4f}" if reads_test else f"valid AUC {result.valid['auc']:.4f}"
-        self.progress.say(f"{phase}: {best}, {result.epochs} epochs, {result.seconds:.0f} s")
-
-    def _target(self, budget: int | str) -> int:
-        """The number of values at which the search stops for a budget."""
-        unit, amount = parse_budget(budget)
-        first_order = MODELS[self.config.model.name].uses_first_order
-        total = self.info.num_embeddings * (self.config.embedding.dim + first_order)
-        if unit == "share":
-            return max(1, int(amount * total))
-        if unit == "values":
-            return min(total, int(amount))
-        least = fixed_bytes(self._base_model(1), 0)
-        if amount <= least:
-            raise UserError(
-                f"budget {budget}: the program, its linear layers and the manifest alone take about {least:,} bytes; "
-                "allow more, or make model.hidden narrower"
-            )
-        # a first guess, at a quarter byte of key per value; `retrain` settles the number for the sizes found
-        model = self._base_model(
-            min(self.config.retrain.max_size or self.config.embedding.dim, self.config.embedding.dim)
-        )
-        items = len(self.dataset.catalog) if self.dataset.catalog is not None else 0
-        return max(total // 100, int((amount - fixed_bytes(model, items)) / 1.25))
-
-    def _base_model(self, width: int) -> BaseModel:
-        """The base model of a compact recommender of some width."""
-        model = MODELS[self.config.model.name](self.info.num_fields, width, **self.compact_options)
-        model.linear_bits = self.config.retrain.linear_bits or model.linear_bits
-        return model
-
-    def _target_of_bytes(self, budget: int, total: int, found: list[Form]) -> int:
-        """The most values, in the proportions found, whose bundle is estimated to fit."""
-
-        def model_of(forms: Sequence[Form]) -> BaseModel:
-            sizes = isinstance(forms[0], Sizes)
-            return self._base_model(max(1, int(forms[0].row_sizes().max())) if sizes else forms[0].dim)
-
-        return largest_target(budget, total, lambda t: self._final_forms(found, t), model_of, self.shipped)
-
-    def _final_forms(self, forms: list[Form], target: int) -> list[Form]:
-        share = self.config.embedding.first_order is None
-        return final_forms(
-            unstored_removed(forms, self.shipped_info, self.skip), target, self.config.retrain, share=share
-        )
 
     def search(self, dense: Recommender, targets: list[int]) -> dict[int, list[Form]]:
         """The forms at each target: found, or read back."""
@@ -405,10 +372,7 @@ class Pipeline:
         if label in self.state.get("compact", {}):
             return
         settings = self.config.retrain
-        unit, amount = parse_budget(budget)
-        if unit == "bytes":
-            target = self._target_of_bytes(int(amount), dense.num_values(), forms)
-        forms = self._final_forms(forms, target)
+        forms = self.budgets.forms(budget, target, forms)
         recommender = self._start(forms)
         phase = f"retrain-{label}"
         kept, full = recommender.num_kept(), dense.num_values()
@@ -426,6 +390,46 @@ class Pipeline:
         history[label] = history.pop(phase)
         self.files.remember(compact={**self.state.get("compact", {}), label: entry}, history=history)
 
+    def elastic(
+        self, targets: dict[int | str, int], found: dict[int, list[Form]], dense: Recommender
+    ) -> None:
+        """Train the largest compact model so that the others are parts of it, and cut these from it."""
+        settings, folder, name = self.config.retrain, self.folder / ELASTIC, self.config.model.name
+        cutter = Cutter(name, self.compact_options, self.dataset, settings)
+        if ELASTIC not in self.state:
+            staircases = Staircases.of_budgets(self.budgets, [(b, t, found[t]) for b, t in targets.items()])
+            recommender = self._start(staircases.levels[0].forms)
+            each = ", ".join(f"{sum(f.num_kept() for f in level.forms):,}" for level in staircases.levels)
+            self.progress.say(f"{ELASTIC}: {each} of {dense.num_values():,} values kept")
+            kind = functools.partial(ElasticFit, staircases=staircases, cutter=cutter)
+            result = self._fit(ELASTIC, recommender, settings, dense, kind=kind)
+            self.files.save(ELASTIC, recommender, name, self.compact_options)
+            self.processes.only_first(lambda: save_staircases(folder / LEVELS, staircases))
+            entry = {
+                "valid_auc": result.valid["auc"],
+                "seconds": round(result.seconds, 2),
+                "epochs": result.epochs,
+            }
+            self.files.remember(
+                **{ELASTIC: entry}, history={**self.state["history"], ELASTIC: result.history}
+            )
+            self.files.forget(ELASTIC)
+        whole, trained = load_recommender(folder, self.info).to(self.device), self.state[ELASTIC]
+        staircases = load_staircases(folder / LEVELS, self.budgets)
+        for budget, searched in targets.items():
+            label = budget_label(budget)
+            if label in self.state.get("compact", {}):
+                continue
+            smaller = cutter(whole, staircases.of_budget(self.budgets, budget, searched))
+            valid = evaluate(smaller, self.valid, self.processes)
+            result = FitResult(valid, [], trained["epochs"], trained["seconds"])
+            kept, full = smaller.num_kept(), dense.num_values()
+            self.files.save(f"budgets/{label}", smaller, name, self.compact_options)
+            entry = self._entry(
+                f"{ELASTIC} {label}", smaller, result, {"kept_parameters": kept, "sparsity": 1 - kept / full}
+            )
+            self.files.remember(compact={**self.state.get("compact", {}), label: entry})
+
     def metrics(self) -> dict[str, Any]:
         """Write ``metrics.json``: the largest budget stands under ``compact``, all under ``budgets``."""
         compact = self.state["compact"]
@@ -442,6 +446,7 @@ class Pipeline:
             "dense": self.state["dense"],
             "compact": compact[best],
             "search": self.state["search"],
+            **({ELASTIC: self.state[ELASTIC]} if ELASTIC in self.state else {}),
             "budgets": compact,
             "history": self.state["history"],
         }
@@ -458,24 +463,6 @@ def make_pipeline(
 
         return ShardedPipeline(config, folder, resume, on_epoch)
     return Pipeline(config, folder, resume, on_epoch)
-
-
-def final_forms(forms: list[Form], target: int, settings: RetrainConfig, share: bool = True) -> list[Form]:
-    """What is retrained: the positions as found, sizes in few classes, or sizes whose cells are codes."""
-    if settings.first_order != "rows":
-        forms = forms[:1]
-    if isinstance(forms[0], SharedMap):
-        return forms
-    if settings.form == "positions":
-        if not all(isinstance(form, Mask) for form in forms):
-            raise UserError("retrain.form: the method ends in sizes, not positions; use retrain.form=sizes")
-        return forms
-    final = shipped_sizes(
-        forms, target, max_size=settings.max_size, size_step=settings.size_step, share=share
-    )
-    if settings.code_dims is not None:
-        final[0] = coded(final[0], settings.code_dims)
-    return final
 
 
 def _tensors(recommender: Recommender) -> dict[str, torch.Tensor]:

@@ -61,6 +61,11 @@ def check_options(config: Config) -> None:
             f"search.budgets: {in_bytes[0]} is in bytes, which are met by sizes; use retrain.form=sizes, or a "
             "number of values or a share"
         )
+    if config.retrain.elastic and len(config.search.budgets) < 2:
+        raise UserError(
+            f"retrain.elastic: one training makes several budgets, but search.budgets has {config.search.budgets[0]} "
+            "alone; name the smallest and the largest, or set elastic=false"
+        )
     if any(own_teacher(name) is not None for name in config.training.teacher):
         raise UserError("training.teacher: the dense model cannot be its own teacher; set retrain.teacher")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,17 @@ def budget_label(budget: int | str) -> str:
     """A budget as a folder name: 20000, 5pct, 64KB."""
     parse_budget(budget)
     return str(budget).strip().replace(" ", "").replace("%", "pct")
+
+
+def elastic_label(target: int) -> str:
+    """The label of the compact model that is cut from an elastic one at ``target`` values."""
+    return f"elastic-{target}"
+
+
+def elastic_target(label: str) -> int | None:
+    """The number in an `elastic_label`; None for another label."""
+    match = re.fullmatch(r"elastic-(\d+)", label)
+    return None if match is None else int(match[1])
 
 
 def read_config(folder: Path) -> Config:
@@ -121,7 +133,12 @@ class Run:
         return table_info(offsets, torch.zeros(int(offsets[-1]), dtype=torch.int64))
 
     def compact(self, label: str) -> Recommender:
-        """The compact model of one budget, in evaluation mode."""
+        """The compact model of one budget, in evaluation mode; ``elastic-N`` is cut from an elastic one at N values."""
+        target = elastic_target(label)
+        if target is not None:
+            from ondevice.training.elastic import ElasticRun  # which needs this module
+
+            return ElasticRun(self).compact(target)
         folder = self.path / "budgets" / label
         if not folder.is_dir():
             raise UserError(

@@ -79,8 +79,25 @@ def _forms_by_rule(
             high = middle - 1
     if best is None:
         _rule_forms(tables, target)  # says what is wrong
-        raise UserError(f"budget of {target} values: too small for the rows seen in training; allow more")
+        least = sum(form.num_kept() for form in _smallest_of_rule(tables))
+        raise UserError(
+            f"budget of {target} values: too small for the rows seen in training; the smallest is {least}"
+        )
     return best
+
+
+def _smallest_of_rule(tables: list[EmbeddingMethod]) -> list[Form]:
+    """The forms of the fewest values that a rule can do with."""
+    low, high = 0, sum(table.weight.numel() for table in tables)
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            _rule_forms(tables, middle)
+        except UserError:
+            low = middle
+        else:
+            high = middle
+    return _rule_forms(tables, high)
 
 
 def _rule_forms(tables: list[EmbeddingMethod], target: int) -> list[Form]:
@@ -129,13 +146,17 @@ def shipped_sizes(
         sizes = Sizes(torch.where(counts > 0, scaled.clamp(min=1), 0), embedding.dim)
         return sizes.snapped(classes) if size_step > 1 else sizes
 
+    alone = sum(other.num_kept() for other in others) if share else 0
+    row = classes[0] + (len(others) if share else 0)
     if room(at(0.0)) < 0:  # the smallest size for every row is too much: the rows of the smallest counts go
-        alone = sum(other.num_kept() for other in others) if share else 0
-        rows = max(0, target - alone) // (classes[0] + (len(others) if share else 0))
+        rows = max(0, target - alone) // row
         largest = torch.argsort(counts, descending=True, stable=True)[:rows]
         counts = torch.zeros_like(counts).index_copy(0, largest, counts[largest])
     if int(counts.sum()) == 0:
-        raise UserError(f"budget of {target} values: nothing is left for the embeddings; allow more")
+        raise UserError(
+            f"budget of {target} values: nothing is left for the embeddings; allow more: the smallest is "
+            f"{alone + row}, {row} values for a first row beside {alone} first-order weights that were found"
+        )
     low, high = 0.0, float(limit)
     for _ in range(40):
         middle = (low + high) / 2

@@ -150,6 +150,32 @@ def report() -> dict[str, Any]:
             "20000": budget(20_800, 0.9007),
             "10000": budget(10_700, 0.8962),
         },
+        "pareto": {
+            "curves": [
+                {
+                    "name": f"pep, {training}",
+                    "run": training,
+                    "method": "pep",
+                    "training": training,
+                    "points": [
+                        {
+                            "name": name,
+                            "bytes": size,
+                            "test_auc": auc - loss,
+                            "valid_auc": auc,
+                            "kept_parameters": 9,
+                            "dominated": loss > 0,
+                        }
+                        for name, size, auc in (("24KB", 23_900, 0.83), ("64KB", 63_800, 0.9007))
+                    ],
+                }
+                for training, loss in (("retrained", 0.0), ("elastic", 0.002))
+            ],
+            "baselines": [
+                {"name": name, "bytes": baseline(name)["pte_bytes"], "test_auc": baseline(name)["test_auc"]}
+                for name in ("fp32", "int8", "int4", "int2")
+            ],
+        },
         "fields": fields,
         "history": {
             "dense": [{"epoch": e, "valid_auc": 0.9045 - 0.03 / e} for e in range(1, 12)],

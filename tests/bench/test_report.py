@@ -65,7 +65,7 @@ def test_the_page_fetches_nothing(text: str) -> None:
 
 
 def test_the_page_holds_every_figure_once(text: str) -> None:
-    assert set(FIGURES) == {"quality", "bytes", "sizes", "latency", "learning"}
+    assert set(FIGURES) == {"pareto", "quality", "bytes", "sizes", "latency", "learning"}
     for name, title in FIGURES.items():
         assert text.count(f'<figure id="{name}">') == 1
         assert f'aria-label="{title}"' in text
@@ -129,7 +129,7 @@ def test_names_cannot_break_the_page() -> None:
 
 def test_a_report_without_search_latency_ratio_or_second_thread_renders() -> None:
     report = sample.report()
-    del report["history"]["search"]
+    del report["history"]["search"], report["pareto"]
     report["settings"]["threads"] = ["1"]
     del report["baselines"]["int8"]
     for entry in (*report["baselines"].values(), *report["budgets"].values()):
@@ -152,7 +152,11 @@ def test_files_are_written_beside_bundles_and_in_the_run(tmp_path: Path) -> None
         *(f"figures/{name}.svg" for name in FIGURES),
         "report.json",
         "report.html",
+        "pareto.json",
+        "pareto.png",
     }
+    assert (tmp_path / "pareto.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((tmp_path / "pareto.json").read_text()) == report["pareto"]
     assert all(path.stat().st_size > 500 for path in written)
     standalone = (tmp_path / "figures" / "bytes.svg").read_text()
     assert "var(--" not in standalone

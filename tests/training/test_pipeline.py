@@ -266,10 +266,29 @@ def test_a_budget_that_nothing_meets_is_told_before_anything_trains(
     tiny_config: Make, tmp_path: Path
 ) -> None:
     with pytest.raises(
-        UserError, match=r"budget 10KB: the program, its linear layers and the manifest alone"
+        UserError,
+        match=r"budget 9KB: the program \(forward, rank, recommend\), .* take about (9|1\d),\d{3} bytes",
     ):
-        run(tiny_config(search={"budgets": ["10KB"]}), tmp_path / "run")
+        run(tiny_config(search={"budgets": ["9KB"]}), tmp_path / "run")
     assert not (tmp_path / "run" / "progress.json").exists()
+
+
+def test_methods_that_do_not_ship_are_not_paid_for(tiny_config: Make, tmp_path: Path) -> None:
+    """The same budget holds more values when the program has one method."""
+    kept = []
+    for name, methods in (("one", ["forward"]), ("all", None)):
+        values = tiny_config(
+            method={"name": "frequency"},
+            search={"budgets": ["11KB"]},
+            retrain={"methods": methods, "epochs": 1},
+        )
+        kept.append(run(values, tmp_path / name)["compact"]["kept_parameters"])
+    assert kept[0] > kept[1]
+    with pytest.raises(UserError, match=r"budget 7KB: .* leave out some of retrain\.methods"):
+        run(
+            tiny_config(search={"budgets": ["7KB"]}, retrain={"methods": ["forward", "rank"]}),
+            tmp_path / "none",
+        )
 
 
 def test_budgets_may_be_added_to_a_finished_run(tiny_config: Make, tmp_path: Path) -> None:

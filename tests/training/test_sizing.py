@@ -74,7 +74,7 @@ def test_the_target_is_used_up(counts: list[int], target: int) -> None:
 
 def test_nothing_left_for_the_embeddings_is_an_error() -> None:
     first_order = Sizes(torch.ones(3, dtype=torch.int64), 1)
-    with pytest.raises(UserError, match="budget of 3 values: nothing is left for the embeddings"):
+    with pytest.raises(UserError, match=r"nothing is left for the embeddings; .* smallest is 5, 2 values"):
         shipped_sizes([mask([1, 1, 1]), first_order], 3)
     assert shipped_sizes([mask([1, 1, 1]), first_order], 5)[0].sizes.tolist() == [2, 0, 0]
     assert shipped_sizes([mask([1, 1, 1]), first_order], 3, share=False)[0].num_kept() == 3
@@ -118,3 +118,11 @@ def test_shared_rows_use_what_removed_fields_and_first_order_weights_leave() -> 
     assert rows(None, False) == [6, 6]  # 12 rows of 2 values
     assert rows(second) == [8, 8]  # of which the second field's are not stored
     assert rows(second, False) == [10, 10]
+
+
+def test_a_rule_that_cannot_do_with_a_budget_says_what_it_needs(info: TableInfo) -> None:
+    """Seven rows of one dimension and one first-order weight."""
+    tables = [METHODS["uniform"](info, 4), METHODS["uniform"](info, 1)]
+    with pytest.raises(UserError, match=r"budget of 13 values: too small for the rows .* the smallest is 14"):
+        forms_at(tables, 13)
+    assert sum(form.num_kept() for form in forms_at(tables, 14)) == 14

@@ -1,0 +1,82 @@
+"""Budgets in bytes: what training estimates of a bundle against what is exported."""
+
+from __future__ import annotations
+
+import pytest
+
+from ondevice.data import Dataset
+from ondevice.embeddings import Codes, Form, Sizes
+from ondevice.models import MODELS
+from ondevice.program.export import Exported, ExportOptions, export_model
+from ondevice.program.methods import METHODS
+from ondevice.recommender import Recommender
+from ondevice.training.bytes import bundle_bytes
+
+from . import shop
+from .conftest import Export
+
+NAME = "shop-deepfm"
+
+
+def estimated(recommender: Recommender, data: Dataset, methods: tuple[str, ...]) -> int:
+    forms: list[Form] = [table.compact() for table in recommender.tables()]
+    projected = recommender.projection is not None
+    return bundle_bytes(forms, recommender.model, data, methods, projected)
+
+
+def assert_close(exported: Exported, data: Dataset, methods: tuple[str, ...]) -> None:
+    """Never below, so that a budget holds, and at most 5 % above, so that it is used."""
+    real = exported.bundle.total_bytes
+    least = estimated(exported.recommender, data, methods)
+    assert real <= least <= 1.05 * real, (exported.byte_parts(), least - real)
+
+
+@pytest.mark.parametrize("model", sorted(MODELS))
+@pytest.mark.parametrize("methods", [METHODS[:1], METHODS[:2], METHODS])
+def test_every_model_and_method(export: Export, data: Dataset, model: str, methods: tuple[str, ...]) -> None:
+    exported = export(model, "staircase", "int8", methods)
+    without = exported.bundle.file_bytes().get("catalog.json", 0)
+    assert without > 0  # these bundles have one; budgets are of bundles without
+    real = exported.bundle.total_bytes - without
+    least = estimated(exported.recommender, data, methods)
+    assert real <= least <= 1.05 * real, (exported.byte_parts(), least - real)
+
+
+def made(recommender: Recommender, data: Dataset, methods: tuple[str, ...]) -> Exported:
+    options = ExportOptions(methods=methods, top_k=5)
+    return export_model(
+        recommender,
+        data,
+        name=NAME,
+        model="deepfm",
+        method="pep",
+        metrics={"valid_auc": 0.90123, "test_auc": 0.90123},
+        options=options,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("methods", [METHODS[:2], METHODS])
+def test_codes_and_projections(data: Dataset, methods: tuple[str, ...]) -> None:
+    assert_close(made(shop.coded_recommender("deepfm", data), data, methods), data, methods)
+
+
+@pytest.mark.parametrize("width", [2, 4, 8])
+def test_no_first_order_weights_and_one_column(data: Dataset, width: int) -> None:
+    sizes = shop.forms(data, "staircase")[0].row_sizes().clamp(max=1) * width
+    recommender = shop.recommender("deepfm", "staircase", data, own=[Sizes(sizes, width)])
+    assert_close(made(recommender, data, METHODS[:2]), data, METHODS[:2])
+
+
+def test_cells_that_do_not_divide_the_dimension(data: Dataset) -> None:
+    sizes = shop.forms(data, "staircase")[0].row_sizes() // 2
+    sizes = sizes.new_tensor([0, 3, 8, 13])[sizes]
+    recommender = shop.recommender("deepfm", "staircase", data, own=[Sizes(sizes, 13)], projected=True)
+    assert_close(made(recommender, data, METHODS[:2]), data, METHODS[:2])
+
+
+def test_wide_codes_without_first_order_weights(data: Dataset) -> None:
+    sizes = shop.forms(data, "staircase")[0].row_sizes() // 2 * 4
+    recommender = shop.recommender("deepfm", "staircase", data, own=[Codes(sizes, 12, 4)])
+    recommender.embedding.begin_codes()  # type: ignore[operator]
+    assert_close(made(recommender.train().eval(), data, METHODS[:1]), data, METHODS[:1])
