@@ -106,7 +106,8 @@ def _columns_bytes(blocks: Blocks) -> int:
 
 def _catalog_bytes(dataset: Dataset, order: RowOrder) -> int:
     """Bytes of the items that recommend can return."""
-    return CatalogRows(catalog_items(dataset, order).rows).stored_bytes()
+    rows = catalog_items(dataset, order).rows
+    return CatalogRows(rows).stored_bytes() if len(rows) else 0
 
 
 def fixed_bytes(model: BaseModel, dataset: Dataset, methods: Sequence[str]) -> int:
