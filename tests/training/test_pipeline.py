@@ -279,7 +279,7 @@ def test_methods_that_do_not_ship_are_not_paid_for(tiny_config: Make, tmp_path: 
     for name, methods in (("one", ["forward"]), ("all", None)):
         values = tiny_config(
             method={"name": "frequency"},
-            search={"budgets": ["11KB"]},
+            search={"budgets": ["11.5KB"]},
             retrain={"methods": methods, "epochs": 1},
         )
         kept.append(run(values, tmp_path / name)["compact"]["kept_parameters"])
