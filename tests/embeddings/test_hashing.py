@@ -99,7 +99,7 @@ def test_removed_ids_and_their_readers_read_the_unknown_id() -> None:
 
 def test_a_form_reads_back_from_tensors() -> None:
     form = compact([0, 1, 1, 1], [0, 4], 4)
-    again = form_of_tensors(form_tensors(form, "7/0"), "7/0", ruled=True)
+    again = form_of_tensors(form_tensors(form, "7/0"), "7/0", dim=4, ruled=True)
     assert isinstance(again, SharedMap)
     assert all(torch.equal(getattr(form, n), getattr(again, n)) for n in ("sizes", "shared", "modulus"))
     assert again.dim == form.dim
