@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +17,7 @@ from ondevice.embeddings.soft_threshold import _gradients_, _pruned
 from ondevice.training import idle
 from ondevice.training.idle import AdamStep, IdleSteps, Rows
 
+ROOT = Path(__file__).resolve().parents[2]
 needs_compiler = pytest.mark.skipif(
     shutil.which("g++") is None, reason="torch.compile needs a C++ compiler (g++) on a CPU"
 )
@@ -60,9 +64,19 @@ def test_what_is_large_and_on_a_gpu_is_compiled_once(monkeypatch: pytest.MonkeyP
     assert len(compiled) == 1
 
 
+def alone(call: str) -> None:
+    """Run a check of this module in a process of its own.
+
+    Compiling for a CPU loads setuptools, which refuses to when a library loaded the standard distutils before it.
+    """
+    code = f"import pytest; from {__name__} import *; {call}"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
 @needs_compiler
 def test_a_compiled_threshold_equals_the_plain_one() -> None:
-    check_threshold("cpu", (50, 4), (50, 1))
+    alone("check_threshold('cpu', (50, 4), (50, 1))")
 
 
 @pytest.mark.gpu
@@ -88,8 +102,8 @@ def check_threshold(device: str, shape: tuple[int, int], s_shape: tuple[int, int
 
 
 @needs_compiler
-def test_compiled_idle_steps_equal_the_plain_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    check_idle("cpu", monkeypatch, 0.1, 40)
+def test_compiled_idle_steps_equal_the_plain_ones() -> None:
+    alone("check_idle('cpu', pytest.MonkeyPatch(), 0.1, 40)")
 
 
 @pytest.mark.gpu
