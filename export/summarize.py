@@ -139,6 +139,7 @@ def picture(summary: dict[str, Any], path: Path) -> None:
                 fontsize=8.5,
                 color=colour,
                 fontweight="bold" if ours_here else "normal",
+                bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"},
             )
     axes.axhline(summary["programs"]["fp32"]["test_auc"]["mean"], color=dense, lw=0.8, ls=":")
     axes.set_xscale("log")
