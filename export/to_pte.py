@@ -61,7 +61,8 @@ def main() -> int:
             max_batch=arguments.max_batch,
         )
         return 0
-    from ondevice.program.export import ExportOptions, export_run, part_lines, table_lines
+    from ondevice.program.export import ExportOptions
+    from ondevice.program.export_run import export_run, part_lines, table_lines
 
     methods = None
     if arguments.methods:

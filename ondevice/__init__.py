@@ -57,7 +57,8 @@ def export(
 
     Raises: UserError: when nothing fits a budget.
     """
-    from ondevice.program.export import ExportOptions, export_run  # needs ExecuTorch, training does not
+    from ondevice.program.export import ExportOptions  # needs ExecuTorch, training does not
+    from ondevice.program.export_run import export_run
     from ondevice.training.run import Run
 
     path = run.path if isinstance(run, Run) else run

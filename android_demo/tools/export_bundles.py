@@ -30,7 +30,8 @@ from ondevice.data.sources import obtain
 from ondevice.errors import UserError, run_script
 from ondevice.files import atomic_write
 from ondevice.program.bundle import Bundle, make_bundle
-from ondevice.program.export import Exported, ExportOptions, export_run
+from ondevice.program.export import Exported, ExportOptions
+from ondevice.program.export_run import export_run
 from ondevice.program.lower import lower
 from ondevice.program.manifest import CATALOG, PROGRAM, VOCABULARY
 from ondevice.program.methods import make_methods

@@ -32,7 +32,7 @@ from ondevice.data import Dataset, Vocabulary
 from ondevice.errors import UserError, nearest
 from ondevice.files import atomic_write
 from ondevice.program.bundle import Bundle, load_bundle
-from ondevice.program.export import COST
+from ondevice.program.export_run import COST
 from ondevice.training.run import Run
 
 REFERENCE = "int8"

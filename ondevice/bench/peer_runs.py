@@ -47,7 +47,8 @@ def other_bundles(paths: Sequence[str], run: Run, say: Callable[[str], None] = p
 
 
 def _export(run: Run, label: str, layout: str) -> None:
-    from ondevice.program.export import ExportOptions, export_run
+    from ondevice.program.export import ExportOptions
+    from ondevice.program.export_run import export_run
 
     options = ExportOptions(layout=layout, methods=("forward",))
     export_run(run.path, labels=[label], options=options, output=run.path / "bundles" / label)

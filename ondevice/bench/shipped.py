@@ -30,7 +30,7 @@ def find_bundles(
     present = [path.parent.name for path in base.glob(f"*/{MANIFEST}")]
     missing = [name for name in names if name not in present]
     if missing or not (names or present):
-        from ondevice.program.export import export_run
+        from ondevice.program.export_run import export_run
 
         labels = [name for name in missing if name in run.budgets()]
         budgets = [name for name in missing if name not in labels]

@@ -25,7 +25,7 @@ from ondevice.embeddings import Form, Sizes
 from ondevice.embeddings.sizes.pep import THRESHOLD_INIT
 from ondevice.errors import UserError
 from ondevice.models import MODELS
-from ondevice.recommender import Recommender, build, rebuild
+from ondevice.recommender import Recommender, build
 from ondevice.training.budgets import Budgets
 from ondevice.training.fit import FitResult, count_parameters
 from ondevice.training.pipeline import Pipeline
@@ -246,16 +246,7 @@ class ShardedPipeline(Pipeline):
             widths = [table.embedding_dim for table in initial.tables()]
             for table, own in zip(initial.tables(), values.split(widths, 1), strict=True):
                 table.weight.data.copy_(own)
-        torch.manual_seed(self.config.run.seed)
-        recommender = rebuild(
-            self.shipped_info,
-            model=self.config.model.name,
-            model_options=self.compact_options,
-            forms=forms,
-            initial=initial,
-            init_std=self.config.embedding.init_std,
-            projected=self.config.retrain.first_order == "projection",
-        ).to(self.device)
+        recommender = self._rebuilt(self.shipped_info, forms, initial)
         recommender.read_whole(
             torch.from_numpy(kept_id_map(self.dataset.vocabulary.field_offsets, self.kept))
         )

@@ -26,7 +26,8 @@ from torch import Tensor, nn
 
 from ondevice.config import RetrainConfig, parse_budget
 from ondevice.data import Dataset
-from ondevice.embeddings import Codes, Form, Ranking, RetrainedEmbedding, Sizes
+from ondevice.embeddings import Codes, Form, RetrainedEmbedding, Sizes
+from ondevice.embeddings.forms import form_of_tensors, form_tensors
 from ondevice.errors import UserError
 from ondevice.files import atomic_directory
 from ondevice.recommender import Recommender, cut, pruned_id_map
@@ -290,10 +291,10 @@ def save_staircases(folder: Path, staircases: Staircases) -> None:
     """Write the levels: ``levels.json`` and ``levels.safetensors``."""
     tensors: dict[str, Tensor] = {}
     for number, level in enumerate(staircases.levels):
-        for kind, forms in (("found", level.found), ("forms", level.forms)):
-            for place, form in enumerate(forms):
-                stored = form.gains if isinstance(form, Ranking) else form.row_sizes().to(torch.int32)
-                tensors[f"{number}/{kind}/{place}"] = stored.contiguous()
+        for place, form in enumerate(level.found):
+            tensors |= form_tensors(form, f"{number}/found/{place}")
+        for place, form in enumerate(level.forms):
+            tensors[f"{number}/forms/{place}"] = form.row_sizes().to(torch.int32)
     dims = [form.dim for form in staircases.levels[0].found]
     levels = [
         {"label": level.label, "target": level.target, "max_size": level.max_size}
@@ -318,10 +319,11 @@ def load_staircases(folder: Path, budgets: Budgets) -> Staircases:
             f"{folder}: holds no levels of an elastic model ({error}); train the run again"
         ) from None
     settings = budgets.config.retrain
+    row_cost = float(budgets.config.method.options.get("row_cost", 0.0))
     levels = []
     for number, level in enumerate(described["levels"]):
         found: list[Form] = [
-            _found(tensors[f"{number}/found/{place}"], dim, budgets)
+            form_of_tensors(tensors, f"{number}/found/{place}", dim, True, row_cost)
             for place, dim in enumerate(described["dims"])
         ]
         forms: list[Form] = []
@@ -333,13 +335,6 @@ def load_staircases(folder: Path, budgets: Budgets) -> Staircases:
                 forms.append(Sizes(sizes, described["dims"][place]))
         levels.append(Level(level["label"], level["target"], level["max_size"], found, forms))
     return Staircases(levels, budgets.final_forms)
-
-
-def _found(stored: Tensor, dim: int, budgets: Budgets) -> Form:
-    """A form as it was found: sizes, or what dimensions are worth."""
-    if stored.is_floating_point():
-        return Ranking(stored, dim, float(budgets.config.method.options.get("row_cost", 0.0)))
-    return Sizes(stored.long(), dim)
 
 
 class ElasticRun:

@@ -16,7 +16,7 @@ from ondevice.config import Config, TrainingConfig
 from ondevice.data import load_dataset
 from ondevice.distributed.norm import synced
 from ondevice.distributed.processes import join_job
-from ondevice.embeddings import METHODS, Form
+from ondevice.embeddings import METHODS, Form, TableInfo
 from ondevice.embeddings.forms import form_of_tensors, form_tensors
 from ondevice.embeddings.sizes.saliency import Saliency
 from ondevice.errors import UserError
@@ -355,9 +355,13 @@ class Pipeline:
         if self.config.retrain.start == "initial":
             initial = self._searching()
             initial.load_state_dict(load_safetensors((self.folder / "initial.safetensors").read_bytes()))
+        return self._rebuilt(self.info, forms, initial)
+
+    def _rebuilt(self, info: TableInfo, forms: list[Form], initial: Recommender | None) -> Recommender:
+        """A compact recommender under ``forms``, from initial weights or drawn ones."""
         torch.manual_seed(self.config.run.seed)
         return rebuild(
-            self.info,
+            info,
             model=self.config.model.name,
             model_options=self.compact_options,
             forms=forms,

@@ -14,9 +14,10 @@ import pytest
 
 from ondevice.config import from_dict
 from ondevice.errors import UserError
-from ondevice.program import export as module
+from ondevice.program import export_run as module
 from ondevice.program.bundle import load_bundle
-from ondevice.program.export import Exported, ExportOptions, export_run, part_lines, table_lines
+from ondevice.program.export import Exported, ExportOptions
+from ondevice.program.export_run import export_run, part_lines, table_lines
 from ondevice.training.pipeline import Pipeline
 from ondevice.training.run import Run
 
@@ -28,7 +29,7 @@ SMALL = ExportOptions(methods=("forward",))
 def once() -> Iterator[None]:
     """Each model is lowered once for all tests here: that takes seconds, and what they ask is what is chosen."""
     made: dict[Any, Exported] = {}
-    lower_it = module._export_packed
+    lower_it = module.export_packed
 
     def remembered(*arguments: Any) -> Exported:
         name, options, check = arguments[3], arguments[7], arguments[8]
@@ -37,7 +38,7 @@ def once() -> Iterator[None]:
         return dataclasses.replace(made[name, options])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_export_packed", remembered)
+        patch.setattr(module, "export_packed", remembered)
         yield
 
 

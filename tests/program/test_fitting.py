@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from ondevice.config import from_dict
 from ondevice.errors import UserError
 from ondevice.program.bundle import load_bundle
-from ondevice.program.export import ExportOptions, export_run
+from ondevice.program.export import ExportOptions
+from ondevice.program.export_run import export_run
 from ondevice.program.fitting import MAX_EXPORTS, largest_fitting
 from ondevice.training.pipeline import Pipeline
 from ondevice.training.run import Run

@@ -1,0 +1,221 @@
+"""From a run directory to bundles: what ``export/to_pte.py`` and the library's users call."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from ondevice import memory
+from ondevice.config import parse_budget
+from ondevice.errors import UserError
+from ondevice.files import atomic_json
+from ondevice.program.export import Exported, ExportOptions, Reading, export_packed
+from ondevice.program.fitting import largest_fitting
+from ondevice.program.lower import load_exporter
+from ondevice.program.manifest import MANIFEST, PROGRAM, VOCABULARY
+from ondevice.program.pack import PackedRecommender, pack
+from ondevice.program.vocabulary_file import vocabulary_bytes
+from ondevice.recommender import Recommender
+from ondevice.training.elastic import ElasticRun
+from ondevice.training.run import Run, elastic_label, elastic_target
+
+COST = "export.json"  # beside a bundle: what making it took
+
+
+def export_run(
+    path: str | Path,
+    *,
+    budgets: Sequence[str] = (),
+    labels: Sequence[str] = (),
+    output: str | Path | None = None,
+    options: ExportOptions = ExportOptions(),
+    check: bool = True,
+) -> list[Exported]:
+    """Export compact models of a run directory.
+
+    Args:
+        path: the run directory.
+        budgets: bytes of the whole bundle (``64KB``); for each, the largest compact model that fits, cut to measure
+            where the run is elastic.
+        labels: compact models to export, by label; with neither, all of them.
+        output: where to write: the directory of a single bundle, or of one directory per bundle. By default
+            ``bundles/<label or budget>`` in the run directory.
+        options: layout, quantization, methods.
+        check: compare eager model and program over the whole test split.
+
+    Raises: UserError: when a budget cannot be met, naming the smallest bundle.
+    """
+    run = Run(path)
+    exporter = _RunExporter(run, options, check)
+    if not exporter.labels:
+        raise UserError(f"{path}: holds no compact model yet; finish the training with --resume")
+    chosen: list[tuple[str, Exported]] = [(label, exporter.export(label)) for label in labels]
+    for budget in budgets:
+        chosen.append((str(budget).replace(" ", ""), exporter.fitting(budget)))
+    if not labels and not budgets:
+        chosen = [(label, exporter.export(label)) for label in exporter.labels]
+    base = Path(output) if output is not None else run.path / "bundles"
+    results = []
+    for place, exported in chosen:
+        single = output is not None and len(chosen) == 1
+        written = exported.bundle.write(base if single else base / place)
+        if exported.cost:
+            atomic_json(written.path / COST, exported.cost)
+        results.append(dataclasses.replace(exported, bundle=written))
+    return results
+
+
+class _RunExporter:
+    def __init__(self, run: Run, options: ExportOptions, check: bool) -> None:
+        methods = options.methods or run.config.retrain.methods
+        self.run, self.check = run, check
+        self.options = dataclasses.replace(options, methods=methods)
+        self.elastic = ElasticRun(run) if run.config.retrain.elastic else None
+        self.labels = run.budgets()
+        self.metrics = run.metrics
+        self.dataset = run.dataset()
+        self.exported: dict[str, Exported] = {}
+        self.recommenders: dict[str, Recommender] = {}
+
+    def recommender(self, label: str) -> Recommender:
+        if label not in self.recommenders:
+            target = elastic_target(label)
+            if self.elastic is not None and target is not None:
+                self.recommenders[label] = self.elastic.compact(target)
+            else:
+                self.recommenders[label] = self.run.compact(label)
+        return self.recommenders[label]
+
+    def pack(self, label: str) -> PackedRecommender:
+        return pack(self.recommender(label), self.options.layout, self.dataset.vocabulary.key_texts())
+
+    def export(self, label: str, *, check: bool | None = None) -> Exported:
+        check = self.check if check is None else check
+        if label not in self.exported:
+            model, method = self.metrics["model"], self.metrics["method"]
+            recommender = self.recommender(label)
+            own = self.metrics.get("budgets", {}).get(label, {})
+            if self.elastic is not None and not own:
+                own = {"valid_auc": self.elastic.valid(recommender)["auc"]}
+            metrics = {
+                key: round(own[key], 5) for key in ("valid_auc", "test_auc") if own.get(key) is not None
+            }
+            name = f"{self.dataset.schema.name}-{model}-{method}-{label}"
+            load_exporter()
+            began = Reading(time.perf_counter(), memory.settle(()))
+            packed = self.pack(label)  # a part of what is measured
+            made = export_packed(
+                recommender, packed, self.dataset, name, model, method, metrics, self.options, check
+            )
+            if made.done is not None:
+                values = self.dataset.vocabulary.num_embeddings * self.run.config.embedding.dim
+                made.cost = export_cost(began, made.done, 4 * values)
+            self.exported[label] = made
+        exported = self.exported[label]
+        if check and not exported.parity:
+            exported.measure_parity(self.dataset)
+        return exported
+
+    def fitting(self, budget: str) -> Exported:
+        """The largest compact model whose bundle fits the budget."""
+        unit, limit = parse_budget(budget)
+        if unit != "bytes":
+            raise UserError(f"--budget {budget}: give the bytes of the whole bundle, such as 64KB or 1.5MB")
+        if self.elastic is not None:
+            return self._cut_to(budget, int(limit), self.elastic)
+        for label in self.labels:
+            if self._least_bytes(label) <= limit and self.export(label).bundle.total_bytes <= limit:
+                return self.exported[label]
+        smallest = min((self.export(label) for label in self.labels[-1:]), key=lambda e: e.bundle.total_bytes)
+        raise UserError(
+            f"--budget {budget}: {self._described(smallest)}; train a smaller one with search.budgets=[...] "
+            "or a narrower model.hidden, or leave out a method with --methods forward,rank"
+        )
+
+    def _cut_to(self, budget: str, limit: int, elastic: ElasticRun) -> Exported:
+        """The largest part of an elastic model whose bundle fits, found on the bytes of real exports."""
+
+        def estimated(target: int) -> int:
+            return elastic.estimated_bytes(target, self.options.methods)
+
+        def measured(target: int) -> int:
+            return self.export(elastic_label(target), check=False).bundle.total_bytes
+
+        least = elastic.least_target()
+        found = largest_fitting(limit, range(least, elastic.largest_target() + 1), estimated, measured)
+        if found is None:
+            smallest = self._described(self.export(elastic_label(least), check=False))
+            raise UserError(
+                f"--budget {budget}: {smallest}, with one row left in its tables; train with a narrower model.hidden, "
+                "or leave out a method with --methods forward,rank"
+            )
+        return self.export(elastic_label(found))
+
+    def _described(self, smallest: Exported) -> str:
+        """Which bundle is the smallest, and what its bytes are."""
+        sizes = smallest.bundle.file_bytes()
+        parts = ", ".join(f"{name} {sizes[name]:,}" for name in (PROGRAM, VOCABULARY, MANIFEST))
+        return (
+            f"the smallest bundle of {self.run.path} is '{smallest.label}' with "
+            f"{smallest.bundle.total_bytes:,} bytes ({parts})"
+        )
+
+    def _least_bytes(self, label: str) -> int:
+        """A bound below the bundle's bytes that needs no export: tables and vocabulary."""
+        packed = self.pack(label)
+        shrinks = 1 if self.options.quantization == "int8" else 4
+        tables = sum(table.stored_bytes() for table in packed.tables())
+        return tables // 4 * shrinks + vocabulary_bytes(packed.order.field_keys)
+
+
+def export_cost(began: Reading, done: Reading, dense_table_bytes: int) -> dict[str, float]:
+    """Seconds and memory from a trained model to a bundle, with the exporter's libraries loaded before.
+
+    ``added_rss_bytes`` is the peak over what was resident before, ``over_dense_table`` its ratio to the bytes of the
+    dense float32 embeddings.
+    """
+    added = done.memory["peak"] - began.memory["resident"]
+    return {
+        "seconds": round(done.seconds - began.seconds, 2),
+        "added_rss_bytes": added,
+        "dense_table_bytes": dense_table_bytes,
+        "over_dense_table": round(added / dense_table_bytes, 2),
+    }
+
+
+def table_lines(exported: Sequence[Exported]) -> list[str]:
+    """A short table of bundles, a line each."""
+    head = ("bundle", "bytes", "model.pte", "vocabulary", "manifest", "test AUC", "eager")
+    lines = ["{:>12} {:>9} {:>10} {:>11} {:>9} {:>9} {:>7}".format(*head)]
+    for each in exported:
+        sizes = each.bundle.file_bytes()
+        auc = each.parity.get("test_auc_pte")
+        eager = each.parity.get("test_auc_eager")
+        lines.append(
+            f"{each.bundle.path.name:>12} {each.bundle.total_bytes:>9,} {sizes[PROGRAM]:>10,} "
+            f"{sizes[VOCABULARY]:>11,} {sizes[MANIFEST]:>9,} "
+            f"{'-' if auc is None else format(auc, '.4f'):>9} {'-' if eager is None else format(eager, '.4f'):>7}"
+        )
+    return lines
+
+
+def part_lines(exported: Exported) -> list[str]:
+    """What a bundle's bytes hold, largest first; then what its keys take, and what making it took."""
+    parts = sorted(exported.byte_parts().items(), key=lambda part: -part[1])
+    lines = [f"{name:>16} {size:>9,}" for name, size in parts]
+    sizes, keys = exported.bundle.file_bytes(), exported.bundle.vocabulary.num_keys()
+    if keys:
+        lines.append(
+            f"{keys:,} keys: {sizes[VOCABULARY] / keys:.2f} bytes of vocabulary and "
+            f"{exported.bundle.total_bytes / keys:.2f} bytes of bundle each; the vocabulary is "
+            f"{sizes[VOCABULARY] / exported.bundle.total_bytes:.0%} of the bundle"
+        )
+    cost = exported.cost
+    if cost:
+        lines.append(
+            f"made in {cost['seconds']:.1f} s with {cost['added_rss_bytes'] / 1e6:.0f} MB, "
+            f"{cost['over_dense_table']:.1f}× the dense fp32 embeddings"
+        )
+    return lines
