@@ -18,6 +18,8 @@ from ondevice.errors import UserError, nearest
 
 PROGRAM_METHODS = ("forward", "rank", "recommend")
 """Methods that a program can have."""
+STARTS = ("initial", "fresh", "dense")
+"""Where the weights of a retraining come from."""
 
 
 def _plain(value: Any) -> Any:
@@ -206,7 +208,8 @@ class RetrainConfig(TrainingConfig):
     form: str = "sizes"
     """sizes (per-row counts as leading dimensions) or positions (the mask as it was found)."""
     start: str = "initial"
-    """initial (the weights saved before the search: lottery ticket) or fresh."""
+    """initial (the weights saved before the search: lottery ticket), fresh, or dense (the trained dense model's, as far
+    as they fit: a warm start)."""
     max_size: int | None = None
     """Largest dimension of a row; null for no limit."""
     size_step: int = 2
@@ -237,7 +240,7 @@ class RetrainConfig(TrainingConfig):
             self.max_size is None or self.max_size >= 1,
             "at least 1 or null",
         )
-        _check("retrain.start", self.start, self.start in ("initial", "fresh"), "initial or fresh")
+        _check("retrain.start", self.start, self.start in STARTS, "initial, fresh or dense")
         kinds = ("rows", "projection", "none")
         _check("retrain.first_order", self.first_order, self.first_order in kinds, "rows, projection or none")
         _check("retrain.linear_bits", self.linear_bits, self.linear_bits in (None, 4, 8), "4, 8 or null")

@@ -159,7 +159,7 @@ WRONG = [
     ({"search": {"embedding_penalty": -1}}, "search.embedding_penalty: got -1.0; it must be at least 0"),
     ({"search": {"check_every": 0}}, "search.check_every: got 0; it must be at least 1"),
     ({"retrain": {"form": "mask"}}, "retrain.form: got 'mask'; it must be sizes or positions"),
-    ({"retrain": {"start": "trained"}}, "retrain.start: got 'trained'; it must be initial or fresh"),
+    ({"retrain": {"start": "trained"}}, "retrain.start: got 'trained'; it must be initial, fresh or dense"),
     ({"retrain": {"max_size": 0}}, "retrain.max_size: got 0; it must be at least 1 or null"),
     ({"retrain": {"size_step": 0}}, "retrain.size_step: got 0; it must be at least 1"),
     ({"retrain": {"epochs": 0}}, "retrain.epochs: got 0; it must be at least 1"),

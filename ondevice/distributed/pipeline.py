@@ -61,6 +61,10 @@ def check_sharded(config: Config) -> None:
             "retrain.elastic: sharded tables are retrained for each budget; set false",
         ),
         (
+            config.retrain.start != "dense",
+            "retrain.start: trained tables are not gathered for a warm start; set initial or fresh",
+        ),
+        (
             config.training.ema_decay == 0,
             "training.ema_decay: an average touches every row; set 0 (retrain.ema_decay may stay)",
         ),

@@ -355,6 +355,8 @@ class Pipeline:
         if self.config.retrain.start == "initial":
             initial = self._searching()
             initial.load_state_dict(load_safetensors((self.folder / "initial.safetensors").read_bytes()))
+        elif self.config.retrain.start == "dense":
+            initial = self.dense()
         return self._rebuilt(self.info, forms, initial)
 
     def _rebuilt(self, info: TableInfo, forms: list[Form], initial: Recommender | None) -> Recommender:

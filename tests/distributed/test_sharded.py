@@ -414,6 +414,7 @@ def test_paper_and_memory_agree(tmp_path: Path, optimizer: str) -> None:
         ({"method": {"name": "uniform"}}, "method: got 'uniform'; sharded tables know pep alone"),
         ({"method": {"name": "pep", "regime": "data"}}, "method.regime: sharded thresholds follow a budget"),
         ({"method": {"name": "pep", "granularity": "field"}}, "granularity: got 'field'"),
+        ({"retrain": {"start": "dense"}}, "retrain.start: trained tables are not gathered"),
         ({"training": {"ema_decay": 0.9}}, "training.ema_decay: an average touches every row"),
         ({"search": {"weight_decay": 1e-5}}, "search.weight_decay: it touches every row"),
         ({"retrain": {"form": "positions"}}, "retrain.form: sharded tables end in sizes"),

@@ -132,6 +132,20 @@ def test_a_fresh_start_takes_other_weights(
     assert not torch.equal(start["embedding.weight"], ticket)
 
 
+def test_a_warm_start_takes_the_dense_models_weights(
+    tiny_config: Make, tmp_path: Path, starts: dict[str, dict[str, Tensor]]
+) -> None:
+    given = {"start": "dense", "model": {"hidden": [12]}}
+    run(tiny_config(retrain=given, search={"budgets": ["50%"]}), tmp_path / "run")
+    dense = load_file(tmp_path / "run" / "dense" / "model.safetensors")
+    start = starts["retrain-50pct"]
+    width = start["embedding.keep"].shape[1]
+    assert torch.equal(
+        start["embedding.weight"], dense["embedding.weight"][:, :width] * start["embedding.keep"]
+    )
+    assert torch.equal(start["bias"], dense["bias"])
+
+
 def test_a_run_leaves_all_that_export_needs(tiny_config: Make, tmp_path: Path) -> None:
     metrics = run(tiny_config(), tmp_path / "run")
     opened = Run(tmp_path / "run")
