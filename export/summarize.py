@@ -14,6 +14,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from ondevice.bench.pareto import smallest_lines, smallest_within
 from ondevice.errors import UserError, run_script
 from ondevice.files import atomic_json
 
@@ -56,11 +57,18 @@ def summarize(reports: list[dict[str, Any]]) -> dict[str, Any]:
     for entry in programs.values():
         entry["times_smaller_than_fp32"] = fp32 / entry["bytes"]["mean"]
     seeds = [report["run"]["seed"] for report in reports]
+    ours = [
+        {"name": name, "bytes": entry["bytes"]["mean"], "test_auc": entry["test_auc"]["mean"]}
+        for name, entry in programs.items()
+        if entry["kind"] == "budgets"
+    ]
+    dense_auc = programs["fp32"]["test_auc"]["mean"]
     return {
         "run": reports[0]["run"],
         "seeds": seeds,
         "environment": reports[0]["environment"],
         "programs": programs,
+        "smallest": smallest_within(ours, fp32, dense_auc),
     }
 
 
@@ -168,6 +176,7 @@ def main() -> int:
     arguments = parser.parse_args()
     summary = summarize([read_report(folder) for folder in arguments.runs])
     print(table(summary))
+    print("\n".join(["", *smallest_lines(summary["smallest"])]))
     if arguments.json:
         atomic_json(arguments.json, summary)
     if arguments.picture:

@@ -12,6 +12,8 @@ from ondevice.errors import UserError
 from ondevice.program.bundle import Bundle, load_bundle
 from ondevice.training.run import Run
 
+LOSSES = (0.0, 0.002, 0.005, 0.010)
+"""Test AUC below the dense fp32 model at which the smallest bundle is looked for."""
 Measure = Callable[[str, Bundle, Dataset], Mapping[str, Any]]
 
 
@@ -97,7 +99,46 @@ def pareto(curves: Sequence[dict[str, Any]], baselines: Mapping[str, Mapping[str
         {"name": name, "bytes": entry["pte_bytes"], "test_auc": entry["test_auc"]}
         for name, entry in baselines.items()
     ]
-    return {"curves": named, "baselines": dense}
+    result = {"curves": named, "baselines": dense}
+    if "fp32" in baselines:
+        fp32 = baselines["fp32"]
+        result["smallest"] = smallest_within(everything, fp32["pte_bytes"], fp32["test_auc"])
+    return result
+
+
+def smallest_within(
+    points: Sequence[Mapping[str, Any]], dense_bytes: float, dense_auc: float
+) -> list[dict[str, Any]]:
+    """For each of `LOSSES`, the smallest of the measured bundles that is no further below the dense model.
+
+    ``name``, ``bytes``, ``test_auc`` and ``times_smaller`` are None where no bundle is that good.
+
+    Args:
+        points: with ``name``, ``bytes`` and ``test_auc``.
+        dense_bytes: of the dense fp32 program.
+        dense_auc: its test AUC.
+    """
+    found = []
+    for loss in LOSSES:
+        enough = [p for p in points if p["test_auc"] >= dense_auc - loss]
+        best = min(enough, key=lambda p: p["bytes"], default=None)
+        known = {key: best and best[key] for key in ("name", "bytes", "test_auc")}
+        found.append({"loss": loss, **known, "times_smaller": best and dense_bytes / best["bytes"]})
+    return found
+
+
+def smallest_lines(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The smallest bundle at each loss as lines of text."""
+    lines = ["smallest bundle at a test AUC not below dense fp32"]
+    for each in found:
+        if each["name"] is None:
+            lines.append(f"  − {each['loss']:.3f}: none")
+        else:
+            lines.append(
+                f"  − {each['loss']:.3f}: {each['name']:>10} {each['bytes']:>9,.0f} bytes, "
+                f"{each['times_smaller']:.0f}× smaller, test {each['test_auc']:.4f}"
+            )
+    return lines
 
 
 def _beats(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -116,4 +157,6 @@ def text_lines(found: Mapping[str, Any]) -> list[str]:
             lines.append(
                 f"  {p['name']:>10} {p['bytes']:>9,} bytes  valid {p['valid_auc']:.4f}  test {p['test_auc']:.4f}{mark}"
             )
+    if "smallest" in found:
+        lines += smallest_lines(found["smallest"])
     return lines

@@ -13,7 +13,7 @@ import ondevice
 from ondevice.bench import run_benchmark
 from ondevice.bench.benchmark import Settings
 from ondevice.bench.figures import pareto_curves
-from ondevice.bench.pareto import open_others, pareto, text_lines
+from ondevice.bench.pareto import open_others, pareto, smallest_lines, smallest_within, text_lines
 from ondevice.errors import UserError
 
 SETTINGS = Settings(rounds=1, cold_starts=1, candidates=(1,), threads=(1,), baselines=("fp32", "int8"))
@@ -37,6 +37,18 @@ def test_dominated_bundles_by_hand() -> None:
     assert [each["name"] for each in found["curves"]] == ["pep, retrained", "pep, elastic"]
     assert found["baselines"] == [{"name": "fp32", "bytes": 100, "test_auc": 0.95}]
     assert sum("another is as small" in line for line in text_lines(found)) == 2
+
+
+def test_smallest_bundle_at_each_loss_by_hand() -> None:
+    """Of two that lose 0.001 the smaller; the smallest of all loses too much for any level."""
+    points = [("a", 10, 0.93), ("b", 20, 0.949), ("c", 25, 0.9495), ("d", 50, 0.951)]
+    one = curve("one", "retrained", points)
+    found = pareto([one], {"fp32": {"pte_bytes": 100, "test_auc": 0.95}})["smallest"]
+    assert [each["name"] for each in found] == ["d", "b", "b", "b"]
+    assert [each["times_smaller"] for each in found] == [2, 5, 5, 5]
+    (none, *_), _ = (smallest_within(one["points"], 100, auc) for auc in (0.96, 0.95))
+    assert none == {"loss": 0.0, "name": None, "bytes": None, "test_auc": None, "times_smaller": None}
+    assert "none" in smallest_lines([none])[1]
 
 
 def test_runs_of_one_kind_are_told_apart_by_their_names() -> None:
