@@ -112,7 +112,8 @@ class TrainingConfig:
     """Steps between updates of the average."""
     teacher: tuple[str, ...] = ()
     """Whose predictions are learnt: ``dense`` for this run's dense model, ``dense+1`` for one of the next seed, and so
-    on, or folders of finished runs."""
+    on, or of finished runs on the same data: ``runs/NAME`` for its dense model, ``runs/NAME/dense+1`` for a further
+    one."""
     label_weight: float = 0.3
     """With a teacher: weight of the real label beside the teacher's on real rows, in [0, 1]."""
     pairs: float = 1.0

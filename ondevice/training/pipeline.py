@@ -38,7 +38,7 @@ from ondevice.training.elastic import (
 from ondevice.training.fit import Fit, FitResult, count_parameters, evaluate, select_device
 from ondevice.training.preflight import check_folder, check_options, check_sides, plain_options
 from ondevice.training.progress import OnEpoch, Progress
-from ondevice.training.run import Run, budget_label, table_info
+from ondevice.training.run import CONFIG, Run, budget_label, table_info
 from ondevice.training.run_files import RunFiles
 from ondevice.training.saliency import measure_gains
 from ondevice.training.search import Search
@@ -205,13 +205,16 @@ class Pipeline:
         )
 
     def _other_dense(self, name: str) -> Recommender:
-        """The dense model of another run, as a teacher."""
-        other = Run(name)
+        """A dense model of another run, as a teacher: that of ``runs/NAME``, or ``runs/NAME/dense+1``."""
+        folder, which = Path(name), "dense"
+        if own_teacher(folder.name) is not None and not (folder / CONFIG).exists():
+            folder, which = folder.parent, folder.name
+        other = Run(folder)
         if (other.path / "fingerprint").read_text().strip() != self.dataset.fingerprint:
             raise UserError(
                 f"teacher {name}: trained on other data or another split; train it with this data section"
             )
-        return other.dense()
+        return other.dense(which)
 
     def dense(self) -> Recommender:
         """The dense model: trained, or read back."""

@@ -146,16 +146,20 @@ class Run:
             )
         return load_recommender(folder, self._info())
 
-    def dense(self) -> Recommender:
-        """The dense model, in evaluation mode.
+    def dense(self, name: str = "dense") -> Recommender:
+        """The dense model, in evaluation mode, or a further one that was trained as a teacher (``dense+1``).
 
-        Raises: UserError: when its tables are in the files of several processes.
+        Raises: UserError: when there is none, or its tables are in the files of several processes.
         """
-        if (self.path / "dense" / "rows").is_dir():
+        folder = self.path / name
+        if (folder / "rows").is_dir():
             raise UserError(
                 f"{self.path}: the dense model was trained with distributed=sharded, and its tables may not fit here"
             )
-        return load_recommender(self.path / "dense", self._info())
+        if not folder.is_dir():
+            there = sorted(path.name for path in self.path.glob("dense*"))
+            raise UserError(f"{folder}: no dense model of that name; there are: {', '.join(there) or 'none'}")
+        return load_recommender(folder, self._info())
 
     def dataset(self) -> Dataset:
         """The encoded data set, from the cache or prepared again, as compact models see it.

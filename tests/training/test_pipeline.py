@@ -276,6 +276,22 @@ def test_a_teacher_can_be_another_run(tiny_config: Make, tmp_path: Path) -> None
     assert metrics["compact"]["test_logloss"] != alone["compact"]["test_logloss"]
 
 
+def test_a_further_teacher_of_another_run(tiny_config: Make, tmp_path: Path) -> None:
+    """Of another base model, too; one that is not there is told before anything trains."""
+    given = {"teacher": ["dense", "dense+1"]}
+    run(tiny_config(model={"name": "fm"}, search={"budgets": [100]}, retrain=given), tmp_path / "fm")
+    one, other = str(tmp_path / "fm" / "dense"), str(tmp_path / "fm" / "dense+1")
+    log_losses = []
+    for number, names in enumerate(([str(tmp_path / "fm")], [one], [other])):
+        taught = tiny_config(search={"budgets": [100]}, retrain={"teacher": names})
+        log_losses.append(run(taught, tmp_path / str(number))["compact"]["valid_logloss"])
+    assert log_losses[0] == log_losses[1] != log_losses[2]
+    wrong = tiny_config(search={"budgets": [100]}, retrain={"teacher": [str(tmp_path / "fm" / "dense+2")]})
+    with pytest.raises(UserError, match=r"dense\+2: no dense model of that name; there are: dense, dense\+1"):
+        run(wrong, tmp_path / "wrong")
+    assert not (tmp_path / "wrong").exists()
+
+
 def test_a_budget_that_nothing_meets_is_told_before_anything_trains(
     tiny_config: Make, tmp_path: Path
 ) -> None:
