@@ -151,9 +151,11 @@ def picture(summary: dict[str, Any], path: Path) -> None:
             )
     axes.axhline(summary["programs"]["fp32"]["test_auc"]["mean"], color=dense, lw=0.8, ls=":")
     axes.set_xscale("log")
-    axes.set_xticks([30, 100, 300, 1000, 3000], ["30 kB", "100 kB", "300 kB", "1 MB", "3 MB"])
-    axes.minorticks_off()
     axes.margins(x=0.1, y=0.18)
+    low, high = axes.get_xlim()
+    ticks = [t for t in (10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000) if low <= t <= high]
+    axes.set_xticks(ticks, [f"{t} kB" if t < 1000 else f"{t // 1000} MB" for t in ticks])
+    axes.minorticks_off()
     axes.set_xlabel("what ships (log scale)")
     axes.set_ylabel("test AUC of the program")
     for side in ("top", "right"):
