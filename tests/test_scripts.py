@@ -130,7 +130,7 @@ def test_a_run_and_what_is_said_of_it(train: Train, finished: tuple[Path, Path])
 
     again = train(str(config), f"run.output={folder}")
     assert_one_line(again, "already holds a run; add --resume, or name another run.output=DIR")
-    changed = train(str(config), f"run.output={folder}", "training.epochs=5", "--resume")
+    changed = train(str(config), f"run.output={folder}", "--resume", "training.epochs=5")
     assert_one_line(changed, "was started with training.epochs=1, not 5; resume with the same config")
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")} == before
 

@@ -41,7 +41,7 @@ def main() -> int:
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="changes to the config")
     parser.add_argument("--resume", action="store_true", help="continue the run in its directory")
     parser.add_argument("--list", action="store_true", help="show data sets, models and methods")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     if arguments.list:
         list_choices()
         return 0

@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--storage", help="URL of Optuna's storage; by default a SQLite file in the output")
     parser.add_argument("--name", help="of the study in the storage; by default the output's")
     parser.add_argument("--seed", type=int, help="of the sampler")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
 
     from ondevice.training.space import load_space
 
