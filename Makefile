@@ -31,7 +31,7 @@ $(VENV)/sharding: $(VENV)/installed
 	echo "no TorchRec for this machine: the tests of sharded tables are skipped"
 
 test: setup $(VENV)/sharding
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 	$(MAKE) -C android_demo PYTHON=$(abspath $(BIN)/python)
 
 check: setup
