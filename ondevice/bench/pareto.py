@@ -25,7 +25,7 @@ def every_budget(run: Run, further: Sequence[str] = ()) -> list[str]:
 def open_others(paths: Sequence[str | Path], run: Run) -> list[Run]:
     """The runs at these paths.
 
-    Raises: UserError: when one is of other data than ``run``, or the same.
+    Raises: UserError: when one is of other data than ``run``, the same, or not finished.
     """
     others = [Run(path) for path in paths]
     fingerprint = (run.path / "fingerprint").read_text()
@@ -34,6 +34,7 @@ def open_others(paths: Sequence[str | Path], run: Run) -> list[Run]:
             raise UserError(f"--also {other.path}: is the run itself; name other runs")
         if (other.path / "fingerprint").read_text() != fingerprint:
             raise UserError(f"--also {other.path}: is of other data or another split than {run.path}")
+        _ = other.metrics  # says that it has not finished before anything is measured
     return others
 
 

@@ -98,6 +98,10 @@ def test_every_budget_of_two_runs(tiny_config: Callable[..., dict[str, Any]], tm
     page = (elastic.path / "report.html").read_text()
     assert 'id="pareto"' in page
     assert "frequency, elastic" in page
+    whole = (retrained.path / "metrics.json").rename(retrained.path / "later.json")
+    with pytest.raises(UserError, match="the training has not finished"):
+        open_others([retrained.path], elastic)
+    whole.rename(retrained.path / "metrics.json")
     (elastic.path / "fingerprint").write_text("0" * 64)
     with pytest.raises(UserError, match="is of other data or another split"):
         open_others([retrained.path], elastic)
