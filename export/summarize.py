@@ -137,7 +137,8 @@ def picture(summary: dict[str, Any], path: Path) -> None:
         for name, e in own:
             size = f"{e['bytes']['mean'] / 1000:,.0f} kB"
             whose = {"budgets": "ondevice", "baselines": name}.get(kind, kind)
-            label, ours_here = f"{whose}, {size}", kind != "baselines"
+            ours_here = kind != "baselines"
+            label = f"{whose}, {size}" if e is own[-1][1] or not ours_here else size  # a curve is named once
             axes.annotate(
                 label,
                 (e["bytes"]["mean"] / 1000, e["test_auc"]["mean"]),
