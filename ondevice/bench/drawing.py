@@ -61,8 +61,8 @@ def format_us(microseconds: float) -> str:
 
 def new_figure(height: float, panels: int = 1, **options: Any) -> tuple[Any, Any]:
     """A figure of the house style, ``height`` inches tall, and its axes from top to bottom."""
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
+    from matplotlib.style import context
 
     style: dict[Any, Any] = {
         "font.family": "sans-serif",
@@ -84,7 +84,7 @@ def new_figure(height: float, panels: int = 1, **options: Any) -> tuple[Any, Any
         "figure.facecolor": "none",
         "axes.facecolor": "none",
     }
-    with rc_context(style):
+    with context(["default", style]):  # whatever style the program around has set
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         axes = figure.subplots(panels, 1, squeeze=False, **options)[:, 0]
     return figure, axes

@@ -299,14 +299,14 @@ def write_plots(study: Any, folder: Path) -> None:
     for name in PLOTS:
         if name == "param_importances" and len({trial.value for trial in complete}) < 2:
             continue
-        with warnings.catch_warnings():
+        image = io.BytesIO()
+        with warnings.catch_warnings(), plt.rc_context():  # Optuna sets a style for all figures, for good
             warnings.filterwarnings(
                 "ignore", message="Attempting to set identical"
             )  # one trial, or one value
             axes = getattr(drawn, f"plot_{name}")(study)
-        image = io.BytesIO()
-        axes.figure.savefig(image, format="png", dpi=120, bbox_inches="tight")
-        plt.close(axes.figure)
+            axes.figure.savefig(image, format="png", dpi=120, bbox_inches="tight")
+            plt.close(axes.figure)
         atomic_write(folder / f"{name}.png", image.getvalue())
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ondevice.bench.drawing import COLORS, format_bytes, format_us
+from ondevice.bench.drawing import COLORS, format_bytes, format_us, new_figure, to_svg
 from ondevice.bench.figures import FIGURES, PART_COLORS, PART_NAMES, size_classes, spread
 from ondevice.bench.page import headline, render
 from ondevice.bench.pte import PTE_PARTS
@@ -75,6 +75,20 @@ def test_the_page_holds_every_figure_once(text: str) -> None:
 def test_ids_are_unique(text: str) -> None:
     ids = Page(text).ids
     assert len(ids) == len(set(ids))
+
+
+def test_a_figure_keeps_its_style_whatever_is_set_around_it() -> None:
+    import matplotlib.pyplot as plt
+
+    with plt.style.context("ggplot"):
+        figure, (axes,) = new_figure(1.0)
+        axes.plot([0, 1], [0, 1], color=COLORS["ours"])
+        drawn = to_svg(figure, "styled")
+    figure, (axes,) = new_figure(1.0)
+    axes.plot([0, 1], [0, 1], color=COLORS["ours"])
+    assert (
+        re.findall(r"#[0-9a-f]{6}\b", drawn) == re.findall(r"#[0-9a-f]{6}\b", to_svg(figure, "styled")) == []
+    )
 
 
 def test_figures_take_their_colours_from_the_page(text: str) -> None:
