@@ -1,6 +1,6 @@
 """Mean and spread of several benchmarked runs (the same config, other seeds): a table, a picture, a JSON file.
 
-python export/summarize.py runs/seed0 runs/seed1 runs/seed2 [--json FILE] [--picture FILE] [--beside [LABEL=]JSON …]
+python export/summarize.py runs/seed0 runs/seed1 runs/seed2 [--json FILE] [--picture FILE] [--beside OTHER.json …]
 """
 
 from __future__ import annotations
@@ -25,6 +25,17 @@ def read_report(folder: str) -> dict[str, Any]:
         content: dict[str, Any] = json.loads((Path(folder) / "report.json").read_text())
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{folder}: not benchmarked yet; run python export/benchmark.py {folder}") from None
+    return content
+
+
+def read_summary(name: str) -> dict[str, Any]:
+    """What ``--json`` wrote."""
+    try:
+        content: dict[str, Any] = json.loads(Path(name).read_text())
+        if not {"run", "programs"} <= content.keys():
+            raise ValueError
+    except (OSError, ValueError, AttributeError):
+        raise UserError(f"--beside {name}: not a summary; write one with --json {name}") from None
     return content
 
 
@@ -93,17 +104,17 @@ def table(summary: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def beside(summary: dict[str, Any], others: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
-    """The summary with the bundles of other summaries, of the same data and dense model, under their labels."""
+def beside(summary: dict[str, Any], others: list[dict[str, Any]]) -> dict[str, Any]:
+    """The summary with the bundles of other summaries, of the same data and dense model, under their methods."""
     programs = dict(summary["programs"])
-    for label, other in others:
+    for other in others:
         for key in ("dataset", "model", "rows", "embedding_dim"):
             if other["run"][key] != summary["run"][key]:
                 raise UserError(
                     f"--beside: {key} is {other['run'][key]} there and {summary['run'][key]} here"
                 )
         bundles = {n: e for n, e in other["programs"].items() if e["kind"] == "budgets"}
-        label = label or other["run"]["method"].upper()
+        label = other["run"]["method"].upper()
         programs.update({f"{label} {name}": {**entry, "kind": label} for name, entry in bundles.items()})
     return {**summary, "programs": programs}
 
@@ -174,9 +185,7 @@ def main() -> int:
     )
     parser.add_argument("runs", nargs="+", help="benchmarked run directories")
     parser.add_argument("--json", help="where to write the summary")
-    parser.add_argument(
-        "--beside", nargs="+", default=[], metavar="[LABEL=]JSON", help="other summaries to show beside"
-    )
+    parser.add_argument("--beside", nargs="+", default=[], help="JSON of other summaries, to show beside")
     parser.add_argument("--picture", help="where to write test AUC against bytes (PNG)")
     arguments = parser.parse_args()
     summary = summarize([read_report(folder) for folder in arguments.runs])
@@ -185,9 +194,7 @@ def main() -> int:
     if arguments.json:
         atomic_json(arguments.json, summary)
     if arguments.picture:
-        named = [text.rpartition("=") for text in arguments.beside]
-        others = [(label, json.loads(Path(name).read_text())) for label, _, name in named]
-        picture(beside(summary, others), Path(arguments.picture))
+        picture(beside(summary, [read_summary(name) for name in arguments.beside]), Path(arguments.picture))
     return 0
 
 

@@ -18,8 +18,6 @@ from ondevice.errors import UserError, nearest
 
 PROGRAM_METHODS = ("forward", "rank", "recommend")
 """Methods that a program can have."""
-STARTS = ("initial", "fresh", "dense")
-"""Where the weights of a retraining come from."""
 
 
 def _plain(value: Any) -> Any:
@@ -241,7 +239,8 @@ class RetrainConfig(TrainingConfig):
             self.max_size is None or self.max_size >= 1,
             "at least 1 or null",
         )
-        _check("retrain.start", self.start, self.start in STARTS, "initial, fresh or dense")
+        starts = ("initial", "fresh", "dense")
+        _check("retrain.start", self.start, self.start in starts, "initial, fresh or dense")
         kinds = ("rows", "projection", "none")
         _check("retrain.first_order", self.first_order, self.first_order in kinds, "rows, projection or none")
         _check("retrain.linear_bits", self.linear_bits, self.linear_bits in (None, 4, 8), "4, 8 or null")
