@@ -217,6 +217,10 @@ class RetrainConfig(TrainingConfig):
     """Dimensions of a cell that is stored as one byte, an index into a learnt codebook; null for int8 values."""
     code_start: float = 0.4
     """With codes: share of the steps in which values are trained freely before they become codes, in [0, 1)."""
+    code_choice: str = "nearest"
+    """nearest (to values that go on being trained, straight through) or loss (what lowers it most: Newton's steps)."""
+    code_learning_rate: float | None = None
+    """Learning rate from code_start on, with code_choice=loss; null for a tenth of learning_rate."""
     model: dict[str, Any] = field(default_factory=dict)
     """Options of the base model that compact models have otherwise, such as {hidden: [64, 32], dropout: 0}."""
     linear_bits: int | None = None
@@ -253,6 +257,10 @@ class RetrainConfig(TrainingConfig):
             rounds = self.linear_bits is not None
             _check("retrain.linear_bits", self.linear_bits, not rounds, "null when elastic is true")
         _check("retrain.code_start", self.code_start, 0 <= self.code_start < 1, "in [0, 1)")
+        choices = ("nearest", "loss")
+        _check("retrain.code_choice", self.code_choice, self.code_choice in choices, "nearest or loss")
+        rate = self.code_learning_rate
+        _check("retrain.code_learning_rate", rate, rate is None or rate > 0, "above 0 or null")
         if self.code_dims is not None:
             _check("retrain.code_dims", self.code_dims, 1 <= self.code_dims <= 16, "from 1 to 16 or null")
             whole = self.size_step % self.code_dims == 0 and (self.max_size or 0) % self.code_dims == 0

@@ -120,6 +120,15 @@ class Recommender(nn.Module):
             logits = logits + embeddings.flatten(1) @ self.projection.flatten()
         return logits
 
+    @torch.no_grad()
+    def turn(self, rotation: Tensor) -> bool:
+        """Read embeddings e·R as e was read, as `BaseModel.turn`; the table is the caller's to turn."""
+        if not self.model.turn(rotation):
+            return False
+        if self.projection is not None:
+            self.projection.copy_(self.projection @ rotation)
+        return True
+
     def forward(self, ids: Tensor) -> Tensor:
         return self.logits_of(self.embed(ids), ids)
 

@@ -7,25 +7,28 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ondevice.embeddings.base import TableInfo
+from ondevice.embeddings.codebook import NUM_CODES, choose_codes, fit_codebook, nearest_codes, spread
 from ondevice.embeddings.forms import Codes
 from ondevice.embeddings.retrained import RetrainedEmbedding
 from ondevice.embeddings.rows import gather_rows, lookup
 
-NUM_CODES = 256
-REFRESH_EVERY = 10  # steps between assignments of codes
+REFRESH_EVERY = 10  # steps between assignments of codes to the nearest entries
 COMMITMENT = 0.25
-MAX_DISTANCES = 1 << 24  # distances computed at once
 
 
 class CodedEmbedding(RetrainedEmbedding):
     """A table under sizes whose values are first trained freely, then as codes.
 
-    From `begin_codes` on, the cell c of a row is e_c = B[code_c], the entry of the codebook B nearest to the row's
-    free values x_c. Gradients reach x as if e were x (straight through), and the entries by what looked them up;
-    the commitment β·‖x − sg(e)‖² keeps the two together. Vector quantization as in DPQ and MGQE (arXiv 1908.09756,
-    2002.08530) and VQ-VAE (arXiv 1711.00937, equation 3), with two departures: sizes say how many cells a row has,
-    and all cells share one codebook, which is 1 kB of a program at four dimensions a cell. Entry 0 stays zero: it
-    is every cell beyond a row's size.
+    From `begin_codes` on, the cell c of a row is e_c = B[code_c], an entry of the codebook B, and training moves the
+    entries that are looked up. Which entry a cell has is decided in one of two ways:
+
+    - ``straight_through``: the entry nearest to the row's free values x_c, which gradients reach as if e were x; the
+      commitment β·‖x − sg(e)‖² keeps the two together (VQ-VAE, arXiv 1711.00937, equation 3);
+    - else by what it does to the loss: `choose`, between epochs (`training.codes`). Free values are then done with.
+
+    Product quantization of embeddings as in DPQ and MGQE (arXiv 1908.09756, 2002.08530), with two departures: sizes
+    say how many cells a row has, and all cells share one codebook, which is 1 kB of a program at four dimensions a
+    cell. Entry 0 stays zero: it is every cell beyond a row's size.
 
     Args:
         info: field offsets and training counts.
@@ -38,6 +41,7 @@ class CodedEmbedding(RetrainedEmbedding):
 
     codes: Tensor
     is_coded: Tensor
+    straight_through: bool = True
 
     def __init__(
         self, info: TableInfo, form: Codes, *, initial: Tensor | None = None, init_std: float | None = None
@@ -61,44 +65,73 @@ class CodedEmbedding(RetrainedEmbedding):
         """Take finished codes, (N, D / code_dims) uint8, and their codebook."""
         self.codes.copy_(codes)
         self.codebook.copy_(codebook)
-        self.weight.copy_(self._decoded())
+        self.weight.copy_(self.decoded())
         self.is_coded.fill_(True)
 
-    @torch.no_grad()
-    def begin_codes(self) -> None:
-        """Fit the codebook to the free values, each cell weighted by the root of its row's occurrences."""
-        rows, kept = self._stored()
-        cells = self.weight[rows].unflatten(1, (-1, self.code_dims))[kept]
-        weight = self.info.counts.to(cells.device)[rows].clamp(min=1).sqrt()[:, None].expand_as(kept)[kept]
-        self.codebook[1:] = k_means(cells, weight, NUM_CODES - 1)
-        self.is_coded.fill_(True)
-        self.refresh_codes()
-
-    @torch.no_grad()
-    def refresh_codes(self) -> None:
-        """Give every stored cell its nearest entry."""
-        rows, kept = self._stored()
-        for part, keep in zip(*(t.split(MAX_DISTANCES // NUM_CODES) for t in (rows, kept)), strict=True):
-            cells = self.weight[part].unflatten(1, (-1, self.code_dims))
-            distance = self.codebook.square().sum(1) - 2 * (cells @ self.codebook.t())
-            self.codes[part] = (distance.argmin(-1) * keep).to(torch.uint8)
-
-    def _stored(self) -> tuple[Tensor, Tensor]:
-        """Rows that store something, and which of their cells, (R,) and (R, C)."""
+    def stored(self) -> tuple[Tensor, Tensor]:
+        """Rows that store something (R,), and which of their cells (R, D / code_dims) bool."""
         kept = self.keep[:, :: self.code_dims]
         rows = kept[:, 0].nonzero().squeeze(1)
         return rows, kept[rows]
 
-    def _decoded(self) -> Tensor:
-        return F.embedding(self.codes.int(), self.codebook).flatten(1)
+    @torch.no_grad()
+    def spread(self) -> Tensor:
+        """A rotation (D, D) of the free values that gives each cell a like share of their variance."""
+        rows, _ = self.stored()
+        return spread(self.weight[rows], self._occurrences(rows), self.code_dims)
+
+    @torch.no_grad()
+    def turn(self, rotation: Tensor) -> None:
+        """Rotate the free values; what leaves a row's size by that is lost."""
+        self.weight.copy_(self.weight @ rotation * self.keep)
+
+    @torch.no_grad()
+    def begin_codes(self, curvature: Tensor | None = None) -> None:
+        """Fit codebook and codes to the free values, once and for all.
+
+        Args:
+            curvature: of the loss by each stored row's values; None to count each cell by the root of its row's
+                occurrences.
+
+        Shape: curvature (R, D, D) in the order of `stored`.
+        """
+        rows, kept = self.stored()
+        codes, codebook = fit_codebook(self.weight[rows], kept, self._occurrences(rows), curvature)
+        self.codes[rows] = codes.to(torch.uint8)
+        self.codebook.copy_(codebook)
+        self.is_coded.fill_(True)
+
+    @torch.no_grad()
+    def refresh_codes(self) -> None:
+        """Give every stored cell its nearest entry."""
+        rows, kept = self.stored()
+        self.codes[rows] = nearest_codes(self.weight[rows], kept, self.codebook).to(torch.uint8)
+
+    def _occurrences(self, rows: Tensor) -> Tensor:
+        return self.info.counts.to(rows.device)[rows].clamp(min=1).sqrt()
+
+    @torch.no_grad()
+    def choose(self, rows: Tensor, wanted: Tensor, curvature: Tensor) -> None:
+        """Give some stored rows the codes that come nearest to what is wanted, as the loss sees it.
+
+        Shape: rows (R,) int64, wanted (R, D), curvature (R, D, D).
+        """
+        kept = self.keep[rows][:, :: self.code_dims]
+        codes = choose_codes(wanted, curvature, kept, self.codes[rows].long(), self.codebook.detach())
+        self.codes[rows] = codes.to(torch.uint8)
+
+    def decoded(self, rows: Tensor | None = None) -> Tensor:
+        """Values of all rows, or of some, as their codes say."""
+        codes = self.codes if rows is None else self.codes[rows]
+        return F.embedding(codes.int(), self.codebook).flatten(1)
 
     def step_end(self, step: int) -> None:
-        if self.is_coded and step % REFRESH_EVERY == 0:
+        if self.straight_through and self.is_coded and step % REFRESH_EVERY == 0:
             self.refresh_codes()
 
     def train(self, mode: bool = True) -> CodedEmbedding:
         """Evaluation reads codes that fit the weights as they are then, averaged ones for instance."""
-        if not mode and self.training and self.is_coded:
+        if not mode and self.training and self.is_coded and self.straight_through:
             self.refresh_codes()
         super().train(mode)
         return self
@@ -107,12 +140,14 @@ class CodedEmbedding(RetrainedEmbedding):
         if not self.is_coded:
             return super().of_rows(rows, inverse, *values)
         kept = self.in_effect.index_select(0, rows)
-        free = values[0] * kept
         coded = lookup(self.codebook, self.codes[rows].long()).flatten(1)
         if self.level is not None:
             coded = coded * kept
-        self._commitment = (free - coded.detach()).square().sum() / inverse.shape[0]
-        return lookup(coded + (free - free.detach()), inverse)
+        if self.straight_through:
+            free = values[0] * kept
+            self._commitment = (free - coded.detach()).square().sum() / inverse.shape[0]
+            coded = coded + (free - free.detach())
+        return lookup(coded, inverse)
 
     def of_ids(self, ids: Tensor) -> Tensor:
         if not self.is_coded:
@@ -130,7 +165,7 @@ class CodedEmbedding(RetrainedEmbedding):
         return penalty
 
     def table(self) -> Tensor:
-        return self._decoded().detach() * self.in_effect if self.is_coded else super().table()
+        return self.decoded().detach() * self.in_effect if self.is_coded else super().table()
 
     def compact(self, target: int | None = None) -> Codes:
         """The form the table was made with, at its own width."""
@@ -141,24 +176,3 @@ def _without_first(gradient: Tensor) -> Tensor:
     gradient = gradient.clone()
     gradient[0] = 0
     return gradient
-
-
-def k_means(points: Tensor, weight: Tensor, num_centers: int, rounds: int = 20) -> Tensor:
-    """Centers that minimize the weighted squared distance to the nearest one (Lloyd's algorithm).
-
-    Seeded by weighted draws from PyTorch's own generator. With fewer points than centers the rest is zero.
-
-    Shape: points (P, W), weight (P,) -> (num_centers, W).
-    """
-    centers = points.new_zeros(num_centers, points.shape[1])
-    if not len(points):
-        return centers
-    chosen = torch.multinomial(weight.float().cpu(), min(num_centers, len(points)))
-    centers[: len(chosen)] = points[chosen.to(points.device)]
-    for _ in range(rounds):
-        distance = centers.square().sum(1) - 2 * (points @ centers.t())
-        nearest = distance.argmin(1)
-        total = torch.zeros_like(centers).index_add_(0, nearest, points * weight[:, None])
-        mass = weight.new_zeros(num_centers).index_add_(0, nearest, weight)
-        centers = torch.where(mass[:, None] > 0, total / mass[:, None].clamp(min=1e-12), centers)
-    return centers

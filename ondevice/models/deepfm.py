@@ -37,6 +37,10 @@ class DeepFM(BaseModel):
         output: Tensor = self.dnn(self.inputs(embeddings))
         return second_order(embeddings) + output
 
+    def turn(self, rotation: Tensor) -> bool:
+        self.dnn.turn(rotation)
+        return True
+
     def compacted(self, field_dims: list[int]) -> DeepFM:
         other = copy.copy(self)
         inputs = FlatInputs(self.num_fields, self.embedding_dim, field_dims)

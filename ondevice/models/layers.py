@@ -6,6 +6,7 @@ import copy
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 def second_order(embeddings: Tensor) -> Tensor:
@@ -31,6 +32,7 @@ class _SecondOrder(torch.autograd.Function):
         return 0.5 * (torch.linalg.vecdot(total, total) - torch.linalg.vecdot(flat, flat))
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, gradient: Tensor) -> Tensor:  # type: ignore[no-untyped-def, override]
         embeddings, total = ctx.saved_tensors
         return (total[:, None] - embeddings).mul_(gradient[:, None, None])
@@ -77,6 +79,13 @@ class DNN(nn.Module):
         other = copy.copy(self)
         other._modules = {"layers": nn.Sequential(*layers)}
         return other.eval()
+
+    @torch.no_grad()
+    def turn(self, rotation: Tensor) -> None:
+        """Take each of the vectors that make up the input as its product with a rotation (D, D)."""
+        weight = self.layers[0].weight
+        assert isinstance(weight, Tensor)
+        weight.copy_((weight.unflatten(1, (-1, len(rotation))) @ rotation).flatten(1))
 
     def without_inputs(self, keep: Tensor) -> DNN:
         """The same function of the inputs at ``keep`` (K,) int64, when all others are zero."""

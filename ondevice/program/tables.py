@@ -85,8 +85,8 @@ class Staircase(PackedTable):
         return torch.minimum(rows.unsqueeze(-1), self.heights) + self.starts
 
     def embeddings(self, found: Tensor, rows: Tensor) -> Tensor:
-        """Embeddings (B, F, D) of the values of every cell, (B, F, K, width)."""
-        if self.columns == 1:
+        """Embeddings (B, F, D) of the values of every cell, (B, F, K, width) in any shape that begins with (B, F)."""
+        if self.columns == 1 and found.dim() == 3:
             looked_up = dequantized(found)
         else:
             if self.columns * self.width != self.dim:
@@ -165,7 +165,7 @@ class CodedStaircase(Staircase):
         super().quantize(values, scale[: self.width].repeat(self.columns))
 
     def forward(self, rows: Tensor) -> Tensor:
-        codes = F.embedding(self.cells(rows), self.codes).squeeze(-1)  # (B, F, K) uint8
+        codes = F.embedding(self.cells(rows), self.codes)  # (B, F, K, 1) uint8; that 1 ends with the reshape
         return self.embeddings(F.embedding(codes.int(), self.values), rows)
 
 

@@ -61,6 +61,12 @@ class Batches:
             return self._ids[rows].long()
         return torch.from_numpy(self._on_disk[0][rows.cpu().numpy()]).to(self.device).long()
 
+    def labels(self, rows: Tensor) -> Tensor:
+        """Labels (B,) float32 of ``rows`` (B,)."""
+        if self.resident:
+            return self._labels[rows]
+        return torch.from_numpy(self._on_disk[1][rows.cpu().numpy()]).to(self.device).float()
+
     def epoch(self, seed: int) -> Generator[Batch, None, None]:
         """One shuffled pass; the order depends on ``seed`` alone."""
         made = self._whole(seed) if self.resident else ahead(lambda: self._mixed(seed), AHEAD)

@@ -59,9 +59,11 @@ class Budgets:
                 f"take about {least:,} bytes; allow more, make model.hidden narrower, or leave out some of "
                 "retrain.methods"
             )
-        # a first guess, at a quarter byte of key per value; `forms` settles the number for the sizes found
-        model = self.base_model(min(self.config.retrain.max_size or dim, dim))
-        return max(total // 100, int((amount - fixed_bytes(model, self.dataset, self.methods)) / 1.25))
+        # a first guess, at a quarter byte of key per stored byte; `forms` settles the number for the sizes found
+        retrain = self.config.retrain
+        model = self.base_model(min(retrain.max_size or dim, dim))
+        left = amount - fixed_bytes(model, self.dataset, self.methods)
+        return max(total // 100, min(total, int(left / 1.25 * (retrain.code_dims or 1))))
 
     def base_model(self, width: int) -> BaseModel:
         """The base model of a compact recommender of some width."""

@@ -192,11 +192,17 @@ class ElasticFit(Fit):
         self._between = [Masks.of(self.recommender, forms) for forms in staircases.between()]
         self._draws = torch.Generator()
 
+    def _levels(self) -> Callable[[int], None]:
+        return self._apply
+
     def _begin_step(self, step: int) -> None:
-        super()._begin_step(step)
-        place = step % len(self.train)
-        if place == 0:
+        if step % len(self.train) == 0:
             self._draws.manual_seed(epoch_seed(self.seed, self.phase, self.epoch) + 2)
+        super()._begin_step(step)
+        self._apply(step)
+
+    def _apply(self, step: int) -> None:
+        """Read and train one level: in turn the largest, the smallest and one drawn from those between."""
         level = (
             (self._largest, self._smallest)[step % 3] if step % 3 < 2 or not self._between else self._drawn()
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ from ondevice.recommender import Recommender
 from ondevice.training.average import WeightAverage
 from ondevice.training.batches import Batches
 from ondevice.training.checkpoint import load_state, save_state
+from ondevice.training.codes import CodePhase
 from ondevice.training.metrics import auc, log_loss
 from ondevice.training.optimizers import JointlyScaledSGD
 from ondevice.training.progress import Progress
@@ -231,6 +232,18 @@ class Fit:
     processes: Processes = ALONE
 
     def __post_init__(self) -> None:
+        self.codes = None
+        if isinstance(self.recommender.embedding, CodedEmbedding):
+            seed = epoch_seed(self.seed, self.phase, 0) + 3
+            self.codes = CodePhase(
+                self.recommender,
+                self.settings,
+                self.train,
+                self.teacher,
+                seed,
+                self.processes,
+                self._levels(),
+            )
         self.optimizers = self._make_optimizers()
         decay = self.settings.ema_decay
         every = self.settings.ema_every
@@ -272,38 +285,41 @@ class Fit:
         """The epochs that ended with values of the kind that ships."""
         return [entry for entry in self.history if entry["final"]]
 
+    def _levels(self) -> Callable[[int], None] | None:
+        """What changes the level of a table between batches, where one does."""
+        return None
+
     def _begin_step(self, step: int) -> None:
         """What happens to the model before a step, counted from 0."""
-        self._begin_codes(step)
+        self._codes(step)
 
     def _validate(self) -> dict[str, float]:
         """Validation ``auc`` and ``logloss`` of the model as it is, and what else is to be shown."""
         return evaluate(self.recommender, self.valid, self.processes)
 
-    def _begin_codes(self, step: int) -> None:
-        """Turn tables into codes when their time has come; training goes on from the averaged weights."""
-        steps = len(self.train) * self.settings.epochs
-        start = min(
-            getattr(self.settings, "code_start", 0.0) * steps, steps - 1
-        )  # by the last step at the latest
-        waiting = [t for t in self.recommender.tables() if isinstance(t, CodedEmbedding) and not t.is_final]
-        if not waiting or step < start:
+    def _codes(self, step: int) -> None:
+        """What happens to codes before a step; training then goes on from the averaged weights."""
+        if self.codes is None or not self.codes.is_due(step):
             return
         flush(self.optimizers)
         if self.average is not None:
             self.average.adopt()
-        for table in waiting:
-            with self.processes.same_draws(step):
-                table.begin_codes()
+        turned = self.codes.at(step)
+        if turned:  # momentum along axes that are gone is no help
+            for optimizer in self.optimizers:
+                for state in optimizer.state.values():
+                    if "exp_avg" in state:
+                        state["exp_avg"].zero_()
         if self.average is not None:
             self.average.restart()
 
     def _learning_rate(self, step: int) -> float:
-        base = self.settings.learning_rate
+        base, begin, end = self.settings.learning_rate, 0.0, float(len(self.train) * self.settings.epochs)
+        if self.codes is not None:
+            base, begin, end = self.codes.rate(step)
         if self.settings.schedule == "constant":
             return base
-        done = step / (len(self.train) * self.settings.epochs)
-        return base * 0.5 * (1 + math.cos(math.pi * done))
+        return base * 0.5 * (1 + math.cos(math.pi * (step - begin) / (end - begin)))
 
     def _set_learning_rate(self, rate: float) -> None:
         for group in self.optimizers[0].param_groups:

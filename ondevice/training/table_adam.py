@@ -167,7 +167,7 @@ class TableAdam(torch.optim.Adam):
         for p, fetched in read.items():
             if p in self._others:
                 copy_rows_(p, fetched.rows, fetched.values[p].detach())
-            else:
+            elif p.grad is not None:
                 zero_rows_(self._laid_out[p], fetched.rows)
                 p.grad = None
 

@@ -148,10 +148,19 @@ class Teacher:
         whole = torch.cat([ids, self._pairs(count, generator)]) if count else ids
         (places,) = self.ensemble.processes.share(torch.arange(real + count, device=ids.device))
         places, made_up = places[places < real], places[places >= real]
-        targets = self.label_weight * labels[places] + (1 - self.label_weight) * self._real[rows[places]]
+        targets = self.targets(rows[places], labels[places])
         if count:
             targets = torch.cat([targets, self.ensemble.predict(whole[made_up])])
         return whole, targets
+
+    def targets(self, rows: Tensor, labels: Tensor) -> Tensor:
+        """Soft targets (B,) of training rows (B,) with their labels (B,)."""
+        return self.label_weight * labels + (1 - self.label_weight) * self._real[rows]
+
+    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Made-up pairs (count, F) and their targets (count,), the same in every process."""
+        pairs = self._pairs(count, generator)
+        return pairs, self.ensemble.predict_all(pairs)
 
     def _pairs(self, count: int, generator: torch.Generator) -> Tensor:
         drawn = self._made_up.draw(count, generator)

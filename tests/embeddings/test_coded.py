@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ondevice.embeddings import CodedEmbedding, Codes, TableInfo
-from ondevice.embeddings.coded import COMMITMENT, REFRESH_EVERY, k_means
+from ondevice.embeddings.coded import COMMITMENT, REFRESH_EVERY
 
 
 def table(values: Tensor, sizes: list[int], code_dims: int = 2) -> CodedEmbedding:
@@ -19,19 +19,6 @@ def table(values: Tensor, sizes: list[int], code_dims: int = 2) -> CodedEmbeddin
 VALUES = torch.tensor(
     [[1.0, 0.0, 5.0, 5.0], [1.2, 0.0, 9.0, 9.0], [-3.0, 2.0, 0.5, 0.5], [7.0, 7.0, 7.0, 7.0]]
 )
-
-
-def test_k_means_finds_the_weighted_means_of_clusters() -> None:
-    torch.manual_seed(0)
-    points = torch.tensor([[0.0], [0.2], [10.0], [10.4]])
-    centers = k_means(points, torch.tensor([1.0, 3.0, 1.0, 1.0]), 2)
-    assert sorted(centers.flatten().tolist()) == pytest.approx([0.15, 10.2])
-
-
-def test_k_means_with_more_centers_than_points_leaves_zeros() -> None:
-    centers = k_means(torch.tensor([[1.0, 2.0]]), torch.ones(1), 3)
-    assert sorted(centers.tolist()) == [[0.0, 0.0], [0.0, 0.0], [1.0, 2.0]]
-    assert not k_means(torch.zeros(0, 2), torch.zeros(0), 3).any()
 
 
 def test_values_are_free_until_codes_begin_and_then_entries_of_the_codebook() -> None:
@@ -99,6 +86,51 @@ def test_codes_follow_the_values_now_and_then_and_whenever_evaluation_begins() -
     assert torch.equal(own.codes, before)
 
 
+def test_gradients_reach_the_entries_looked_up_and_no_others() -> None:
+    own = table(VALUES, [4, 2, 4, 0])
+    own.straight_through = False
+    own.begin_codes()
+    weights = torch.randn(1, 5, 4)
+    ids = torch.tensor([[0, 1, 1, 2, 3]])
+    (own(ids) * weights).sum().backward()
+    by_entry = torch.zeros_like(own.codebook).index_add(
+        0, own.codes[ids[0]].long().flatten(), weights[0].unflatten(1, (2, 2)).flatten(0, 1)
+    )
+    by_entry[0] = 0  # the cell of zeros is never trained
+    torch.testing.assert_close(own.codebook.grad, by_entry)
+    assert own.weight.grad is None
+    assert own.regularization() is None
+
+
+def test_turned_values_need_less_of_a_codebook() -> None:
+    """A thousand rows along two axes out of four: dealt to both cells, they need less than in one."""
+    torch.manual_seed(0)
+    values = torch.randn(1000, 4) * torch.tensor([1.0, 1.0, 0.01, 0.01])
+    lost = []
+    for turned in (False, True):
+        own = table(values, [4] * 1000)
+        rotation = own.spread() if turned else torch.eye(4)
+        own.turn(rotation)
+        own.begin_codes(torch.eye(4).expand(1000, 4, 4))
+        lost.append(float((own.table() - values @ rotation).square().mean()))
+    assert lost[1] < 0.1 * lost[0]
+
+
+def test_chosen_codes_come_nearest_to_what_is_wanted_as_the_curvature_sees_it() -> None:
+    own = table(torch.zeros(4, 4), [4, 2, 4, 0])
+    codebook = torch.zeros(256, 2)
+    codebook[1:4] = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    codebook[4:] = 100
+    own.set_codes(torch.zeros(4, 2, dtype=torch.uint8), codebook)
+    wanted = torch.tensor([[1.0, 6.0, 5.0, 6.0], [2.9, 4.1, 9.0, 9.0]])
+    blind = torch.diag(torch.tensor([0.0, 1.0, 1.0, 1.0])).expand(
+        2, 4, 4
+    )  # the first dimension counts nothing
+    own.choose(torch.tensor([0, 1]), wanted, blind)
+    assert own.codes[:2].tolist() == [[3, 3], [2, 0]]
+    assert own.table()[1].tolist() == [3.0, 4.0, 0.0, 0.0]
+
+
 def test_finished_codes_are_read_as_they_are() -> None:
     own = table(torch.zeros(4, 4), [4, 2, 4, 0])
     codes = torch.tensor([[3, 1], [2, 0], [1, 1], [0, 0]], dtype=torch.uint8)
@@ -118,4 +150,3 @@ def test_finished_codes_are_read_as_they_are() -> None:
 def test_sizes_that_are_no_whole_cells_are_refused() -> None:
     with pytest.raises(ValueError, match="multiples of code_dims 2"):
         Codes(torch.tensor([3]), 4, 2)
-    assert Codes(torch.tensor([2, 4]), 4, 2).without(torch.tensor([True, False])).sizes.tolist() == [0, 4]

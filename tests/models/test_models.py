@@ -38,6 +38,16 @@ def test_embeddings_become_logits(name: str) -> None:
 
 
 @every_model
+def test_a_turned_model_gives_of_turned_embeddings_what_it_gave(name: str) -> None:
+    model = trained(name)
+    rotation, _ = torch.linalg.qr(torch.randn(4, 4))
+    embeddings = torch.randn(20, 3, 4)
+    expected = model(embeddings).detach()
+    assert model.turn(rotation)
+    torch.testing.assert_close(model(embeddings @ rotation), expected, atol=1e-5, rtol=1e-4)
+
+
+@every_model
 def test_every_parameter_and_every_field_gets_a_gradient(name: str) -> None:
     model = make(name)
     embeddings = torch.randn(32, 3, 4, requires_grad=True)

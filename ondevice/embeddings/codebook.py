@@ -1,0 +1,155 @@
+"""A codebook and codes for rows of cells, under what each row's errors cost.
+
+Rows are approximated so that Σ_r (x_r − e_r)ᵀ·H_r·(x_r − e_r) is small, e_r the entries of a row's cells one after the
+other and H_r the curvature of the loss by that row: an error costs nothing in a direction that no interaction of
+the row looks along. So are layers rounded in Optimal Brain Quantization and GPTQ (arXiv 2208.11580, 2210.17323); for
+rows of a table there is one small matrix each, which is measured exactly (`training.codes`).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+NUM_CODES = 256
+FIT_ROUNDS = 16
+FIT_ROWS = 1 << 17  # from which the codebook is fitted
+CHOOSE_ROUNDS = 2
+MAX_DISTANCES = 1 << 22  # computed at once
+
+
+def fit_codebook(
+    values: Tensor, kept: Tensor, weight: Tensor, curvature: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Codes (R, C) int64 and a codebook (256, W) whose entry 0 is zero.
+
+    Without curvature by weighted k-means of the cells; with it, from there by turns: each cell's entry is chosen
+    with those of the row's other cells as they are, then all entries are solved for at once.
+
+    Shape: values (R, C·W), kept (R, C) bool, weight (R,), curvature (R, C·W, C·W).
+    """
+    rows, columns = kept.shape
+    width = values.shape[1] // columns
+    cells = values.unflatten(1, (columns, width))
+    codebook = values.new_zeros(NUM_CODES, width)
+    codebook[1:] = k_means(cells[kept], weight[:, None].expand_as(kept)[kept], NUM_CODES - 1)
+    codes = nearest_codes(values, kept, codebook)
+    if curvature is None:
+        return codes, codebook
+    some = slice(None)
+    if rows > FIT_ROWS:
+        some = torch.randperm(rows)[:FIT_ROWS].to(values.device)  # type: ignore[assignment]
+    few = codes[some]
+    for _ in range(FIT_ROUNDS):
+        few = choose_codes(values[some], curvature[some], kept[some], few, codebook)
+        codebook = _solved(values[some], curvature[some], kept[some], few, codebook)
+    codes[some] = few
+    return choose_codes(values, curvature, kept, codes, codebook), codebook
+
+
+def nearest_codes(values: Tensor, kept: Tensor, codebook: Tensor) -> Tensor:
+    """The nearest entry of each cell that is kept, entry 0 for the others: (R, C) int64.
+
+    Shape: values (R, C·W), kept (R, C) bool, codebook (256, W).
+    """
+    codes = torch.zeros_like(kept, dtype=torch.int64)
+    for part in torch.arange(len(kept), device=values.device).split(MAX_DISTANCES // NUM_CODES):
+        cells = values[part].unflatten(1, (kept.shape[1], -1))
+        distance = codebook.square().sum(1) - 2 * (cells @ codebook.t())
+        codes[part] = distance.argmin(-1) * kept[part]
+    return codes
+
+
+def choose_codes(
+    values: Tensor,
+    curvature: Tensor,
+    kept: Tensor,
+    codes: Tensor,
+    codebook: Tensor,
+    rounds: int = CHOOSE_ROUNDS,
+) -> Tensor:
+    """Better codes (R, C) for some rows: each cell in turn takes the best entry, the others as they are.
+
+    Entry 0 is for cells that are not kept. What is not kept counts where the curvature joins it with what is.
+
+    Args:
+        rounds: over the cells of a row.
+
+    Shape: values (R, C·W), curvature (R, C·W, C·W), kept (R, C) bool, codes (R, C) int64, codebook (256, W).
+    """
+    width = codebook.shape[1]
+    squares = (codebook[:, :, None] * codebook[:, None, :]).flatten(1)
+    parts = []
+    for x, h, keep, own in zip(
+        *(t.split(MAX_DISTANCES // NUM_CODES) for t in (values, curvature, kept, codes)), strict=True
+    ):
+        own = own.clone()
+        for _ in range(rounds):
+            for column in range(keep.shape[1]):
+                cell = slice(column * width, (column + 1) * width)
+                missing = x - F.embedding(own, codebook).flatten(1)
+                missing[:, cell] = x[:, cell]
+                slope = (h[:, cell] @ missing[:, :, None]).squeeze(2)
+                cost = h[:, cell, cell].flatten(1) @ squares.t() - 2 * slope @ codebook.t()
+                own[:, column] = (cost[:, 1:].argmin(1) + 1) * keep[:, column]
+        parts.append(own)
+    return torch.cat(parts) if parts else codes
+
+
+def _solved(values: Tensor, curvature: Tensor, kept: Tensor, codes: Tensor, codebook: Tensor) -> Tensor:
+    """The codebook that costs least with codes as they are; entries that no cell has stay."""
+    width = codebook.shape[1]
+    size = NUM_CODES * width
+    normal = torch.zeros(size * size, dtype=torch.float64, device=values.device)
+    right = torch.zeros(size, dtype=torch.float64, device=values.device)
+    place = torch.arange(width, device=values.device)
+    for x, h, keep, own in zip(*(t.split(1 << 14) for t in (values, curvature, kept, codes)), strict=True):
+        stored = keep.repeat_interleave(width, 1)
+        at = (own[:, :, None] * width + place).flatten(1)
+        right.index_add_(0, at.flatten(), ((h @ x[:, :, None]).squeeze(2) * stored).double().flatten())
+        joint = h * stored[:, :, None] * stored[:, None, :]
+        normal.index_add_(0, (at[:, :, None] * size + at[:, None, :]).flatten(), joint.double().flatten())
+    normal = normal.view(size, size)
+    normal.diagonal().add_(1e-6 * normal.diagonal().mean() + 1e-30)
+    found = torch.linalg.solve(normal, right).view(NUM_CODES, width).to(codebook)
+    used = torch.zeros(NUM_CODES, dtype=torch.bool, device=values.device)
+    used[codes[kept]] = True
+    return torch.where(used[:, None], found, codebook)
+
+
+@torch.no_grad()
+def spread(values: Tensor, weight: Tensor, code_dims: int) -> Tensor:
+    """A rotation (D, D) after which dimensions are uncorrelated and each cell has a like share of the variance.
+
+    Principal axes are dealt to the cells there and back, the widest first: a byte then describes as much of the
+    row in each cell, and all cells can share a codebook.
+
+    Shape: values (R, D), weight (R,).
+    """
+    wide = values.double()
+    _, axes = torch.linalg.eigh((wide * weight[:, None]).t() @ wide)
+    dealt = torch.arange(values.shape[1], device=values.device).view(code_dims, -1)
+    dealt[1::2] = dealt[1::2].flip(1)
+    return axes.flip(1)[:, dealt.t().flatten()].to(values)
+
+
+def k_means(points: Tensor, weight: Tensor, num_centers: int, rounds: int = 20) -> Tensor:
+    """Centers that minimize the weighted squared distance to the nearest one (Lloyd's algorithm).
+
+    Seeded by weighted draws from PyTorch's own generator. With fewer points than centers the rest is zero.
+
+    Shape: points (P, W), weight (P,) -> (num_centers, W).
+    """
+    centers = points.new_zeros(num_centers, points.shape[1])
+    if not len(points):
+        return centers
+    chosen = torch.multinomial(weight.float().cpu(), min(num_centers, len(points)))
+    centers[: len(chosen)] = points[chosen.to(points.device)]
+    for _ in range(rounds):
+        distance = centers.square().sum(1) - 2 * (points @ centers.t())
+        nearest = distance.argmin(1)
+        total = torch.zeros_like(centers).index_add_(0, nearest, points * weight[:, None])
+        mass = weight.new_zeros(num_centers).index_add_(0, nearest, weight)
+        centers = torch.where(mass[:, None] > 0, total / mass[:, None].clamp(min=1e-12), centers)
+    return centers
