@@ -8,11 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.functional import jacobian
 
+from ondevice.config import RetrainConfig
 from ondevice.embeddings import CodedEmbedding
 from ondevice.models import MODELS
 from ondevice.recommender import Recommender
 from ondevice.training import codes as module
-from ondevice.training.codes import CodeSearch, Samples
+from ondevice.training.codes import CodePhase, CodeSearch, Samples
 from ondevice.training.teacher import Ensemble, Teacher
 
 from ..world import World
@@ -134,3 +135,38 @@ def test_matrices_above_the_limit_are_worked_on_in_parts(
     recommender, free = coded(world, begun=False)
     CodeSearch(recommender, samples(world)).begin()
     assert free.is_final
+
+
+def phase(world: World, **settings: object) -> CodePhase:
+    """13 steps an epoch, ten epochs; codes from step 52 on."""
+    given = {"epochs": 10, "learning_rate": 0.2, "max_size": 4, "code_dims": 2, **settings}
+    return CodePhase(world.coded(), RetrainConfig(**given), world.batches(), None, 0)
+
+
+def test_with_codes_chosen_by_the_loss_rates_run_twice_and_axes_are_turned_half_way(world: World) -> None:
+    searched = phase(world, code_choice="loss")
+    assert [searched.rate(step) for step in (0, 51)] == [(0.2, 0, 52)] * 2
+    assert searched.rate(52) == (pytest.approx(0.02), 52, 130)
+    assert [step for step in range(60) if searched.is_due(step)] == [26, *range(52, 60)]
+    assert searched.at(26)
+    assert not searched.at(52)
+    assert searched.table.is_final
+    assert [step for step in range(53, 130) if searched.is_due(step)] == [65, 78, 91, 104, 117]
+    assert phase(world, code_choice="loss", code_learning_rate=0.5).rate(60) == (0.5, 52, 130)
+
+
+def test_codes_that_go_on_straight_through_begin_once(world: World) -> None:
+    plain = phase(world)
+    assert plain.rate(60) == (0.2, 0, 130)
+    assert [step for step in range(54) if plain.is_due(step)] == [52, 53]
+    assert not plain.at(52)
+    assert plain.table.straight_through
+    assert not [step for step in range(53, 130) if plain.is_due(step)]
+
+
+def test_axes_of_a_table_with_levels_are_not_turned(world: World) -> None:
+    """A smaller level is made of leading dimensions, which a rotation would mix."""
+    settings = RetrainConfig(epochs=10, max_size=4, code_dims=2, code_choice="loss")
+    levels = CodePhase(world.coded(), settings, world.batches(), None, 0, levels=lambda step: None)
+    assert not levels.is_due(26)
+    assert levels.is_due(52)

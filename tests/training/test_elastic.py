@@ -22,6 +22,7 @@ from ondevice.models import MODELS
 from ondevice.recommender import Recommender, cut, rebuild
 from ondevice.training import elastic as module
 from ondevice.training.budgets import Budgets, final_forms
+from ondevice.training.bytes import fixed_bytes
 from ondevice.training.elastic import (
     ElasticFit,
     ElasticRun,
@@ -55,6 +56,16 @@ def budgets_of(values: dict[str, Any]) -> Budgets:
     config = from_dict(values)
     dataset = load_dataset(config.data.name, **config.data.options)
     return Budgets(config, dataset, table_info(dataset.vocabulary.field_offsets, dataset.counts))
+
+
+def test_a_search_for_codes_stops_at_as_many_values_as_their_bytes_hold(tiny_config: Make) -> None:
+    """A rule that is asked for too few leaves rows out for good."""
+    found = []
+    for more in ({}, {"code_dims": 2, "size_step": 2}):
+        budgets = budgets_of(elastic_config(tiny_config, max_size=4, methods=["forward"], **more))
+        fixed = fixed_bytes(budgets.base_model(4), budgets.dataset, budgets.methods)
+        found.append(budgets.search_target(f"{fixed + 250}B"))
+    assert found == [200, 400]
 
 
 def is_part(inner: list[Form], outer: list[Form]) -> bool:
