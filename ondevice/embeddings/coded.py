@@ -81,6 +81,14 @@ class CodedEmbedding(RetrainedEmbedding):
         return spread(self.weight[rows], self._occurrences(rows), self.code_dims)
 
     @torch.no_grad()
+    def lost_by(self, rotation: Tensor) -> float:
+        """Share of the values' variance that a rotation moves beyond the sizes of their rows, in [0, 1]."""
+        rows, _ = self.stored()
+        weight = self._occurrences(rows)[:, None]
+        turned = (self.weight[rows] @ rotation).square() * weight
+        return float((turned * ~self.keep[rows]).sum() / turned.sum().clamp(min=1e-30))
+
+    @torch.no_grad()
     def turn(self, rotation: Tensor) -> None:
         """Rotate the free values; what leaves a row's size by that is lost."""
         self.weight.copy_(self.weight @ rotation * self.keep)

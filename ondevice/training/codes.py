@@ -24,6 +24,7 @@ from ondevice.training.teacher import Teacher
 
 DAMPING = 0.1  # λ, in the mean curvature of a dimension
 SAMPLE_BYTES = 256 << 20  # of the interactions that codes are chosen on
+TURN_LOSS = 0.2  # of the variance: where more would leave the sizes of rows, axes are not turned
 CODE_RATE = 0.1  # of the learning rate of free values
 MATRIX_BYTES = 1 << 30  # of curvatures held at once
 ROWS_AT_ONCE = 8192
@@ -178,6 +179,7 @@ class CodePhase:
     With ``code_choice: nearest`` training goes on straight through. With ``loss`` codes are chosen by `CodeSearch`
     when they begin and before each epoch after that, and the axes of the table are turned half way to the beginning,
     to what codes are good at (`codebook.spread`): rows that lose something by it have the other half to make up for it.
+    Where small rows would lose too much, axes stay.
 
     Args:
         recommender: with a table of codes.
@@ -233,7 +235,7 @@ class CodePhase:
         """What is due before a step; says whether axes were turned."""
         if self._turns(step):
             rotation = self.table.spread()
-            turned = self.recommender.turn(rotation)
+            turned = self.table.lost_by(rotation) < TURN_LOSS and self.recommender.turn(rotation)
             if turned:
                 self.table.turn(rotation)
             return turned

@@ -116,6 +116,15 @@ def test_turned_values_need_less_of_a_codebook() -> None:
     assert lost[1] < 0.1 * lost[0]
 
 
+def test_what_a_rotation_takes_from_small_rows_is_known_beforehand() -> None:
+    own = table(torch.tensor([[3.0, 0, 4, 0], [1.0, 2, 0, 0]]), [4, 2])
+    swap = torch.eye(4)[[2, 1, 0, 3]]  # the first dimension for the third
+    assert own.lost_by(swap) == pytest.approx(1 / 30)
+    assert own.lost_by(torch.eye(4)) == 0
+    own.turn(swap)
+    assert own.weight.tolist() == [[4, 0, 3, 0], [0, 2, 0, 0]]
+
+
 def test_chosen_codes_come_nearest_to_what_is_wanted_as_the_curvature_sees_it() -> None:
     own = table(torch.zeros(4, 4), [4, 2, 4, 0])
     codebook = torch.zeros(256, 2)

@@ -143,7 +143,10 @@ def phase(world: World, **settings: object) -> CodePhase:
     return CodePhase(world.coded(), RetrainConfig(**given), world.batches(), None, 0)
 
 
-def test_with_codes_chosen_by_the_loss_rates_run_twice_and_axes_are_turned_half_way(world: World) -> None:
+def test_with_codes_chosen_by_the_loss_rates_run_twice_and_axes_are_turned_half_way(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TURN_LOSS", 1.0)
     searched = phase(world, code_choice="loss")
     assert [searched.rate(step) for step in (0, 51)] == [(0.2, 0, 52)] * 2
     assert searched.rate(52) == (pytest.approx(0.02), 52, 130)
@@ -153,6 +156,16 @@ def test_with_codes_chosen_by_the_loss_rates_run_twice_and_axes_are_turned_half_
     assert searched.table.is_final
     assert [step for step in range(53, 130) if searched.is_due(step)] == [65, 78, 91, 104, 117]
     assert phase(world, code_choice="loss", code_learning_rate=0.5).rate(60) == (0.5, 52, 130)
+
+
+def test_axes_stay_where_small_rows_would_lose_by_turning(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TURN_LOSS", 0.0)
+    searched = phase(world, code_choice="loss")
+    before = searched.table.weight.detach().clone()
+    assert not searched.at(26)
+    assert torch.equal(searched.table.weight, before)
 
 
 def test_codes_that_go_on_straight_through_begin_once(world: World) -> None:
