@@ -24,6 +24,7 @@ from ondevice.training.teacher import Teacher
 
 DAMPING = 0.1  # λ, in the mean curvature of a dimension
 SAMPLE_BYTES = 256 << 20  # of the interactions that codes are chosen on
+STARTS = 3
 TURN_LOSS = 0.2  # of the variance: where more would leave the sizes of rows, axes are not turned
 CODE_RATE = 0.1  # of the learning rate of free values
 MATRIX_BYTES = 1 << 30  # of curvatures held at once
@@ -91,7 +92,10 @@ class CodeSearch:
         self.samples, self.processes, self.before = samples, processes, before
 
     def begin(self) -> None:
-        """Fit codebook and codes to the free values under their curvature, and make one `sweep`."""
+        """Fit codebook and codes to the free values under their curvature, and make one `sweep`.
+
+        The fit depends on where it starts, so that the best of `STARTS` is kept.
+        """
         rows, _ = self.table.stored()
         curvature = None  # by occurrences where matrices would take too much
         if len(rows) * self.table.embedding_dim**2 * 4 <= MATRIX_BYTES:
@@ -99,8 +103,14 @@ class CodeSearch:
             scale = curvature.diagonal(dim1=1, dim2=2).mean(1)
             scale = DAMPING * scale + 1e-3 * scale.mean()
             curvature.diagonal(dim1=1, dim2=2).add_(scale[:, None])
-        self.table.begin_codes(curvature)
-        self.sweep()
+        least, best = float("inf"), (self.table.codes, self.table.codebook.detach())
+        for _ in range(STARTS):
+            self.table.begin_codes(curvature)
+            self.sweep()
+            loss = self.loss()
+            if loss < least:
+                least, best = loss, (self.table.codes.clone(), self.table.codebook.detach().clone())
+        self.table.set_codes(*best)
 
     @torch.no_grad()
     def loss(self) -> float:
