@@ -160,9 +160,14 @@ def final_forms(forms: list[Form], target: int, settings: RetrainConfig, share: 
         if not all(isinstance(form, Mask) for form in forms):
             raise UserError("retrain.form: the method ends in sizes, not positions; use retrain.form=sizes")
         return forms
-    final = shipped_sizes(
-        forms, target, max_size=settings.max_size, size_step=settings.size_step, share=share
-    )
+    max_size, width = settings.max_size, settings.code_dims
+    if width is not None:  # whole cells alone
+        max_size = min(max_size or forms[0].dim, forms[0].dim) // width * width
+        if not max_size:
+            raise UserError(
+                f"retrain.code_dims: got {width}, but embedding.dim is {forms[0].dim}; it must be at most that"
+            )
+    final = shipped_sizes(forms, target, max_size=max_size, size_step=settings.size_step, share=share)
     if settings.code_dims is not None:
         final[0] = coded(final[0], settings.code_dims)
     return final

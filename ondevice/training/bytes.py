@@ -29,7 +29,7 @@ METHOD_BYTES = {"forward": 3_320, "rank": 1_010, "recommend": 2_940}
 LINEAR_BYTES, FIRST_LINEAR_BYTES = 600, 90
 COLUMNS_BYTES, COLUMN_BYTES = 570, 16  # more than one column of cells, and each of them: heights and starts
 SLICE_BYTES = 800  # cells that do not divide the dimension
-CODES_BYTES = {"forward": 640, "rank": 280, "recommend": 350}  # the lookup of codes
+CODES_BYTES = {"forward": 560, "rank": 210, "recommend": 280}  # the lookup of codes
 FIRST_ORDER_BYTES = {"forward": 440, "rank": 150, "recommend": 10}
 PROJECTION_BYTES, PROJECTION_SHARED = 100, 160  # at least; its weights less what they share with the graphs
 # The manifest: what every one says, and each method; it lists the operators and sizes.

@@ -233,7 +233,7 @@ class Fit:
 
     def __post_init__(self) -> None:
         self.codes = None
-        if isinstance(self.recommender.embedding, CodedEmbedding):
+        if any(isinstance(table, CodedEmbedding) for table in self.recommender.tables()):
             seed = epoch_seed(self.seed, self.phase, 0) + 3
             self.codes = CodePhase(
                 self.recommender,
