@@ -24,7 +24,7 @@ from ondevice.training.teacher import Teacher
 
 DAMPING = 0.1  # λ, in the mean curvature of a dimension
 SAMPLE_BYTES = 256 << 20  # of the interactions that codes are chosen on
-STARTS = 3
+STARTS = 3  # fits of codebook and codes, of which the one with the least loss is kept
 TURN_LOSS = 0.2  # of the variance: where more would leave the sizes of rows, axes are not turned
 CODE_RATE = 0.1  # of the learning rate of free values
 MATRIX_BYTES = 1 << 30  # of curvatures held at once

@@ -9,8 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ondevice.config import RetrainConfig
 from ondevice.embeddings import METHODS, Form, Mask, SharedMap, Sizes, TableInfo
 from ondevice.errors import UserError
+from ondevice.training.budgets import final_forms
 from ondevice.training.sizing import competing, forms_at, shipped_sizes, unstored_removed
 
 DIM = 6
@@ -126,3 +128,14 @@ def test_a_rule_that_cannot_do_with_a_budget_says_what_it_needs(info: TableInfo)
     with pytest.raises(UserError, match=r"budget of 13 values: too small for the rows .* the smallest is 14"):
         forms_at(tables, 13)
     assert sum(form.num_kept() for form in forms_at(tables, 14)) == 14
+
+
+def test_codes_are_whole_cells_whatever_the_dimension_of_the_search() -> None:
+    """Rows of six may have one cell of four, not one and a half; and rows of three none, which is said."""
+    settings = RetrainConfig(code_dims=4, size_step=4, max_size=8, first_order="none")
+    (form,) = final_forms([Sizes(torch.tensor([6, 5, 1, 0]), 6)], 12, settings)
+    assert form.row_sizes().tolist() == [4, 4, 4, 0]
+    with pytest.raises(
+        UserError, match=r"retrain\.code_dims: got 4, but embedding\.dim is 3; it must be at most that"
+    ):
+        final_forms([Sizes(torch.tensor([3, 1]), 3)], 6, settings)
