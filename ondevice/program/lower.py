@@ -73,7 +73,7 @@ def lower(methods: Mapping[str, Method], *, delegate: bool = True) -> Lowered:
         edge = to_edge_transform_and_lower(
             exported,
             partitioner=[XnnpackPartitioner()] if delegate else [],
-            compile_config=EdgeCompileConfig(_check_ir_validity=False),
+            compile_config=EdgeCompileConfig(_check_ir_validity=False, _skip_dim_order=True),
         )
         num_delegated, num_portable = _count(edge, methods)
         finished = edge.to_executorch(ExecutorchBackendConfig(segment_alignment=16)).buffer

@@ -13,7 +13,7 @@ from ondevice.data.schema import Field, Label, Schema
 from ondevice.errors import UserError
 
 FORMAT = "ondevice-bundle"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST, PROGRAM, VOCABULARY, CATALOG = "manifest.json", "model.pte", "vocabulary.bin", "catalog.json"
 
 ASSUMED = {"side": "context", "kind": "string"}  # of a field that does not say otherwise
@@ -83,6 +83,10 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], bytes]:
         raise UserError(
             f"{path}: format version {version}, but this ondevice knows versions up to {FORMAT_VERSION}; "
             "upgrade ondevice"
+        )
+    if version < FORMAT_VERSION:
+        raise UserError(
+            f"{path}: format version {version} of an earlier ondevice, this one reads {FORMAT_VERSION}; export it again"
         )
     own = _OWN_HASH.match(content)
     zeroed = b"" if own is None else content[: own.start(1)] + _ZEROS.encode() + content[own.end(1) :]

@@ -165,6 +165,8 @@ class _Rewriter:
         if not all(isinstance(sizes[d], int) for d in summed):
             return None
         if kept + summed != list(range(rank)):
+            source, kept, summed = self._unviewed(source, kept, summed)
+            sizes = list(source.meta["val"].shape)
             source = self._new(aten.permute.default, source, kept + summed)
         count = 1
         for d in summed:
@@ -176,6 +178,17 @@ class _Rewriter:
             source = flat
         product = self._new(aten.linear.default, source, self._equal_weights(count, 1.0))
         return self._reshape(product, value.shape)
+
+    def _unviewed(self, node: Any, kept: list[int], summed: list[int]) -> tuple[Any, list[int], list[int]]:
+        """What a view shows, and its dimensions in place of the view's, where the view changes only what follows a sum.
+
+        The result of the sum is given its shape afterwards, so that the view is not needed.
+        """
+        source, last = _source(node), max(summed) + 1
+        shape, shown = source.meta["val"].shape, node.meta["val"].shape
+        if source is node or shape[:last] != shown[:last] or shape[last:].numel() != shown[last:].numel():
+            return node, kept, summed
+        return source, [d for d in range(len(shape)) if d not in summed], summed
 
     def _matmul(self, node: fx.Node, value: torch.Tensor) -> fx.Node | None:
         """A product of two stacks of matrices as one batch of matrices."""

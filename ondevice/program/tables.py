@@ -17,12 +17,12 @@ from ondevice.errors import UserError
 from ondevice.program.blocks import Blocks
 
 
-def dequantized(values: Tensor) -> Tensor:
-    """Integers as floats, in the one form that XNNPACK takes as its own input; floats as they are."""
+def dequantized(values: Tensor, step: float = 1.0) -> Tensor:
+    """Integers times a step, in the one form that XNNPACK takes as its own input; floats as they are."""
     if values.dtype == torch.float32:
         return values
     result: Tensor = torch.ops.quantized_decomposed.dequantize_per_tensor(
-        values, 1.0, 0, -128, 127, torch.int8
+        values, step, 0, -128, 127, torch.int8
     )
     return result
 
@@ -30,7 +30,8 @@ def dequantized(values: Tensor) -> Tensor:
 class PackedTable(nn.Module):
     """Rows of values in some layout, read back as (B, F, D) float32.
 
-    ``values`` holds what is stored, float32 until it is quantized; ``scale`` is then one factor per dimension.
+    ``values`` holds what is stored, float32 until it is quantized; ``scale`` is then one factor per dimension, or None
+    where there is one for all.
     """
 
     values: Tensor
@@ -68,6 +69,8 @@ class Staircase(PackedTable):
 
     heights: Tensor
     starts: Tensor
+    step: float = 1.0
+    """Of integer values that have one scale for all dimensions."""
 
     def __init__(self, values: Tensor, blocks: Blocks, heights: Sequence[int]) -> None:
         super().__init__(values, blocks.dim)
@@ -87,12 +90,12 @@ class Staircase(PackedTable):
     def embeddings(self, found: Tensor, rows: Tensor) -> Tensor:
         """Embeddings (B, F, D) of the values of every cell, (B, F, K, width) in any shape that begins with (B, F)."""
         if self.columns == 1 and found.dim() == 3:
-            looked_up = dequantized(found)
+            looked_up = dequantized(found, self.step)
         else:
             if self.columns * self.width != self.dim:
                 found = found.flatten(2)[..., : self.dim]
             # The reshape follows the conversion, so that it belongs to the part all methods share.
-            looked_up = dequantized(found).reshape(rows.shape[0], rows.shape[1], self.dim)
+            looked_up = dequantized(found, self.step).reshape(rows.shape[0], rows.shape[1], self.dim)
         return looked_up if self.scale is None else looked_up * self.scale
 
 
@@ -141,7 +144,8 @@ class StaircaseEmbedding(Staircase):
 class CodedStaircase(Staircase):
     """A staircase whose cells are one byte each: an index into a codebook, whose entry 0 is zero.
 
-    e(row) = cat_k B[C[start_k + min(row, height_k)]] · scale. ``values`` is the codebook.
+    e(row) = cat_k B[C[start_k + min(row, height_k)]]. ``values`` is the codebook; as integers it has one scale, which
+    belongs to their conversion: a scale per dimension would be an operator more for 256 entries that are much alike.
 
     Args:
         codes: codes (num_rows, K) uint8 in program order, zero beyond each row's size.
@@ -159,10 +163,10 @@ class CodedStaircase(Staircase):
         self.register_buffer("codes", staircase_columns(codes, 1, heights))
 
     def dimensions(self) -> Tensor:
-        return torch.arange(self.width).expand_as(self.values)
+        return torch.zeros_like(self.values, dtype=torch.int64)
 
     def quantize(self, values: Tensor, scale: Tensor) -> None:
-        super().quantize(values, scale[: self.width].repeat(self.columns))
+        self.values, self.step = values, float(scale[0])
 
     def forward(self, rows: Tensor) -> Tensor:
         codes = F.embedding(self.cells(rows), self.codes)  # (B, F, K, 1) uint8; that 1 ends with the reshape

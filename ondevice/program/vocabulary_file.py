@@ -1,23 +1,27 @@
 """vocabulary.bin: from a field's value, as canonical text, to the program's row.
 
-Version 1, little endian, varint = unsigned LEB128::
+Version 2, little endian, varint = unsigned LEB128::
 
-    "ODV1"
+    "ODV2"
     varint num_fields
     per field, in schema order:
       varint unknown_row       row of a value that is not in the vocabulary
       varint num_groups
       per group:
-        varint base_row        its keys own rows base_row, base_row + 1, ... in the order stored
+        varint base_row        its keys own rows base_row, base_row + 1, ... in ascending order
         varint num_keys        at least 1
         u8 form                0: strings; 1 + w: integers as decimal text of width w, 0 = no padding; 255: hashed,
-                               and nothing follows: any text owns row base_row + FNV-1a(text) mod num_keys
-        integers: varint zigzag(first key); u8 k; varint payload_bytes; Rice codes of (delta - 1) between
-                  ascending keys, most significant bit first: v >> k one-bits, a zero-bit, k low bits
-        strings:  ascending by UTF-8 bytes; varint bytes shared with the key before, varint further bytes, those
+                               any text owns row base_row + FNV-1a(text) mod num_keys
+      per form but 255, in the order in which they first occur; n: keys of all groups of it:
+        all keys, ascending:
+          integers: varint zigzag(first key); varint span (last key - first key); `subset` of n of span + 1
+          strings:  by UTF-8 bytes: n varints, bytes shared with the key before; n varints, further bytes; those
+        per group of it but the last: `subset`, its keys among those that are in no group before
+
+Size classes share one list of keys, which for dense ones is nearly free, and a class is a bit or two a key.
 
 Where that takes fewer bytes, the file is "ODVD", varint size, and the raw deflate (RFC 1951) of those ``size`` bytes
-that follow "ODV1": texts then need a quarter.
+that follow "ODV2": texts then need a quarter.
 
 A key's canonical text decides its form: a plain integer that fits 64 bits, else 2 to 18 digits (a zip code with
 a leading zero), else a string.
@@ -34,10 +38,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ondevice.data.key_hash import key_hash
-from ondevice.errors import UserError
+from ondevice.program.subset import Reader, encode_subset, varint
 
-MAGIC, DEFLATED = b"ODV1", b"ODVD"
+MAGIC, DEFLATED = b"ODV2", b"ODVD"
 MAX_INFLATED = 256 << 20  # bytes; a file that says more is not unpacked
+MAX_KEYS = 1 << 24  # of a file, where a reader does not know the program's rows: dense keys take no bytes
 STRINGS = 0
 INTEGERS = 1  # plus the width
 MAX_WIDTH = 18
@@ -88,21 +93,55 @@ class FieldKeys:
 def encode(fields: Sequence[FieldKeys]) -> bytes:
     """The file's bytes.
 
-    Raises: ValueError: when a group is empty or its keys do not ascend.
+    Raises: ValueError: when a group is empty or its keys do not ascend, or two groups of a field share a key.
     """
-    out = bytearray(_varint(len(fields)))
+    out = bytearray(varint(len(fields)))
     for field in fields:
-        out += _varint(field.unknown_row) + _varint(len(field.groups))
+        out += varint(field.unknown_row) + varint(len(field.groups))
         for group in field.groups:
-            out += encode_group(group)
+            if len(group.keys) == 0:
+                raise ValueError("a group needs at least one key")
+            out += varint(group.base_row) + varint(len(group.keys)) + bytes([group.form])
+        for form, groups in _by_form(field.groups).items():
+            if form != HASHED:
+                out += _encode_keys(groups)
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
-    deflated = DEFLATED + _varint(len(out)) + packer.compress(bytes(out)) + packer.flush()
+    deflated = DEFLATED + varint(len(out)) + packer.compress(bytes(out)) + packer.flush()
     return min(MAGIC + bytes(out), deflated, key=len)
+
+
+def _by_form(groups: Sequence[Group]) -> dict[int, list[Group]]:
+    found: dict[int, list[Group]] = {}
+    for group in groups:
+        found.setdefault(group.form, []).append(group)
+    return found
+
+
+def _encode_keys(groups: Sequence[Group]) -> bytes:
+    """The keys of all groups of a form as one list, then which group each is in."""
+    labels = np.repeat(np.arange(len(groups)), [len(group.keys) for group in groups])
+    if groups[0].form == STRINGS:
+        texts = [str(key) for group in groups for key in group.keys]
+        order = np.array(sorted(range(len(texts)), key=texts.__getitem__))  # by code point, as by UTF-8 byte
+        out = _encode_strings([texts[i] for i in order])
+    else:
+        keys = np.concatenate([np.asarray(group.keys, dtype=np.int64) for group in groups])
+        order = np.argsort(keys, kind="stable")
+        out = _encode_integers(keys[order])
+    for number in range(len(groups)):
+        own = order[labels[order] == number]
+        if np.any(own[1:] < own[:-1]):
+            raise ValueError("a group's keys must ascend")
+    labels = labels[order]
+    for number in range(len(groups) - 1):
+        out += encode_subset(np.flatnonzero(labels == number).astype(np.uint64), len(labels))
+        labels = labels[labels != number]
+    return out
 
 
 def _inflated(data: bytes, name: str) -> bytes:
     """The content of a deflated file, as if it had not been."""
-    reader = _Reader(data, name)
+    reader = Reader(data, name)
     reader.take(len(DEFLATED))
     size = reader.varint("size of the content")
     if size > MAX_INFLATED:
@@ -117,122 +156,38 @@ def _inflated(data: bytes, name: str) -> bytes:
     return MAGIC + content
 
 
-def encode_group(group: Group) -> bytes:
-    """The bytes of one group."""
-    if len(group.keys) == 0:
-        raise ValueError("a group needs at least one key")
-    head = _varint(group.base_row) + _varint(len(group.keys)) + bytes([group.form])
-    if group.form == HASHED:
-        return head
-    if group.form == STRINGS:
-        return head + _encode_strings([str(key) for key in group.keys])
-    return head + _encode_integers(np.asarray(group.keys, dtype=np.int64))
-
-
 def vocabulary_bytes(fields: Sequence[FieldKeys]) -> int:
     """Bytes that `encode` would write."""
     return len(encode(fields))
 
 
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
 def _encode_integers(keys: np.ndarray) -> bytes:
     if np.any(keys[1:] <= keys[:-1]):
-        raise ValueError("integer keys must ascend without repeats")
+        raise ValueError("integer keys must not repeat")
     first = int(keys[0])
-    # uint64 arithmetic: two int64 may lie further apart than int64 holds
-    gaps = keys[1:].astype(np.uint64) - keys[:-1].astype(np.uint64) - np.uint64(1)
-    k = _rice_parameter(gaps)
-    payload = _rice_encode(gaps, k)
     zigzag = first * 2 if first >= 0 else -first * 2 - 1
-    return _varint(zigzag) + bytes([k]) + _varint(len(payload)) + payload
-
-
-def _rice_parameter(gaps: np.ndarray) -> int:
-    """The parameter with the fewest bits."""
-    if len(gaps) == 0:
-        return 0
-    middle = max(float(gaps.astype(np.float64).mean()), 1.0)
-    near = int(np.log2(middle))
-    candidates = range(max(0, near - 3), min(63, near + 3) + 1)
-    return min(candidates, key=lambda k: _rice_bits(gaps, k))
-
-
-def _rice_bits(gaps: np.ndarray, k: int) -> int:
-    return int((gaps >> np.uint64(k)).sum(dtype=np.uint64)) + len(gaps) * (k + 1)
-
-
-def _rice_encode(gaps: np.ndarray, k: int) -> bytes:
-    quotients = (gaps >> np.uint64(k)).astype(np.int64)
-    ends = np.cumsum(quotients + k + 1)
-    bits = np.zeros(int(ends[-1]) if len(ends) else 0, dtype=np.uint8)
-    starts = ends - quotients - k - 1
-    # ones from each start up to its zero-bit: +1 at the start, -1 at the zero-bit, summed
-    steps = np.zeros(len(bits) + 1, dtype=np.int64)
-    np.add.at(steps, starts, 1)
-    np.add.at(steps, starts + quotients, -1)
-    bits[:] = np.cumsum(steps)[:-1]
-    for j in range(k):
-        bits[ends - 1 - j] = (gaps >> np.uint64(j)) & np.uint64(1)
-    return np.packbits(bits).tobytes()
+    # uint64 arithmetic: two int64 may lie further apart than int64 holds
+    places = keys.astype(np.uint64) - keys[:1].astype(np.uint64)
+    span = int(places[-1])
+    return varint(zigzag) + varint(span) + encode_subset(places, span + 1)
 
 
 def _encode_strings(keys: list[str]) -> bytes:
-    out = bytearray()
+    shared, further, texts = bytearray(), bytearray(), bytearray()
     before = b""
     for place, key in enumerate(keys):
         data = key.encode()
         if place and data <= before:
-            raise ValueError("string keys must ascend by their UTF-8 bytes without repeats")
-        shared = 0
+            raise ValueError("string keys must not repeat")
+        same = 0
         limit = min(len(before), len(data))
-        while shared < limit and before[shared] == data[shared]:
-            shared += 1
-        out += _varint(shared) + _varint(len(data) - shared) + data[shared:]
+        while same < limit and before[same] == data[same]:
+            same += 1
+        shared += varint(same)
+        further += varint(len(data) - same)
+        texts += data[same:]
         before = data
-    return bytes(out)
-
-
-class _Reader:
-    """Bounds-checked reading; what is wrong becomes one sentence with the file's name."""
-
-    def __init__(self, data: bytes, name: str) -> None:
-        self.data, self.name, self.at = data, name, 0
-
-    def wrong(self, what: str) -> UserError:
-        return UserError(f"{self.name}: {what} (byte {self.at}); the file is damaged, export it again")
-
-    def take(self, count: int) -> bytes:
-        if count > len(self.data) - self.at:
-            raise self.wrong(f"ends {count - len(self.data) + self.at} bytes early")
-        self.at += count
-        return self.data[self.at - count : self.at]
-
-    def varint(self, what: str) -> int:
-        value = shift = 0
-        while True:
-            byte = self.take(1)[0]
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if not byte & 0x80:
-                if value >= 2**64:
-                    raise self.wrong(f"the {what} is beyond 64 bits")
-                return value
-            if shift > 63:
-                raise self.wrong(f"the {what} is beyond 64 bits")
-
-    def row(self, what: str, num_rows: int | None) -> int:
-        value = self.varint(what)
-        if num_rows is not None and value > num_rows:
-            raise self.wrong(f"the {what} is {value}, but the program has {num_rows} rows")
-        return value
+    return bytes(shared + further + texts)
 
 
 def decode(data: bytes, name: str = "vocabulary.bin", num_rows: int | None = None) -> list[FieldKeys]:
@@ -247,83 +202,87 @@ def decode(data: bytes, name: str = "vocabulary.bin", num_rows: int | None = Non
     """
     if data.startswith(DEFLATED):
         data = _inflated(data, name)
-    reader = _Reader(data, name)
+    reader = Reader(data, name)
     if reader.take(min(4, len(data))) != MAGIC:
         raise reader.wrong(f"begins with neither {MAGIC.decode()} nor {DEFLATED.decode()}")
     num_fields = reader.varint("number of fields")
     if num_fields * 2 > len(data):
         raise reader.wrong(f"{num_fields} fields in {len(data)} bytes")
     fields = []
+    num_keys, most = 0, MAX_KEYS if num_rows is None else num_rows
     for f in range(num_fields):
         unknown_row = reader.row(f"unknown row of field {f}", num_rows)
         num_groups = reader.varint(f"number of groups of field {f}")
         if num_groups * 3 > len(data):
             raise reader.wrong(f"{num_groups} groups in {len(data)} bytes")
-        groups = tuple(_decode_group(reader, num_rows) for _ in range(num_groups))
-        fields.append(FieldKeys(unknown_row, groups))
+        heads = [_decode_head(reader, num_rows) for _ in range(num_groups)]
+        num_keys += sum(len(head.keys) for head in heads)
+        if num_keys > most:
+            raise reader.wrong(f"{num_keys} keys, where {most} are possible")
+        fields.append(FieldKeys(unknown_row, _decode_keys(reader, heads)))
     if reader.at != len(data):
         raise reader.wrong(f"{len(data) - reader.at} bytes follow the last field")
     return fields
 
 
-def _decode_group(reader: _Reader, num_rows: int | None) -> Group:
+def _decode_head(reader: Reader, num_rows: int | None) -> Group:
+    """A group without its keys, which are only counted."""
     base_row = reader.row("first row of a group", num_rows)
     num_keys = reader.varint("number of keys")
+    form = reader.take(1)[0]
     if num_keys < 1 or (num_rows is not None and base_row + num_keys > num_rows):
         raise reader.wrong(f"a group of {num_keys} keys from row {base_row}")
-    form = reader.take(1)[0]
-    if form == STRINGS:
-        return Group(base_row, form, _decode_strings(reader, num_keys))
-    if form == HASHED:
-        return Group(base_row, form, range(num_keys))
-    if form > INTEGERS + MAX_WIDTH or form == INTEGERS + 1:
+    if form != HASHED and (form > INTEGERS + MAX_WIDTH or form == INTEGERS + 1):
         raise reader.wrong(f"no form {form} of keys")
-    keys = _decode_integers(reader, num_keys)
-    width = form - INTEGERS
-    low, high = (0, 10**width - 1) if width else (SMALLEST, LARGEST)
-    if keys[0] < low or keys[-1] > high:
-        raise reader.wrong(f"a key outside {low} to {high}")
-    return Group(base_row, form, keys)
+    return Group(base_row, form, range(num_keys))
 
 
-def _decode_integers(reader: _Reader, num_keys: int) -> list[int]:
+def _decode_keys(reader: Reader, heads: Sequence[Group]) -> tuple[Group, ...]:
+    """The groups of a field with their keys."""
+    groups = list(heads)
+    for form in dict.fromkeys(head.form for head in heads):
+        if form == HASHED:
+            continue
+        own = [place for place, head in enumerate(heads) if head.form == form]
+        count = sum(len(heads[place].keys) for place in own)
+        texts = _decode_strings(reader, count) if form == STRINGS else None
+        keys = np.arange(count) if texts is not None else _decode_integers(reader, count, form - INTEGERS)
+        for place in own:
+            chosen = keys
+            if place != own[-1]:
+                members = reader.subset(len(heads[place].keys), len(keys)).astype(np.int64)
+                chosen, keys = keys[members], np.delete(keys, members)
+            listed = chosen.tolist()
+            groups[place] = Group(
+                heads[place].base_row, form, listed if texts is None else [texts[i] for i in listed]
+            )
+    return tuple(groups)
+
+
+def _decode_integers(reader: Reader, num_keys: int, width: int) -> np.ndarray:
     zigzag = reader.varint("first key")
-    keys = [zigzag >> 1 if zigzag % 2 == 0 else -(zigzag >> 1) - 1]
-    k = reader.take(1)[0]
-    if k > 63:
-        raise reader.wrong(f"a Rice parameter of {k}")
-    payload = reader.take(reader.varint("size of a group's keys"))
-    if num_keys - 1 > 8 * len(payload):
-        raise reader.wrong(f"{num_keys} keys in {len(payload)} bytes")
-    bits = np.unpackbits(np.frombuffer(payload, dtype=np.uint8))
-    zeros = iter(np.flatnonzero(bits == 0).tolist())
-    padded = payload + bytes(9)
-    at, key = 0, keys[0]
-    mask = (1 << k) - 1
-    for _ in range(num_keys - 1):
-        zero = next((z for z in zeros if z >= at), None)
-        if zero is None or zero + 1 + k > len(bits):
-            raise reader.wrong("a group's keys end early")
-        low_at = zero + 1
-        window = int.from_bytes(padded[low_at >> 3 : (low_at >> 3) + 9], "big")
-        key += ((zero - at) << k | (window >> (72 - (low_at & 7) - k)) & mask) + 1
-        keys.append(key)
-        at = low_at + k
-    if (at + 7) // 8 != len(payload) or bits[at:].any():
-        raise reader.wrong("bits follow a group's last key")
-    return keys
+    first = zigzag >> 1 if zigzag % 2 == 0 else -(zigzag >> 1) - 1
+    last = first + reader.varint("span of keys")
+    low, high = (0, 10**width - 1) if width else (SMALLEST, LARGEST)
+    if first < low or last > high:
+        raise reader.wrong(f"a key outside {low} to {high}")
+    places = reader.subset(num_keys, last - first + 1)
+    if places[0] != 0 or places[-1] != last - first:
+        raise reader.wrong("keys that do not begin at the first or end at the last")
+    return (places + np.uint64(first % 2**64)).view(np.int64)
 
 
-def _decode_strings(reader: _Reader, num_keys: int) -> list[str]:
-    if num_keys * 2 > len(reader.data) - reader.at:
-        raise reader.wrong(f"{num_keys} texts in {len(reader.data) - reader.at} bytes")
+def _decode_strings(reader: Reader, num_keys: int) -> list[str]:
+    if num_keys * 2 > reader.left:
+        raise reader.wrong(f"{num_keys} texts in {reader.left} bytes")
+    shared = [reader.varint("shared bytes of a text") for _ in range(num_keys)]
+    further = [reader.varint("bytes of a text") for _ in range(num_keys)]
     keys: list[str] = []
     before = b""
-    for place in range(num_keys):
-        shared = reader.varint("shared bytes of a text")
-        if shared > len(before):
-            raise reader.wrong(f"a text shares {shared} bytes with one of {len(before)}")
-        data = before[:shared] + reader.take(reader.varint("bytes of a text"))
+    for place, (same, rest) in enumerate(zip(shared, further, strict=True)):
+        if same > len(before):
+            raise reader.wrong(f"a text shares {same} bytes with one of {len(before)}")
+        data = before[:same] + reader.take(rest)
         if place and data <= before:
             raise reader.wrong("texts out of order")
         try:

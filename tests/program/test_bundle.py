@@ -120,12 +120,17 @@ def reseal(folder: Path, change: dict[str, Any]) -> None:
 def test_a_newer_format_and_a_foreign_file_are_refused(bundle: Bundle, tmp_path: Path) -> None:
     reseal(bundle.path, {})
     load_bundle(bundle.path)  # resealing alone breaks nothing
-    reseal(bundle.path, {"format_version": 2})
+    reseal(bundle.path, {"format_version": 3})
     with pytest.raises(
-        UserError, match="format version 2, but this ondevice knows versions up to 1; upgrade"
+        UserError, match="format version 3, but this ondevice knows versions up to 2; upgrade"
     ):
         load_bundle(bundle.path)
-    reseal(bundle.path, {"format_version": 1, "format": "other"})
+    reseal(bundle.path, {"format_version": 1})
+    with pytest.raises(
+        UserError, match="format version 1 of an earlier ondevice, this one reads 2; export it again"
+    ):
+        load_bundle(bundle.path)
+    reseal(bundle.path, {"format_version": 2, "format": "other"})
     with pytest.raises(UserError, match="not the manifest of a bundle"):
         load_bundle(bundle.path)
     files = {**bundle.manifest["files"], "../secret": {"bytes": 1, "sha256": "0" * 64}}

@@ -89,7 +89,7 @@ def test_a_bundle_scores_what_it_never_saw(data: Dataset, tmp_path: Path) -> Non
 
 def test_the_bytes_of_a_hashed_field() -> None:
     field = FieldKeys(9, (Group(3, HASHED, range(6)),))
-    assert encode([field]) == b"ODV1" + bytes([1, 9, 1, 3, 6, 255])
+    assert encode([field]) == b"ODV2" + bytes([1, 9, 1, 3, 6, 255])
     assert decode(encode([field]), num_rows=9) == [field]
     with pytest.raises(UserError, match="a group of 6 keys from row 3"):
         decode(encode([FieldKeys(0, field.groups)]), num_rows=8)

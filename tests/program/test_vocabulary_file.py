@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ondevice.errors import UserError
+from ondevice.program.subset import Reader, encode_subset
 from ondevice.program.vocabulary_file import (
     LARGEST,
     SMALLEST,
@@ -27,24 +28,66 @@ from ondevice.program.vocabulary_file import (
 
 def test_the_bytes_of_a_small_vocabulary_are_those_of_the_format() -> None:
     groups = (
-        Group(0, 1, [-3, -1, 6, 7]),  # gaps - 1: 1, 6, 0 with k = 1: "0 1", "1110 0", "0 0"
-        Group(4, 6, [2138, 2139]),  # width 5; gap - 1: 0 with k = 0: "0"
+        Group(0, 1, [-3, -1, 6, 7]),
+        Group(4, 6, [2138, 2139]),  # width 5
         Group(6, 0, ["ab", "abc", "ü"]),
+        Group(9, 1, [0, 5]),
     )
     expected = (
-        b"ODV1"
-        + bytes([1, 9, 3])  # one field, unknown row 9, three groups
-        + bytes([0, 4, 1, 5, 1, 2, 0b01111000, 0b00000000])
-        + bytes([4, 2, 6, 0xB4, 0x21, 0, 1, 0b00000000])  # zigzag 4276 as a varint
-        + bytes([6, 3, 0, 0, 2])
-        + b"ab"
-        + bytes([2, 1])
-        + b"c"
-        + bytes([0, 2])
-        + "ü".encode()
+        b"ODV2"
+        + bytes([1, 11, 4])  # one field, unknown row 11, four groups
+        + bytes([0, 4, 1, 4, 2, 6, 6, 3, 0, 9, 2, 1])  # their first rows, keys and forms
+        + bytes([5, 10])  # -3 as zigzag, and up to 7; of those 11, the places 1, 4, 5, 6 and 7 are missing:
+        + bytes([64, 1, 0b10_110_0_0_0])  # gaps 1, 2, 0, 0, 0 with k = 0
+        + bytes([128, 0b110011_00])  # which of the six are in the first group
+        + bytes([0xB4, 0x21, 1])  # zigzag 4276 as a varint; two keys of two
+        + bytes([0, 2, 0, 2, 1, 2])
+        + "abcü".encode()
     )
-    assert encode([FieldKeys(9, groups)]) == expected
-    assert decode(expected, num_rows=9) == [FieldKeys(9, groups)]
+    assert encode([FieldKeys(11, groups)]) == expected
+    assert decode(expected, num_rows=11) == [FieldKeys(11, groups)]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.integers(1, 300).flatmap(lambda n: st.tuples(st.just(n), st.sets(st.integers(0, n - 1), min_size=1)))
+)
+def test_any_subset_is_read_back(case: tuple[int, set[int]]) -> None:
+    count, members = case
+    places = np.array(sorted(members), dtype=np.uint64)
+    data = encode_subset(places, count)
+    reader = Reader(data, "here")
+    assert reader.subset(len(places), count).tolist() == places.tolist()
+    assert reader.left == 0
+    assert len(data) <= 1 + (count + 7) // 8
+
+
+@pytest.mark.parametrize(
+    ("places", "count", "code", "most"),
+    [
+        (range(0, 6040, 9), 6040, 2, 424),  # few: gaps of 8
+        (sorted(set(range(6040)) - set(range(4, 6040, 9))), 6040, 64 + 2, 424),  # nearly all
+        (np.flatnonzero(np.random.default_rng(0).random(6040) < 0.5), 6040, 128, 756),
+        (range(6040), 6040, None, 0),
+    ],
+)
+def test_a_subset_takes_the_form_that_suits_it(
+    places: object, count: int, code: int | None, most: int
+) -> None:
+    data = encode_subset(np.array(places, dtype=np.uint64), count)
+    assert len(data) <= most
+    assert (data[0] if data else None) == code
+
+
+def test_classes_of_dense_keys_cost_little_more_than_which_class_each_is_in() -> None:
+    classes = np.random.default_rng(0).choice(3, 6040, p=[0.5, 0.3, 0.2])
+    groups, row = [], 0
+    for number in range(3):
+        keys = np.flatnonzero(classes == number) + 1
+        groups.append(Group(row, 1, keys.tolist()))
+        row += len(keys)
+    bits = 6040 * sum(-p * np.log2(p) for p in (0.5, 0.3, 0.2))
+    assert vocabulary_bytes([FieldKeys(row, tuple(groups))]) < bits / 8 * 1.03 + 40
 
 
 @pytest.mark.parametrize(
@@ -93,8 +136,10 @@ def fields_of(columns: list[list[str]]) -> list[FieldKeys]:
         groups = []
         for form in sorted({form_of(text)[0] for text in texts}):
             own = sorted(form_of(text)[1] for text in set(texts) if form_of(text)[0] == form)  # type: ignore[type-var]
-            groups.append(Group(row, form, own))
-            row += len(own)
+            for keys in (own[::3], own[1::3] + own[2::3]):  # two classes
+                if keys:
+                    groups.append(Group(row, form, sorted(keys)))  # type: ignore[type-var]
+                    row += len(keys)
         fields.append(FieldKeys(unknown, tuple(groups)))
     return fields
 
@@ -120,8 +165,16 @@ def test_any_mix_of_keys_is_read_back_and_found(columns: list[list[str]]) -> Non
         assert lookup.row(field, absent) == fields[field].unknown_row
 
 
-SAMPLE = encode(
-    fields_of([[str(i * i) for i in range(30)], ["02138", "02139", "V1A", "Vé"], [], ["-5", "9" * 18]])
+def plain(data: bytes) -> bytes:
+    """The file as it would be if deflating it did not pay."""
+    packed = data[next(i for i in range(4, len(data)) if data[i] < 128) + 1 :]  # behind the size
+    return data if data.startswith(b"ODV2") else b"ODV2" + zlib.decompress(packed, -15)
+
+
+SAMPLE = plain(
+    encode(
+        fields_of([[str(i * i) for i in range(30)], ["02138", "02139", "V1A", "Vé"], [], ["-5", "9" * 18]])
+    )
 )
 
 
@@ -154,23 +207,34 @@ def test_a_changed_byte_is_refused_or_read_as_another_vocabulary(place: int, cha
 @given(st.binary(max_size=60))
 def test_random_bytes_never_do_more_than_be_refused(noise: bytes) -> None:
     with pytest.raises(UserError):
-        decode(b"ODV1\x05" + noise)
+        decode(b"ODV2\x05" + noise)
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"ODV2\x00", "begins with neither ODV1 nor ODVD"),
-        (b"ODV1\x01\x00\x01\x00\x01\x15\x00\x00\x00", "no form 21 of keys"),
-        (b"ODV1\x01\x00\x01\x00\x01\x02\x00\x00\x00", "no form 2 of keys"),
-        (b"ODV1\x01\x00\x01\x00\x00\x01\x00\x00\x00", "a group of 0 keys"),
-        (b"ODV1\x01\x00\x01\x00\x01\x01\x00\x40\x00", "Rice parameter of 64"),
-        (b"ODV1\x01\x00\x01\x00\x02\x00\x00\x01b\x00\x01a", "texts out of order"),
-        (b"ODV1\x01\x00\x01\x00\x02\x00\x00\x01b\x02\x01a", "shares 2 bytes with one of 1"),
-        (b"ODV1\x01\x00\x01\x00\x01\x00\x00\x01\xff", "not UTF-8"),
-        (b"ODV1\x01\x00\x01\x00\x02\x01\x00\x00\x01\x01", "bits follow"),
-        (b"ODV1\x01\x00\x01\x00\x01\x03\x80\x02\x00\x00", "a key outside 0 to 99"),
-        (b"ODV1\x01" + b"\xff" * 10 + b"\x01", "beyond 64 bits"),
+        (b"ODV1\x00", "begins with neither ODV2 nor ODVD"),
+        (b"ODV2\x01\x00\x01\x00\x01\x15\x00\x00\x00", "no form 21 of keys"),
+        (b"ODV2\x01\x00\x01\x00\x01\x02\x00\x00\x00", "no form 2 of keys"),
+        (b"ODV2\x01\x00\x01\x00\x00\x01\x00\x00\x00", "a group of 0 keys"),
+        # behind the head of a group of one or two keys: the first key, the span, a subset
+        (b"ODV2\x01\x00\x01\x00\x01\x01\x00\x01\x81", "no form 129 of a subset"),
+        (b"ODV2\x01\x00\x01\x00\x01\x01\x00\x00\x00", "1 bytes follow the last field"),
+        (b"ODV2\x01\x00\x01\x00\x02\x01\x00\x00", "2 of 1 keys"),
+        (b"ODV2\x01\x00\x01\x00\x02\x01\x00\x02\x80\x80", "1 of 3 keys, not 2"),
+        (b"ODV2\x01\x00\x01\x00\x02\x01\x00\x02\x80\x88", "2 of 3 keys, not 2"),
+        (b"ODV2\x01\x00\x01\x00\x02\x01\x00\x02\x00\x01\x70", "a place of 4 among 3"),
+        (b"ODV2\x01\x00\x01\x00\x02\x01\x00\x02\x00\x01\x01", "bits follow"),
+        (b"ODV2\x01\x00\x01\x00\x09\x01\x00\x09\x00\x01\x00", "9 keys in 1 bytes"),
+        (b"ODV2\x01\x00\x01\x00\x02\x01\x00\x09\x40\x00", "8 keys in 0 bytes"),
+        (b"ODV2\x01\x00\x01\x00\x80\x80\x80\x80\x10\x01", "4294967296 keys, where 16777216 are possible"),
+        (b"ODV2\x01\x00\x01\x00\x01\x01\x00\x05\x80\x20", "do not begin at the first or end at the last"),
+        (b"ODV2\x01\x00\x01\x00\x02\x00\x00\x00\x01\x01ba", "texts out of order"),
+        (b"ODV2\x01\x00\x01\x00\x02\x00\x00\x02\x01\x01ba", "shares 2 bytes with one of 1"),
+        (b"ODV2\x01\x00\x01\x00\x01\x00\x00\x01\xff", "not UTF-8"),
+        (b"ODV2\x01\x00\x01\x00\x01\x03\x80\x02\x00", "a key outside 0 to 99"),
+        (b"ODV2\x01\x00\x01\x00\x01\x01\x00\xff\xff\xff\xff\xff\xff\xff\xff\x7f", "a key outside"),
+        (b"ODV2\x01" + b"\xff" * 10 + b"\x01", "beyond 64 bits"),
     ],
 )
 def test_what_is_wrong_is_said(data: bytes, message: str) -> None:
@@ -185,10 +249,9 @@ def test_texts_are_deflated_where_that_is_smaller() -> None:
     data = encode(TEXTS)
     assert data.startswith(b"ODVD")
     assert decode(data, num_rows=300) == TEXTS
-    content = zlib.decompress(data[6:], -15)  # two bytes of size behind the mark
-    assert decode(b"ODV1" + content, num_rows=300) == TEXTS
-    assert len(data) < len(content) / 2
-    assert encode([FieldKeys(9, (Group(0, 1, [1, 2, 3]),))]).startswith(b"ODV1")
+    assert decode(plain(data), num_rows=300) == TEXTS
+    assert len(data) < len(plain(data)) / 2
+    assert encode([FieldKeys(9, (Group(0, 1, [1, 2, 3]),))]).startswith(b"ODV2")
 
 
 @settings(max_examples=200, deadline=None)
@@ -225,10 +288,18 @@ def test_rows_beyond_the_program_are_refused() -> None:
         decode(data, num_rows=2)
 
 
+def test_groups_that_overlap_do_not_multiply() -> None:
+    fields = [FieldKeys(9, tuple(Group(0, 1, range(10 * g, 10 * g + 6)) for g in range(2)))]
+    with pytest.raises(UserError, match="12 keys, where 10 are possible"):
+        decode(encode(fields), num_rows=10)
+
+
 def test_keys_out_of_order_are_a_bug_of_the_caller() -> None:
-    for keys in ([2, 1], [1, 1], ["b", "a"], []):
+    for keys in ([2, 1], [1, 1], ["b", "a"], ["a", "a"], []):
         with pytest.raises(ValueError, match="key"):
             encode([FieldKeys(0, (Group(0, 1 if keys and isinstance(keys[0], int) else 0, keys),))])
+    with pytest.raises(ValueError, match="repeat"):
+        encode([FieldKeys(0, (Group(0, 1, [1, 2]), Group(2, 1, [2])))])
 
 
 def test_an_integer_key_takes_less_than_four_bytes() -> None:

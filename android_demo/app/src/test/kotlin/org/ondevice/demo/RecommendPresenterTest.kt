@@ -215,8 +215,8 @@ class RecommendPresenterTest {
         sentence("This app's runtime has no backend DemoBackend. Export the bundle for XNNPACK.") { directory ->
             TestBundle.write(directory) { it["backends"] = listOf("DemoBackend") }
         }
-        sentence("This bundle has format version 2; this app reads up to 1. Update the app.") { directory ->
-            TestBundle.write(directory) { it["format_version"] = 2 }
+        sentence("This bundle has format version 3; this app reads up to 2. Update the app.") { directory ->
+            TestBundle.write(directory) { it["format_version"] = 3 }
         }
         sentence("There is not enough free memory for this bundle. Close other apps, or choose a smaller bundle.", App(root).apply {
             bundles.prepare()

@@ -29,7 +29,7 @@ internal class ByteReader(private val data: ByteArray) {
     /** A number of items that take at least [perItem] bytes each. */
     fun count(what: String, perItem: Int): Int {
         val count = varint()
-        if (count < 0) throw BundleError.CorruptVocabulary("${count.toULong()} $what")
+        if (count !in 0..MAX_COUNT) throw BundleError.CorruptVocabulary("${count.toULong()} $what")
         if (count > remaining / perItem) throw BundleError.TruncatedVocabulary(data.size)
         return count.toInt()
     }
@@ -52,6 +52,63 @@ internal class ByteReader(private val data: ByteArray) {
         position += size.toInt()
         return BitReader(data, position - size.toInt(), position)
     }
+
+    /** The ascending places of [size] things among [total]. They have no sign, like [total]. */
+    fun subset(size: Int, total: ULong): LongArray {
+        if (size.toULong() > total) throw BundleError.CorruptVocabulary("$size keys among $total numbers")
+        if (size.toULong() == total) return LongArray(size) { it.toLong() }
+        val code = byte()
+        if (code == BITMAP) return bitmap(size, total)
+        if (code > BITMAP) throw BundleError.CorruptVocabulary("no code $code of a subset")
+        val payload = slice(varint())
+        val numListed = if (code < COMPLEMENT) size.toULong() else total - size.toULong()
+        if (numListed > payload.numBits.toULong()) throw BundleError.TruncatedVocabulary(payload.end)
+        val places = LongArray(size)
+        var numPlaces = 0
+        var next = 0L
+        var numOthers = total - numListed // that are still ahead: no gap is longer
+        for (listed in 0 until numListed.toLong()) {
+            val gap = payload.rice(code and 63)
+            if (gap.toULong() > numOthers) {
+                throw BundleError.CorruptVocabulary("a subset goes beyond its $total places")
+            }
+            numOthers -= gap.toULong()
+            if (code < COMPLEMENT) {
+                places[numPlaces++] = next + gap
+            } else {
+                for (place in next until next + gap) places[numPlaces++] = place
+            }
+            next += gap + 1
+        }
+        payload.finish()
+        while (numPlaces < size) places[numPlaces++] = next++
+        return places
+    }
+
+    private fun bitmap(size: Int, total: ULong): LongArray {
+        if (total > 8uL * remaining.toULong()) throw BundleError.TruncatedVocabulary(data.size)
+        val payload = slice((total.toLong() + 7) / 8)
+        val places = LongArray(size)
+        var numPlaces = 0L
+        for (place in 0 until total.toLong()) {
+            if (payload.bit() == 0) continue
+            if (numPlaces < size) places[numPlaces.toInt()] = place
+            numPlaces++
+        }
+        if (numPlaces != size.toLong()) {
+            throw BundleError.CorruptVocabulary("a subset of $numPlaces things instead of $size")
+        }
+        payload.finish()
+        return places
+    }
+
+    private companion object {
+        const val COMPLEMENT = 64
+        const val BITMAP = 128
+
+        /** Fields, or groups of a field: no bundle has as many, and time grows with groups times keys. */
+        const val MAX_COUNT = 1L shl 12
+    }
 }
 
 /** Reads bits, most significant first. */
@@ -59,7 +116,7 @@ internal class BitReader(private val data: ByteArray, start: Int, val end: Int) 
     private var position = start * 8L
     val numBits: Long = (end - start) * 8L
 
-    private fun bit(): Int {
+    fun bit(): Int {
         if (position == end * 8L) throw BundleError.TruncatedVocabulary(end)
         val bit = (data[(position shr 3).toInt()].toInt() shr (7 - (position and 7).toInt())) and 1
         position++
@@ -71,7 +128,7 @@ internal class BitReader(private val data: ByteArray, start: Int, val end: Int) 
         var quotient = 0L
         while (bit() == 1) quotient++
         if (numLowBits > 0 && quotient > (-1L ushr numLowBits)) {
-            throw BundleError.CorruptVocabulary("a difference of more than 64 bits")
+            throw BundleError.CorruptVocabulary("a gap of more than 64 bits")
         }
         var low = 0L
         repeat(numLowBits) { low = (low shl 1) or bit().toLong() }
@@ -80,7 +137,7 @@ internal class BitReader(private val data: ByteArray, start: Int, val end: Int) 
 
     /** What is left must be the zero bits that fill the last byte. */
     fun finish() {
-        if (end * 8L - position >= 8) throw BundleError.CorruptVocabulary("bytes follow the last difference")
+        if (end * 8L - position >= 8) throw BundleError.CorruptVocabulary("bytes follow the last bit of a subset")
         while (position < end * 8L) {
             if (bit() != 0) throw BundleError.CorruptVocabulary("the last byte is not filled with zero bits")
         }

@@ -121,7 +121,7 @@ class Manifest private constructor(json: JsonObject) {
         const val PROGRAM = "model.pte"
         const val VOCABULARY = "vocabulary.bin"
         const val CATALOG = "catalog.json"
-        const val FORMAT_VERSION = 1
+        const val FORMAT_VERSION = 2
         private const val FORMAT = "ondevice-bundle"
         private val SHA256 = Regex("[0-9a-f]{64}")
         private val FILE_NAME = Regex("[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")

@@ -61,6 +61,9 @@ class Vocabulary private constructor(private val fields: Array<FieldKeys>) {
 
     private class FieldKeys(val unknownRow: Int, val groups: List<Keys>)
 
+    /** A group as it is announced, before any keys. */
+    private class Group(val baseRow: Int, val numKeys: Int, val form: Int)
+
     private abstract class Keys(val baseRow: Int) {
         abstract val numKeys: Int
         abstract fun key(index: Int): String
@@ -94,6 +97,20 @@ class Vocabulary private constructor(private val fields: Array<FieldKeys>) {
         private fun start(index: Int) = if (index == 0) 0 else ends[index - 1]
 
         override fun key(index: Int): String = bytes.decodeToString(start(index), ends[index])
+
+        /** The keys at ascending [places], with rows from [baseRow]. */
+        fun only(baseRow: Int, places: IntArray): TextKeys {
+            var end = 0
+            val newEnds = IntArray(places.size) { index ->
+                end += ends[places[index]] - start(places[index])
+                end
+            }
+            val copy = ByteArray(end)
+            places.forEachIndexed { index, place ->
+                bytes.copyInto(copy, if (index == 0) 0 else newEnds[index - 1], start(place), ends[place])
+            }
+            return TextKeys(baseRow, copy, newEnds)
+        }
 
         fun find(wanted: ByteArray): Int {
             var low = 0
@@ -130,11 +147,15 @@ class Vocabulary private constructor(private val fields: Array<FieldKeys>) {
         fun hash(bytes: ByteArray): UInt =
             bytes.fold(0x811c9dc5u) { value, byte -> (value xor (byte.toUInt() and 0xffu)) * 0x01000193u }
 
-        private const val PLAIN = "ODV1"
+        private const val PLAIN = "ODV2"
         private const val DEFLATED = "ODVD"
+        private const val TEXTS = 0
         private const val HASHED = 255
         private const val MAX_INFLATED_BYTES = 256L shl 20
         private const val MAX_TEXT_BYTES = 64L shl 20
+
+        /** Bounds memory: keys that follow one another take no bytes. */
+        private const val MAX_KEYS = 1 shl 24
 
         /** Text at or beyond these is no integer: two values at each end of 64 bits stay free. */
         private const val MIN_INTEGER = Long.MIN_VALUE + 2
@@ -167,10 +188,16 @@ class Vocabulary private constructor(private val fields: Array<FieldKeys>) {
                 corrupt("it begins with neither $PLAIN nor $DEFLATED")
             }
             val numFields = input.count("fields", perItem = 2)
+            val maxKeys = minOf(numRows, MAX_KEYS)
+            var numKeys = 0L
             val fields = Array(numFields) { field ->
                 val unknownRow = input.row("unknown row of field $field", numRows)
                 val numGroups = input.count("groups of field $field", perItem = 3)
-                FieldKeys(unknownRow, List(numGroups) { readGroup(input, numRows) }.sortedBy { it.baseRow })
+                val groups = List(numGroups) { readGroup(input, numRows) }
+                numKeys += groups.sumOf { it.numKeys.toLong() }
+                if (numKeys > maxKeys) corrupt("more than $maxKeys keys in a program of $numRows rows")
+                val keys = groups.groupBy { it.form }.flatMap { (form, same) -> readKeys(input, form, same) }
+                FieldKeys(unknownRow, keys.sortedBy { it.baseRow })
             }
             if (!input.isAtEnd) corrupt("${input.remaining} bytes follow the last field")
             return Vocabulary(fields)
@@ -202,68 +229,99 @@ class Vocabulary private constructor(private val fields: Array<FieldKeys>) {
             }
         }
 
-        private fun readGroup(input: ByteReader, numRows: Int): Keys {
+        private fun readGroup(input: ByteReader, numRows: Int): Group {
             val baseRow = input.row("first row of a group", numRows)
             val numKeys = input.varint()
             if (numKeys < 1 || numKeys > numRows - baseRow) {
                 corrupt("a group of ${numKeys.toULong()} keys from row $baseRow in a program of $numRows rows")
             }
-            return when (val form = input.byte()) {
-                0 -> readTexts(input, baseRow, numKeys.toInt())
-                HASHED -> HashedKeys(baseRow, numKeys.toInt())
-                1, in 3..19 -> readIntegers(input, baseRow, numKeys.toInt(), form - 1)
-                else -> corrupt("no form $form of keys")
+            val form = input.byte()
+            if (form != TEXTS && form != 1 && form !in 3..19 && form != HASHED) corrupt("no form $form of keys")
+            return Group(baseRow, numKeys.toInt(), form)
+        }
+
+        /** The keys of [groups], which are all of [form]. */
+        private fun readKeys(input: ByteReader, form: Int, groups: List<Group>): List<Keys> = when (form) {
+            HASHED -> groups.map { HashedKeys(it.baseRow, it.numKeys) }
+            TEXTS -> {
+                val all = readTexts(input, groups.sumOf { it.numKeys })
+                readSplit(input, groups) { group, places -> all.only(group.baseRow, places) }
+            }
+            else -> {
+                val all = readIntegers(input, groups.sumOf { it.numKeys }, form - 1)
+                readSplit(input, groups) { group, places ->
+                    IntegerKeys(group.baseRow, form - 1, LongArray(places.size) { all[places[it]] })
+                }
             }
         }
 
-        private fun readIntegers(input: ByteReader, baseRow: Int, numKeys: Int, width: Int): Keys {
+        /** Gives each group its ascending places in the list of all their keys. */
+        private fun readSplit(input: ByteReader, groups: List<Group>, keys: (Group, IntArray) -> Keys): List<Keys> {
+            var rest = IntArray(groups.sumOf { it.numKeys }) { it }
+            return groups.map { group ->
+                val chosen = input.subset(group.numKeys, rest.size.toULong())
+                val own = IntArray(chosen.size) { rest[chosen[it].toInt()] }
+                val others = IntArray(rest.size - own.size)
+                var numOwn = 0
+                var numOthers = 0
+                for (place in rest) {
+                    if (numOwn < own.size && own[numOwn] == place) numOwn++ else others[numOthers++] = place
+                }
+                rest = others
+                keys(group, own)
+            }
+        }
+
+        private fun readIntegers(input: ByteReader, numKeys: Int, width: Int): LongArray {
             val zigzag = input.varint()
             val first = (zigzag ushr 1) xor -(zigzag and 1)
-            val numLowBits = input.byte()
-            if (numLowBits > 63) corrupt("a Rice parameter of $numLowBits")
-            val payload = input.slice(input.varint())
-            if (numKeys - 1L > payload.numBits) throw BundleError.TruncatedVocabulary(payload.end)
-            val keys = LongArray(numKeys)
-            keys[0] = first
-            for (index in 1 until numKeys) {
-                val next = keys[index - 1] + payload.rice(numLowBits) + 1
-                if (next <= keys[index - 1]) corrupt("integer keys out of order")
-                keys[index] = next
+            val span = input.varint()
+            if (first !in MIN_INTEGER..MAX_INTEGER || span.toULong() > (MAX_INTEGER - first).toULong()) {
+                corrupt("an integer key beyond $MIN_INTEGER to $MAX_INTEGER")
             }
-            payload.finish()
-            if (width > 0 && (first < 0 || keys.last() >= pow10(width))) corrupt("a key wider than $width digits")
-            return IntegerKeys(baseRow, width, keys)
+            val last = first + span
+            if (width > 0 && (first < 0 || last >= pow10(width))) corrupt("a key wider than $width digits")
+            val keys = input.subset(numKeys, span.toULong() + 1u)
+            if (keys.first() != 0L || keys.last() != span) corrupt("integer keys that do not go from $first to $last")
+            for (index in keys.indices) keys[index] += first
+            return keys
         }
 
         private fun pow10(exponent: Int): Long = (1..exponent).fold(1L) { power, _ -> power * 10 }
 
-        private fun readTexts(input: ByteReader, baseRow: Int, numKeys: Int): Keys {
+        private fun readTexts(input: ByteReader, numKeys: Int): TextKeys {
             if (numKeys > input.remaining / 2) throw BundleError.TruncatedVocabulary(input.end)
+            val shared = LongArray(numKeys) { input.varint() }
             val ends = IntArray(numKeys)
-            var bytes = ByteArray(minOf(MAX_TEXT_BYTES, 2L * input.remaining + 16).toInt())
-            var previousStart = 0
-            var end = 0
+            var size = 0L
+            var end = 0L
+            var numFurther = 0L
             for (index in 0 until numKeys) {
-                val shared = input.varint()
-                if (shared < 0 || shared > end - previousStart) corrupt("a text shares more than the one before it has")
-                val suffix = input.varint()
-                if (suffix < 0 || suffix > input.remaining) throw BundleError.TruncatedVocabulary(input.end)
-                val size = shared + suffix
-                if (end + size > MAX_TEXT_BYTES) corrupt("more than $MAX_TEXT_BYTES bytes of texts")
-                if (end + size > bytes.size) {
-                    bytes = bytes.copyOf(minOf(MAX_TEXT_BYTES, maxOf(2L * bytes.size, end + size)).toInt())
+                if (shared[index] !in 0..size) corrupt("a text shares more than the one before it has")
+                val further = input.varint()
+                if (further < 0 || further > input.remaining - numFurther) {
+                    throw BundleError.TruncatedVocabulary(input.end)
                 }
-                bytes.copyInto(bytes, end, previousStart, previousStart + shared.toInt())
-                input.copyTo(bytes, end + shared.toInt(), suffix.toInt())
-                val next = end + size.toInt()
-                if (index > 0 && compareUnsigned(bytes, previousStart, end, bytes, end, next) >= 0) {
+                numFurther += further
+                size = shared[index] + further
+                end += size
+                if (end > MAX_TEXT_BYTES) corrupt("more than $MAX_TEXT_BYTES bytes of texts")
+                ends[index] = end.toInt()
+            }
+            val bytes = ByteArray(end.toInt())
+            var previous = 0
+            var start = 0
+            for (index in 0 until numKeys) {
+                val own = start + shared[index].toInt()
+                bytes.copyInto(bytes, start, previous, previous + shared[index].toInt())
+                input.copyTo(bytes, own, ends[index] - own)
+                if (index > 0 && compareUnsigned(bytes, previous, start, bytes, start, ends[index]) >= 0) {
                     corrupt("texts out of order")
                 }
-                previousStart = end
-                end = next
-                ends[index] = end
+                previous = start
+                start = ends[index]
             }
-            return TextKeys(baseRow, bytes.copyOf(end), ends)
+            return TextKeys(0, bytes, ends)
         }
 
         private fun compareUnsigned(a: ByteArray, aStart: Int, aEnd: Int, b: ByteArray, bStart: Int, bEnd: Int): Int {

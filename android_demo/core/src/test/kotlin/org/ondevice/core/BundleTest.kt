@@ -101,9 +101,14 @@ class BundleTest {
     @Test
     fun `a newer format is named before anything else is read`() {
         TestBundle.write(directory)
-        val text = "{\"format\":\"ondevice-bundle\",\"format_version\":2}"
+        val text = "{\"format\":\"ondevice-bundle\",\"format_version\":3}"
         val error = refused<BundleError.NewerFormat>("Update the app") { File(directory, "manifest.json").writeText(text) }
-        assertEquals(2L, error.found)
+        assertEquals(3L, error.found)
+    }
+
+    @Test
+    fun `an older format must be exported again`() {
+        refused<BundleError.BadManifest>("format version 1. Export the bundle again.") { changed("format_version", 1) }
     }
 
     @Test

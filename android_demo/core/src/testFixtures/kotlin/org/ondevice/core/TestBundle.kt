@@ -13,7 +13,7 @@ object TestBundle {
 
     val manifest: Map<String, Any?> = mapOf(
         "format" to "ondevice-bundle",
-        "format_version" to 1,
+        "format_version" to 2,
         "name" to "test",
         "model" to "fm",
         "method" to "sizes",

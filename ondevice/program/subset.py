@@ -1,0 +1,182 @@
+"""Which m of n things, in few bytes: gaps between those that are in, gaps between those that are not, or a bit each.
+
+A subset of m of n things, by ascending places 0 … n − 1, is nothing where m = n, else a byte c and
+
+    c = 0 … 63:    varint bytes; Rice codes with parameter c of the m places' gaps
+    c = 64 … 127:  varint bytes; Rice codes with parameter c − 64 of the gaps of the n − m places that are not in it
+    c = 128:       n bits, one for each place
+
+most significant bit first. A place's gap is the number of places between it and the one before (for the first, before
+it); its Rice code with parameter k is gap >> k one-bits, a zero-bit and the k low bits. A subset of density p takes at
+least log₂ of the binomial coefficient: bits come near that for p about one half, Rice codes for all others.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ondevice.errors import UserError
+
+COMPLEMENT, BITS = 64, 128
+DENSE = 16  # a subset of fewer than one in so many is given by its own gaps
+
+
+def varint(value: int) -> bytes:
+    """Unsigned LEB128."""
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def encode_subset(places: np.ndarray, count: int) -> bytes:
+    """The bytes of a subset.
+
+    Args:
+        places: ascending, at least one, in [0, count).
+        count: n, up to 2⁶⁴.
+
+    Shape: places (m,) uint64.
+    """
+    if len(places) == count:
+        return b""
+    forms = [_encode_gaps(places, 0)]
+    if count <= DENSE * len(places) + 64:
+        mask = np.zeros(count, dtype=bool)
+        mask[places.astype(np.int64)] = True
+        forms.append(_encode_gaps(np.flatnonzero(~mask).astype(np.uint64), COMPLEMENT))
+        forms.append(bytes([BITS]) + np.packbits(mask).tobytes())
+    return min(forms, key=len)
+
+
+def _encode_gaps(places: np.ndarray, base: int) -> bytes:
+    gaps = np.empty_like(places)
+    gaps[:1] = places[:1]
+    np.subtract(places[1:], places[:-1] + np.uint64(1), out=gaps[1:])
+    k = _rice_parameter(gaps)
+    payload = _rice_encode(gaps, k)
+    return bytes([base + k]) + varint(len(payload)) + payload
+
+
+def _rice_parameter(gaps: np.ndarray) -> int:
+    """The parameter with the fewest bits."""
+    middle = max(float(gaps.astype(np.float64).mean()), 1.0)
+    near = int(np.log2(middle))
+    candidates = range(max(0, near - 3), min(63, near + 3) + 1)
+    return min(candidates, key=lambda k: _rice_bits(gaps, k))
+
+
+def _rice_bits(gaps: np.ndarray, k: int) -> int:
+    return int((gaps >> np.uint64(k)).sum(dtype=np.uint64)) + len(gaps) * (k + 1)
+
+
+def _rice_encode(gaps: np.ndarray, k: int) -> bytes:
+    quotients = (gaps >> np.uint64(k)).astype(np.int64)
+    ends = np.cumsum(quotients + k + 1)
+    bits = np.zeros(int(ends[-1]), dtype=np.uint8)
+    starts = ends - quotients - k - 1
+    # ones from each start up to its zero-bit: +1 at the start, -1 at the zero-bit, summed
+    steps = np.zeros(len(bits) + 1, dtype=np.int64)
+    np.add.at(steps, starts, 1)
+    np.add.at(steps, starts + quotients, -1)
+    bits[:] = np.cumsum(steps)[:-1]
+    for j in range(k):
+        bits[ends - 1 - j] = (gaps >> np.uint64(j)) & np.uint64(1)
+    return np.packbits(bits).tobytes()
+
+
+class Reader:
+    """Bounds-checked reading; what is wrong becomes one sentence with the file's name."""
+
+    def __init__(self, data: bytes, name: str) -> None:
+        self.data, self.name, self.at = data, name, 0
+
+    def wrong(self, what: str) -> UserError:
+        return UserError(f"{self.name}: {what} (byte {self.at}); the file is damaged, export it again")
+
+    @property
+    def left(self) -> int:
+        """Bytes that were not read yet."""
+        return len(self.data) - self.at
+
+    def take(self, count: int) -> bytes:
+        if count > self.left:
+            raise self.wrong(f"ends {count - self.left} bytes early")
+        self.at += count
+        return self.data[self.at - count : self.at]
+
+    def varint(self, what: str) -> int:
+        value = shift = 0
+        while True:
+            byte = self.take(1)[0]
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if not byte & 0x80:
+                if value >= 2**64:
+                    raise self.wrong(f"the {what} is beyond 64 bits")
+                return value
+            if shift > 63:
+                raise self.wrong(f"the {what} is beyond 64 bits")
+
+    def row(self, what: str, num_rows: int | None) -> int:
+        value = self.varint(what)
+        if num_rows is not None and value > num_rows:
+            raise self.wrong(f"the {what} is {value}, but the program has {num_rows} rows")
+        return value
+
+    def subset(self, size: int, count: int) -> np.ndarray:
+        """The places (m,) uint64 of a subset.
+
+        Args:
+            size: m, at least 1; bounded by the caller, since it may take no bytes.
+            count: n, up to 2⁶⁴.
+        """
+        if size > count:
+            raise self.wrong(f"{size} of {count} keys")
+        if size == count:
+            return np.arange(count, dtype=np.uint64)
+        code = self.take(1)[0]
+        if code == BITS:
+            return self._bits(size, count)
+        if code > BITS:
+            raise self.wrong(f"no form {code} of a subset")
+        if code < COMPLEMENT:
+            return np.array(self._gaps(size, count, code), dtype=np.uint64)
+        out = self._gaps(count - size, count, code - COMPLEMENT)
+        mask = np.ones(count, dtype=bool)
+        mask[out] = False
+        return np.flatnonzero(mask).astype(np.uint64)
+
+    def _bits(self, size: int, count: int) -> np.ndarray:
+        bits = np.unpackbits(np.frombuffer(self.take((count + 7) // 8), dtype=np.uint8))
+        places = np.flatnonzero(bits)
+        if len(places) != size or places[-1] >= count:
+            raise self.wrong(f"{len(places)} of {count} keys, not {size}")
+        return places.astype(np.uint64)
+
+    def _gaps(self, size: int, count: int, k: int) -> list[int]:
+        payload = self.take(self.varint("size of a group's keys"))
+        if size > 8 * len(payload):
+            raise self.wrong(f"{size} keys in {len(payload)} bytes")
+        bits = np.unpackbits(np.frombuffer(payload, dtype=np.uint8))
+        zeros = iter(np.flatnonzero(bits == 0).tolist())
+        padded = payload + bytes(9)
+        at, place = 0, -1
+        mask = (1 << k) - 1
+        places = []
+        for _ in range(size):
+            zero = next((z for z in zeros if z >= at), None)
+            if zero is None or zero + 1 + k > len(bits):
+                raise self.wrong("a group's keys end early")
+            low_at = zero + 1
+            window = int.from_bytes(padded[low_at >> 3 : (low_at >> 3) + 9], "big")
+            place += ((zero - at) << k | (window >> (72 - (low_at & 7) - k)) & mask) + 1
+            places.append(place)
+            at = low_at + k
+        if place >= count:
+            raise self.wrong(f"a place of {place} among {count}")
+        if (at + 7) // 8 != len(payload) or bits[at:].any():
+            raise self.wrong("bits follow a group's last key")
+        return places
