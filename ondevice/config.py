@@ -254,8 +254,6 @@ class RetrainConfig(TrainingConfig):
             _check("retrain.methods", self.methods, known, allowed)
         if self.elastic:
             _check("retrain.form", self.form, self.form == "sizes", "sizes when elastic is true")
-            rounds = self.linear_bits is not None
-            _check("retrain.linear_bits", self.linear_bits, not rounds, "null when elastic is true")
         _check("retrain.code_start", self.code_start, 0 <= self.code_start < 1, "in [0, 1)")
         choices = ("nearest", "loss")
         _check("retrain.code_choice", self.code_choice, self.code_choice in choices, "nearest or loss")

@@ -31,6 +31,7 @@ from ondevice.embeddings.forms import form_of_tensors, form_tensors
 from ondevice.errors import UserError
 from ondevice.files import atomic_directory
 from ondevice.recommender import Recommender, cut, pruned_id_map
+from ondevice.training import qat
 from ondevice.training.batches import Batches
 from ondevice.training.budgets import Budgets
 from ondevice.training.checkpoint import load_recommender
@@ -250,9 +251,14 @@ class Cutter:
         self._ids: Tensor | None = None
 
     def __call__(self, recommender: Recommender, forms: list[Form]) -> Recommender:
-        """The compact model of some forms, in evaluation mode."""
+        """The compact model of some forms, in evaluation mode; its layers of few bits are rounded by themselves."""
         smaller = cut(recommender, forms, model=self.model, model_options=self.options)
+        bits = self.settings.linear_bits
+        if bits is not None:
+            qat.prepare(smaller.model, bits)
         calibrate(smaller, self._rows(smaller.bias.device))
+        if bits is not None:
+            qat.finish(smaller.model)
         return smaller
 
     def _rows(self, device: torch.device) -> Tensor:

@@ -410,6 +410,8 @@ class Pipeline:
             recommender = self._start(staircases.levels[0].forms)
             each = ", ".join(f"{sum(f.num_kept() for f in level.forms):,}" for level in staircases.levels)
             self.progress.say(f"{ELASTIC}: {each} of {dense.num_values():,} values kept")
+            if settings.linear_bits is not None:
+                qat.prepare(recommender.model, settings.linear_bits)
             kind = functools.partial(ElasticFit, staircases=staircases, cutter=cutter)
             result = self._fit(ELASTIC, recommender, settings, dense, kind=kind)
             self.files.save(ELASTIC, recommender, name, self.compact_options)

@@ -19,6 +19,7 @@ from ondevice.data import load_dataset
 from ondevice.embeddings import CodedEmbedding, Codes, Form, Sizes, TableInfo
 from ondevice.errors import UserError
 from ondevice.models import MODELS
+from ondevice.models.layers import hidden_linears
 from ondevice.recommender import Recommender, cut, rebuild
 from ondevice.training import elastic as module
 from ondevice.training.budgets import Budgets, final_forms
@@ -262,9 +263,10 @@ def test_an_elastic_run(tiny_config: Make, tmp_path: Path, monkeypatch: pytest.M
 
 
 CODED = {"code_dims": 2, "first_order": "projection", "ema_decay": 0.9}
+ROUNDED = {**CODED, "linear_bits": 4}
 
 
-@pytest.mark.parametrize("more", [{}, CODED])
+@pytest.mark.parametrize("more", [{}, CODED, ROUNDED])
 def test_any_number_of_values_is_cut_without_training(
     tiny_config: Make, tmp_path: Path, more: dict[str, Any]
 ) -> None:
@@ -277,6 +279,16 @@ def test_any_number_of_values_is_cut_without_training(
     for label, target in (("400", 400), ("150", 150)):
         again = elastic.valid(elastic.compact(target))
         assert again["auc"] == pytest.approx(metrics["budgets"][label]["valid_auc"], abs=1e-6)
+    if "linear_bits" in more:
+        whole = hidden_linears(elastic.recommender.model)[
+            0
+        ].weight  # not rounded, so that parts find their own scale
+        assert len(whole[0].unique()) > 16
+        for label in ("400", "150", "60"):
+            compact = run.compact(label)
+            assert compact.model.linear_bits == 4
+            for layer in hidden_linears(compact.model):
+                assert max(len(row.unique()) for row in layer.weight) <= 16
     between = run.compact(elastic_label(220))
     assert metrics["budgets"]["150"]["kept_parameters"] < between.num_kept() <= 220
     least = elastic.least_target()
