@@ -309,11 +309,11 @@ def test_methods_that_do_not_ship_are_not_paid_for(tiny_config: Make, tmp_path: 
     for name, methods in (("one", ["forward"]), ("all", None)):
         values = tiny_config(
             method={"name": "frequency"},
-            search={"budgets": ["11.5KB"]},
+            search={"budgets": ["11.1KB"]},
             retrain={"methods": methods, "epochs": 1},
         )
         kept.append(run(values, tmp_path / name)["compact"]["kept_parameters"])
-    assert kept[0] > kept[1]
+    assert kept[0] > kept[1] > 0, kept
     with pytest.raises(UserError, match=r"budget 7KB: .* leave out some of retrain\.methods"):
         run(
             tiny_config(search={"budgets": ["7KB"]}, retrain={"methods": ["forward", "rank"]}),
