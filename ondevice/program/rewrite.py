@@ -165,7 +165,7 @@ class _Rewriter:
         if not all(isinstance(sizes[d], int) for d in summed):
             return None
         if kept + summed != list(range(rank)):
-            source, kept, summed = self._unviewed(source, kept, summed)
+            source, kept = self._unviewed(source, kept, summed)
             sizes = list(source.meta["val"].shape)
             source = self._new(aten.permute.default, source, kept + summed)
         count = 1
@@ -179,16 +179,16 @@ class _Rewriter:
         product = self._new(aten.linear.default, source, self._equal_weights(count, 1.0))
         return self._reshape(product, value.shape)
 
-    def _unviewed(self, node: Any, kept: list[int], summed: list[int]) -> tuple[Any, list[int], list[int]]:
-        """What a view shows, and its dimensions in place of the view's, where the view changes only what follows a sum.
+    def _unviewed(self, node: Any, kept: list[int], summed: list[int]) -> tuple[Any, list[int]]:
+        """What is summed, and the dimensions that the sum keeps, without a view that only joins or splits later ones.
 
-        The result of the sum is given its shape afterwards, so that the view is not needed.
+        The result of the sum is given its shape afterwards, so that such a view is not needed.
         """
         source, last = _source(node), max(summed) + 1
         shape, shown = source.meta["val"].shape, node.meta["val"].shape
         if source is node or shape[:last] != shown[:last] or shape[last:].numel() != shown[last:].numel():
-            return node, kept, summed
-        return source, [d for d in range(len(shape)) if d not in summed], summed
+            return node, kept
+        return source, [d for d in range(len(shape)) if d not in summed]
 
     def _matmul(self, node: fx.Node, value: torch.Tensor) -> fx.Node | None:
         """A product of two stacks of matrices as one batch of matrices."""

@@ -120,12 +120,6 @@ class Reader:
             if shift > 63:
                 raise self.wrong(f"the {what} is beyond 64 bits")
 
-    def row(self, what: str, num_rows: int | None) -> int:
-        value = self.varint(what)
-        if num_rows is not None and value > num_rows:
-            raise self.wrong(f"the {what} is {value}, but the program has {num_rows} rows")
-        return value
-
     def subset(self, size: int, count: int) -> np.ndarray:
         """The places (m,) uint64 of a subset.
 

@@ -211,7 +211,7 @@ def decode(data: bytes, name: str = "vocabulary.bin", num_rows: int | None = Non
     fields = []
     num_keys, most = 0, MAX_KEYS if num_rows is None else num_rows
     for f in range(num_fields):
-        unknown_row = reader.row(f"unknown row of field {f}", num_rows)
+        unknown_row = _read_row(reader, f"unknown row of field {f}", num_rows)
         num_groups = reader.varint(f"number of groups of field {f}")
         if num_groups * 3 > len(data):
             raise reader.wrong(f"{num_groups} groups in {len(data)} bytes")
@@ -225,9 +225,16 @@ def decode(data: bytes, name: str = "vocabulary.bin", num_rows: int | None = Non
     return fields
 
 
+def _read_row(reader: Reader, what: str, num_rows: int | None) -> int:
+    row = reader.varint(what)
+    if num_rows is not None and row > num_rows:
+        raise reader.wrong(f"the {what} is {row}, but the program has {num_rows} rows")
+    return row
+
+
 def _decode_head(reader: Reader, num_rows: int | None) -> Group:
     """A group without its keys, which are only counted."""
-    base_row = reader.row("first row of a group", num_rows)
+    base_row = _read_row(reader, "first row of a group", num_rows)
     num_keys = reader.varint("number of keys")
     form = reader.take(1)[0]
     if num_keys < 1 or (num_rows is not None and base_row + num_keys > num_rows):

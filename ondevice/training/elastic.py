@@ -253,12 +253,9 @@ class Cutter:
     def __call__(self, recommender: Recommender, forms: list[Form]) -> Recommender:
         """The compact model of some forms, in evaluation mode; its layers of few bits are rounded by themselves."""
         smaller = cut(recommender, forms, model=self.model, model_options=self.options)
-        bits = self.settings.linear_bits
-        if bits is not None:
-            qat.prepare(smaller.model, bits)
+        qat.prepare(smaller.model, self.settings.linear_bits)
         calibrate(smaller, self._rows(smaller.bias.device))
-        if bits is not None:
-            qat.finish(smaller.model)
+        qat.finish(smaller.model)
         return smaller
 
     def _rows(self, device: torch.device) -> Tensor:

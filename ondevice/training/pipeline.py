@@ -388,8 +388,7 @@ class Pipeline:
         self.progress.say(
             f"{phase}: {kept:,} of {full:,} values kept, {int(sum(forms[0].row_sizes() > 0)):,} rows"
         )
-        if settings.linear_bits is not None:
-            qat.prepare(recommender.model, settings.linear_bits)
+        qat.prepare(recommender.model, settings.linear_bits)
         result = self._fit(phase, recommender, settings, dense)
         qat.finish(recommender.model)
         self.files.save(f"budgets/{label}", recommender, self.config.model.name, self.compact_options)
@@ -410,8 +409,7 @@ class Pipeline:
             recommender = self._start(staircases.levels[0].forms)
             each = ", ".join(f"{sum(f.num_kept() for f in level.forms):,}" for level in staircases.levels)
             self.progress.say(f"{ELASTIC}: {each} of {dense.num_values():,} values kept")
-            if settings.linear_bits is not None:
-                qat.prepare(recommender.model, settings.linear_bits)
+            qat.prepare(recommender.model, settings.linear_bits)
             kind = functools.partial(ElasticFit, staircases=staircases, cutter=cutter)
             result = self._fit(ELASTIC, recommender, settings, dense, kind=kind)
             self.files.save(ELASTIC, recommender, name, self.compact_options)

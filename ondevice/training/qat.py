@@ -13,7 +13,7 @@ from ondevice.program.quiet import quiet
 BITS = (4, 8)
 
 
-def prepare(model: BaseModel, bits: int) -> int:
+def prepare(model: BaseModel, bits: int | None) -> int:
     """Round weights and inputs of the hidden linear layers in every forward from now on; the number of those.
 
     Weights get ``bits`` bits and a scale per output, inputs int8 with a scale per row (dynamic), gradients pass
@@ -22,10 +22,12 @@ def prepare(model: BaseModel, bits: int) -> int:
 
     Args:
         model: whose ``nn.Linear`` modules are replaced, names and weights as before.
-        bits: 4 or 8.
+        bits: 4 or 8; None to change nothing.
 
     Raises: UserError: when torchao is not installed, or no layer is there to round.
     """
+    if bits is None:
+        return 0
     try:
         with quiet():
             from torchao.quantization import quantize_
