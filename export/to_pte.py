@@ -1,7 +1,8 @@
 """Export the compact models of a run as bundles for the stock ExecuTorch runtime.
 
 python export/to_pte.py runs/NAME [--layout staircase|csr] [--budget 64KB …] [--label 10pct …] [--output DIR]
-    [--methods forward,rank,recommend] [--catalog] [--quantize int8|none] [--top-k 100] [--no-check]
+    [--methods forward,rank,recommend] [--catalog] [--quantize int8|none] [--top-k 100]
+    [--fingerprint-bits 8] [--no-check]
 python export/to_pte.py runs/NAME --dense fp32,int8,int4 [--catalog] [--output DIR]
 
 The second writes the programs that torchao and ExecuTorch alone make of the run's dense model, as bundles to
@@ -39,6 +40,11 @@ def main() -> int:
     parser.add_argument("--catalog", action="store_true", help="write catalog.json with titles, for a demo")
     parser.add_argument("--quantize", default="int8", help="int8 or none (float32)")
     parser.add_argument("--top-k", type=int, default=100, help="items that recommend returns")
+    parser.add_argument(
+        "--fingerprint-bits",
+        type=int,
+        help="of fingerprints in place of keys, where they are smaller; 0: the keys (default: what the run says)",
+    )
     parser.add_argument("--max-batch", type=int, default=1024, help="most rows or items in one call")
     parser.add_argument(
         "--no-check", action="store_true", help="leave out the comparison over the test split"
@@ -74,6 +80,7 @@ def main() -> int:
         catalog=arguments.catalog,
         top_k=arguments.top_k,
         max_batch=arguments.max_batch,
+        fingerprint_bits=arguments.fingerprint_bits,
     )
     exported = export_run(
         arguments.run,

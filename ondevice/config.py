@@ -227,6 +227,9 @@ class RetrainConfig(TrainingConfig):
     """Bits of hidden linear layers that are rounded already in training, by torchao: 4 or 8; null: afterwards, to 8."""
     first_order: str = "rows"
     """rows (a weight for each stored row), projection (⟨e, v_field⟩: no byte per row) or none."""
+    fingerprint_bits: int | None = None
+    """Bits of a fingerprint that stands for a key in the vocabulary, in the fields where that is smaller: one unknown
+    key in 2^bits is then taken for another; null: keys are stored as they are."""
     elastic: bool = False
     """Whether one training makes the compact models of all budgets: every smaller one is a part of the largest."""
     methods: tuple[str, ...] | None = None
@@ -248,6 +251,8 @@ class RetrainConfig(TrainingConfig):
         kinds = ("rows", "projection", "none")
         _check("retrain.first_order", self.first_order, self.first_order in kinds, "rows, projection or none")
         _check("retrain.linear_bits", self.linear_bits, self.linear_bits in (None, 4, 8), "4, 8 or null")
+        bits = self.fingerprint_bits
+        _check("retrain.fingerprint_bits", bits, bits is None or 1 <= bits <= 32, "from 1 to 32 or null")
         if self.methods is not None:
             known = bool(self.methods) and set(self.methods) <= set(PROGRAM_METHODS)
             allowed = f"null or some of {', '.join(PROGRAM_METHODS)}"

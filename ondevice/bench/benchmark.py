@@ -356,7 +356,10 @@ def _parity(run: Run, label: str, bundle: Bundle, dataset: Dataset, inspection: 
     from ondevice.program.quantize import quantize
 
     recommender = run.compact(label)
-    packed = pack(recommender, bundle.manifest["layout"], dataset.vocabulary.key_texts())
+    bits = bundle.vocabulary.fingerprint_bits()
+    named = set(range(len(dataset.schema.fields))).difference(bits)
+    texts, most = dataset.vocabulary.key_texts(), max(bits.values(), default=None)
+    packed = pack(recommender, bundle.manifest["layout"], texts, most, named)
     tables = [c for c in inspection.constants if c.part == EMBEDDINGS and len(c.shape) == 2]
     is_float = any(c.num_bytes == 4 * math.prod(c.shape) for c in tables)
     quantized = quantize(packed, "none" if is_float else "int8")

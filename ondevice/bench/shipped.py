@@ -74,6 +74,7 @@ def program_rows(bundle: Bundle, vocabulary: Vocabulary) -> Tensor:
     for field, keys in enumerate(vocabulary.keys):
         first = int(vocabulary.field_offsets[field])
         rows[first] = lookup.row(field, None)
-        for local, key in enumerate(keys, start=1):
-            rows[first + local] = lookup.row(field, str(key))
+        rows[first + 1 : first + 1 + len(keys)] = torch.from_numpy(
+            lookup.rows(field, [str(key) for key in keys])
+        )
     return rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -143,17 +144,22 @@ class Bundle:
 
         Raises: UserError: when ``raw`` names a field that is not one of these.
         """
+        rows: np.ndarray = self.encode_all([raw], fields)[0]
+        return rows
+
+    def encode_all(self, raws: Sequence[Raw], fields: Sequence[int] | None = None) -> np.ndarray:
+        """`encode` of each, (n, fields) int64."""
         chosen = range(len(self.schema.fields)) if fields is None else fields
         names = {self.schema.fields[f].name: f for f in chosen}
-        for name in raw:
+        for name in itertools.chain.from_iterable(raws):
             if name not in names:
                 other = " of this side" if fields is not None and name in self.schema.names else ""
                 raise UserError(f"'{name}' is not a field{other} {nearest(str(name), names)}")
-        rows = []
-        for name, f in names.items():
-            key = self.schema.fields[f].key(raw.get(name))
-            rows.append(self.vocabulary.row(f, None if key is None else str(key)))
-        return np.array(rows, dtype=np.int64)
+        rows = np.empty((len(raws), len(names)), dtype=np.int64)
+        for column, (name, f) in enumerate(names.items()):
+            keys = self.schema.fields[f].keys([raw.get(name) for raw in raws])
+            rows[:, column] = self.vocabulary.rows(f, [None if key is None else str(key) for key in keys])
+        return rows
 
     def score_rows(self, rows: np.ndarray) -> np.ndarray:
         """Scores (n,) of program rows (n, F), in as many calls as the program's largest batch needs."""
@@ -168,8 +174,7 @@ class Bundle:
     def score(self, raw: Raw | Sequence[Raw]) -> list[float]:
         """Scores of whole rows of raw values by field name."""
         rows = [raw] if isinstance(raw, Mapping) else list(raw)
-        encoded = [self.encode(row) for row in rows]
-        return self.score_rows(np.stack(encoded)).tolist() if encoded else []
+        return self.score_rows(self.encode_all(rows)).tolist()
 
     def rank(self, context: Raw, items: Sequence[Raw | int | str]) -> list[float]:
         """Scores of items in one context, in the order given.
@@ -179,9 +184,9 @@ class Bundle:
             items: raw values of the item's fields, or keys of items that catalog.json describes.
         """
         self._needs_both_sides()
-        rows = [self.encode(self._item(item), self.schema.item_fields) for item in items]
+        rows = self.encode_all([self._item(item) for item in items], self.schema.item_fields)
         context_rows = self.encode(context, self.schema.context_fields)
-        return self._rank_rows(context_rows, np.stack(rows)).tolist() if rows else []
+        return self._rank_rows(context_rows, rows).tolist() if len(rows) else []
 
     def _rank_rows(self, context: np.ndarray, items: np.ndarray) -> np.ndarray:
         if "rank" not in self.manifest["methods"]:
@@ -289,12 +294,8 @@ class Bundle:
     @cached_property
     def _catalog_rows(self) -> np.ndarray:
         assert self.catalog is not None
-        return np.stack(
-            [
-                self.encode({n: item.get(n) for n in self._item_names}, self.schema.item_fields)
-                for item in self.catalog
-            ]
-        )
+        items = [{name: item.get(name) for name in self._item_names} for item in self.catalog]
+        return self.encode_all(items, self.schema.item_fields)
 
     def _described(self, place: int, score: float) -> dict[str, Any]:
         described: dict[str, Any] = {"item": self._keys[place], "score": score}

@@ -23,7 +23,7 @@ from ondevice.program.parity import parity
 from ondevice.program.quantize import is_float_linear, quantize
 from ondevice.program.tables import Staircase
 from ondevice.recommender import Recommender
-from ondevice.training.bytes import default_methods, linear_bytes
+from ondevice.training.bytes import default_methods, linear_bytes, named_fields
 
 # Largest difference of a score between the quantized model in PyTorch and its program. XNNPACK may round an
 # activation the other way, one step of 255; a wrong table or operator is off by far more.
@@ -48,6 +48,8 @@ class ExportOptions:
     """Items that recommend returns."""
     max_batch: int = MAX_BATCH
     """Most rows of forward, and items of rank, in one call."""
+    fingerprint_bits: int | None = None
+    """As in ``retrain.fingerprint_bits``; 0 for keys as they are, None for what the run says."""
 
 
 @dataclass(frozen=True)
@@ -154,8 +156,16 @@ def export_model(
 
     Raises: UserError: when the model cannot be exported so.
     """
-    packed = pack(recommender, options.layout, dataset.vocabulary.key_texts())
+    packed = pack_for(recommender, dataset, options)
     return export_packed(recommender, packed, dataset, name, model, method, metrics or {}, options, check)
+
+
+def pack_for(recommender: Recommender, dataset: Dataset, options: ExportOptions) -> PackedRecommender:
+    """What is exported under these options, packed."""
+    methods = options.methods or default_methods(dataset)
+    named = named_fields(dataset.schema, [*methods, "recommend"] if options.catalog else methods)
+    texts = dataset.vocabulary.key_texts()
+    return pack(recommender, options.layout, texts, options.fingerprint_bits or None, named)
 
 
 def export_packed(

@@ -11,11 +11,11 @@ from ondevice import memory
 from ondevice.config import parse_budget
 from ondevice.errors import UserError
 from ondevice.files import atomic_json
-from ondevice.program.export import Exported, ExportOptions, Reading, export_packed
+from ondevice.program.export import Exported, ExportOptions, Reading, export_packed, pack_for
 from ondevice.program.fitting import largest_fitting
 from ondevice.program.lower import load_exporter
 from ondevice.program.manifest import MANIFEST, PROGRAM, VOCABULARY
-from ondevice.program.pack import PackedRecommender, pack
+from ondevice.program.pack import PackedRecommender
 from ondevice.program.vocabulary_file import vocabulary_bytes
 from ondevice.recommender import Recommender
 from ondevice.training.elastic import ElasticRun
@@ -69,9 +69,13 @@ def export_run(
 
 class _RunExporter:
     def __init__(self, run: Run, options: ExportOptions, check: bool) -> None:
-        methods = options.methods or run.config.retrain.methods
+        own, bits = run.config.retrain, options.fingerprint_bits
         self.run, self.check = run, check
-        self.options = dataclasses.replace(options, methods=methods)
+        self.options = dataclasses.replace(
+            options,
+            methods=options.methods or own.methods,
+            fingerprint_bits=own.fingerprint_bits if bits is None else bits,
+        )
         self.elastic = ElasticRun(run) if run.config.retrain.elastic else None
         self.labels = run.budgets()
         self.metrics = run.metrics
@@ -89,7 +93,7 @@ class _RunExporter:
         return self.recommenders[label]
 
     def pack(self, label: str) -> PackedRecommender:
-        return pack(self.recommender(label), self.options.layout, self.dataset.vocabulary.key_texts())
+        return pack_for(self.recommender(label), self.dataset, self.options)
 
     def export(self, label: str, *, check: bool | None = None) -> Exported:
         check = self.check if check is None else check

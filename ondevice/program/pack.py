@@ -5,7 +5,7 @@ Modules here read program rows (`rows.RowOrder`), not training ids.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 
 import torch
@@ -86,7 +86,11 @@ def form_of(table: EmbeddingMethod) -> Form:
 
 
 def pack(
-    recommender: Recommender, layout: str = "staircase", keys: Sequence[str | None] | None = None
+    recommender: Recommender,
+    layout: str = "staircase",
+    keys: Sequence[str | None] | None = None,
+    fingerprint_bits: int | None = None,
+    named: Collection[int] = (),
 ) -> PackedRecommender:
     """The packed recommender, equal to the eager one on the same rows.
 
@@ -94,6 +98,8 @@ def pack(
         recommender: a trained model in evaluation mode.
         layout: ``staircase`` for prefix sizes, ``csr`` for positions (sizes are positions, too).
         keys: canonical text of each training id's key (None for unknown ids), for the order of rows.
+        fingerprint_bits: as in `order_rows`.
+        named: as in `order_rows`.
 
     Raises: UserError: when nothing is kept, or the layout cannot hold the form.
     """
@@ -113,7 +119,8 @@ def pack(
     packed: PackedTable
     if layout == "staircase":
         blocks = blocks_of(forms[0], info.num_fields)
-        order = order_rows(info.field_offsets, forms, keys, blocks.classes(sizes))
+        classes = blocks.classes(sizes)
+        order = order_rows(info.field_offsets, forms, keys, classes, fingerprint_bits, named)
         rows = torch.from_numpy(order.ids)
         coded = recommender.tables()[0]
         if isinstance(coded, CodedEmbedding):
@@ -122,7 +129,7 @@ def pack(
         else:
             packed = StaircaseEmbedding(table[rows, : blocks.dim], blocks, blocks.heights(sizes))
     else:
-        order = order_rows(info.field_offsets, forms, keys)
+        order = order_rows(info.field_offsets, forms, keys, None, fingerprint_bits, named)
         rows = torch.from_numpy(order.ids)
         packed = JaggedEmbedding(table[rows], forms[0].mask()[rows, : table.shape[1]])
     first_order = None

@@ -46,7 +46,7 @@ def parity(
     ids = torch.from_numpy(np.array(split.ids[chosen], dtype=np.int64))
     rows = order.rows(ids)
     with torch.no_grad():
-        eager, exact, rounded = recommender(ids), packed(rows), quantized(rows)
+        eager, exact, rounded = recommender(order.read_ids(ids)), packed(rows), quantized(rows)
     scores = bundle.score_rows(rows.numpy())
     labels = np.array(split.labels)
     eager_scores, program_scores = eager_and_program_scores(recommender, packed, bundle, split)
@@ -70,6 +70,6 @@ def eager_and_program_scores(
     for begin in range(0, len(split), BATCH):
         ids = torch.from_numpy(np.array(split.ids[begin : begin + BATCH], dtype=np.int64))
         with torch.no_grad():
-            eager.append(torch.sigmoid(recommender(ids)).numpy())
+            eager.append(torch.sigmoid(recommender(packed.order.read_ids(ids))).numpy())
         program.append(bundle.score_rows(packed.order.rows(ids).numpy()))
     return np.concatenate(eager), np.concatenate(program)

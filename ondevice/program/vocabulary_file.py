@@ -10,10 +10,11 @@ Version 2, little endian, varint = unsigned LEB128::
       per group:
         varint base_row        its keys own rows base_row, base_row + 1, ... in ascending order
         varint num_keys        at least 1
-        u8 form                0: strings; 1 + w: integers as decimal text of width w, 0 = no padding; 255: hashed,
-                               any text owns row base_row + FNV-1a(text) mod num_keys
+        u8 form                0: strings; 1 + w: integers as decimal text of width w, 0 = no padding; 254: of any
+                               text, found by `fingerprints`, in all groups of a field or in none; 255: hashed, any
+                               text owns row base_row + FNV-1a(text) mod num_keys
       per form but 255, in the order in which they first occur; n: keys of all groups of it:
-        all keys, ascending:
+        all keys, ascending, or for form 254 their `fingerprints`, in the order of places:
           integers: varint zigzag(first key); varint span (last key - first key); `subset` of n of span + 1
           strings:  by UTF-8 bytes: n varints, bytes shared with the key before; n varints, further bytes; those
         per group of it but the last: `subset`, its keys among those that are in no group before
@@ -38,6 +39,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ondevice.data.key_hash import key_hash
+from ondevice.program import fingerprints
+from ondevice.program.fingerprints import Fingerprints, text_hashes
 from ondevice.program.subset import Reader, encode_subset, varint
 
 MAGIC, DEFLATED = b"ODV2", b"ODVD"
@@ -46,7 +49,7 @@ MAX_KEYS = 1 << 24  # of a file, where a reader does not know the program's rows
 STRINGS = 0
 INTEGERS = 1  # plus the width
 MAX_WIDTH = 18
-HASHED = 255
+FINGERPRINTED, HASHED = 254, 255
 # Two values at each end of 64 bits stay free, so that a reader in any language can step past a key.
 SMALLEST, LARGEST = -(2**63) + 2, 2**63 - 3
 
@@ -70,7 +73,10 @@ def text_of(form: int, key: int | str) -> str:
 
 @dataclass(frozen=True)
 class Group:
-    """Keys of one form, ascending, that own consecutive rows from ``base_row``; of a hashed field, hash values."""
+    """Keys of one form, ascending, that own consecutive rows from ``base_row``.
+
+    Of a fingerprinted field places in place of keys, of a hashed one hash values.
+    """
 
     base_row: int
     form: int
@@ -84,10 +90,12 @@ class FieldKeys:
     Args:
         unknown_row: row of a value that is in no group.
         groups: runs of keys with consecutive rows.
+        fingerprints: what gives a key's place, where groups hold places.
     """
 
     unknown_row: int
     groups: tuple[Group, ...]
+    fingerprints: Fingerprints | None = None
 
 
 def encode(fields: Sequence[FieldKeys]) -> bytes:
@@ -103,6 +111,9 @@ def encode(fields: Sequence[FieldKeys]) -> bytes:
                 raise ValueError("a group needs at least one key")
             out += varint(group.base_row) + varint(len(group.keys)) + bytes([group.form])
         for form, groups in _by_form(field.groups).items():
+            if form == FINGERPRINTED:
+                assert field.fingerprints is not None
+                out += field.fingerprints.encode()
             if form != HASHED:
                 out += _encode_keys(groups)
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
@@ -118,7 +129,7 @@ def _by_form(groups: Sequence[Group]) -> dict[int, list[Group]]:
 
 
 def _encode_keys(groups: Sequence[Group]) -> bytes:
-    """The keys of all groups of a form as one list, then which group each is in."""
+    """The keys of all groups of a form as one list, unless they are places, then which group each is in."""
     labels = np.repeat(np.arange(len(groups)), [len(group.keys) for group in groups])
     if groups[0].form == STRINGS:
         texts = [str(key) for group in groups for key in group.keys]
@@ -127,7 +138,7 @@ def _encode_keys(groups: Sequence[Group]) -> bytes:
     else:
         keys = np.concatenate([np.asarray(group.keys, dtype=np.int64) for group in groups])
         order = np.argsort(keys, kind="stable")
-        out = _encode_integers(keys[order])
+        out = b"" if groups[0].form == FINGERPRINTED else _encode_integers(keys[order])
     for number in range(len(groups)):
         own = order[labels[order] == number]
         if np.any(own[1:] < own[:-1]):
@@ -219,7 +230,7 @@ def decode(data: bytes, name: str = "vocabulary.bin", num_rows: int | None = Non
         num_keys += sum(len(head.keys) for head in heads)
         if num_keys > most:
             raise reader.wrong(f"{num_keys} keys, where {most} are possible")
-        fields.append(FieldKeys(unknown_row, _decode_keys(reader, heads)))
+        fields.append(_decode_field(reader, unknown_row, heads))
     if reader.at != len(data):
         raise reader.wrong(f"{len(data) - reader.at} bytes follow the last field")
     return fields
@@ -239,21 +250,28 @@ def _decode_head(reader: Reader, num_rows: int | None) -> Group:
     form = reader.take(1)[0]
     if num_keys < 1 or (num_rows is not None and base_row + num_keys > num_rows):
         raise reader.wrong(f"a group of {num_keys} keys from row {base_row}")
-    if form != HASHED and (form > INTEGERS + MAX_WIDTH or form == INTEGERS + 1):
+    if form < FINGERPRINTED and (form > INTEGERS + MAX_WIDTH or form == INTEGERS + 1):
         raise reader.wrong(f"no form {form} of keys")
     return Group(base_row, form, range(num_keys))
 
 
-def _decode_keys(reader: Reader, heads: Sequence[Group]) -> tuple[Group, ...]:
-    """The groups of a field with their keys."""
+def _decode_field(reader: Reader, unknown_row: int, heads: Sequence[Group]) -> FieldKeys:
+    """A field, its groups with their keys."""
     groups = list(heads)
-    for form in dict.fromkeys(head.form for head in heads):
+    prints: Fingerprints | None = None
+    forms = list(dict.fromkeys(head.form for head in heads))
+    if FINGERPRINTED in forms and len(forms) > 1:
+        raise reader.wrong("fingerprints beside other keys in a field")
+    for form in forms:
         if form == HASHED:
             continue
         own = [place for place, head in enumerate(heads) if head.form == form]
         count = sum(len(heads[place].keys) for place in own)
         texts = _decode_strings(reader, count) if form == STRINGS else None
-        keys = np.arange(count) if texts is not None else _decode_integers(reader, count, form - INTEGERS)
+        if form == FINGERPRINTED:
+            prints = fingerprints.decode(reader, count)
+        is_listed = form not in (STRINGS, FINGERPRINTED)
+        keys = _decode_integers(reader, count, form - INTEGERS) if is_listed else np.arange(count)
         for place in own:
             chosen = keys
             if place != own[-1]:
@@ -263,7 +281,7 @@ def _decode_keys(reader: Reader, heads: Sequence[Group]) -> tuple[Group, ...]:
             groups[place] = Group(
                 heads[place].base_row, form, listed if texts is None else [texts[i] for i in listed]
             )
-    return tuple(groups)
+    return FieldKeys(unknown_row, tuple(groups), prints)
 
 
 def _decode_integers(reader: Reader, num_keys: int, width: int) -> np.ndarray:
@@ -310,13 +328,36 @@ class RowLookup:
     def __init__(self, fields: Sequence[FieldKeys]) -> None:
         self.fields = list(fields)
         self._groups = [
-            [(g, [int(k) for k in g.keys] if g.form else list(g.keys)) for g in f.groups if g.form != HASHED]
+            [
+                (g, [int(k) for k in g.keys] if g.form else list(g.keys))
+                for g in f.groups
+                if g.form < FINGERPRINTED
+            ]
             for f in fields
         ]
         self._hashed = [next((g for g in f.groups if g.form == HASHED), None) for f in fields]
+        self._row_at = [_rows_of_places(f) for f in fields]
+
+    def rows(self, field: int, texts: Sequence[str | None]) -> np.ndarray:
+        """`row` of each text, (n,) int64."""
+        prints = self.fields[field].fingerprints
+        if prints is None:
+            return np.fromiter((self._listed_row(field, text) for text in texts), np.int64, len(texts))
+        rows = np.full(len(texts), self.fields[field].unknown_row, dtype=np.int64)
+        known = [(at, text) for at, text in enumerate(texts) if text is not None and _is_utf8(text)]
+        places = prints.places(text_hashes([text for _, text in known]))
+        found = np.array([at for at, _ in known], dtype=np.int64)[places >= 0]
+        rows[found] = self._row_at[field][places[places >= 0]]
+        return rows
 
     def row(self, field: int, text: str | None) -> int:
-        """Row of a canonical text; the field's unknown row for None and, unless it is hashed, for what is not there."""
+        """Row of a canonical text; the field's unknown row for None and, unless it is hashed, for what is not there.
+
+        One text in 2^bits that is not there has the row of another key, where keys are fingerprints.
+        """
+        return int(self.rows(field, [text])[0])
+
+    def _listed_row(self, field: int, text: str | None) -> int:
         unknown = self.fields[field].unknown_row
         if text is None:
             return unknown
@@ -337,12 +378,36 @@ class RowLookup:
             return unknown
 
     def items(self, field: int) -> Iterator[tuple[int, str]]:
-        """Row and canonical text of every stored key of a field, by ascending row."""
+        """Row and canonical text of every key of a field that is stored as itself, by ascending row."""
         for group, keys in sorted(self._groups[field], key=lambda g: g[0].base_row):
             for place, key in enumerate(keys):
                 yield group.base_row + place, text_of(group.form, key)
 
+    def fingerprint_bits(self) -> dict[int, int]:
+        """Bits of a fingerprint in each field that stores them in place of keys."""
+        prints = ((number, field.fingerprints) for number, field in enumerate(self.fields))
+        return {number: each.bits for number, each in prints if each is not None}
+
     def num_keys(self, fields: Iterable[int] | None = None) -> int:
-        """Number of stored keys of some fields, by default of all."""
+        """Number of stored keys of some fields, by default of all; a hashed field has none."""
         chosen = range(len(self.fields)) if fields is None else fields
-        return sum(len(keys) for f in chosen for _, keys in self._groups[f])
+        return sum(len(g.keys) for f in chosen for g in self.fields[f].groups if g.form != HASHED)
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether it has UTF-8 bytes: no half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _rows_of_places(field: FieldKeys) -> np.ndarray:
+    """The row of each place of a fingerprinted field, (n,) int64; nothing for another."""
+    if field.fingerprints is None:
+        return np.empty(0, dtype=np.int64)
+    rows = np.empty(sum(len(group.keys) for group in field.groups), dtype=np.int64)
+    for group in field.groups:
+        rows[np.asarray(group.keys)] = group.base_row + np.arange(len(group.keys))
+    return rows

@@ -78,8 +78,15 @@ class Budgets:
 
     def estimated_bytes(self, forms: Sequence[Form], methods: Sequence[str] | None = None) -> int:
         """Estimated bytes of the bundle of a model under these forms."""
-        projected = self.config.retrain.first_order == "projection"
-        estimate = bundle_bytes(forms, self.model_of(forms), self.dataset, methods or self.methods, projected)
+        settings = self.config.retrain
+        estimate = bundle_bytes(
+            forms,
+            self.model_of(forms),
+            self.dataset,
+            methods or self.methods,
+            settings.first_order == "projection",
+            settings.fingerprint_bits,
+        )
         return math.ceil(MARGIN * estimate)
 
     def final_forms(self, found: list[Form], target: int, max_size: int | None = None) -> list[Form]:

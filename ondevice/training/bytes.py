@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from torch import nn
 
 from ondevice.config import PROGRAM_METHODS
-from ondevice.data import Dataset
+from ondevice.data import Dataset, Schema
 from ondevice.embeddings import Codes, Form
 from ondevice.embeddings.coded import NUM_CODES
 from ondevice.errors import UserError
@@ -54,6 +54,13 @@ def shipped_methods(given: Sequence[str] | None, dataset: Dataset) -> tuple[str,
     return tuple(name for name in PROGRAM_METHODS if name in given)
 
 
+def named_fields(schema: Schema, methods: Sequence[str]) -> list[int]:
+    """The fields whose keys a bundle with these methods has to name: the item's, for ``recommend``."""
+    if "recommend" not in methods or schema.item_key is None:
+        return []
+    return [schema.names.index(schema.item_key)]
+
+
 def default_methods(dataset: Dataset) -> tuple[str, ...]:
     """The methods that the schema and its catalog allow."""
     if not (dataset.schema.context_fields and dataset.schema.item_fields):
@@ -67,6 +74,7 @@ def bundle_bytes(
     dataset: Dataset,
     methods: Sequence[str],
     projected: bool = False,
+    fingerprint_bits: int | None = None,
 ) -> int:
     """Estimated bytes of the bundle of a model under these forms.
 
@@ -76,11 +84,13 @@ def bundle_bytes(
         dataset: its vocabulary and catalog are shipped.
         methods: of the program.
         projected: whether first-order weights are projections of the embeddings.
+        fingerprint_bits: as in `order_rows`.
     """
     offsets = dataset.vocabulary.field_offsets
     sizes = forms[0].row_sizes().numpy()
     blocks = blocks_of(forms[0], len(offsets) - 1)
-    order = order_rows(offsets, forms, dataset.vocabulary.key_texts(), blocks.classes(sizes))
+    texts, named = dataset.vocabulary.key_texts(), named_fields(dataset.schema, methods)
+    order = order_rows(offsets, forms, texts, blocks.classes(sizes), fingerprint_bits, named)
     cells = sum(height + 1 for height in blocks.heights(sizes))
     coded = isinstance(forms[0], Codes)
     stored = cells + NUM_CODES * blocks.width if coded else cells * blocks.width

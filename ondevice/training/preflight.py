@@ -14,6 +14,7 @@ from ondevice.data.schema import Schema
 from ondevice.embeddings import METHODS, SharedMap, TableInfo
 from ondevice.errors import UserError
 from ondevice.models import MODELS
+from ondevice.training import qat
 from ondevice.training.run import CONFIG, read_config
 from ondevice.training.teacher import own_teacher
 
@@ -32,7 +33,8 @@ def check_options(config: Config) -> None:
     compact = {**config.model.options, **config.retrain.model}
     MODELS.check_options(config.model.name, compact, "retrain.model")
     with _says_which("retrain.model", config.model.name, compact):
-        MODELS[config.model.name](2, config.embedding.dim, **plain_options(compact))
+        compact_model = MODELS[config.model.name](2, config.embedding.dim, **plain_options(compact))
+    qat.prepare(compact_model, config.retrain.linear_bits)
     with _says_which("method", config.method.name, config.method.options):
         method = METHODS[config.method.name](smallest, 2, **config.method.options)
     shares = method.needs == "nothing" and isinstance(method.compact(), SharedMap)

@@ -20,10 +20,12 @@ SMALLEST = 24_000
 """The smallest budget that is to be used to within 5 %; these programs are smaller, their constant part is not."""
 
 
-def estimated(recommender: Recommender, data: Dataset, methods: tuple[str, ...]) -> int:
+def estimated(
+    recommender: Recommender, data: Dataset, methods: tuple[str, ...], fingerprint_bits: int | None = None
+) -> int:
     forms: list[Form] = [table.compact() for table in recommender.tables()]
     projected = recommender.projection is not None
-    return bundle_bytes(forms, recommender.model, data, methods, projected)
+    return bundle_bytes(forms, recommender.model, data, methods, projected, fingerprint_bits)
 
 
 def assert_close(exported: Exported, data: Dataset, methods: tuple[str, ...]) -> None:
@@ -73,6 +75,18 @@ def test_cells_that_do_not_divide_the_dimension(data: Dataset) -> None:
     sizes = sizes.new_tensor([0, 3, 8, 13])[sizes]
     recommender = shop.recommender("deepfm", "staircase", data, own=[Sizes(sizes, 13)], projected=True)
     assert_close(made(recommender, data, METHODS[:2]), data, METHODS[:2])
+
+
+def test_fingerprints_in_place_of_keys(data: Dataset) -> None:
+    recommender, methods = shop.coded_recommender("deepfm", data), METHODS[:2]
+    options = ExportOptions(methods=methods, top_k=5, fingerprint_bits=8)
+    with_keys = made(recommender, data, methods)
+    exported = export_model(
+        recommender, data, name=NAME, model="deepfm", method="pep", metrics={}, options=options, check=False
+    )
+    saved = with_keys.bundle.file_bytes()["vocabulary.bin"] - exported.bundle.file_bytes()["vocabulary.bin"]
+    assert saved > 0
+    assert estimated(recommender, data, methods) - estimated(recommender, data, methods, 8) == saved
 
 
 def test_wide_codes_without_first_order_weights(data: Dataset) -> None:

@@ -66,6 +66,16 @@ def test_options_that_fit_pass() -> None:
     check_options(from_dict({"model": {"name": "autoint", "hidden": []}, "method": "magnitude"}))
 
 
+def test_layers_that_are_not_there_cannot_be_rounded(tiny_config: Make) -> None:
+    pytest.importorskip("torchao", reason="rounds layers in training; without it, that is what is said")
+    settings = {"linear_bits": 4}
+    with pytest.raises(UserError, match="the base model has no hidden linear layer"):
+        check_options(from_dict(tiny_config(model={"name": "fm"}, retrain=settings)))
+    with pytest.raises(UserError, match="the base model has no hidden linear layer"):
+        check_options(from_dict(tiny_config(retrain={**settings, "model": {"hidden": []}})))
+    check_options(from_dict(tiny_config(retrain=settings)))
+
+
 def begun(tiny_config: Make, folder: Path) -> None:
     Pipeline(from_dict(tiny_config()), folder).progress.close()
 

@@ -117,7 +117,10 @@ class RecommendActivity : StateActivity<RecommendState>() {
 
     private fun addInput(input: ProfileInput) {
         val label = TextView(this, null, 0, R.style.Label)
-        label.text = resources.getQuantityString(R.plurals.known_values, input.numKnown, input.field, input.numKnown)
+        label.text = when (input.numKnown) {
+            0 -> input.field // hashed, or found by fingerprints: its values have no names here
+            else -> resources.getQuantityString(R.plurals.known_values, input.numKnown, input.field, input.numKnown)
+        }
         val view: View = if (input.choices.isNotEmpty()) {
             Spinner(this).apply {
                 onChosen { position -> presenter.setValue(input.field, input.choices.getOrElse(position - 1) { "" }) }

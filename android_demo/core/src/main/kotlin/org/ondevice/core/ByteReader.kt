@@ -53,6 +53,23 @@ internal class ByteReader(private val data: ByteArray) {
         return BitReader(data, position - size.toInt(), position)
     }
 
+    /** [numBits] bits, at least one, in whole bytes, the most significant of each number first. */
+    fun bits(numBits: Long): LongArray {
+        val numBytes = (numBits + 7) / 8
+        if (numBytes > remaining) throw BundleError.TruncatedVocabulary(data.size)
+        val words = LongArray(((numBits + 63) / 64).toInt())
+        var last = 0
+        for (index in 0 until numBytes.toInt()) {
+            last = byte()
+            words[index shr 3] = words[index shr 3] or (last.toLong() shl (56 - 8 * (index and 7)))
+        }
+        val numFilled = (8 * numBytes - numBits).toInt()
+        if (last and ((1 shl numFilled) - 1) != 0) {
+            throw BundleError.CorruptVocabulary("the last byte is not filled with zero bits")
+        }
+        return words
+    }
+
     /** The ascending places of [size] things among [total]. They have no sign, like [total]. */
     fun subset(size: Int, total: ULong): LongArray {
         if (size.toULong() > total) throw BundleError.CorruptVocabulary("$size keys among $total numbers")

@@ -8,12 +8,12 @@ import java.util.zip.Inflater
  * `vocabulary.bin`: from a field's value, as canonical text, to the program's row id.
  *
  * Keys stay in sorted primitive arrays and are found by binary search: about 4 bytes for an integer key, its UTF-8
- * bytes and 4 more for a text. A hashed field has none.
+ * bytes and 4 more for a text. A hashed field has none, one of fingerprints only those.
  */
 class Vocabulary private constructor(private val fields: Array<FieldKeys>) {
     val numFields: Int get() = fields.size
 
-    /** Number of values of [field] that have a row of their own. */
+    /** Number of values of [field] that have a row of their own and can be named, as fingerprints cannot. */
     fun numKeys(field: Int): Int = fields[field].groups.sumOf { it.numKeys }
 
     /** The [index]-th known value of [field], in the order of the program's rows. */
@@ -28,11 +28,12 @@ class Vocabulary private constructor(private val fields: Array<FieldKeys>) {
 
     /**
      * The row of a canonical text, or the field's unknown row for null and, unless the field is hashed, for a text
-     * that is not there.
+     * that is not there. Fingerprints take a few of those for others.
      */
     fun row(field: Int, text: String?): Int {
         val keys = fields[field]
         if (text == null) return keys.unknownRow
+        if (keys.fingerprints != null) return utf8(text)?.let { keys.fingerprints.row(it) } ?: keys.unknownRow
         val width = integerWidth(text)
         if (width >= 0) {
             val number = text.toLong()
@@ -43,11 +44,7 @@ class Vocabulary private constructor(private val fields: Array<FieldKeys>) {
                 }
             }
         } else {
-            val bytes = try {
-                text.encodeToByteArray(throwOnInvalidSequence = true)
-            } catch (_: CharacterCodingException) {
-                return keys.unknownRow
-            }
+            val bytes = utf8(text) ?: return keys.unknownRow
             for (group in keys.groups) {
                 if (group is TextKeys) {
                     val index = group.find(bytes)
@@ -59,7 +56,8 @@ class Vocabulary private constructor(private val fields: Array<FieldKeys>) {
         return keys.unknownRow
     }
 
-    private class FieldKeys(val unknownRow: Int, val groups: List<Keys>)
+    /** A field has either [groups] or [fingerprints]. */
+    private class FieldKeys(val unknownRow: Int, val groups: List<Keys>, val fingerprints: Fingerprints?)
 
     /** A group as it is announced, before any keys. */
     private class Group(val baseRow: Int, val numKeys: Int, val form: Int)
@@ -134,12 +132,8 @@ class Vocabulary private constructor(private val fields: Array<FieldKeys>) {
 
         override fun key(index: Int): String = throw IndexOutOfBoundsException("a hashed field knows no keys")
 
-        /** Null for half of a surrogate pair, which has no bytes. */
-        fun row(text: String): Int? = try {
-            baseRow + (hash(text.encodeToByteArray(throwOnInvalidSequence = true)) % numRows.toUInt()).toInt()
-        } catch (_: CharacterCodingException) {
-            null
-        }
+        /** Null for half of a surrogate pair. */
+        fun row(text: String): Int? = utf8(text)?.let { baseRow + (hash(it) % numRows.toUInt()).toInt() }
     }
 
     companion object {
@@ -147,9 +141,17 @@ class Vocabulary private constructor(private val fields: Array<FieldKeys>) {
         fun hash(bytes: ByteArray): UInt =
             bytes.fold(0x811c9dc5u) { value, byte -> (value xor (byte.toUInt() and 0xffu)) * 0x01000193u }
 
+        /** Null for half of a surrogate pair, which has no bytes. */
+        private fun utf8(text: String): ByteArray? = try {
+            text.encodeToByteArray(throwOnInvalidSequence = true)
+        } catch (_: CharacterCodingException) {
+            null
+        }
+
         private const val PLAIN = "ODV2"
         private const val DEFLATED = "ODVD"
         private const val TEXTS = 0
+        private const val FINGERPRINTS = 254
         private const val HASHED = 255
         private const val MAX_INFLATED_BYTES = 256L shl 20
         private const val MAX_TEXT_BYTES = 64L shl 20
@@ -196,8 +198,12 @@ class Vocabulary private constructor(private val fields: Array<FieldKeys>) {
                 val groups = List(numGroups) { readGroup(input, numRows) }
                 numKeys += groups.sumOf { it.numKeys.toLong() }
                 if (numKeys > maxKeys) corrupt("more than $maxKeys keys in a program of $numRows rows")
-                val keys = groups.groupBy { it.form }.flatMap { (form, same) -> readKeys(input, form, same) }
-                FieldKeys(unknownRow, keys.sortedBy { it.baseRow })
+                if (groups.any { it.form == FINGERPRINTS }) {
+                    FieldKeys(unknownRow, emptyList(), readFingerprints(input, groups))
+                } else {
+                    val keys = groups.groupBy { it.form }.flatMap { (form, same) -> readKeys(input, form, same) }
+                    FieldKeys(unknownRow, keys.sortedBy { it.baseRow }, null)
+                }
             }
             if (!input.isAtEnd) corrupt("${input.remaining} bytes follow the last field")
             return Vocabulary(fields)
@@ -236,7 +242,9 @@ class Vocabulary private constructor(private val fields: Array<FieldKeys>) {
                 corrupt("a group of ${numKeys.toULong()} keys from row $baseRow in a program of $numRows rows")
             }
             val form = input.byte()
-            if (form != TEXTS && form != 1 && form !in 3..19 && form != HASHED) corrupt("no form $form of keys")
+            if (form != TEXTS && form != 1 && form !in 3..19 && form !in FINGERPRINTS..HASHED) {
+                corrupt("no form $form of keys")
+            }
             return Group(baseRow, numKeys.toInt(), form)
         }
 
@@ -255,8 +263,17 @@ class Vocabulary private constructor(private val fields: Array<FieldKeys>) {
             }
         }
 
+        private fun readFingerprints(input: ByteReader, groups: List<Group>): Fingerprints {
+            if (groups.any { it.form != FINGERPRINTS }) corrupt("fingerprints among other keys of a field")
+            val fingerprints = Fingerprints.read(input, groups.sumOf { it.numKeys })
+            readSplit(input, groups) { group, places ->
+                places.forEachIndexed { index, place -> fingerprints.rows[place] = group.baseRow + index }
+            }
+            return fingerprints
+        }
+
         /** Gives each group its ascending places in the list of all their keys. */
-        private fun readSplit(input: ByteReader, groups: List<Group>, keys: (Group, IntArray) -> Keys): List<Keys> {
+        private fun <T> readSplit(input: ByteReader, groups: List<Group>, keys: (Group, IntArray) -> T): List<T> {
             var rest = IntArray(groups.sumOf { it.numKeys }) { it }
             return groups.map { group ->
                 val chosen = input.subset(group.numKeys, rest.size.toULong())

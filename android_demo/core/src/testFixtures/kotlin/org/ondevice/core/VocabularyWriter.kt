@@ -13,6 +13,7 @@ class VocabularyWriter(numFields: Int, private val code: (size: Int, total: ULon
     private val out = ByteArrayOutputStream().apply { write("ODV2".toByteArray()) }
     private val groups = ArrayList<Group>()
     private var numGroups = 0
+    private var numFingerprintBits = 0
 
     init {
         varint(numFields.toLong())
@@ -27,6 +28,12 @@ class VocabularyWriter(numFields: Int, private val code: (size: Int, total: ULon
     fun integers(baseRow: Int, keys: List<Long>, width: Int = 0) = group(baseRow, keys.size, 1 + width, integers = keys)
 
     fun texts(baseRow: Int, keys: List<String>) = group(baseRow, keys.size, 0, texts = keys)
+
+    /** [numBits] are the same in all groups; rows are in the order that [placed] gives the keys of all of them. */
+    fun fingerprints(baseRow: Int, keys: List<String>, numBits: Int): VocabularyWriter {
+        numFingerprintBits = numBits
+        return group(baseRow, keys.size, 254, texts = keys)
+    }
 
     fun hashed(baseRow: Int, numRows: Int) = group(baseRow, numRows, 255)
 
@@ -48,9 +55,13 @@ class VocabularyWriter(numFields: Int, private val code: (size: Int, total: ULon
         for ((form, same) in groups.groupBy { it.form }) {
             if (form == 255) continue
             val integers = same.flatMap { it.integers }.sorted()
-            val texts = same.flatMap { it.texts }.sortedWith(BY_BYTES)
-            if (form == 0) writeTexts(texts) else writeIntegers(integers)
-            if (form == 0) split(same.map { it.texts }, texts) else split(same.map { it.integers }, integers)
+            val texts = same.flatMap { it.texts }.let { if (form == 254) placed(it) else it.sortedWith(BY_BYTES) }
+            when (form) {
+                0 -> writeTexts(texts)
+                254 -> writeFingerprints(texts)
+                else -> writeIntegers(integers)
+            }
+            if (texts.isEmpty()) split(same.map { it.integers }, integers) else split(same.map { it.texts }, texts)
         }
         groups.clear()
     }
@@ -71,6 +82,18 @@ class VocabularyWriter(numFields: Int, private val code: (size: Int, total: ULon
         bytes.zip(shared) { key, size -> varint((key.size - size).toLong()) }
         bytes.zip(shared) { key, size -> out.write(key, size, key.size - size) }
     }
+
+    private fun writeFingerprints(keys: List<String>) {
+        byte(numFingerprintBits)
+        for (level in levels(keys)) {
+            out.write(packed(CharArray(level.numBits) { if (it in level.keys) '1' else '0' }.concatToString()))
+        }
+        val fingerprints = keys.map { mixed(it, 64).toString(2).padStart(64, '0').takeLast(numFingerprintBits) }
+        out.write(packed(fingerprints.joinToString("")))
+    }
+
+    private fun packed(bits: CharSequence) =
+        bits.chunked(8).map { it.padEnd(8, '0').toInt(2).toByte() }.toByteArray()
 
     private fun <T> split(groups: List<List<T>>, keys: List<T>) {
         var rest = keys
@@ -97,7 +120,7 @@ class VocabularyWriter(numFields: Int, private val code: (size: Int, total: ULon
                 next = place + 1u
             }
         }
-        val payload = bits.chunked(8).map { it.padEnd(8, '0').toInt(2).toByte() }.toByteArray()
+        val payload = packed(bits)
         if (code != 128) varint(payload.size.toLong())
         out.write(payload)
     }
@@ -123,6 +146,34 @@ class VocabularyWriter(numFields: Int, private val code: (size: Int, total: ULon
 
     companion object {
         val BY_BYTES = compareBy<String> { it.toByteArray().joinToString("") { byte -> "%02x".format(byte) } }
+
+        /** A level of a perfect hash: the keys that are alone at one of its bits, by that bit. */
+        private class Level(val numBits: Int, val keys: Map<Int, String>)
+
+        private fun levels(keys: List<String>): List<Level> {
+            val levels = ArrayList<Level>()
+            var left = keys
+            while (left.isNotEmpty()) {
+                val byBit = left.groupBy { ((mixed(it, levels.size) shr 32) * left.size.toULong() shr 32).toInt() }
+                val alone = byBit.filterValues { it.size == 1 }.mapValues { it.value.single() }
+                levels.add(Level(left.size, alone.toSortedMap()))
+                left = left - alone.values.toSet()
+            }
+            return levels
+        }
+
+        /** [keys] in the order of their places in the perfect hash of all of them. */
+        fun placed(keys: List<String>): List<String> = levels(keys).flatMap { it.keys.values }
+
+        private fun mixed(key: String, seed: Int): ULong {
+            val hash = key.toByteArray().fold(14695981039346656037u) { hash, byte ->
+                (hash xor byte.toUByte().toULong()) * 1099511628211u
+            }
+            val first = hash + (seed + 1).toULong() * 0x9e3779b97f4a7c15u
+            val second = (first xor (first shr 30)) * 0xbf58476d1ce4e5b9u
+            val third = (second xor (second shr 27)) * 0x94d049bb133111ebu
+            return third xor (third shr 31)
+        }
 
         fun riceCode(size: Int, total: ULong): Int = 63 - (total / size.toULong()).countLeadingZeroBits()
     }
