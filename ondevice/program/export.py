@@ -15,6 +15,7 @@ from ondevice.data import Dataset
 from ondevice.errors import UserError
 from ondevice.program.bundle import Bundle, make_bundle
 from ondevice.program.catalog import catalog_items
+from ondevice.program.fingerprints import MAX_BITS
 from ondevice.program.lower import lower
 from ondevice.program.manifest import PROGRAM
 from ondevice.program.methods import MAX_BATCH, TOP_K, Method, Recommend, make_methods
@@ -50,6 +51,13 @@ class ExportOptions:
     """Most rows of forward, and items of rank, in one call."""
     fingerprint_bits: int | None = None
     """As in ``retrain.fingerprint_bits``; 0 for keys as they are, None for what the run says."""
+
+    def __post_init__(self) -> None:
+        bits = self.fingerprint_bits
+        if bits is not None and not 0 <= bits <= MAX_BITS:
+            raise UserError(
+                f"fingerprint bits: got {bits}; allowed are 1 to {MAX_BITS}, or 0 for keys as they are"
+            )
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from ondevice.bench.benchmark import Settings
 from ondevice.data import Dataset
 from ondevice.embeddings import Sizes
 from ondevice.errors import UserError
-from ondevice.program.export import ExportOptions, export_model
+from ondevice.program.export import ExportOptions, export_model, pack_for
 from ondevice.program.export_run import export_run
 from ondevice.program.fingerprints import Fingerprints, decode, text_hashes
 from ondevice.program.pack import pack
@@ -226,20 +226,25 @@ def test_mistaken_keys_are_read_alike_by_program_and_eager_model(data: Dataset) 
         assert not torch.allclose(found, recommender(ids), atol=1e-5)
 
 
+@pytest.mark.parametrize("bits", [-1, 33])
+def test_bits_that_no_fingerprint_has_are_refused(bits: int) -> None:
+    with pytest.raises(UserError, match=rf"got {bits}; allowed are 1 to 32, or 0 for keys as they are"):
+        ExportOptions(fingerprint_bits=bits)
+
+
 def test_what_recommend_returns_keeps_its_name(data: Dataset, tmp_path: Path) -> None:
     recommender = shop.recommender("deepfm", "staircase", data)
     film = data.schema.names.index("film")
-    for methods, catalog in ((("forward", "recommend"), False), (("forward", "rank"), True)):
-        options = ExportOptions(methods=methods, catalog=catalog, max_batch=64, top_k=5, fingerprint_bits=8)
-        exported = export_model(recommender, data, name="shop", model="deepfm", method="pep", options=options)
-        assert exported.packed.order.names_keys(film)
-        assert exported.packed.order.fingerprints
-        bundle = exported.bundle.write(tmp_path / methods[1])
-        bundle.check_golden()
-        bits = ondevice.load_bundle(bundle.path).vocabulary.fingerprint_bits()
-        assert set(bits.values()) == {8}
-        assert exported.parity["eager_vs_packed"] < 1e-4
-    found = ondevice.load_bundle(tmp_path / "recommend").recommend({"user": 3}, 5)
+    shown = ExportOptions(methods=("forward", "rank"), catalog=True, fingerprint_bits=8)
+    assert pack_for(recommender, data, shown).order.names_keys(film)
+    options = ExportOptions(methods=("forward", "recommend"), max_batch=64, top_k=5, fingerprint_bits=8)
+    exported = export_model(recommender, data, name="shop", model="deepfm", method="pep", options=options)
+    assert exported.packed.order.names_keys(film)
+    assert exported.parity["eager_vs_packed"] < 1e-4
+    bundle = ondevice.load_bundle(exported.bundle.write(tmp_path / "bundle").path)
+    bundle.check_golden()
+    assert set(bundle.vocabulary.fingerprint_bits().values()) == {8}
+    found = bundle.recommend({"user": 3}, 5)
     assert all(entry["item"] in set(data.vocabulary.keys[film].tolist()) for entry in found)  # type: ignore[union-attr]
 
 
@@ -253,10 +258,11 @@ def test_a_run_ships_fingerprints_within_its_budget(
         retrain={"max_size": 4, "methods": ["forward"], "epochs": 1, "fingerprint_bits": 6},
     )
     run = ondevice.train(config, tmp_path / "run")
-    (exported,) = export_run(run.path)
+    (exported,) = export_run(run.path, check=False)
     assert 0.93 * 7_400 < exported.bundle.total_bytes <= 7_400
     assert set(ondevice.load_bundle(exported.bundle.path).vocabulary.fingerprint_bits().values()) == {6}
-    (whole,) = export_run(run.path, output=tmp_path / "whole", options=ExportOptions(fingerprint_bits=0))
+    keys = ExportOptions(fingerprint_bits=0)
+    (whole,) = export_run(run.path, output=tmp_path / "whole", options=keys, check=False)
     assert not whole.packed.order.fingerprints
     assert whole.bundle.total_bytes > exported.bundle.total_bytes
     measure = Settings(rounds=1, cold_starts=1, candidates=(1,), threads=(1,), baselines=("fp32", "int8"))
