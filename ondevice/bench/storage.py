@@ -21,13 +21,13 @@ from ondevice.models import BaseModel
 from ondevice.program.blocks import COLUMN_BYTES, STAIRCASE_BYTES, blocks_of, choose_blocks
 from ondevice.program.pack import compacted_model, form_of
 from ondevice.program.rows import RowOrder, order_rows
+from ondevice.program.tables import CLIPPINGS
 from ondevice.program.vocabulary_file import FieldKeys, text_of, vocabulary_bytes
 from ondevice.recommender import Recommender
 from ondevice.training.batches import Batches
 from ondevice.training.bytes import linear_bytes
 from ondevice.training.fit import evaluate
 
-CLIPPINGS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.7)
 BLOCK_ROWS = 32
 SCALE_BYTES = 4
 FINGERPRINT_BITS = (4, 6, 8, 12, 16)

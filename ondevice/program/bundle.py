@@ -16,8 +16,8 @@ from ondevice.errors import UserError, nearest
 from ondevice.files import atomic_directory
 from ondevice.program import manifest as manifests
 from ondevice.program import vocabulary_file
+from ondevice.program.row_lookup import RowLookup
 from ondevice.program.runtime import LoadedProgram
-from ondevice.program.vocabulary_file import RowLookup
 
 Raw = Mapping[str, Any]
 

@@ -13,7 +13,7 @@ from ondevice.errors import UserError, nearest
 from ondevice.models.layers import hidden_linears
 from ondevice.program.pack import PackedRecommender
 from ondevice.program.quiet import quiet
-from ondevice.program.tables import FirstOrderTable, PackedTable
+from ondevice.program.tables import CLIPPINGS, FirstOrderTable, PackedTable
 
 with quiet():
     from torchao.quantization import Int8DynamicActivationIntxWeightConfig, quantize_
@@ -22,8 +22,6 @@ with quiet():
     from torchao.utils import unwrap_tensor_subclass
 
 QUANTIZATIONS = ("int8", "none")
-# Fractions of the largest value at which a dimension is clipped; the one with the least squared error is taken.
-CLIPPINGS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.7)
 
 
 def quantize(packed: PackedRecommender, method: str = "int8") -> PackedRecommender:

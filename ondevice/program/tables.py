@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from ondevice.errors import UserError
 from ondevice.program.blocks import Blocks
 
+# Fractions of the largest value at which rounded values are clipped; the one with the least squared error is taken.
+CLIPPINGS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.7)
+
 
 def dequantized(values: Tensor, step: float = 1.0) -> Tensor:
     """Integers times a step, in the one form that XNNPACK takes as its own input; floats as they are."""

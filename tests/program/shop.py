@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from ondevice.data import Catalog, Dataset, EncodedSplit, Field, Label, Schema, Vocabulary
@@ -73,6 +74,17 @@ def dataset(item_first: bool = False, num_rows: int = 400) -> Dataset:
 def info(data: Dataset) -> TableInfo:
     offsets, counts = torch.as_tensor(data.vocabulary.field_offsets), torch.as_tensor(data.counts)
     return TableInfo(offsets, counts, data.vocabulary.key_texts)
+
+
+def drawn_sizes(draw: st.DataObject, most_ids: int, dim: int) -> tuple[np.ndarray, Tensor, Tensor]:
+    """Offsets of one to four fields, and the sizes of their embeddings and of their first-order weights."""
+    offsets = np.cumsum([0, *draw.draw(st.lists(st.integers(1, most_ids), min_size=1, max_size=4))])
+    total = int(offsets[-1])
+
+    def sizes(most: int) -> Tensor:
+        return torch.tensor(draw.draw(st.lists(st.integers(0, most), min_size=total, max_size=total)))
+
+    return offsets, sizes(dim), sizes(1)
 
 
 def forms(data: Dataset, layout: str, seed: int = 0) -> list[Form]:

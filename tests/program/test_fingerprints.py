@@ -25,9 +25,10 @@ from ondevice.program.export import ExportOptions, export_model, pack_for
 from ondevice.program.export_run import export_run
 from ondevice.program.fingerprints import Fingerprints, decode, text_hashes
 from ondevice.program.pack import pack
+from ondevice.program.row_lookup import RowLookup
 from ondevice.program.rows import RowOrder, order_rows
 from ondevice.program.subset import Reader
-from ondevice.program.vocabulary_file import FINGERPRINTED, FieldKeys, Group, RowLookup, encode
+from ondevice.program.vocabulary_file import FINGERPRINTED, FieldKeys, Group, encode
 from ondevice.program.vocabulary_file import decode as decode_vocabulary
 
 from . import shop
@@ -191,11 +192,8 @@ def check_order(order: RowOrder, plain: RowOrder, offsets: np.ndarray, texts: li
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_rows_in_the_order_of_places_are_found_by_every_text(draw: st.DataObject) -> None:
-    counts = draw.draw(st.lists(st.integers(1, 40), min_size=1, max_size=3))
-    offsets = np.cumsum([0, *counts])
-    total = int(offsets[-1])
-    sizes = torch.tensor(draw.draw(st.lists(st.integers(0, 2), min_size=total, max_size=total)))
-    first = torch.tensor(draw.draw(st.lists(st.integers(0, 1), min_size=total, max_size=total)))
+    offsets, sizes, first = shop.drawn_sizes(draw, most_ids=40, dim=2)
+    counts = np.diff(offsets).tolist()
     texts: list[str | None] = []
     for count in counts:
         texts += [None, *(f"{i * 7919 % 1000}-{'long ' * (i % 5)}{i}" for i in range(count - 1))]

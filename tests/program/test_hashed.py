@@ -15,7 +15,8 @@ from ondevice.errors import UserError
 from ondevice.models import MODELS
 from ondevice.program.export import ExportOptions, export_model
 from ondevice.program.pack import form_of, pack
-from ondevice.program.vocabulary_file import HASHED, FieldKeys, Group, RowLookup, decode, encode
+from ondevice.program.row_lookup import RowLookup
+from ondevice.program.vocabulary_file import HASHED, FieldKeys, Group, decode, encode
 from ondevice.training.checkpoint import load_recommender, save_recommender
 
 from . import shop

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from ondevice.data import Dataset
 from ondevice.embeddings import Mask, Sizes, TableInfo
+from ondevice.program.row_lookup import RowLookup
 from ondevice.program.rows import order_rows
-from ondevice.program.vocabulary_file import FieldKeys, Group, RowLookup
+from ondevice.program.vocabulary_file import FieldKeys, Group
 from ondevice.recommender import pruned_id_map
 
 from . import shop
@@ -55,11 +56,8 @@ def test_pruned_ids_read_their_fields_unknown_row() -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_order_is_a_falling_staircase_and_the_vocabulary_finds_every_row(draw: st.DataObject) -> None:
-    counts = draw.draw(st.lists(st.integers(1, 12), min_size=1, max_size=4))
-    offsets = np.cumsum([0, *counts])
-    total = int(offsets[-1])
-    sizes = torch.tensor(draw.draw(st.lists(st.integers(0, 4), min_size=total, max_size=total)))
-    first = torch.tensor(draw.draw(st.lists(st.integers(0, 1), min_size=total, max_size=total)))
+    offsets, sizes, first = shop.drawn_sizes(draw, most_ids=12, dim=4)
+    counts, total = np.diff(offsets).tolist(), int(offsets[-1])
     texts: list[str | None] = []
     for count in counts:
         pool = st.one_of(st.integers(-50, 50).map(str), st.sampled_from(["007", "07", "x", "y", "é", ""]))

@@ -11,13 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ondevice.errors import UserError
+from ondevice.program.row_lookup import RowLookup
 from ondevice.program.subset import Reader, encode_subset
 from ondevice.program.vocabulary_file import (
     LARGEST,
     SMALLEST,
     FieldKeys,
     Group,
-    RowLookup,
     decode,
     encode,
     form_of,
