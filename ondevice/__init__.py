@@ -28,7 +28,7 @@ def train(config: Mapping[str, Any] | str | Path, output: str | Path, *, resume:
 
     Raises: UserError: when the configuration is wrong or the directory is in use.
     """
-    from ondevice.config import from_dict, load
+    from ondevice.config_file import from_dict, load
     from ondevice.training.pipeline import make_pipeline
     from ondevice.training.run import Run
 

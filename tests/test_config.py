@@ -13,7 +13,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ondevice.config import Choice, Config, TrainingConfig, from_dict, load, parse_budget
+from ondevice.config import Choice, Config, TrainingConfig, parse_budget
+from ondevice.config_file import from_dict, load
 from ondevice.errors import UserError
 from ondevice.training.fit import Fit
 from ondevice.training.pipeline import Pipeline

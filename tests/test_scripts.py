@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ondevice.config import load
+from ondevice.config_file import load
 from ondevice.data import DATASETS
 from ondevice.embeddings import METHODS
 from ondevice.models import MODELS

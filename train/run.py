@@ -48,7 +48,7 @@ def main() -> int:
     if arguments.config is None:
         raise UserError("no config given: name a YAML file (train/configs/ has some), or --list")
 
-    from ondevice.config import load
+    from ondevice.config_file import load
 
     config = load(arguments.config, arguments.overrides)  # a mistake is told before PyTorch is loaded
     from ondevice.training.pipeline import default_folder, describe, make_pipeline

@@ -13,18 +13,14 @@ import torch
 from safetensors.torch import load as load_safetensors
 
 from ondevice.config import Config, TrainingConfig
-from ondevice.data import load_dataset
 from ondevice.distributed.norm import synced
-from ondevice.distributed.processes import join_job
-from ondevice.embeddings import METHODS, Form, TableInfo
+from ondevice.embeddings import METHODS, Form
 from ondevice.embeddings.forms import form_of_tensors, form_tensors
 from ondevice.embeddings.sizes.saliency import Saliency
-from ondevice.errors import UserError
 from ondevice.models import MODELS
-from ondevice.recommender import Recommender, build, rebuild
+from ondevice.recommender import Recommender
 from ondevice.training import qat
 from ondevice.training.batches import Batches
-from ondevice.training.budgets import Budgets
 from ondevice.training.checkpoint import load_recommender
 from ondevice.training.elastic import (
     ELASTIC,
@@ -35,67 +31,22 @@ from ondevice.training.elastic import (
     load_staircases,
     save_staircases,
 )
-from ondevice.training.fit import Fit, FitResult, count_parameters, evaluate, select_device
-from ondevice.training.preflight import check_folder, check_options, check_sides, plain_options
-from ondevice.training.progress import OnEpoch, Progress
-from ondevice.training.run import CONFIG, Run, budget_label, table_info
-from ondevice.training.run_files import RunFiles
+from ondevice.training.fit import Fit, FitResult, count_parameters, evaluate
+from ondevice.training.prepared_run import PreparedRun
+from ondevice.training.progress import OnEpoch
+from ondevice.training.run import budget_label
 from ondevice.training.saliency import measure_gains
 from ondevice.training.search import Search
-from ondevice.training.sizing import forms_at, skipped, skipped_id_map
+from ondevice.training.sizing import forms_at, skipped
 from ondevice.training.step_time import step_time_ratio
 from ondevice.training.teacher import Teacher, make_teacher, own_teacher
 
 
-class Pipeline:
+class Pipeline(PreparedRun):
     """Runs the phases of a configuration in a run directory; phases already done are not done again.
 
-    Args:
-        config: the resolved configuration.
-        folder: the run directory.
-        resume: continue what is in the directory; without it the directory must be new.
-        on_epoch: called after every epoch, as `Progress` says.
-
-    Raises: UserError: when the directory is in use or was made by another configuration.
+    Arguments and errors are those of `PreparedRun`.
     """
-
-    def __init__(
-        self, config: Config, folder: str | Path, resume: bool = False, on_epoch: OnEpoch | None = None
-    ) -> None:
-        self.config = config
-        self.folder = Path(folder)
-        distributed = config.distributed
-        self.processes, device = join_job(distributed.mode, config.run.device, distributed.timeout)
-        with self.processes.guard():
-            self._prepare(device, resume, on_epoch)
-
-    def _prepare(self, device: str, resume: bool, on_epoch: OnEpoch | None) -> None:
-        config = self.config
-        self.processes.leaders_first(lambda: check_folder(self.folder, config, resume))
-        check_options(config)
-        self.device = select_device(device)
-        if config.run.threads:
-            torch.set_num_threads(config.run.threads)
-        self.dataset = self.processes.leaders_first(
-            lambda: load_dataset(config.data.name, **config.data.options)
-        )
-        check_sides(config, self.dataset.schema)
-        for name in {*config.training.teacher, *config.retrain.teacher}:
-            if own_teacher(name) is None:
-                self._other_dense(name)
-        vocabulary = self.dataset.vocabulary
-        self.info = table_info(vocabulary.field_offsets, self.dataset.counts, vocabulary.key_texts)
-        self.model_options = plain_options(config.model.options)
-        self.budgets = Budgets(config, self.dataset, self.info)  # of what compact models know
-        self.compact_options, self.skip = self.budgets.model_options, self.budgets.skip
-        self.files = RunFiles(self.folder, self.processes)
-        self.files.claim(config, self.dataset)
-        events = self.folder / "events" if self.processes.is_first else None
-        show = config.run.progress and self.processes.is_first
-        self.progress = Progress(events, show=show, on_epoch=on_epoch)
-        self.valid = Batches(self.dataset.valid, 8192, self.device)
-        self._train: dict[int, Batches] = {}
-        self.state = self.files.state
 
     def run(self) -> dict[str, Any]:
         """All phases; returns what ``metrics.json`` holds."""
@@ -118,41 +69,6 @@ class Pipeline:
     def targets(self) -> dict[int | str, int]:
         """For each budget, the number of values at which the search stops."""
         return {budget: self.budgets.search_target(budget) for budget in self.config.search.budgets}
-
-    def train_batches(self, batch_size: int) -> Batches:
-        if batch_size not in self._train:
-            self._train[batch_size] = Batches(self.dataset.train, batch_size, self.device)
-        return self._train[batch_size]
-
-    def _searching(self) -> Recommender:
-        """The recommender of the search, with fresh weights."""
-        method, embedding = self.config.method, self.config.embedding
-        return self._fresh(
-            method.name, method.options, embedding.first_order, skipped_id_map(self.info, self.skip)
-        )
-
-    def _fresh(
-        self,
-        method: str,
-        options: dict[str, Any],
-        first_order: str | None,
-        id_map: torch.Tensor | None = None,
-        seed: int | None = None,
-    ) -> Recommender:
-        torch.manual_seed(self.config.run.seed if seed is None else seed)
-        embedding = self.config.embedding
-        if embedding.init_std is not None:
-            options = {"init_std": embedding.init_std, **options}
-        return build(
-            self.info,
-            model=self.config.model.name,
-            model_options=self.model_options,
-            method=method,
-            method_options=options,
-            embedding_dim=embedding.dim,
-            first_order_method=first_order,
-            id_map=id_map,
-        ).to(self.device)
 
     def _fit(
         self,
@@ -203,18 +119,6 @@ class Pipeline:
             processes=self.processes,
             say=self.progress.say,
         )
-
-    def _other_dense(self, name: str) -> Recommender:
-        """A dense model of another run, as a teacher: that of ``runs/NAME``, or ``runs/NAME/dense+1``."""
-        folder, which = Path(name), "dense"
-        if own_teacher(folder.name) is not None and not (folder / CONFIG).exists():
-            folder, which = folder.parent, folder.name
-        other = Run(folder)
-        if (other.path / "fingerprint").read_text().strip() != self.dataset.fingerprint:
-            raise UserError(
-                f"teacher {name}: trained on other data or another split; train it with this data section"
-            )
-        return other.dense(which)
 
     def dense(self) -> Recommender:
         """The dense model: trained, or read back."""
@@ -362,19 +266,6 @@ class Pipeline:
             initial = self.dense()
         return self._rebuilt(self.info, forms, initial)
 
-    def _rebuilt(self, info: TableInfo, forms: list[Form], initial: Recommender | None) -> Recommender:
-        """A compact recommender under ``forms``, from initial weights or drawn ones."""
-        torch.manual_seed(self.config.run.seed)
-        return rebuild(
-            info,
-            model=self.config.model.name,
-            model_options=self.compact_options,
-            forms=forms,
-            initial=initial,
-            init_std=self.config.embedding.init_std,
-            projected=self.config.retrain.first_order == "projection",
-        ).to(self.device)
-
     def retrain(self, budget: int | str, forms: list[Form], target: int, dense: Recommender) -> None:
         """Train the compact model of one budget."""
         label = budget_label(budget)
@@ -466,7 +357,7 @@ class Pipeline:
 def make_pipeline(
     config: Config, folder: str | Path, resume: bool = False, on_epoch: OnEpoch | None = None
 ) -> Pipeline:
-    """The pipeline for a configuration's ``distributed.mode``: arguments as for `Pipeline`."""
+    """The pipeline for a configuration's ``distributed.mode``: arguments as for `PreparedRun`."""
     if config.distributed.mode == "sharded":
         from ondevice.distributed.pipeline import ShardedPipeline
 

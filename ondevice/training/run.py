@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from ondevice.config import Config, from_dict, parse_budget
+from ondevice.config import Config, parse_budget
+from ondevice.config_file import from_dict
 from ondevice.data import Dataset, Schema, Vocabulary, load_dataset
 from ondevice.data.kept import keep_ids, keep_keys
 from ondevice.embeddings import TableInfo

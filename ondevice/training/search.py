@@ -18,9 +18,10 @@ from ondevice.errors import UserError
 from ondevice.recommender import Recommender
 from ondevice.training.batches import Batches
 from ondevice.training.checkpoint import load_state, save_state
-from ondevice.training.fit import epoch_seed, evaluate, make_optimizers, train_step
+from ondevice.training.fit import epoch_seed, evaluate
 from ondevice.training.progress import Progress
 from ondevice.training.sizing import competing, forms_at
+from ondevice.training.step import make_optimizers, train_step
 from ondevice.training.table_adam import TableAdam, flush, release
 
 SAMPLED_VALUES = 1 << 23

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ondevice.config import Config, load
+from ondevice.config import Config
+from ondevice.config_file import load
 from ondevice.errors import UserError, nearest
 
 KEYS = {

@@ -12,9 +12,9 @@ from ondevice.config import SearchConfig
 from ondevice.data import Dataset
 from ondevice.recommender import Recommender, build
 from ondevice.training.batches import Batches
-from ondevice.training.fit import make_optimizers, train_step
 from ondevice.training.naive import WholeTablePEP, naive_batches, naive_step
 from ondevice.training.run import table_info
+from ondevice.training.step import make_optimizers, train_step
 
 
 def step_time_ratio(

@@ -18,8 +18,8 @@ from ondevice.data.large.made_up import zipf
 from ondevice.embeddings import TableInfo
 from ondevice.errors import UserError
 from ondevice.recommender import build
-from ondevice.training.fit import make_optimizers, train_step
 from ondevice.training.idle import CAPACITY
+from ondevice.training.step import make_optimizers, train_step
 from ondevice.training.step_time import wait
 from ondevice.training.table_adam import TableAdam
 

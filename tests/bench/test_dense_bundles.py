@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ondevice.bench.dense_bundles import export_dense
-from ondevice.config import from_dict
+from ondevice.config_file import from_dict
 from ondevice.errors import UserError
 from ondevice.program.bundle import load_bundle
 from ondevice.program.rows import RowOrder

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +16,15 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from ondevice.config import from_dict
+from ondevice.config_file import from_dict
 from ondevice.distributed.processes import LOST
 from ondevice.training.checkpoint import load_state, save_state
 from ondevice.training.pipeline import Pipeline
 
-from ..training.test_pipeline import lasting
+from ..runs import Make, lasting
 from .forked import run_processes
 
 pytestmark = pytest.mark.distributed
-Make = Callable[..., dict[str, Any]]
 ROOT = Path(__file__).resolve().parents[2]
 
 # Without dropout, which every process draws for itself, and without batch norm, below which a bias follows

@@ -15,7 +15,7 @@ from ondevice.embeddings.sizes.pep import GRANULARITIES, PEP, REGIMES
 from ondevice.errors import UserError
 from ondevice.models import MODELS
 from ondevice.recommender import Recommender
-from ondevice.training.fit import make_optimizers, train_step
+from ondevice.training.step import make_optimizers, train_step
 
 FIELD_OF = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2, 2])
 IDS = torch.tensor([[1, 3, 6], [2, 3, 8], [1, 4, 6]])  # rows 0, 5 and 7 are not looked up

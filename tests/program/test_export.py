@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ondevice.config import from_dict
+from ondevice.config_file import from_dict
 from ondevice.errors import UserError
 from ondevice.program import export_run as module
 from ondevice.program.bundle import load_bundle

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ondevice.config import from_dict
+from ondevice.config_file import from_dict
 from ondevice.errors import UserError
 from ondevice.program.bundle import load_bundle
 from ondevice.program.export import ExportOptions

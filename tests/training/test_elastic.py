@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ondevice.config import Config, from_dict
+from ondevice.config import Config
+from ondevice.config_file import from_dict
 from ondevice.data import load_dataset
 from ondevice.embeddings import CodedEmbedding, Codes, Form, Sizes, TableInfo
 from ondevice.errors import UserError
@@ -35,9 +36,9 @@ from ondevice.training.elastic import (
     save_staircases,
     smaller_of,
 )
-from ondevice.training.fit import train_step
 from ondevice.training.pipeline import Pipeline
 from ondevice.training.run import Run, elastic_label, table_info
+from ondevice.training.step import train_step
 
 Make = Callable[..., dict[str, Any]]
 DIM = 8

@@ -17,11 +17,11 @@ import pytest
 import yaml
 
 from ondevice import files
-from ondevice.config import from_dict
+from ondevice.config_file import from_dict
 from ondevice.data import load_dataset
 from ondevice.training.pipeline import Pipeline
 
-from .test_pipeline import Make, lasting
+from ..runs import Make, lasting
 
 ROOT = Path(__file__).resolve().parents[2]
 

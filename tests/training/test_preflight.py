@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ondevice.config import from_dict
+from ondevice.config_file import from_dict
 from ondevice.data.schema import Schema
 from ondevice.errors import UserError
 from ondevice.training.pipeline import Pipeline

@@ -12,8 +12,8 @@ import torch
 from ondevice.config import SearchConfig
 from ondevice.data import Dataset, load_dataset
 from ondevice.recommender import Recommender, build
-from ondevice.training.fit import make_optimizers, train_step
 from ondevice.training.naive import WholeTablePEP, naive_batches, naive_step
+from ondevice.training.step import make_optimizers, train_step
 from ondevice.training.step_time import compare_steps, compare_with_naive, step_time_ratio
 
 from ..world import World

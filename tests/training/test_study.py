@@ -16,15 +16,17 @@ from typing import Any
 import pytest
 import yaml
 
-from ondevice.config import load
+from ondevice.config_file import load
 from ondevice.data import load_dataset
 from ondevice.errors import UserError
-from ondevice.training import pipeline as pipeline_module
+from ondevice.training import prepared_run
+from ondevice.training.fit import Fit
 from ondevice.training.pipeline import Pipeline
 from ondevice.training.space import Parameter, Space, load_space
 from ondevice.training.study import Study, StudyOptions
 
-from .test_pipeline import Make, UnreadSplit, with_splits
+from ..runs import Make
+from .test_pipeline import UnreadSplit, with_splits
 
 optuna = pytest.importorskip("optuna", reason="studies need the extra ondevice[study]")
 ROOT = Path(__file__).resolve().parents[2]
@@ -153,7 +155,7 @@ def test_a_study_ends_with_a_config_that_gives_its_best_value(
     space = Space("50%", (RATE, DIM, HIDDEN))
     folder = tmp_path / "study"
     with monkeypatch.context() as patched:
-        patched.setattr(pipeline_module, "load_dataset", lambda *_, **__: unread)
+        patched.setattr(prepared_run, "load_dataset", lambda *_, **__: unread)
         found = Study(config, ["training.epochs=1"], space, StudyOptions(folder, 4, seed=1)).run()
     assert found["trials"]["complete"] == 4
     rows = rows_of(folder)
@@ -210,14 +212,14 @@ def test_a_trial_stopped_from_the_keyboard_is_taken_up_again(
 ) -> None:
     space, folder = Space("dense", (RATE,)), tmp_path / "study"
     overrides = ["training.epochs=3", "training.patience=3"]
-    finish, calls = pipeline_module.Fit._finish_epoch, itertools.count()
+    finish, calls = Fit._finish_epoch, itertools.count()
 
     def interrupted(*arguments: Any) -> None:
         if next(calls) == 2:
             raise KeyboardInterrupt
         finish(*arguments)
 
-    monkeypatch.setattr(pipeline_module.Fit, "_finish_epoch", interrupted)
+    monkeypatch.setattr(Fit, "_finish_epoch", interrupted)
     with pytest.raises(KeyboardInterrupt):
         Study(config, overrides, space, StudyOptions(folder, 1)).run()
     calls = itertools.count(100)

@@ -15,7 +15,7 @@ from ondevice.embeddings import TableInfo, fused
 from ondevice.recommender import Recommender, build
 from ondevice.training import idle, table_adam
 from ondevice.training.average import WeightAverage
-from ondevice.training.fit import make_optimizers, train_step
+from ondevice.training.step import make_optimizers, train_step
 from ondevice.training.table_adam import TableAdam, flush, release
 
 from ..world import World

@@ -1,0 +1,166 @@
+"""The compact models of a run: whether they hold their budgets, and what each way to store them keeps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ondevice.config_file import from_dict
+from ondevice.data import load_dataset
+from ondevice.data.key_hash import key_hash
+from ondevice.embeddings import METHODS, CodedEmbedding, Ranking, SharedEmbedding
+from ondevice.errors import UserError
+from ondevice.models import MODELS
+from ondevice.models.layers import hidden_linears
+from ondevice.program.quantize import rounded
+from ondevice.training.batches import Batches
+from ondevice.training.fit import evaluate
+from ondevice.training.pipeline import Pipeline
+from ondevice.training.run import Run
+
+from ..runs import Make, run
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("model", ["fm", "autoint"])
+def test_every_method_and_model_holds_its_budgets(
+    tiny_config: Make, tmp_path: Path, method: str, model: str
+) -> None:
+    values = tiny_config(
+        method={"name": method},
+        model={"name": model},
+        search={"budgets": ["60%", "45%"]},
+        training={"epochs": 1},
+    )
+    metrics = run(values, tmp_path / "run")
+    kept = [metrics["budgets"][label]["kept_parameters"] for label in ("60pct", "45pct")]
+    assert 0 < kept[1] <= kept[0]
+    assert kept[0] <= 0.6 * 390
+    assert kept[1] <= 0.45 * 390
+    assert set(MODELS) == {"fm", "autoint", "deepfm"}  # deepfm is what the other tests run
+
+
+def test_positions_are_kept_as_they_were_found(tiny_config: Make, tmp_path: Path) -> None:
+    run(tiny_config(retrain={"form": "positions"}, search={"budgets": [100]}), tmp_path / "run")
+    found = load_file(tmp_path / "run" / "search.safetensors")["100/0"].bool()
+    counts = torch.tensor(load_dataset(**tiny_config()["data"]).counts)
+    kept = Run(tmp_path / "run").compact("100").embedding.compact().mask()
+    assert torch.equal(kept, found & (counts > 0)[:, None])
+    assert bool((kept[:, 1:] & ~kept[:, :-1]).any())  # no prefixes
+
+
+def test_a_budget_that_nothing_meets_is_told_before_anything_trains(
+    tiny_config: Make, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        UserError,
+        match=r"budget 9KB: the program \(forward, rank, recommend\), .* take about (9|1\d),\d{3} bytes",
+    ):
+        run(tiny_config(search={"budgets": ["9KB"]}), tmp_path / "run")
+    assert not (tmp_path / "run" / "progress.json").exists()
+
+
+def test_methods_that_do_not_ship_are_not_paid_for(tiny_config: Make, tmp_path: Path) -> None:
+    """The same budget holds more values when the program has one method."""
+    kept = []
+    for name, methods in (("one", ["forward"]), ("all", None)):
+        values = tiny_config(
+            method={"name": "frequency"},
+            search={"budgets": ["11.1KB"]},
+            retrain={"methods": methods, "epochs": 1},
+        )
+        kept.append(run(values, tmp_path / name)["compact"]["kept_parameters"])
+    assert kept[0] > kept[1] > 0, kept
+    with pytest.raises(UserError, match=r"budget 7KB: .* leave out some of retrain\.methods"):
+        run(
+            tiny_config(search={"budgets": ["7KB"]}, retrain={"methods": ["forward", "rank"]}),
+            tmp_path / "none",
+        )
+
+
+def test_skipped_fields_are_not_stored_and_read_as_unknown(tiny_config: Make, tmp_path: Path) -> None:
+    for method in ("pep", "frequency"):
+        values = tiny_config(method={"name": method}, search={"budgets": [100], "skip_fields": ["age"]})
+        run(values, tmp_path / method)
+        compact = Run(tmp_path / method).compact("100")
+        rows = slice(41, 47)  # of age
+        assert not compact.embedding.compact().mask()[rows].any()
+        assert compact.embedding.compact().mask().any()
+        assert compact.id_map[rows].tolist() == [41] * 6
+    with pytest.raises(UserError, match=r"search\.skip_fields: 'ages' is not a field .*did you mean 'age'"):
+        Pipeline(from_dict(tiny_config(search={"skip_fields": ["ages"]})), tmp_path / "wrong")
+    with pytest.raises(UserError, match="names every field"):
+        Pipeline(from_dict(tiny_config(search={"skip_fields": ["user", "age", "item"]})), tmp_path / "none")
+
+
+def test_a_compact_model_of_codes_with_layers_of_its_own_is_kept_and_read_back(
+    tiny_config: Make, tmp_path: Path
+) -> None:
+    for first_order in ("rows", "projection", "none"):
+        folder = tmp_path / first_order
+        own = {"hidden": [6], "dropout": 0, "batch_norm": False}
+        retrain = {"code_dims": 2, "first_order": first_order, "epochs": 3, "model": own}
+        metrics = run(tiny_config(search={"budgets": ["60%"]}, retrain=retrain), folder)
+        compact = Run(folder).compact("60pct")
+        table = compact.embedding
+        assert isinstance(table, CodedEmbedding)
+        assert table.codes.any()
+        assert (compact.first_order is not None) == (first_order == "rows")
+        assert (compact.projection is not None) == (first_order == "projection")
+        assert compact.model.dnn.layers[0].out_features == 6  # type: ignore[union-attr, index]
+        dataset = load_dataset(**tiny_config()["data"])
+        test = Batches(dataset.test, 64, torch.device("cpu"))
+        assert evaluate(compact, test)["auc"] == pytest.approx(metrics["compact"]["test_auc"], abs=1e-9)
+        finals = [entry["final"] for entry in metrics["history"]["60pct"]]
+        assert finals == [False, True, True]  # 0.4 of three epochs is in the second one
+
+
+def test_sizes_by_saliency_and_four_bit_layers_are_kept_and_read_back(
+    tiny_config: Make, tmp_path: Path
+) -> None:
+    """Budgets are met by one ranking, the smaller nested in the larger; layers are read back as rounded."""
+    values = tiny_config(
+        method={"name": "saliency", "max_size": 4},
+        retrain={"linear_bits": 4, "max_size": 4, "first_order": "none"},
+    )
+    run(values, tmp_path / "run")
+    found = Run(tmp_path / "run")
+    one, other = (found.compact(label) for label in found.budgets())
+    large, small = (each.embedding.compact().row_sizes() for each in (one, other))
+    assert int(small.sum()) <= 100 < int(large.sum())
+    assert bool((small <= large).all())
+    assert bool((small < large).any())
+    for layer in hidden_linears(other.model):
+        assert other.model.linear_bits == 4
+        torch.testing.assert_close(rounded(layer.weight.detach(), 4), layer.weight.detach())
+    again = Pipeline(from_dict(values), tmp_path / "run", resume=True)
+    assert isinstance(again.search(again.dense(), list(again.targets().values()))[100][0], Ranking)
+
+
+def test_the_hashing_trick_is_retrained_like_any_other(tiny_config: Make, tmp_path: Path) -> None:
+    """Users and items share rows, under the same teacher; a resumed run and a read one know by whom."""
+    hashing = {"name": "hashing", "dim": 4}
+    values = tiny_config(method=hashing, search={"budgets": [100]}, retrain={"teacher": ["dense"]})
+    metrics = run(values, tmp_path / "run")
+    assert metrics["compact"]["valid_auc"] > 0.5
+    assert 60 < metrics["compact"]["kept_parameters"] <= 100
+    compact = Run(tmp_path / "run").compact("100")
+    assert isinstance(compact.embedding, SharedEmbedding)
+    assert compact.embedding.modulus.tolist()[0] > 0
+    texts = Run(tmp_path / "run").vocabulary.key_texts()
+    rows = 1 + compact.embedding.keep[1:41, 0].nonzero().squeeze(1)
+    assert len(rows) == compact.embedding.modulus[0] < 20
+    assert compact.id_map[1:41].tolist() == [int(rows[key_hash(str(t)) % len(rows)]) for t in texts[1:41]]
+    assert run(
+        {**values, "search": {**values["search"], "budgets": [100, 80]}}, tmp_path / "run", resume=True
+    )
+    with pytest.raises(
+        UserError, match=r"code_dims: .* which are stored as int8 values; set retrain.code_dims=null"
+    ):
+        run(
+            tiny_config(method=hashing, search={"budgets": [100]}, retrain={"max_size": 4, "code_dims": 2}),
+            tmp_path / "coded",
+        )
