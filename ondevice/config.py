@@ -209,6 +209,8 @@ class RetrainConfig(TrainingConfig):
     """Sizes are multiples of this, the width of the staircase's cells; 1 wastes nothing but looks up more cells."""
     code_dims: int | None = None
     """Dimensions of a cell that is stored as one byte, an index into a learnt codebook; null for int8 values."""
+    codebooks: str = "one"
+    """With codes: one (for all fields) or two (one for fields of many cells, one for those of few)."""
     code_start: float = 0.4
     """With codes: share of the steps in which values are trained freely before they become codes, in [0, 1)."""
     code_choice: str = "nearest"
@@ -216,7 +218,8 @@ class RetrainConfig(TrainingConfig):
     code_learning_rate: float | None = None
     """Learning rate from code_start on, with code_choice=loss; null for a tenth of learning_rate."""
     model: dict[str, Any] = field(default_factory=dict)
-    """Options of the base model that compact models have otherwise, such as {hidden: [64, 32], dropout: 0}."""
+    """Options of the base model that compact models have otherwise, such as {hidden: [64, 32], dropout: 0}; a name
+    among them is of another base model, such as {name: fm}."""
     linear_bits: int | None = None
     """Bits of hidden linear layers that are rounded already in training, by torchao: 4 or 8; null: afterwards, to 8."""
     first_order: str = "rows"
@@ -254,6 +257,7 @@ class RetrainConfig(TrainingConfig):
         if self.elastic:
             _check("retrain.form", self.form, self.form == "sizes", "sizes when elastic is true")
         _check("retrain.code_start", self.code_start, 0 <= self.code_start < 1, "in [0, 1)")
+        _check("retrain.codebooks", self.codebooks, self.codebooks in ("one", "two"), "one or two")
         choices = ("nearest", "loss")
         _check("retrain.code_choice", self.code_choice, self.code_choice in choices, "nearest or loss")
         rate = self.code_learning_rate
@@ -330,6 +334,13 @@ class Config:
     retrain: RetrainConfig = RetrainConfig()
     run: RunSection = RunSection()
     distributed: DistributedConfig = DistributedConfig()
+
+    @property
+    def compact_model(self) -> Choice:
+        """The base model of compact models: ``retrain.model`` over ``model``, or another one with its own options."""
+        given = dict(self.retrain.model)
+        name = given.pop("name", self.model.name)
+        return Choice(name, given if name != self.model.name else {**self.model.options, **given})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as in YAML; `ondevice.config_file.from_dict` reads them back."""

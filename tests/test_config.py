@@ -377,3 +377,15 @@ def test_a_section_can_be_written_as_its_name(written: Callable[[str], Path]) ->
     assert load(written("model: {name: deepfm, hidden: [8]}\n"), ["model=fm"]).model == Choice("fm")
     with pytest.raises(UserError, match=r"distributed.mode: got 'dpp'; it must be none, ddp or sharded"):
         load(path, ["distributed=dpp"])
+
+
+def test_the_base_model_of_compact_models() -> None:
+    model = {"name": "deepfm", "hidden": [8], "dropout": 0.5}
+
+    def compact(**retrain: Any) -> Choice:
+        return from_dict({"model": model, "retrain": {"model": retrain}}).compact_model
+
+    assert compact() == Choice("deepfm", {"hidden": [8], "dropout": 0.5})
+    assert compact(dropout=0) == Choice("deepfm", {"hidden": [8], "dropout": 0})
+    assert compact(name="deepfm", hidden=[4]) == Choice("deepfm", {"hidden": [4], "dropout": 0.5})
+    assert compact(name="fm") == Choice("fm")

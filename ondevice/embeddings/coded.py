@@ -1,6 +1,8 @@
-"""Rows as codes: each cell of a few dimensions ends as one byte, an index into a codebook that all rows share."""
+"""Rows as codes: each cell of a few dimensions ends as one byte, an index into a codebook that many rows share."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -27,8 +29,9 @@ class CodedEmbedding(RetrainedEmbedding):
     - else by what it does to the loss: `choose`, between epochs (`training.codes`). Free values are then done with.
 
     Product quantization of embeddings as in DPQ and MGQE (arXiv 1908.09756, 2002.08530), with two departures: sizes
-    say how many cells a row has, and all cells share one codebook, which is 1 kB of a program at four dimensions a
-    cell. Entry 0 stays zero: it is every cell beyond a row's size.
+    say how many cells a row has, and all cells share one codebook, or those of fields with many cells have their own,
+    which is 1 kB of a program at four dimensions a cell. Entry 0 of each stays zero: it is every cell beyond a row's
+    size.
 
     Args:
         info: field offsets and training counts.
@@ -36,11 +39,14 @@ class CodedEmbedding(RetrainedEmbedding):
         initial: initial free values (N, D); None to draw.
         init_std: as in `EmbeddingMethod`.
 
-    Shape: ids (B, F) int64 -> (B, F, D) float32; codes (N, D / code_dims) uint8; codebook (256, code_dims).
+    Shape: ids (B, F) int64 -> (B, F, D) float32; codes (N, D / code_dims) uint8; codebook
+    (books · 256, code_dims), one after the other.
     """
 
     codes: Tensor
     is_coded: Tensor
+    first_entry: Tensor | None
+    """Where each row's codebook begins, (N,) int32; None where there is one for all."""
     straight_through: bool = True
 
     def __init__(
@@ -52,7 +58,12 @@ class CodedEmbedding(RetrainedEmbedding):
             "codes", torch.zeros(info.num_embeddings, self.embedding_dim // form.code_dims, dtype=torch.uint8)
         )
         self.register_buffer("is_coded", torch.tensor(False))
-        self.codebook = nn.Parameter(torch.zeros(NUM_CODES, form.code_dims))
+        self.books, self.num_books = form.books, form.num_books
+        first = None
+        if self.num_books > 1:
+            first = torch.tensor(form.books, dtype=torch.int32)[info.field_of()] * NUM_CODES
+        self.register_buffer("first_entry", first, persistent=False)
+        self.codebook = nn.Parameter(torch.zeros(self.num_books * NUM_CODES, form.code_dims))
         self.codebook.register_hook(_without_first)
         self._commitment: Tensor | None = None
 
@@ -104,16 +115,37 @@ class CodedEmbedding(RetrainedEmbedding):
         Shape: curvature (R, D, D) in the order of `stored`.
         """
         rows, kept = self.stored()
-        codes, codebook = fit_codebook(self.weight[rows], kept, self._occurrences(rows), curvature)
-        self.codes[rows] = codes.to(torch.uint8)
-        self.codebook.copy_(codebook)
+        for places, book in self._by_book(rows):
+            own = rows[places]
+            codes, entries = fit_codebook(
+                self.weight[own],
+                kept[places],
+                self._occurrences(own),
+                None if curvature is None else curvature[places],
+            )
+            self.codes[own] = codes.to(torch.uint8)
+            book.copy_(entries)
         self.is_coded.fill_(True)
 
     @torch.no_grad()
     def refresh_codes(self) -> None:
         """Give every stored cell its nearest entry."""
         rows, kept = self.stored()
-        self.codes[rows] = nearest_codes(self.weight[rows], kept, self.codebook).to(torch.uint8)
+        for places, book in self._by_book(rows):
+            own = rows[places]
+            self.codes[own] = nearest_codes(self.weight[own], kept[places], book).to(torch.uint8)
+
+    def _by_book(self, rows: Tensor) -> Iterator[tuple[Tensor | slice, Tensor]]:
+        """Places among ``rows`` of those of each codebook, and the codebook (256, code_dims) itself."""
+        books = self.codebook.detach().split(NUM_CODES)
+        if self.first_entry is None:
+            yield slice(None), books[0]
+            return
+        numbers = self.first_entry[rows] // NUM_CODES
+        for number, book in enumerate(books):
+            places = (numbers == number).nonzero().squeeze(1)
+            if len(places):
+                yield places, book
 
     def _occurrences(self, rows: Tensor) -> Tensor:
         return self.info.counts.to(rows.device)[rows].clamp(min=1).sqrt()
@@ -125,13 +157,23 @@ class CodedEmbedding(RetrainedEmbedding):
         Shape: rows (R,) int64, wanted (R, D), curvature (R, D, D).
         """
         kept = self.keep[rows][:, :: self.code_dims]
-        codes = choose_codes(wanted, curvature, kept, self.codes[rows].long(), self.codebook.detach())
-        self.codes[rows] = codes.to(torch.uint8)
+        for places, book in self._by_book(rows):
+            own = rows[places]
+            codes = choose_codes(
+                wanted[places], curvature[places], kept[places], self.codes[own].long(), book
+            )
+            self.codes[own] = codes.to(torch.uint8)
+
+    def entries(self, rows: Tensor) -> Tensor:
+        """Where the cells of some rows are found in the codebook, (…,) int64 -> (…, D / code_dims) int64."""
+        codes = self.codes[rows].long()
+        return codes if self.first_entry is None else codes + self.first_entry[rows].unsqueeze(-1)
 
     def decoded(self, rows: Tensor | None = None) -> Tensor:
         """Values of all rows, or of some, as their codes say."""
-        codes = self.codes if rows is None else self.codes[rows]
-        return F.embedding(codes.int(), self.codebook).flatten(1)
+        if rows is None:
+            rows = torch.arange(self.num_embeddings, device=self.codes.device)
+        return F.embedding(self.entries(rows), self.codebook).flatten(1)
 
     def step_end(self, step: int) -> None:
         if self.straight_through and self.is_coded and step % REFRESH_EVERY == 0:
@@ -148,7 +190,7 @@ class CodedEmbedding(RetrainedEmbedding):
         if not self.is_coded:
             return super().of_rows(rows, inverse, *values)
         kept = self.in_effect.index_select(0, rows)
-        coded = lookup(self.codebook, self.codes[rows].long()).flatten(1)
+        coded = lookup(self.codebook, self.entries(rows)).flatten(1)
         if self.level is not None:
             coded = coded * kept
         if self.straight_through:
@@ -161,7 +203,7 @@ class CodedEmbedding(RetrainedEmbedding):
         if not self.is_coded:
             return super().of_ids(ids)
         if not self.training:
-            found = F.embedding(self.codes[ids].int(), self.codebook).flatten(-2)
+            found = F.embedding(self.entries(ids), self.codebook).flatten(-2)
             return found if self.level is None else found * self.level[ids]
         rows, inverse = self.info.distinct(ids)
         return self.of_rows(rows, inverse, gather_rows(self.weight, rows))
@@ -177,10 +219,10 @@ class CodedEmbedding(RetrainedEmbedding):
 
     def compact(self, target: int | None = None) -> Codes:
         """The form the table was made with, at its own width."""
-        return Codes(self.keep.sum(1).cpu(), self.embedding_dim, self.code_dims)
+        return Codes(self.keep.sum(1).cpu(), self.embedding_dim, self.code_dims, self.books)
 
 
 def _without_first(gradient: Tensor) -> Tensor:
     gradient = gradient.clone()
-    gradient[0] = 0
+    gradient[::NUM_CODES] = 0
     return gradient

@@ -75,9 +75,11 @@ class Codes(Sizes):
 
     Args:
         code_dims: dimensions per cell; every size is a multiple of it.
+        books: number of the codebook that each field's cells are indices into; () where all share one.
     """
 
     code_dims: int
+    books: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -86,7 +88,12 @@ class Codes(Sizes):
 
     def without(self, rows: Tensor) -> Codes:
         """The same with ``rows`` ((N,) bool) removed entirely."""
-        return Codes(self.sizes.masked_fill(rows, 0), self.dim, self.code_dims)
+        return Codes(self.sizes.masked_fill(rows, 0), self.dim, self.code_dims, self.books)
+
+    @property
+    def num_books(self) -> int:
+        """Number of codebooks."""
+        return max(self.books, default=0) + 1
 
 
 @dataclass(frozen=True)

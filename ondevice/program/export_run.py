@@ -98,7 +98,7 @@ class _RunExporter:
     def export(self, label: str, *, check: bool | None = None) -> Exported:
         check = self.check if check is None else check
         if label not in self.exported:
-            model, method = self.metrics["model"], self.metrics["method"]
+            model, method = self.run.config.compact_model.name, self.metrics["method"]
             recommender = self.recommender(label)
             own = self.metrics.get("budgets", {}).get(label, {})
             if self.elastic is not None and not own:

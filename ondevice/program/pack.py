@@ -125,7 +125,8 @@ def pack(
         coded = recommender.tables()[0]
         if isinstance(coded, CodedEmbedding):
             codes, codebook = coded.codes.cpu()[rows], coded.codebook.detach().cpu()
-            packed = CodedStaircase(codes[:, : blocks.num_columns], codebook, blocks, blocks.heights(sizes))
+            codes = codes[:, : blocks.num_columns]
+            packed = CodedStaircase(codes, codebook, blocks, blocks.heights(sizes), coded.books)
         else:
             packed = StaircaseEmbedding(table[rows, : blocks.dim], blocks, blocks.heights(sizes))
     else:

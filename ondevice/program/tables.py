@@ -13,6 +13,7 @@ import torch.ao.quantization.fx._decomposed  # registers quantized_decomposed's 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ondevice.embeddings.codebook import NUM_CODES
 from ondevice.errors import UserError
 from ondevice.program.blocks import Blocks
 
@@ -147,23 +148,36 @@ class StaircaseEmbedding(Staircase):
 class CodedStaircase(Staircase):
     """A staircase whose cells are one byte each: an index into a codebook, whose entry 0 is zero.
 
-    e(row) = cat_k B[C[start_k + min(row, height_k)]]. ``values`` is the codebook; as integers it has one scale, which
-    belongs to their conversion: a scale per dimension would be an operator more for 256 entries that are much alike.
+    e(row) = cat_k B[C[start_k + min(row, height_k)]], of several codebooks that of the row's field. ``values`` are the
+    codebooks, one after the other; as integers they have one scale, which belongs to their conversion: a scale per
+    dimension would be an operator more for entries that are much alike.
 
     Args:
         codes: codes (num_rows, K) uint8 in program order, zero beyond each row's size.
-        codebook: values (256, width).
+        codebook: values (books · 256, width).
         blocks: widths and size classes.
         heights: rows in each column.
+        books: number of each field's codebook; () where there is one for all.
 
     Shape: rows (B, F) int64 -> (B, F, D) float32.
     """
 
     codes: Tensor
+    first_entry: Tensor | None
 
-    def __init__(self, codes: Tensor, codebook: Tensor, blocks: Blocks, heights: Sequence[int]) -> None:
+    def __init__(
+        self,
+        codes: Tensor,
+        codebook: Tensor,
+        blocks: Blocks,
+        heights: Sequence[int],
+        books: Sequence[int] = (),
+    ) -> None:
         super().__init__(codebook.contiguous(), blocks, heights)
         self.register_buffer("codes", staircase_columns(codes, 1, heights))
+        first = torch.tensor(books, dtype=torch.int32) * NUM_CODES if books else None
+        ones = (1,) if self.columns == 1 else (1, 1)
+        self.register_buffer("first_entry", None if first is None else first.view(-1, *ones))
 
     def dimensions(self) -> Tensor:
         return torch.zeros_like(self.values, dtype=torch.int64)
@@ -173,7 +187,8 @@ class CodedStaircase(Staircase):
 
     def forward(self, rows: Tensor) -> Tensor:
         codes = F.embedding(self.cells(rows), self.codes)  # (B, F, K, 1) uint8; that 1 ends with the reshape
-        return self.embeddings(F.embedding(codes.int(), self.values), rows)
+        entries = codes.int() if self.first_entry is None else codes.int() + self.first_entry
+        return self.embeddings(F.embedding(entries, self.values), rows)
 
 
 class JaggedEmbedding(PackedTable):

@@ -35,7 +35,7 @@ class Budgets:
         self.config, self.dataset, self.info = config, dataset, info
         self.skip = field_places(dataset.schema.names, config.search.skip_fields)
         self.methods = shipped_methods(config.retrain.methods, dataset)
-        self.model_options = plain_options({**config.model.options, **config.retrain.model})
+        self.model_options = plain_options(config.compact_model.options)
         first_order = MODELS[config.model.name].uses_first_order
         self.num_values = info.num_embeddings * (config.embedding.dim + first_order)
 
@@ -67,7 +67,7 @@ class Budgets:
 
     def base_model(self, width: int) -> BaseModel:
         """The base model of a compact recommender of some width."""
-        model = MODELS[self.config.model.name](self.info.num_fields, width, **self.model_options)
+        model = MODELS[self.config.compact_model.name](self.info.num_fields, width, **self.model_options)
         model.linear_bits = self.config.retrain.linear_bits or model.linear_bits
         return model
 
@@ -101,7 +101,8 @@ class Budgets:
         if max_size is not None:
             settings = dataclasses.replace(settings, max_size=max_size)
         share = self.config.embedding.first_order is None
-        return final_forms(unstored_removed(found, self.info, self.skip), target, settings, share=share)
+        found = unstored_removed(found, self.info, self.skip)
+        return final_forms(found, target, settings, self.info, share=share)
 
     def target(
         self, budget: int | str, searched: int, forms_at: Callable[[int, int | None], list[Form]]
@@ -157,7 +158,9 @@ class Budgets:
         return forms_at(*self.target(budget, searched, forms_at))
 
 
-def final_forms(forms: list[Form], target: int, settings: RetrainConfig, share: bool = True) -> list[Form]:
+def final_forms(
+    forms: list[Form], target: int, settings: RetrainConfig, info: TableInfo, share: bool = True
+) -> list[Form]:
     """What is retrained: the positions as found, sizes in few classes, or sizes whose cells are codes."""
     if settings.first_order != "rows":
         forms = forms[:1]
@@ -176,5 +179,5 @@ def final_forms(forms: list[Form], target: int, settings: RetrainConfig, share: 
             )
     final = shipped_sizes(forms, target, max_size=max_size, size_step=settings.size_step, share=share)
     if settings.code_dims is not None:
-        final[0] = coded(final[0], settings.code_dims)
+        final[0] = coded(final[0], settings.code_dims, info, settings.codebooks)
     return final

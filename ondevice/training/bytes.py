@@ -30,6 +30,7 @@ LINEAR_BYTES, FIRST_LINEAR_BYTES = 600, 90
 COLUMNS_BYTES, COLUMN_BYTES = 570, 16  # more than one column of cells, and each of them: heights and starts
 SLICE_BYTES = 800  # cells that do not divide the dimension
 CODES_BYTES = {"forward": 0, "rank": 210, "recommend": 280}  # the lookup of codes; forward saves scales
+BOOKS_BYTES = {"forward": 190, "rank": 70, "recommend": 110}  # where the codebook of each field begins
 FIRST_ORDER_BYTES = {"forward": 440, "rank": 150, "recommend": 10}
 PROJECTION_BYTES, PROJECTION_SHARED = 100, 160  # at least; its weights less what they share with the graphs
 # The manifest: what every one says, and each method; it lists the operators and sizes.
@@ -92,14 +93,17 @@ def bundle_bytes(
     texts, named = dataset.vocabulary.key_texts(), named_fields(dataset.schema, methods)
     order = order_rows(offsets, forms, texts, blocks.classes(sizes), fingerprint_bits, named)
     cells = sum(height + 1 for height in blocks.heights(sizes))
-    coded = isinstance(forms[0], Codes)
-    stored = cells + NUM_CODES * blocks.width if coded else cells * blocks.width
+    coded = forms[0] if isinstance(forms[0], Codes) else None
+    stored = cells * blocks.width
     graphs = _columns_bytes(blocks)
+    if coded is not None:
+        stored = cells + coded.num_books * NUM_CODES * blocks.width
+        graphs += sum(CODES_BYTES[name] for name in methods)
+        if coded.num_books > 1:
+            graphs += sum(BOOKS_BYTES[name] for name in methods)
     if projected:
         weights = 4 * model.num_fields * model.embedding_dim
         graphs += max(PROJECTION_BYTES, weights - PROJECTION_SHARED)
-    if coded:
-        graphs += sum(CODES_BYTES[name] for name in methods)
     if order.first_order_rows:
         graphs += order.first_order_rows + 1 + sum(FIRST_ORDER_BYTES[name] for name in methods)
     if "recommend" in methods:

@@ -68,7 +68,11 @@ def save_recommender(
     tables = []
     for name, table in zip(("embedding", "first_order"), recommender.tables(), strict=False):
         form = table.compact() if isinstance(table, RetrainedEmbedding) else full_form(table)
-        entry = {"name": name, "form": "positions" if isinstance(form, Mask) else "sizes", "dim": form.dim}
+        entry: dict[str, Any] = {
+            "name": name,
+            "form": "positions" if isinstance(form, Mask) else "sizes",
+            "dim": form.dim,
+        }
         if isinstance(form, Mask):
             tensors[f"{name}.kept"] = form.kept
         else:
@@ -78,7 +82,7 @@ def save_recommender(
             tensors[f"{name}.shared"], tensors[f"{name}.modulus"] = form.shared, form.modulus
         if isinstance(table, CodedEmbedding):
             assert table.is_final, "saved before its codes were learnt"
-            entry.update(form="codes", code_dims=table.code_dims)
+            entry.update(form="codes", code_dims=table.code_dims, books=list(table.books))
             tensors[f"{name}.codes"], tensors[f"{name}.codebook"] = table.codes, table.codebook
         else:
             tensors[f"{name}.weight"] = table.table()
@@ -135,7 +139,8 @@ def load_recommender(folder: Path, info: TableInfo) -> Recommender:
 def _read_table(info: TableInfo, entry: dict[str, Any], tensors: dict[str, Tensor]) -> RetrainedEmbedding:
     name = entry["name"]
     if entry["form"] == "codes":
-        coded = CodedEmbedding(info, Codes(tensors[f"{name}.sizes"], entry["dim"], entry["code_dims"]))
+        books = tuple(entry.get("books", ()))
+        coded = CodedEmbedding(info, Codes(tensors[f"{name}.sizes"], entry["dim"], entry["code_dims"], books))
         coded.set_codes(tensors[f"{name}.codes"], tensors[f"{name}.codebook"])
         return coded
     if entry["form"] == "shared":

@@ -38,6 +38,7 @@ from ondevice.training.checkpoint import load_recommender
 from ondevice.training.fit import Fit, epoch_seed, evaluate
 from ondevice.training.pairs import MadeUpPairs
 from ondevice.training.run import Run, budget_label, table_info
+from ondevice.training.sizing import coded
 
 ELASTIC, LEVELS = "elastic", "levels"
 """In a run directory the elastic model, and in its folder its levels."""
@@ -141,11 +142,12 @@ class Staircases:
 
 
 def smaller_of(form: Form, other: Form) -> Form:
-    """Row by row the smaller of two sizes."""
+    """Row by row the smaller of two sizes; codes are indices into the codebooks of ``other``."""
     sizes = torch.minimum(form.row_sizes(), other.row_sizes())
     if isinstance(form, Codes):
+        assert isinstance(other, Codes)
         widest = -(-max(1, int(sizes.max())) // form.code_dims) * form.code_dims
-        return Codes(sizes, widest, form.code_dims)
+        return Codes(sizes, widest, form.code_dims, other.books)
     return Sizes(sizes, form.dim)
 
 
@@ -327,9 +329,9 @@ def load_staircases(folder: Path, budgets: Budgets) -> Staircases:
         raise UserError(
             f"{folder}: holds no levels of an elastic model ({error}); train the run again"
         ) from None
-    settings = budgets.config.retrain
+    settings, info = budgets.config.retrain, budgets.info
     row_cost = float(budgets.config.method.options.get("row_cost", 0.0))
-    levels = []
+    levels: list[Level] = []
     for number, level in enumerate(described["levels"]):
         found: list[Form] = [
             form_of_tensors(tensors, f"{number}/found/{place}", dim, True, row_cost)
@@ -339,7 +341,8 @@ def load_staircases(folder: Path, budgets: Budgets) -> Staircases:
         for place in range(1 if settings.first_order != "rows" else len(found)):
             sizes = tensors[f"{number}/forms/{place}"].long()
             if settings.code_dims is not None and place == 0:
-                forms.append(Codes(sizes, max(settings.code_dims, int(sizes.max())), settings.code_dims))
+                own = coded(Sizes(sizes, described["dims"][0]), settings.code_dims, info, settings.codebooks)
+                forms.append(smaller_of(own, levels[0].forms[0]) if levels else own)
             else:
                 forms.append(Sizes(sizes, described["dims"][place]))
         levels.append(Level(level["label"], level["target"], level["max_size"], found, forms))
@@ -363,7 +366,7 @@ class ElasticRun:
         self.recommender = load_recommender(folder, info)
         self.staircases = load_staircases(folder / LEVELS, self.budgets)
         options = self.budgets.model_options
-        self.cutter = Cutter(run.config.model.name, options, self.dataset, run.config.retrain)
+        self.cutter = Cutter(run.config.compact_model.name, options, self.dataset, run.config.retrain)
 
     def compact(self, target: int) -> Recommender:
         """The compact model of at most ``target`` values."""

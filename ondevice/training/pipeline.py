@@ -282,7 +282,7 @@ class Pipeline(PreparedRun):
         qat.prepare(recommender.model, settings.linear_bits)
         result = self._fit(phase, recommender, settings, dense)
         qat.finish(recommender.model)
-        self.files.save(f"budgets/{label}", recommender, self.config.model.name, self.compact_options)
+        self.files.save(f"budgets/{label}", recommender, self.config.compact_model.name, self.compact_options)
         self._finish(phase, recommender, result, {"kept_parameters": kept, "sparsity": 1 - kept / full})
         entry = self.state.pop(phase)
         history = self.state["history"]
@@ -293,7 +293,7 @@ class Pipeline(PreparedRun):
         self, targets: dict[int | str, int], found: dict[int, list[Form]], dense: Recommender
     ) -> None:
         """Train the largest compact model so that the others are parts of it, and cut these from it."""
-        settings, folder, name = self.config.retrain, self.folder / ELASTIC, self.config.model.name
+        settings, folder, name = self.config.retrain, self.folder / ELASTIC, self.config.compact_model.name
         cutter = Cutter(name, self.compact_options, self.dataset, settings)
         if ELASTIC not in self.state:
             staircases = Staircases.of_budgets(self.budgets, [(b, t, found[t]) for b, t in targets.items()])

@@ -30,10 +30,10 @@ def check_options(config: Config) -> None:
     smallest = TableInfo(torch.tensor([0, 2, 4]), torch.ones(4, dtype=torch.int64))
     with _says_which("model", config.model.name, config.model.options):
         MODELS[config.model.name](2, config.embedding.dim, **plain_options(config.model.options))
-    compact = {**config.model.options, **config.retrain.model}
-    MODELS.check_options(config.model.name, compact, "retrain.model")
-    with _says_which("retrain.model", config.model.name, compact):
-        compact_model = MODELS[config.model.name](2, config.embedding.dim, **plain_options(compact))
+    compact = config.compact_model
+    MODELS.check_options(compact.name, compact.options, "retrain.model")
+    with _says_which("retrain.model", compact.name, compact.options):
+        compact_model = MODELS[compact.name](2, config.embedding.dim, **plain_options(compact.options))
     qat.prepare(compact_model, config.retrain.linear_bits)
     with _says_which("method", config.method.name, config.method.options):
         method = METHODS[config.method.name](smallest, 2, **config.method.options)

@@ -126,7 +126,7 @@ class PreparedRun:
         torch.manual_seed(self.config.run.seed)
         return rebuild(
             info,
-            model=self.config.model.name,
+            model=self.config.compact_model.name,
             model_options=self.compact_options,
             forms=forms,
             initial=initial,

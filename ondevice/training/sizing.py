@@ -10,6 +10,9 @@ from torch import Tensor
 from ondevice.embeddings import Codes, EmbeddingMethod, Form, Mask, Ranking, SharedMap, Sizes, TableInfo
 from ondevice.errors import UserError, nearest
 
+LARGE_FIELD_CELLS = 4096
+"""Cells from which on a field is a large one, whose rows and those of small fields are unlike (docs/codes.md)."""
+
 
 def competing(tables: list[EmbeddingMethod]) -> list[EmbeddingMethod]:
     """The tables that share the budget: those whose method scores values, or all when none does.
@@ -181,11 +184,31 @@ def _most(sizes_of: Callable[[int], Sizes], target: int, fits: Callable[[Sizes],
     return sizes
 
 
-def coded(form: Form, code_dims: int) -> Codes:
-    """Sizes that are multiples of ``code_dims`` as cells of one byte each."""
+def coded(form: Form, code_dims: int, info: TableInfo, codebooks: str = "one") -> Codes:
+    """Sizes that are multiples of ``code_dims`` as cells of one byte each.
+
+    Args:
+        form: the sizes.
+        code_dims: dimensions of a cell.
+        info: says which field a row belongs to.
+        codebooks: ``one`` for all, or ``two``: for fields of at least `LARGE_FIELD_CELLS` cells, and for the others.
+    """
     sizes = form.row_sizes()
     widest = -(-max(1, int(sizes.max())) // code_dims) * code_dims
-    return Codes(sizes, widest, code_dims)
+    books = books_by_size(sizes // code_dims, info) if codebooks == "two" else ()
+    return Codes(sizes, widest, code_dims, books)
+
+
+def books_by_size(cells: Tensor, info: TableInfo) -> tuple[int, ...]:
+    """Codebook 0 for fields of many cells, 1 for those of few; () where all fields are of one kind.
+
+    Shape: cells (N,) int64, of each row.
+    """
+    of_field = torch.zeros(info.num_fields, dtype=torch.int64).index_add_(0, info.field_of(), cells)
+    small = of_field < LARGE_FIELD_CELLS
+    if not bool((of_field[small] > 0).any()) or bool(small.all()):
+        return ()
+    return tuple(small.long().tolist())
 
 
 def unstored_removed(forms: list[Form], info: TableInfo, skip: Sequence[int] = ()) -> list[Form]:

@@ -159,3 +159,38 @@ def test_finished_codes_are_read_as_they_are() -> None:
 def test_sizes_that_are_no_whole_cells_are_refused() -> None:
     with pytest.raises(ValueError, match="multiples of code_dims 2"):
         Codes(torch.tensor([3]), 4, 2)
+
+
+def test_codebooks_of_fields_are_apart() -> None:
+    """Two fields of two rows, and entries that only the rows of their own field have."""
+    info = TableInfo(torch.tensor([0, 2, 4]), torch.ones(4, dtype=torch.int64))
+    own = CodedEmbedding(info, Codes(torch.tensor([4, 2, 4, 0]), 4, 2, (1, 0)), initial=VALUES)
+    kept = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0]])
+    own.begin_codes()
+    ids = torch.tensor([[0, 2], [1, 3]])
+    for training in (True, False):
+        torch.testing.assert_close(own.train(training)(ids), (VALUES * kept)[ids])
+    torch.testing.assert_close(own.table(), VALUES * kept)
+    entries = own.entries(torch.arange(4))
+    assert bool((entries[:2] >= 256).all())
+    assert bool((entries[2:] < 256).all())
+    own.train()(ids).sum().backward()
+    assert own.codebook.grad is not None
+    assert not own.codebook.grad[[0, 256]].any()  # the cells of zeros are never trained
+    assert float(own.codebook.grad.sum()) == kept.sum()
+
+
+def test_codes_are_chosen_among_the_entries_of_the_field() -> None:
+    info = TableInfo(torch.tensor([0, 1, 2]), torch.ones(2, dtype=torch.int64))
+    own = CodedEmbedding(info, Codes(torch.tensor([2, 2]), 2, 2, (0, 1)), initial=torch.zeros(2, 2))
+    codebook = torch.full((512, 2), 50.0)
+    codebook[0] = codebook[256] = 0
+    codebook[3], codebook[256 + 7] = torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.0])
+    own.set_codes(torch.zeros(2, 1, dtype=torch.uint8), codebook)
+    wanted = torch.tensor([[1.1, 2.1], [1.1, 2.1]])
+    own.choose(torch.tensor([0, 1]), wanted, torch.eye(2).expand(2, 2, 2))
+    assert own.codes[:, 0].tolist() == [3, 7]
+    own.weight.data.copy_(wanted)
+    own.refresh_codes()
+    assert own.codes[:, 0].tolist() == [3, 7]
+    torch.testing.assert_close(own.decoded(), torch.tensor([[1.0, 2.0], [1.0, 2.0]]))

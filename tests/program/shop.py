@@ -102,10 +102,13 @@ def forms(data: Dataset, layout: str, seed: int = 0) -> list[Form]:
     return [Sizes(sizes, 8), Sizes(first, 1)]
 
 
-def coded_recommender(model: str, data: Dataset, code_dims: int = 2) -> Recommender:
+def coded_recommender(
+    model: str, data: Dataset, code_dims: int = 2, books: tuple[int, ...] = ()
+) -> Recommender:
     """Sizes whose cells are codes, and first-order weights that are projections of the embeddings."""
     sizes = forms(data, "staircase")[0].row_sizes() // 2 * code_dims
-    made = recommender(model, "staircase", data, own=[Codes(sizes, 3 * code_dims, code_dims)], projected=True)
+    own: list[Form] = [Codes(sizes, 3 * code_dims, code_dims, books)]
+    made = recommender(model, "staircase", data, own=own, projected=True)
     table = made.embedding
     assert isinstance(table, CodedEmbedding)
     table.begin_codes()

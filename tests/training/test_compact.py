@@ -43,6 +43,26 @@ def test_every_method_and_model_holds_its_budgets(
     assert set(MODELS) == {"fm", "autoint", "deepfm"}  # deepfm is what the other tests run
 
 
+def test_compact_models_of_another_base_model(tiny_config: Make, tmp_path: Path) -> None:
+    """A DeepFM teaches factorization machines, elastic or not, and the bundle says what it is."""
+    retrain = {"model": {"name": "fm"}, "teacher": ["dense"], "pairs": 0, "first_order": "projection"}
+    for elastic in (False, True):
+        folder = tmp_path / f"elastic-{elastic}"
+        metrics = run(tiny_config(retrain={**retrain, "elastic": elastic}), folder)
+        assert metrics["model"] == "deepfm"
+        again = Run(folder)
+        assert isinstance(again.dense().model, MODELS["deepfm"])
+        for label, own in metrics["budgets"].items():
+            compact = again.compact(label)
+            assert isinstance(compact.model, MODELS["fm"])
+            valid = Batches(again.dataset().valid, 64, torch.device("cpu"))
+            assert evaluate(compact, valid)["auc"] == pytest.approx(own["valid_auc"], abs=1e-6)
+    with pytest.raises(UserError, match="unknown model 'fn'"):
+        run(tiny_config(retrain={"model": {"name": "fn"}}), tmp_path / "wrong")
+    with pytest.raises(UserError, match=r"retrain\.model\.hidden: model 'fm' has no such option"):
+        run(tiny_config(retrain={"model": {"name": "fm", "hidden": [4]}}), tmp_path / "wrong")
+
+
 def test_positions_are_kept_as_they_were_found(tiny_config: Make, tmp_path: Path) -> None:
     run(tiny_config(retrain={"form": "positions"}, search={"budgets": [100]}), tmp_path / "run")
     found = load_file(tmp_path / "run" / "search.safetensors")["100/0"].bool()

@@ -23,6 +23,7 @@ from ondevice.models import MODELS
 from ondevice.models.layers import hidden_linears
 from ondevice.recommender import Recommender, cut, rebuild
 from ondevice.training import elastic as module
+from ondevice.training import sizing
 from ondevice.training.budgets import Budgets, final_forms
 from ondevice.training.bytes import fixed_bytes
 from ondevice.training.elastic import (
@@ -42,6 +43,11 @@ from ondevice.training.step import train_step
 
 Make = Callable[..., dict[str, Any]]
 DIM = 8
+
+
+def one_field(count: int) -> TableInfo:
+    """A field of so many values, each seen once."""
+    return TableInfo(torch.tensor([0, count]), torch.ones(count, dtype=torch.int64))
 
 
 def elastic_config(tiny_config: Make, **retrain: Any) -> dict[str, Any]:
@@ -91,7 +97,7 @@ def test_levels_are_nested_whatever_was_found(
     settings = from_dict({"retrain": values}).retrain
 
     def final(found: list[Form], target: int, max_size: int | None = None) -> list[Form]:
-        return final_forms(found, target, settings)
+        return final_forms(found, target, settings, one_field(len(counts[0])))
 
     staircases = Staircases([], final)
     for own, target in zip(counts, sorted(targets, reverse=True), strict=False):
@@ -123,13 +129,17 @@ def test_the_smaller_of_two_sizes_by_hand() -> None:
         0,
         2,
     ]
-    codes = smaller_of(Codes(torch.tensor([4, 2]), 4, 2), Codes(torch.tensor([2, 8]), 8, 2))
+    codes = smaller_of(Codes(torch.tensor([4, 2]), 4, 2), Codes(torch.tensor([2, 8]), 8, 2, (1, 0)))
     assert isinstance(codes, Codes)
-    assert (codes.row_sizes().tolist(), codes.dim) == ([2, 2], 2)
+    assert (codes.row_sizes().tolist(), codes.dim, codes.books) == ([2, 2], 2, (1, 0))
 
 
-def test_levels_of_a_run_are_read_back(tiny_config: Make, tmp_path: Path) -> None:
-    for more in ({}, {"code_dims": 2, "first_order": "none"}):
+def test_levels_of_a_run_are_read_back(
+    tiny_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sizing, "LARGE_FIELD_CELLS", 50)  # reached at the largest level by one field alone
+    codes = {"code_dims": 2, "first_order": "none"}
+    for more in ({}, codes, {**codes, "codebooks": "two"}):
         budgets = budgets_of(elastic_config(tiny_config, **more))
         found = Sizes(torch.tensor(budgets.dataset.counts).clamp(max=8), DIM)
         forms: list[Form] = [found, Sizes((found.sizes > 0).long(), 1)]
@@ -141,6 +151,7 @@ def test_levels_of_a_run_are_read_back(tiny_config: Make, tmp_path: Path) -> Non
             for one, other in zip(made.at(target), again.at(target), strict=True):
                 assert type(one) is type(other)
                 assert torch.equal(one.row_sizes(), other.row_sizes())
+            assert ("codebooks" in more) == bool(getattr(again.at(target)[0], "books", ()))
     with pytest.raises(UserError, match="holds no levels of an elastic model"):
         load_staircases(tmp_path / "none", budgets)
 

@@ -12,8 +12,16 @@ from hypothesis import strategies as st
 from ondevice.config import RetrainConfig
 from ondevice.embeddings import METHODS, Form, Mask, SharedMap, Sizes, TableInfo
 from ondevice.errors import UserError
+from ondevice.training import sizing
 from ondevice.training.budgets import final_forms
-from ondevice.training.sizing import competing, forms_at, shipped_sizes, unstored_removed
+from ondevice.training.sizing import (
+    books_by_size,
+    coded,
+    competing,
+    forms_at,
+    shipped_sizes,
+    unstored_removed,
+)
 
 DIM = 6
 COUNTS = st.lists(st.integers(0, DIM), min_size=1, max_size=25)
@@ -130,12 +138,30 @@ def test_a_rule_that_cannot_do_with_a_budget_says_what_it_needs(info: TableInfo)
     assert sum(form.num_kept() for form in forms_at(tables, 14)) == 14
 
 
+def fields(*counts: int) -> TableInfo:
+    """Fields of so many values, each seen once."""
+    offsets = torch.tensor([0, *counts]).cumsum(0)
+    return TableInfo(offsets, torch.ones(int(offsets[-1]), dtype=torch.int64))
+
+
+def test_large_and_small_fields_have_a_codebook_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fields of 4, 1, 5 and 0 cells: the first and third are large."""
+    monkeypatch.setattr(sizing, "LARGE_FIELD_CELLS", 4)
+    assert books_by_size(torch.tensor([2, 2, 1, 5, 0]), fields(2, 1, 1, 1)) == (0, 1, 0, 1)
+    # all that store something are large, or none is: one codebook
+    assert books_by_size(torch.tensor([4, 4, 0]), fields(1, 1, 1)) == ()
+    assert books_by_size(torch.tensor([3, 3]), fields(1, 1)) == ()
+    form = Sizes(torch.tensor([4, 4, 2, 8, 2]), 8)
+    for codebooks, books in (("one", ()), ("two", (0, 1, 0, 1))):
+        assert coded(form, 2, fields(2, 1, 1, 1), codebooks).books == books
+
+
 def test_codes_are_whole_cells_whatever_the_dimension_of_the_search() -> None:
     """Rows of six may have one cell of four, not one and a half; and rows of three none, which is said."""
     settings = RetrainConfig(code_dims=4, size_step=4, max_size=8, first_order="none")
-    (form,) = final_forms([Sizes(torch.tensor([6, 5, 1, 0]), 6)], 12, settings)
+    (form,) = final_forms([Sizes(torch.tensor([6, 5, 1, 0]), 6)], 12, settings, fields(4))
     assert form.row_sizes().tolist() == [4, 4, 4, 0]
     with pytest.raises(
         UserError, match=r"retrain\.code_dims: got 4, but embedding\.dim is 3; it must be at most that"
     ):
-        final_forms([Sizes(torch.tensor([3, 1]), 3)], 6, settings)
+        final_forms([Sizes(torch.tensor([3, 1]), 3)], 6, settings, fields(2))
