@@ -57,10 +57,12 @@ def test_the_program_scores_like_the_quantized_model(
     assert set(made.bundle.manifest["ops"]) <= stock.stock_names()
 
 
-@pytest.mark.parametrize("code_dims", [2, 4])
-def test_a_program_of_codes_scores_like_the_quantized_model(code_dims: int, data: Dataset) -> None:
+@pytest.mark.parametrize(("code_dims", "books"), [(2, ()), (4, ()), (2, (0, 1, 0, 1, 1))])
+def test_a_program_of_codes_scores_like_the_quantized_model(
+    code_dims: int, books: tuple[int, ...], data: Dataset
+) -> None:
     made = export_model(
-        shop.coded_recommender("deepfm", data, code_dims),
+        shop.coded_recommender("deepfm", data, code_dims, books),
         data,
         name="shop",
         model="deepfm",
@@ -81,9 +83,10 @@ def test_a_program_of_codes_scores_like_the_quantized_model(code_dims: int, data
     assert not any(op.startswith("dim_order_ops") for op in made.bundle.manifest["ops"])
 
 
-def test_a_factorization_machine_of_codes_has_no_needless_node(data: Dataset) -> None:
+@pytest.mark.parametrize("books", [(), (0, 1, 0, 1, 1)])
+def test_a_factorization_machine_of_codes_has_no_needless_node(data: Dataset, books: tuple[int, ...]) -> None:
     made = export_model(
-        shop.coded_recommender("fm", data, 3),
+        shop.coded_recommender("fm", data, 3, books),
         data,
         name="shop",
         model="fm",
