@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 RUN ?= runs/demo
-CONFIG ?= train/configs/movielens_1m_deepfm_small.yaml
+CONFIG ?= train/configs/demo.yaml
 
 .PHONY: setup demo test check clean
 
