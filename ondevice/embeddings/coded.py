@@ -29,9 +29,9 @@ class CodedEmbedding(RetrainedEmbedding):
     - else by what it does to the loss: `choose`, between epochs (`training.codes`). Free values are then done with.
 
     Product quantization of embeddings as in DPQ and MGQE (arXiv 1908.09756, 2002.08530), with two departures: sizes
-    say how many cells a row has, and all cells share one codebook, or those of fields with many cells have their own,
-    which is 1 kB of a program at four dimensions a cell. Entry 0 of each stays zero: it is every cell beyond a row's
-    size.
+    say how many cells a row has, and the cells of all fields share one codebook, or each field is given one of several
+    (``form.books``); one is 1 kB of a program at four dimensions a cell. Entry 0 of each stays zero: it is
+    every cell beyond a row's size.
 
     Args:
         info: field offsets and training counts.
