@@ -209,8 +209,9 @@ class RetrainConfig(TrainingConfig):
     """Sizes are multiples of this, the width of the staircase's cells; 1 wastes nothing but looks up more cells."""
     code_dims: int | None = None
     """Dimensions of a cell that is stored as one byte, an index into a learnt codebook; null for int8 values."""
-    codebooks: str = "one"
-    """With codes: one (for all fields) or two (one for fields of many cells, one for those of few)."""
+    code_levels: int = 1
+    """With codes: 1, or 2 where rows of sizes above max_size, up to twice that, say their dimensions a second time and
+    more finely (residual quantization)."""
     code_start: float = 0.4
     """With codes: share of the steps in which values are trained freely before they become codes, in [0, 1)."""
     code_choice: str = "nearest"
@@ -257,7 +258,6 @@ class RetrainConfig(TrainingConfig):
         if self.elastic:
             _check("retrain.form", self.form, self.form == "sizes", "sizes when elastic is true")
         _check("retrain.code_start", self.code_start, 0 <= self.code_start < 1, "in [0, 1)")
-        _check("retrain.codebooks", self.codebooks, self.codebooks in ("one", "two"), "one or two")
         choices = ("nearest", "loss")
         _check("retrain.code_choice", self.code_choice, self.code_choice in choices, "nearest or loss")
         rate = self.code_learning_rate
@@ -269,6 +269,11 @@ class RetrainConfig(TrainingConfig):
                 "retrain.size_step", self.size_step, whole, "a multiple of code_dims, and max_size as well"
             )
             _check("retrain.form", self.form, self.form == "sizes", "sizes when code_dims is given")
+        levels = self.code_levels
+        _check("retrain.code_levels", levels, levels in (1, 2), "1 or 2")
+        if levels > 1:
+            given = self.code_dims is not None and self.max_size is not None and not self.elastic
+            _check("retrain.code_levels", levels, given, "1 without code_dims and max_size, and with elastic")
 
 
 @dataclass(frozen=True)

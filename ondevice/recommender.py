@@ -239,11 +239,7 @@ def cut(
             if isinstance(own, CodedEmbedding):
                 assert isinstance(table, CodedEmbedding)
                 cells = own.codes.shape[1]
-                kept = own.keep[:, :: own.code_dims]
-                own.set_codes(table.codes[:, :cells].cpu() * kept, table.codebook.cpu())
-        if smaller.projection is not None:
-            assert recommender.projection is not None
-            smaller.projection.copy_(recommender.projection[:, : smaller.model.embedding_dim])
+                own.set_codes(table.codes[:, :cells].cpu() * own.cells, table.codebook.cpu())
     return smaller.to(recommender.bias.device).eval()
 
 
@@ -269,6 +265,8 @@ def _copy_fitting(source: Recommender, target: Recommender) -> None:
             elif (other.shape[-1], value.shape[-1]) == (wide, narrow):
                 value.copy_(other[..., :narrow])
         target.bias.copy_(source.bias)
+        if source.projection is not None and target.projection is not None:
+            target.projection.copy_(source.projection[:, :narrow])
 
 
 def _clear_unseen(recommender: Recommender, form: Form) -> None:

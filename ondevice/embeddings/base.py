@@ -67,8 +67,9 @@ class EmbeddingMethod(nn.Module):
 
     Subclasses set ``needs`` to what must happen before `compact` can be called:
     ``"nothing"`` (a rule on counts), ``"training"`` (an ordinary training of the table), ``"gradients"`` (the
-    same, and a pass over the data that measures what its values are worth) or ``"search"`` (a training with this
-    method in place, during which the kept values fall below each target).
+    same, and a pass over the data that measures what its values are worth), ``"compact"`` (the training of a compact
+    model with free values, and such a pass) or ``"search"`` (a training with this method in place, during which the
+    kept values fall below each target).
 
     Args:
         info: field offsets and training counts.

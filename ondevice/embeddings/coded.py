@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ondevice.embeddings.base import TableInfo
-from ondevice.embeddings.codebook import NUM_CODES, choose_codes, fit_codebook, nearest_codes, spread
+from ondevice.embeddings.codebook import (
+    NUM_CODES,
+    choose_codes,
+    decoded,
+    fit_codebook,
+    joined,
+    nearest_codes,
+    spread,
+)
 from ondevice.embeddings.forms import Codes
 from ondevice.embeddings.retrained import RetrainedEmbedding
 from ondevice.embeddings.rows import gather_rows, lookup
@@ -28,10 +33,10 @@ class CodedEmbedding(RetrainedEmbedding):
       commitment β·‖x − sg(e)‖² keeps the two together (VQ-VAE, arXiv 1711.00937, equation 3);
     - else by what it does to the loss: `choose`, between epochs (`training.codes`). Free values are then done with.
 
-    Product quantization of embeddings as in DPQ and MGQE (arXiv 1908.09756, 2002.08530), with two departures: sizes
-    say how many cells a row has, and the cells of all fields share one codebook, or each field is given one of several
-    (``form.books``); one is 1 kB of a program at four dimensions a cell. Entry 0 of each stays zero: it is
-    every cell beyond a row's size.
+    Product quantization of embeddings as in DPQ and MGQE (arXiv 1908.09756, 2002.08530), with three departures: sizes
+    say how many cells a row has; all cells share one codebook, 1 kB of a program at four dimensions a cell; and
+    the rows of the largest sizes say each dimension twice, the second time with entries a quarter as large
+    (`codebook.joined`). Entry 0 stays zero: it is every cell beyond a row's size.
 
     Args:
         info: field offsets and training counts.
@@ -39,31 +44,27 @@ class CodedEmbedding(RetrainedEmbedding):
         initial: initial free values (N, D); None to draw.
         init_std: as in `EmbeddingMethod`.
 
-    Shape: ids (B, F) int64 -> (B, F, D) float32; codes (N, D / code_dims) uint8; codebook
-    (books · 256, code_dims), one after the other.
+    Shape: ids (B, F) int64 -> (B, F, D) float32; codes (N, K) uint8, K = levels · D / code_dims; codebook
+    (256, code_dims).
     """
 
     codes: Tensor
+    cells: Tensor
+    """Which cells each row stores, (N, K) bool."""
     is_coded: Tensor
-    first_entry: Tensor | None
-    """Where each row's codebook begins, (N,) int32; None where there is one for all."""
     straight_through: bool = True
+    is_turned: bool = False
+    """Whether the free values begin with axes turned to what codes are good at."""
 
     def __init__(
         self, info: TableInfo, form: Codes, *, initial: Tensor | None = None, init_std: float | None = None
     ) -> None:
         super().__init__(info, form, initial=initial, init_std=init_std)
         self.code_dims = form.code_dims
-        self.register_buffer(
-            "codes", torch.zeros(info.num_embeddings, self.embedding_dim // form.code_dims, dtype=torch.uint8)
-        )
+        self.register_buffer("cells", form.cells(), persistent=False)
+        self.register_buffer("codes", torch.zeros_like(self.cells, dtype=torch.uint8))
         self.register_buffer("is_coded", torch.tensor(False))
-        self.books, self.num_books = form.books, form.num_books
-        first = None
-        if self.num_books > 1:
-            first = torch.tensor(form.books, dtype=torch.int32)[info.field_of()] * NUM_CODES
-        self.register_buffer("first_entry", first, persistent=False)
-        self.codebook = nn.Parameter(torch.zeros(self.num_books * NUM_CODES, form.code_dims))
+        self.codebook = nn.Parameter(torch.zeros(NUM_CODES, form.code_dims))
         self.codebook.register_hook(_without_first)
         self._commitment: Tensor | None = None
 
@@ -73,29 +74,28 @@ class CodedEmbedding(RetrainedEmbedding):
 
     @torch.no_grad()
     def set_codes(self, codes: Tensor, codebook: Tensor) -> None:
-        """Take finished codes, (N, D / code_dims) uint8, and their codebook."""
+        """Take finished codes, (N, K) uint8, and their codebook."""
         self.codes.copy_(codes)
         self.codebook.copy_(codebook)
         self.weight.copy_(self.decoded())
         self.is_coded.fill_(True)
 
     def stored(self) -> tuple[Tensor, Tensor]:
-        """Rows that store something (R,), and which of their cells (R, D / code_dims) bool."""
-        kept = self.keep[:, :: self.code_dims]
-        rows = kept[:, 0].nonzero().squeeze(1)
-        return rows, kept[rows]
+        """Rows that store something (R,), and which of their cells (R, K) bool."""
+        rows = self.cells[:, 0].nonzero().squeeze(1)
+        return rows, self.cells[rows]
 
     @torch.no_grad()
     def spread(self) -> Tensor:
         """A rotation (D, D) of the free values that gives each cell a like share of their variance."""
         rows, _ = self.stored()
-        return spread(self.weight[rows], self._occurrences(rows), self.code_dims)
+        return spread(self.weight[rows], self.occurrences(rows), self.code_dims)
 
     @torch.no_grad()
     def lost_by(self, rotation: Tensor) -> float:
         """Share of the values' variance that a rotation moves beyond the sizes of their rows, in [0, 1]."""
         rows, _ = self.stored()
-        weight = self._occurrences(rows)[:, None]
+        weight = self.occurrences(rows)[:, None]
         turned = (self.weight[rows] @ rotation).square() * weight
         return float((turned * ~self.keep[rows]).sum() / turned.sum().clamp(min=1e-30))
 
@@ -115,39 +115,21 @@ class CodedEmbedding(RetrainedEmbedding):
         Shape: curvature (R, D, D) in the order of `stored`.
         """
         rows, kept = self.stored()
-        for places, book in self._by_book(rows):
-            own = rows[places]
-            codes, entries = fit_codebook(
-                self.weight[own],
-                kept[places],
-                self._occurrences(own),
-                None if curvature is None else curvature[places],
-            )
-            self.codes[own] = codes.to(torch.uint8)
-            book.copy_(entries)
+        codes, codebook = fit_codebook(
+            self.weight[rows], kept, self.occurrences(rows), self.code_dims, curvature
+        )
+        self.codes[rows] = codes.to(torch.uint8)
+        self.codebook.copy_(codebook)
         self.is_coded.fill_(True)
 
     @torch.no_grad()
     def refresh_codes(self) -> None:
         """Give every stored cell its nearest entry."""
         rows, kept = self.stored()
-        for places, book in self._by_book(rows):
-            own = rows[places]
-            self.codes[own] = nearest_codes(self.weight[own], kept[places], book).to(torch.uint8)
+        self.codes[rows] = nearest_codes(self.weight[rows], kept, self.codebook).to(torch.uint8)
 
-    def _by_book(self, rows: Tensor) -> Iterator[tuple[Tensor | slice, Tensor]]:
-        """Places among ``rows`` of those of each codebook, and the codebook (256, code_dims) itself."""
-        books = self.codebook.detach().split(NUM_CODES)
-        if self.first_entry is None:
-            yield slice(None), books[0]
-            return
-        numbers = self.first_entry[rows] // NUM_CODES
-        for number, book in enumerate(books):
-            places = (numbers == number).nonzero().squeeze(1)
-            if len(places):
-                yield places, book
-
-    def _occurrences(self, rows: Tensor) -> Tensor:
+    def occurrences(self, rows: Tensor) -> Tensor:
+        """What a cell of some rows counts where curvatures are not known: the root of a row's training count."""
         return self.info.counts.to(rows.device)[rows].clamp(min=1).sqrt()
 
     @torch.no_grad()
@@ -156,24 +138,13 @@ class CodedEmbedding(RetrainedEmbedding):
 
         Shape: rows (R,) int64, wanted (R, D), curvature (R, D, D).
         """
-        kept = self.keep[rows][:, :: self.code_dims]
-        for places, book in self._by_book(rows):
-            own = rows[places]
-            codes = choose_codes(
-                wanted[places], curvature[places], kept[places], self.codes[own].long(), book
-            )
-            self.codes[own] = codes.to(torch.uint8)
-
-    def entries(self, rows: Tensor) -> Tensor:
-        """Where the cells of some rows are found in the codebook, (…,) int64 -> (…, D / code_dims) int64."""
-        codes = self.codes[rows].long()
-        return codes if self.first_entry is None else codes + self.first_entry[rows].unsqueeze(-1)
+        codes = choose_codes(wanted, curvature, self.cells[rows], self.codes[rows].long(), self.codebook)
+        self.codes[rows] = codes.to(torch.uint8)
 
     def decoded(self, rows: Tensor | None = None) -> Tensor:
-        """Values of all rows, or of some, as their codes say."""
-        if rows is None:
-            rows = torch.arange(self.num_embeddings, device=self.codes.device)
-        return F.embedding(self.entries(rows), self.codebook).flatten(1)
+        """Values of all rows, or of some, as their codes say: (…,) -> (…, D)."""
+        codes = self.codes if rows is None else self.codes[rows]
+        return decoded(codes.long(), self.codebook, self.embedding_dim)
 
     def step_end(self, step: int) -> None:
         if self.straight_through and self.is_coded and step % REFRESH_EVERY == 0:
@@ -190,7 +161,7 @@ class CodedEmbedding(RetrainedEmbedding):
         if not self.is_coded:
             return super().of_rows(rows, inverse, *values)
         kept = self.in_effect.index_select(0, rows)
-        coded = lookup(self.codebook, self.entries(rows)).flatten(1)
+        coded = joined(lookup(self.codebook, self.codes[rows].long()).flatten(1), self.embedding_dim)
         if self.level is not None:
             coded = coded * kept
         if self.straight_through:
@@ -203,7 +174,7 @@ class CodedEmbedding(RetrainedEmbedding):
         if not self.is_coded:
             return super().of_ids(ids)
         if not self.training:
-            found = F.embedding(self.entries(ids), self.codebook).flatten(-2)
+            found = self.decoded(ids)
             return found if self.level is None else found * self.level[ids]
         rows, inverse = self.info.distinct(ids)
         return self.of_rows(rows, inverse, gather_rows(self.weight, rows))
@@ -219,10 +190,13 @@ class CodedEmbedding(RetrainedEmbedding):
 
     def compact(self, target: int | None = None) -> Codes:
         """The form the table was made with, at its own width."""
-        return Codes(self.keep.sum(1).cpu(), self.embedding_dim, self.code_dims, self.books)
+        return Codes(self.cells.sum(1).cpu() * self.code_dims, self.embedding_dim, self.code_dims)
+
+    def num_kept(self) -> int:
+        return int(self.cells.sum()) * self.code_dims if self.level is None else int(self.level.sum())
 
 
 def _without_first(gradient: Tensor) -> Tensor:
     gradient = gradient.clone()
-    gradient[::NUM_CODES] = 0
+    gradient[0] = 0
     return gradient

@@ -16,6 +16,9 @@ from torch import Tensor
 
 from ondevice.errors import UserError
 
+MAX_LEVELS = 2
+"""How often a row of codes may say its dimensions."""
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -34,8 +37,13 @@ class Sizes:
     def __post_init__(self) -> None:
         if self.sizes.dim() != 1 or self.sizes.dtype != torch.int64:
             raise ValueError(f"sizes must be (N,) int64, got {tuple(self.sizes.shape)} {self.sizes.dtype}")
-        if self.sizes.numel() and (int(self.sizes.min()) < 0 or int(self.sizes.max()) > self.dim):
-            raise ValueError(f"sizes must lie in [0, {self.dim}], got up to {int(self.sizes.max())}")
+        most = self.most_values()
+        if self.sizes.numel() and (int(self.sizes.min()) < 0 or int(self.sizes.max()) > most):
+            raise ValueError(f"sizes must lie in [0, {most}], got up to {int(self.sizes.max())}")
+
+    def most_values(self) -> int:
+        """The largest size a row may have."""
+        return self.dim
 
     def num_kept(self) -> int:
         """Number of values that are stored."""
@@ -73,13 +81,15 @@ class Sizes:
 class Codes(Sizes):
     """Sizes whose cells of ``code_dims`` dimensions are stored as one byte each.
 
+    A size above ``dim`` is that of a row whose leading dimensions are refined: its cells from dim / code_dims on say
+    anew, more finely, what the cells from the first on have said (residual quantization).
+
     Args:
+        sizes: stored values per row, each in [0, `MAX_LEVELS` · dim], a cell counted as ``code_dims`` values.
         code_dims: dimensions per cell; every size is a multiple of it.
-        books: number of the codebook that each field's cells are indices into; () where all share one.
     """
 
     code_dims: int
-    books: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -88,12 +98,20 @@ class Codes(Sizes):
 
     def without(self, rows: Tensor) -> Codes:
         """The same with ``rows`` ((N,) bool) removed entirely."""
-        return Codes(self.sizes.masked_fill(rows, 0), self.dim, self.code_dims, self.books)
+        return Codes(self.sizes.masked_fill(rows, 0), self.dim, self.code_dims)
+
+    def most_values(self) -> int:
+        return MAX_LEVELS * self.dim
 
     @property
-    def num_books(self) -> int:
-        """Number of codebooks."""
-        return max(self.books, default=0) + 1
+    def levels(self) -> int:
+        """How often the most finely described rows say each dimension, from 1 to `MAX_LEVELS`."""
+        return max(1, -(-int(self.sizes.max()) // self.dim))
+
+    def cells(self) -> Tensor:
+        """Which cells each row has, (N, levels · dim / code_dims) bool."""
+        ends = torch.arange(0, self.levels * self.dim, self.code_dims, device=self.sizes.device)
+        return ends[None, :] < self.sizes[:, None]
 
 
 @dataclass(frozen=True)
@@ -258,7 +276,7 @@ def form_of_tensors(
     """
     stored = tensors[name]
     if stored.is_floating_point():
-        return Ranking(stored, dim, row_cost)
+        return Ranking(stored, max(dim, stored.shape[1]), row_cost)
     kept = stored.bool()
     if not ruled:
         return Mask(kept)

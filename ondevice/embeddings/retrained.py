@@ -6,8 +6,15 @@ import torch
 from torch import Tensor
 
 from ondevice.embeddings.base import EmbeddingMethod, TableInfo
-from ondevice.embeddings.forms import Form, Mask, SharedMap, Sizes
+from ondevice.embeddings.forms import Codes, Form, Mask, SharedMap, Sizes
 from ondevice.embeddings.rows import lookup
+
+
+def table_width(form: Form) -> int:
+    """Dimension of a table under a form: the largest size, where the form does not say otherwise."""
+    if isinstance(form, Sizes) and not isinstance(form, Codes):
+        return max(1, int(form.row_sizes().max()))
+    return form.dim
 
 
 class RetrainedEmbedding(EmbeddingMethod):
@@ -30,7 +37,7 @@ class RetrainedEmbedding(EmbeddingMethod):
     def __init__(
         self, info: TableInfo, form: Form, *, initial: Tensor | None = None, init_std: float | None = None
     ) -> None:
-        width = max(1, int(form.row_sizes().max())) if isinstance(form, Sizes) else form.dim
+        width = table_width(form)
         super().__init__(info, width, init_std=init_std)
         self.positions = isinstance(form, Mask)
         self.register_buffer("keep", form.mask()[:, :width].clone())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -103,7 +104,9 @@ def blocks_of(form: Form, num_fields: int) -> Blocks:
     """The cut of a staircase that holds these sizes; codes say themselves how wide a cell is."""
     sizes = form.row_sizes().numpy()
     if isinstance(form, Codes):
-        return choose_blocks(sizes, num_fields, width=form.code_dims, value_bytes=1 / form.code_dims)
+        blocks = choose_blocks(sizes, num_fields, width=form.code_dims, value_bytes=1 / form.code_dims)
+        # levels are whole, so that they can be added up
+        return dataclasses.replace(blocks, dim=form.levels * form.dim) if form.levels > 1 else blocks
     return choose_blocks(sizes, num_fields)
 
 

@@ -126,7 +126,8 @@ def pack(
         if isinstance(coded, CodedEmbedding):
             codes, codebook = coded.codes.cpu()[rows], coded.codebook.detach().cpu()
             codes = codes[:, : blocks.num_columns]
-            packed = CodedStaircase(codes, codebook, blocks, blocks.heights(sizes), coded.books)
+            levels = blocks.dim // min(blocks.dim, coded.embedding_dim)
+            packed = CodedStaircase(codes, codebook, blocks, blocks.heights(sizes), levels)
         else:
             packed = StaircaseEmbedding(table[rows, : blocks.dim], blocks, blocks.heights(sizes))
     else:

@@ -13,7 +13,7 @@ import torch.ao.quantization.fx._decomposed  # registers quantized_decomposed's 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ondevice.embeddings.codebook import NUM_CODES
+from ondevice.embeddings.codebook import joined
 from ondevice.errors import UserError
 from ondevice.program.blocks import Blocks
 
@@ -58,7 +58,8 @@ class PackedTable(nn.Module):
 
     def stored_bytes(self) -> int:
         """Bytes of everything that has one entry per stored value or row."""
-        return sum(buffer.nbytes for buffer in self.buffers() if buffer is not self.scale)
+        own = (buffer for name, buffer in self.named_buffers() if name not in ("scale", "sums"))
+        return sum(buffer.nbytes for buffer in own)
 
     def num_values(self) -> int:
         """Number of stored values, zeros that pad included."""
@@ -75,6 +76,10 @@ class Staircase(PackedTable):
     starts: Tensor
     step: float = 1.0
     """Of integer values that have one scale for all dimensions."""
+    levels: int = 1
+    """How often cells say each dimension."""
+    sums: Tensor | None
+    """What adds up the levels, (D, levels · D): a product, since XNNPACK takes no parts of batches of any size."""
 
     def __init__(self, values: Tensor, blocks: Blocks, heights: Sequence[int]) -> None:
         super().__init__(values, blocks.dim)
@@ -84,6 +89,7 @@ class Staircase(PackedTable):
         if self.columns > 1:
             self.register_buffer("heights", torch.tensor(heights))
             self.register_buffer("starts", torch.tensor(np.cumsum([0, *(h + 1 for h in heights[:-1])])))
+        self.register_buffer("sums", None)
 
     def cells(self, rows: Tensor) -> Tensor:
         """Place of each cell of each row, (B, F) -> (B, F, K); (B, F) where there is one column."""
@@ -96,10 +102,13 @@ class Staircase(PackedTable):
         if self.columns == 1 and found.dim() == 3:
             looked_up = dequantized(found, self.step)
         else:
-            if self.columns * self.width != self.dim:
-                found = found.flatten(2)[..., : self.dim]
+            values = self.levels * self.dim
+            if self.columns * self.width != values:
+                found = found.flatten(2)[..., :values]
             # The reshape follows the conversion, so that it belongs to the part all methods share.
-            looked_up = dequantized(found, self.step).reshape(rows.shape[0], rows.shape[1], self.dim)
+            looked_up = dequantized(found, self.step).reshape(rows.shape[0], rows.shape[1], values)
+            if self.sums is not None:
+                looked_up = F.linear(looked_up, self.sums)
         return looked_up if self.scale is None else looked_up * self.scale
 
 
@@ -148,22 +157,21 @@ class StaircaseEmbedding(Staircase):
 class CodedStaircase(Staircase):
     """A staircase whose cells are one byte each: an index into a codebook, whose entry 0 is zero.
 
-    e(row) = cat_k B[C[start_k + min(row, height_k)]], of several codebooks that of the row's field. ``values`` are the
-    codebooks, one after the other; as integers they have one scale, which belongs to their conversion: a scale per
-    dimension would be an operator more for entries that are much alike.
+    e(row) = cat_k B[C[start_k + min(row, height_k)]], and with two levels the second half of it, a quarter as large, is
+    added to the first. ``values`` are the codebook; as integers they have one scale, which belongs to their conversion:
+    a scale per dimension would be an operator more for entries that are much alike.
 
     Args:
         codes: codes (num_rows, K) uint8 in program order, zero beyond each row's size.
-        codebook: values (books · 256, width).
-        blocks: widths and size classes.
+        codebook: values (256, width).
+        blocks: widths and size classes, of ``levels`` · D values.
         heights: rows in each column.
-        books: number of each field's codebook; () where there is one for all.
+        levels: how often rows say their dimensions.
 
     Shape: rows (B, F) int64 -> (B, F, D) float32.
     """
 
     codes: Tensor
-    first_entry: Tensor | None
 
     def __init__(
         self,
@@ -171,13 +179,14 @@ class CodedStaircase(Staircase):
         codebook: Tensor,
         blocks: Blocks,
         heights: Sequence[int],
-        books: Sequence[int] = (),
+        levels: int = 1,
     ) -> None:
         super().__init__(codebook.contiguous(), blocks, heights)
         self.register_buffer("codes", staircase_columns(codes, 1, heights))
-        first = torch.tensor(books, dtype=torch.int32) * NUM_CODES if books else None
-        ones = (1,) if self.columns == 1 else (1, 1)
-        self.register_buffer("first_entry", None if first is None else first.view(-1, *ones))
+        self.levels = levels
+        self.dim = blocks.dim // levels
+        if levels > 1:
+            self.sums = joined(torch.eye(blocks.dim), self.dim).t().contiguous()
 
     def dimensions(self) -> Tensor:
         return torch.zeros_like(self.values, dtype=torch.int64)
@@ -187,8 +196,7 @@ class CodedStaircase(Staircase):
 
     def forward(self, rows: Tensor) -> Tensor:
         codes = F.embedding(self.cells(rows), self.codes)  # (B, F, K, 1) uint8; that 1 ends with the reshape
-        entries = codes.int() if self.first_entry is None else codes.int() + self.first_entry
-        return self.embeddings(F.embedding(entries, self.values), rows)
+        return self.embeddings(F.embedding(codes.int(), self.values), rows)
 
 
 class JaggedEmbedding(PackedTable):

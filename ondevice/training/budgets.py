@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 
 from ondevice.config import Config, RetrainConfig, parse_budget
 from ondevice.data import Dataset
-from ondevice.embeddings import Form, Mask, SharedMap, Sizes, TableInfo
+from ondevice.embeddings import Form, Mask, SharedMap, TableInfo
+from ondevice.embeddings.retrained import table_width
 from ondevice.errors import UserError
 from ondevice.models import MODELS, BaseModel
 from ondevice.program.blocks import MAX_COLUMNS
@@ -73,8 +74,7 @@ class Budgets:
 
     def model_of(self, forms: Sequence[Form]) -> BaseModel:
         """The base model at the width of some forms."""
-        sizes = isinstance(forms[0], Sizes)
-        return self.base_model(max(1, int(forms[0].row_sizes().max())) if sizes else forms[0].dim)
+        return self.base_model(table_width(forms[0]))
 
     def estimated_bytes(self, forms: Sequence[Form], methods: Sequence[str] | None = None) -> int:
         """Estimated bytes of the bundle of a model under these forms."""
@@ -171,13 +171,15 @@ def final_forms(
             raise UserError("retrain.form: the method ends in sizes, not positions; use retrain.form=sizes")
         return forms
     max_size, width = settings.max_size, settings.code_dims
+    dim = min(max_size or forms[0].dim, forms[0].dim)
     if width is not None:  # whole cells alone
-        max_size = min(max_size or forms[0].dim, forms[0].dim) // width * width
-        if not max_size:
+        dim = dim // width * width
+        max_size = settings.code_levels * dim
+        if not dim:
             raise UserError(
                 f"retrain.code_dims: got {width}, but embedding.dim is {forms[0].dim}; it must be at most that"
             )
     final = shipped_sizes(forms, target, max_size=max_size, size_step=settings.size_step, share=share)
     if settings.code_dims is not None:
-        final[0] = coded(final[0], settings.code_dims, info, settings.codebooks)
+        final[0] = coded(final[0], settings.code_dims, dim)
     return final

@@ -30,7 +30,7 @@ LINEAR_BYTES, FIRST_LINEAR_BYTES = 600, 90
 COLUMNS_BYTES, COLUMN_BYTES = 570, 16  # more than one column of cells, and each of them: heights and starts
 SLICE_BYTES = 800  # cells that do not divide the dimension
 CODES_BYTES = {"forward": 0, "rank": 210, "recommend": 280}  # the lookup of codes; forward saves scales
-BOOKS_BYTES = {"forward": 190, "rank": 70, "recommend": 110}  # where the codebook of each field begins
+LEVELS_BYTES = {"forward": 260, "rank": 20, "recommend": 20}  # adding up levels, beside the product's weights
 FIRST_ORDER_BYTES = {"forward": 440, "rank": 150, "recommend": 10}
 PROJECTION_BYTES, PROJECTION_SHARED = 100, 160  # at least; its weights less what they share with the graphs
 # The manifest: what every one says, and each method; it lists the operators and sizes.
@@ -97,10 +97,10 @@ def bundle_bytes(
     stored = cells * blocks.width
     graphs = _columns_bytes(blocks)
     if coded is not None:
-        stored = cells + coded.num_books * NUM_CODES * blocks.width
+        stored = cells + NUM_CODES * blocks.width
         graphs += sum(CODES_BYTES[name] for name in methods)
-        if coded.num_books > 1:
-            graphs += sum(BOOKS_BYTES[name] for name in methods)
+        if coded.levels > 1:
+            graphs += sum(LEVELS_BYTES[name] for name in methods) + 4 * coded.levels * coded.dim**2
     if projected:
         weights = 4 * model.num_fields * model.embedding_dim
         graphs += max(PROJECTION_BYTES, weights - PROJECTION_SHARED)

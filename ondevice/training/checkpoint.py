@@ -82,7 +82,7 @@ def save_recommender(
             tensors[f"{name}.shared"], tensors[f"{name}.modulus"] = form.shared, form.modulus
         if isinstance(table, CodedEmbedding):
             assert table.is_final, "saved before its codes were learnt"
-            entry.update(form="codes", code_dims=table.code_dims, books=list(table.books))
+            entry.update(form="codes", code_dims=table.code_dims)
             tensors[f"{name}.codes"], tensors[f"{name}.codebook"] = table.codes, table.codebook
         else:
             tensors[f"{name}.weight"] = table.table()
@@ -139,8 +139,7 @@ def load_recommender(folder: Path, info: TableInfo) -> Recommender:
 def _read_table(info: TableInfo, entry: dict[str, Any], tensors: dict[str, Tensor]) -> RetrainedEmbedding:
     name = entry["name"]
     if entry["form"] == "codes":
-        books = tuple(entry.get("books", ()))
-        coded = CodedEmbedding(info, Codes(tensors[f"{name}.sizes"], entry["dim"], entry["code_dims"], books))
+        coded = CodedEmbedding(info, Codes(tensors[f"{name}.sizes"], entry["dim"], entry["code_dims"]))
         coded.set_codes(tensors[f"{name}.codes"], tensors[f"{name}.codebook"])
         return coded
     if entry["form"] == "shared":

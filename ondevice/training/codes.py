@@ -18,6 +18,7 @@ from torch import Tensor
 from ondevice.config import TrainingConfig
 from ondevice.distributed.processes import ALONE, Processes
 from ondevice.embeddings import CodedEmbedding
+from ondevice.embeddings.codebook import FIT_ROWS, cell_gains, fit_codebook, spread
 from ondevice.recommender import Recommender
 from ondevice.training.batches import Batches
 from ondevice.training.teacher import Teacher
@@ -99,10 +100,7 @@ class CodeSearch:
         rows, _ = self.table.stored()
         curvature = None  # by occurrences where matrices would take too much
         if len(rows) * self.table.embedding_dim**2 * 4 <= MATRIX_BYTES:
-            curvature, _ = self._measure(rows, None)
-            scale = curvature.diagonal(dim1=1, dim2=2).mean(1)
-            scale = DAMPING * scale + 1e-3 * scale.mean()
-            curvature.diagonal(dim1=1, dim2=2).add_(scale[:, None])
+            curvature = self._damped(rows)
         least, best = float("inf"), (self.table.codes, self.table.codebook.detach())
         for _ in range(STARTS):
             self.table.begin_codes(curvature)
@@ -111,6 +109,37 @@ class CodeSearch:
             if loss < least:
                 least, best = loss, (self.table.codes.clone(), self.table.codebook.detach().clone())
         self.table.set_codes(*best)
+
+    def _damped(self, rows: Tensor) -> Tensor:
+        """Curvature (R, D, D) of some rows, no direction of which is free."""
+        curvature, _ = self._measure(rows, None)
+        scale = curvature.diagonal(dim1=1, dim2=2).mean(1)
+        scale = DAMPING * scale + 1e-3 * scale.mean()
+        curvature.diagonal(dim1=1, dim2=2).add_(scale[:, None])
+        return curvature
+
+    def gains(self) -> Tensor:
+        """What each code of each row takes from the mean loss, shared among the dimensions of its cell.
+
+        Codes of a codebook that is fitted to the first level of as many rows as `FIT_ROWS` and `MATRIX_BYTES` allow.
+
+        Shape: (N, levels · D), for free values and rows with all of their cells.
+        """
+        table = self.table
+        rows, _ = table.stored()
+        most = max(1, MATRIX_BYTES // (4 * table.embedding_dim**2))
+        some = rows[torch.randperm(len(rows))[: min(most, FIT_ROWS)].sort().values.to(rows.device)]
+        first = table.cells[some, : table.embedding_dim // table.code_dims]
+        weight = table.occurrences(some)
+        _, codebook = fit_codebook(
+            table.weight.detach()[some], first, weight, table.code_dims, self._damped(some)
+        )
+        found = torch.zeros(table.num_embeddings, table.cells.shape[1], device=rows.device)
+        for part in rows.split(most):
+            found[part] = cell_gains(
+                table.weight.detach()[part], self._damped(part), codebook, table.cells.shape[1]
+            )
+        return found.repeat_interleave(table.code_dims, 1) / table.code_dims
 
     @torch.no_grad()
     def loss(self) -> float:
@@ -183,6 +212,22 @@ class CodeSearch:
         return curvature[:-1].view(-1, dim, dim) / len(self.samples), slope[:-1] / len(self.samples)
 
 
+@torch.no_grad()
+def turn_to_codes(recommender: Recommender, code_dims: int) -> bool:
+    """Rotate a table whose rows keep all dimensions to what codes are good at (`codebook.spread`), and its model too.
+
+    Returns: False, and nothing is changed, where the model cannot be turned.
+    """
+    table = recommender.embedding
+    rows = (table.info.counts > 0).nonzero().squeeze(1).to(table.weight.device)
+    weight = table.info.counts.to(rows.device)[rows].sqrt()
+    rotation = spread(table.weight[rows], weight, code_dims)
+    turned = recommender.turn(rotation)
+    if turned:
+        table.weight.copy_(table.weight @ rotation)
+    return turned
+
+
 class CodePhase:
     """When the values of a training become codes, and how they are chosen from then on.
 
@@ -239,7 +284,9 @@ class CodePhase:
         return begins or sweeps or self._turns(step)
 
     def _turns(self, step: int) -> bool:
-        return self.searched and self.levels is None and step == int(self.start) // 2 and step < self.start
+        if not self.searched or self.levels is not None or self.table.is_turned:
+            return False
+        return step == int(self.start) // 2 and step < self.start
 
     def at(self, step: int) -> bool:
         """What is due before a step; says whether axes were turned."""

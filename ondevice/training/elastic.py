@@ -142,12 +142,10 @@ class Staircases:
 
 
 def smaller_of(form: Form, other: Form) -> Form:
-    """Row by row the smaller of two sizes; codes are indices into the codebooks of ``other``."""
+    """Row by row the smaller of two sizes."""
     sizes = torch.minimum(form.row_sizes(), other.row_sizes())
     if isinstance(form, Codes):
-        assert isinstance(other, Codes)
-        widest = -(-max(1, int(sizes.max())) // form.code_dims) * form.code_dims
-        return Codes(sizes, widest, form.code_dims, other.books)
+        return coded(Sizes(sizes, max(1, int(sizes.max()))), form.code_dims, form.dim)
     return Sizes(sizes, form.dim)
 
 
@@ -329,7 +327,7 @@ def load_staircases(folder: Path, budgets: Budgets) -> Staircases:
         raise UserError(
             f"{folder}: holds no levels of an elastic model ({error}); train the run again"
         ) from None
-    settings, info = budgets.config.retrain, budgets.info
+    settings = budgets.config.retrain
     row_cost = float(budgets.config.method.options.get("row_cost", 0.0))
     levels: list[Level] = []
     for number, level in enumerate(described["levels"]):
@@ -341,7 +339,7 @@ def load_staircases(folder: Path, budgets: Budgets) -> Staircases:
         for place in range(1 if settings.first_order != "rows" else len(found)):
             sizes = tensors[f"{number}/forms/{place}"].long()
             if settings.code_dims is not None and place == 0:
-                own = coded(Sizes(sizes, described["dims"][0]), settings.code_dims, info, settings.codebooks)
+                own = coded(Sizes(sizes, described["dims"][0]), settings.code_dims, described["dims"][0])
                 forms.append(smaller_of(own, levels[0].forms[0]) if levels else own)
             else:
                 forms.append(Sizes(sizes, described["dims"][place]))

@@ -14,14 +14,16 @@ from safetensors.torch import load as load_safetensors
 
 from ondevice.config import Config, TrainingConfig
 from ondevice.distributed.norm import synced
-from ondevice.embeddings import METHODS, Form
+from ondevice.embeddings import METHODS, CodedEmbedding, Codes, Form, Sizes
 from ondevice.embeddings.forms import form_of_tensors, form_tensors
+from ondevice.embeddings.sizes.code_saliency import CodeSaliency
 from ondevice.embeddings.sizes.saliency import Saliency
 from ondevice.models import MODELS
 from ondevice.recommender import Recommender
 from ondevice.training import qat
 from ondevice.training.batches import Batches
 from ondevice.training.checkpoint import load_recommender
+from ondevice.training.codes import CodeSearch, Samples, turn_to_codes
 from ondevice.training.elastic import (
     ELASTIC,
     LEVELS,
@@ -40,6 +42,9 @@ from ondevice.training.search import Search
 from ondevice.training.sizing import forms_at, skipped
 from ondevice.training.step_time import step_time_ratio
 from ondevice.training.teacher import Teacher, make_teacher, own_teacher
+
+SEARCHED = "searched"
+"""Folder of the compact model with free values that a ranking of codes was measured in."""
 
 
 class Pipeline(PreparedRun):
@@ -115,7 +120,7 @@ class Pipeline(PreparedRun):
             train,
             self.valid,
             tuple(self.dataset.schema.item_fields),
-            skip=self.skip if settings is self.config.retrain else (),
+            skip=() if settings is self.config.training else self.skip,
             processes=self.processes,
             say=self.progress.say,
         )
@@ -206,6 +211,8 @@ class Pipeline(PreparedRun):
                         table.weight.data.copy_(trained.table())
                 if needs == "gradients":
                     self._measure(initial, dense)
+                if needs == "compact":
+                    history = self._measure_codes(initial, dense)
                 removed = (self.info.counts == 0) | skipped(self.info, self.skip)
                 rows = self.config.retrain.first_order == "rows"
                 forms = {target: forms_at(initial.tables(), target, removed, rows) for target in targets}
@@ -226,7 +233,7 @@ class Pipeline(PreparedRun):
             self.files.forget("search")
         stored = load_safetensors(path.read_bytes())
         tables = 2 if MODELS[self.config.model.name].uses_first_order else 1
-        ruled = METHODS[self.config.method.name].needs in ("nothing", "gradients")
+        ruled = METHODS[self.config.method.name].needs in ("nothing", "gradients", "compact")
         found: dict[int, list[Form]] = {}
         for target in targets:
             dims = (self.config.embedding.dim, 1)
@@ -249,6 +256,31 @@ class Pipeline(PreparedRun):
             seed=self.config.run.seed,
         )
 
+    def _measure_codes(self, searching: Recommender, dense: Recommender) -> list[dict[str, float]]:
+        """Train a compact model with free values, and let it say what codes are worth; the training's history."""
+        settings, table = self.config.retrain, searching.embedding
+        assert isinstance(table, CodeSaliency)
+        assert settings.code_dims is not None
+        dim = min(settings.max_size or table.embedding_dim, table.embedding_dim)
+        dim = dim // settings.code_dims * settings.code_dims
+        seen = ((self.info.counts > 0) & ~skipped(self.info, self.skip)).long()
+        forms: list[Form] = [Sizes(seen * dim, dim)]
+        if settings.first_order == "rows" and searching.first_order is not None:
+            forms.append(Sizes(seen, 1))
+        free = self._rebuilt(self.info, forms, None)
+        training = dataclasses.replace(settings, epochs=self.config.search.epochs)
+        result = self._fit("search", free, training, dense)
+        turned = turn_to_codes(free, settings.code_dims)
+        self.files.save(SEARCHED, free, self.config.compact_model.name, self.compact_options)
+        self.files.remember(turned=turned)
+        form = Codes(seen * dim * settings.code_levels, dim, settings.code_dims)
+        train = self.train_batches(settings.batch_size)
+        samples = Samples(train, self._teacher(settings, train, dense), self.config.run.seed)
+        with self.processes.same_draws(0):
+            whole = self._rebuilt(self.info, [form, *forms[1:]], free).eval()
+            table.gains = CodeSearch(whole, samples, self.processes).gains().cpu()
+        return result.history
+
     def _step_time(self, searching: Recommender) -> float:
         """PEP's step over the dense step, both on the same batches, steps interleaved."""
         torch.manual_seed(self.config.run.seed)
@@ -259,12 +291,20 @@ class Pipeline(PreparedRun):
     def _start(self, forms: list[Form]) -> Recommender:
         """The compact recommender that a retraining begins with."""
         initial = None
-        if self.config.retrain.start == "initial":
+        searched = METHODS[self.config.method.name].needs == "compact"
+        if self.config.retrain.start == "initial" and searched:
+            initial = load_recommender(self.folder / SEARCHED, self.info).to(self.device)
+        elif self.config.retrain.start == "initial":
             initial = self._searching()
             initial.load_state_dict(load_safetensors((self.folder / "initial.safetensors").read_bytes()))
         elif self.config.retrain.start == "dense":
             initial = self.dense()
-        return self._rebuilt(self.info, forms, initial)
+        recommender = self._rebuilt(self.info, forms, initial)
+        if isinstance(recommender.embedding, CodedEmbedding):
+            recommender.embedding.is_turned = self.config.retrain.start == "initial" and self.state.get(
+                "turned", False
+            )
+        return recommender
 
     def retrain(self, budget: int | str, forms: list[Form], target: int, dense: Recommender) -> None:
         """Train the compact model of one budget."""

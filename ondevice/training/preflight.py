@@ -43,12 +43,19 @@ def check_options(config: Config) -> None:
             f"retrain.code_dims: method '{config.method.name}' shares rows, which are stored as int8 values; "
             "set retrain.code_dims=null"
         )
+    if config.retrain.code_levels > 1 and method.needs == "gradients":
+        raise UserError(
+            f"retrain.code_levels: got {config.retrain.code_levels}, but method '{config.method.name}' ranks dimensions and "
+            "does not know what saying them twice is worth; use method.name=frequency, or retrain.code_levels=1"
+        )
     if config.embedding.first_order is not None and config.embedding.first_order not in METHODS:
         METHODS.check_options(config.embedding.first_order, {}, "embedding.first_order")
-    if config.retrain.form == "positions" and METHODS[config.method.name].needs in (
-        "nothing",
-        "gradients",
-    ):
+    if method.needs == "compact" and config.retrain.code_dims is None:
+        raise UserError(
+            f"retrain.code_dims: method '{config.method.name}' ranks codes; give their dimensions, such as "
+            "retrain.code_dims=3 with retrain.size_step=3 and retrain.max_size=9"
+        )
+    if config.retrain.form == "positions" and method.needs not in ("training", "search"):
         raise UserError(
             f"retrain.form: method '{config.method.name}' ends in sizes, not positions; use retrain.form=sizes"
         )

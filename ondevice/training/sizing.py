@@ -8,10 +8,8 @@ import torch
 from torch import Tensor
 
 from ondevice.embeddings import Codes, EmbeddingMethod, Form, Mask, Ranking, SharedMap, Sizes, TableInfo
+from ondevice.embeddings.sizes.ranked import Ranked
 from ondevice.errors import UserError, nearest
-
-LARGE_FIELD_CELLS = 4096
-"""Cells from which on a field is a large one, whose rows and those of small fields are unlike (docs/codes.md)."""
 
 
 def competing(tables: list[EmbeddingMethod]) -> list[EmbeddingMethod]:
@@ -56,9 +54,9 @@ def forms_at(
 def _forms_by_rule(
     tables: list[EmbeddingMethod], target: int, removed: Tensor | None, first_order: bool
 ) -> list[Form]:
-    if tables[0].needs == "gradients":  # a ranking, from which the sizes for any target follow
+    if isinstance(tables[0], Ranked):  # a ranking, from which the sizes for any target follow
         rows = torch.zeros(tables[0].num_embeddings, dtype=torch.int64)
-        others = [Sizes(rows, 1) if t.needs == "gradients" else t.compact() for t in tables[1:]]
+        others = [Sizes(rows, 1) if isinstance(t, Ranked) else t.compact() for t in tables[1:]]
         return [tables[0].compact(), *others]
 
     def stored(forms: list[Form]) -> int:
@@ -184,31 +182,17 @@ def _most(sizes_of: Callable[[int], Sizes], target: int, fits: Callable[[Sizes],
     return sizes
 
 
-def coded(form: Form, code_dims: int, info: TableInfo, codebooks: str = "one") -> Codes:
+def coded(form: Form, code_dims: int, max_dim: int) -> Codes:
     """Sizes that are multiples of ``code_dims`` as cells of one byte each.
 
     Args:
-        form: the sizes.
+        form: the sizes, in stored values.
         code_dims: dimensions of a cell.
-        info: says which field a row belongs to.
-        codebooks: ``one`` for all, or ``two``: for fields of at least `LARGE_FIELD_CELLS` cells, and for the others.
+        max_dim: the largest dimension of a row: what a size is above it refines the row from its first cell on.
     """
     sizes = form.row_sizes()
     widest = -(-max(1, int(sizes.max())) // code_dims) * code_dims
-    books = books_by_size(sizes // code_dims, info) if codebooks == "two" else ()
-    return Codes(sizes, widest, code_dims, books)
-
-
-def books_by_size(cells: Tensor, info: TableInfo) -> tuple[int, ...]:
-    """Codebook 0 for fields of many cells, 1 for those of few; () where all fields are of one kind.
-
-    Shape: cells (N,) int64, of each row.
-    """
-    of_field = torch.zeros(info.num_fields, dtype=torch.int64).index_add_(0, info.field_of(), cells)
-    small = of_field < LARGE_FIELD_CELLS
-    if not bool((of_field[small] > 0).any()) or bool(small.all()):
-        return ()
-    return tuple(small.long().tolist())
+    return Codes(sizes, min(widest, max_dim), code_dims)
 
 
 def unstored_removed(forms: list[Form], info: TableInfo, skip: Sequence[int] = ()) -> list[Form]:

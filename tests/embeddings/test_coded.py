@@ -161,36 +161,41 @@ def test_sizes_that_are_no_whole_cells_are_refused() -> None:
         Codes(torch.tensor([3]), 4, 2)
 
 
-def test_codebooks_of_fields_are_apart() -> None:
-    """Two fields of two rows, and entries that only the rows of their own field have."""
-    info = TableInfo(torch.tensor([0, 2, 4]), torch.ones(4, dtype=torch.int64))
-    own = CodedEmbedding(info, Codes(torch.tensor([4, 2, 4, 0]), 4, 2, (1, 0)), initial=VALUES)
-    kept = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0]])
-    own.begin_codes()
-    ids = torch.tensor([[0, 2], [1, 3]])
+def refined(values: Tensor, sizes: list[int]) -> CodedEmbedding:
+    info = TableInfo(torch.tensor([0, len(sizes)]), torch.ones(len(sizes), dtype=torch.int64))
+    return CodedEmbedding(info, Codes(torch.tensor(sizes), values.shape[1], 2), initial=values)
+
+
+def test_refined_rows_are_entries_and_quarters_of_entries() -> None:
+    own = refined(torch.zeros(4, 4), [8, 6, 4, 0])
+    assert own.codes.shape == (4, 4)
+    codebook = torch.zeros(256, 2)
+    codebook[1:4] = torch.tensor([[1.0, 2.0], [3.0, 4.0], [8.0, -4.0]])
+    codes = torch.tensor([[1, 2, 3, 1], [2, 1, 3, 0], [3, 3, 0, 0], [0, 0, 0, 0]], dtype=torch.uint8)
+    own.set_codes(codes, codebook)
+    expected = torch.tensor([[3.0, 1, 3.25, 4.5], [5, 3, 1, 2], [8, -4, 8, -4], [0, 0, 0, 0]])
+    ids = torch.arange(4)[None]
     for training in (True, False):
-        torch.testing.assert_close(own.train(training)(ids), (VALUES * kept)[ids])
-    torch.testing.assert_close(own.table(), VALUES * kept)
-    entries = own.entries(torch.arange(4))
-    assert bool((entries[:2] >= 256).all())
-    assert bool((entries[2:] < 256).all())
+        own.straight_through = False
+        torch.testing.assert_close(own.train(training)(ids)[0], expected)
+    torch.testing.assert_close(own.table(), expected)
+    assert own.num_kept() == 18
+    form = own.compact()
+    assert (form.row_sizes().tolist(), form.dim, form.levels) == ([8, 6, 4, 0], 4, 2)
     own.train()(ids).sum().backward()
     assert own.codebook.grad is not None
-    assert not own.codebook.grad[[0, 256]].any()  # the cells of zeros are never trained
-    assert float(own.codebook.grad.sum()) == kept.sum()
+    assert own.codebook.grad[:4, 0].tolist() == [0.0, 2.25, 2.0, 2.5]
 
 
-def test_codes_are_chosen_among_the_entries_of_the_field() -> None:
-    info = TableInfo(torch.tensor([0, 1, 2]), torch.ones(2, dtype=torch.int64))
-    own = CodedEmbedding(info, Codes(torch.tensor([2, 2]), 2, 2, (0, 1)), initial=torch.zeros(2, 2))
-    codebook = torch.full((512, 2), 50.0)
-    codebook[0] = codebook[256] = 0
-    codebook[3], codebook[256 + 7] = torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.0])
-    own.set_codes(torch.zeros(2, 1, dtype=torch.uint8), codebook)
-    wanted = torch.tensor([[1.1, 2.1], [1.1, 2.1]])
-    own.choose(torch.tensor([0, 1]), wanted, torch.eye(2).expand(2, 2, 2))
-    assert own.codes[:, 0].tolist() == [3, 7]
-    own.weight.data.copy_(wanted)
+@pytest.mark.parametrize("curved", [False, True])
+def test_refined_rows_come_nearer_to_their_values_than_others(curved: bool) -> None:
+    torch.manual_seed(0)
+    values = torch.randn(2000, 4)
+    own = refined(values, [8] * 1000 + [4] * 1000)
+    own.begin_codes(torch.eye(4).expand(2000, 4, 4) if curved else None)
+    wrong = (own.table() - values).square().mean(1)
+    assert wrong[:1000].mean() < 0.15 * wrong[1000:].mean()
+    own.straight_through = True
     own.refresh_codes()
-    assert own.codes[:, 0].tolist() == [3, 7]
-    torch.testing.assert_close(own.decoded(), torch.tensor([[1.0, 2.0], [1.0, 2.0]]))
+    again = (own.table() - values).square().mean(1)
+    assert again[:1000].mean() < 0.2 * again[1000:].mean()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ondevice.embeddings import METHODS, EmbeddingMethod, Ranking, Sizes, TableInfo
-from ondevice.embeddings.sizes.saliency import Saliency
+from ondevice.embeddings.sizes.ranked import Ranked
 from ondevice.errors import UserError
 from ondevice.training.sizing import forms_at, shipped_sizes, unstored_removed
 
@@ -18,7 +18,7 @@ def tables(name: str, info: TableInfo, seed: int = 0) -> list[EmbeddingMethod]:
     """A table of embeddings (9, 4) and one of first-order weights (9, 1): 45 values."""
     torch.manual_seed(seed)
     made = [METHODS[name](info, dim, init_std=0.1) for dim in (4, 1)]
-    if isinstance(made[0], Saliency):
+    if isinstance(made[0], Ranked):
         made[0].gains = torch.rand(9, 4)
     return made
 
@@ -73,7 +73,7 @@ def test_forms_hold_a_joint_target(name: str, info: TableInfo, target: int) -> N
 
 @every_method
 def test_it_says_what_it_needs_and_what_it_is(name: str) -> None:
-    assert METHODS[name].needs in ("nothing", "training", "gradients", "search")
+    assert METHODS[name].needs in ("nothing", "training", "gradients", "compact", "search")
     assert METHODS.describe()[name].endswith(".")
 
 

@@ -102,12 +102,13 @@ def forms(data: Dataset, layout: str, seed: int = 0) -> list[Form]:
     return [Sizes(sizes, 8), Sizes(first, 1)]
 
 
-def coded_recommender(
-    model: str, data: Dataset, code_dims: int = 2, books: tuple[int, ...] = ()
-) -> Recommender:
-    """Sizes whose cells are codes, and first-order weights that are projections of the embeddings."""
+def coded_recommender(model: str, data: Dataset, code_dims: int = 2, levels: int = 1) -> Recommender:
+    """Sizes of up to three cells that are codes, and first-order weights that are projections of the embeddings.
+
+    With two levels rows have two cells, of which the third of the largest rows refines the first.
+    """
     sizes = forms(data, "staircase")[0].row_sizes() // 2 * code_dims
-    own: list[Form] = [Codes(sizes, 3 * code_dims, code_dims, books)]
+    own: list[Form] = [Codes(sizes, (3 if levels == 1 else 2) * code_dims, code_dims)]
     made = recommender(model, "staircase", data, own=own, projected=True)
     table = made.embedding
     assert isinstance(table, CodedEmbedding)

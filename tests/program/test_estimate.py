@@ -58,11 +58,10 @@ def made(recommender: Recommender, data: Dataset, methods: tuple[str, ...]) -> E
     )
 
 
-@pytest.mark.parametrize("num_books", [1, 2])
+@pytest.mark.parametrize("levels", [1, 2])
 @pytest.mark.parametrize("methods", [METHODS[:1], METHODS[:2], METHODS])
-def test_codes_and_projections(data: Dataset, methods: tuple[str, ...], num_books: int) -> None:
-    books = tuple(field % num_books for field in range(len(data.schema.fields))) if num_books > 1 else ()
-    assert_close(made(shop.coded_recommender("deepfm", data, books=books), data, methods), data, methods)
+def test_codes_and_projections(data: Dataset, methods: tuple[str, ...], levels: int) -> None:
+    assert_close(made(shop.coded_recommender("deepfm", data, levels=levels), data, methods), data, methods)
 
 
 @pytest.mark.parametrize("width", [2, 4, 8])

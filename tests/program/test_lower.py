@@ -57,12 +57,12 @@ def test_the_program_scores_like_the_quantized_model(
     assert set(made.bundle.manifest["ops"]) <= stock.stock_names()
 
 
-@pytest.mark.parametrize(("code_dims", "books"), [(2, ()), (4, ()), (2, (0, 1, 0, 1, 1))])
+@pytest.mark.parametrize(("code_dims", "levels"), [(2, 1), (4, 1), (2, 2)])
 def test_a_program_of_codes_scores_like_the_quantized_model(
-    code_dims: int, books: tuple[int, ...], data: Dataset
+    code_dims: int, levels: int, data: Dataset
 ) -> None:
     made = export_model(
-        shop.coded_recommender("deepfm", data, code_dims, books),
+        shop.coded_recommender("deepfm", data, code_dims, levels),
         data,
         name="shop",
         model="deepfm",
@@ -83,10 +83,10 @@ def test_a_program_of_codes_scores_like_the_quantized_model(
     assert not any(op.startswith("dim_order_ops") for op in made.bundle.manifest["ops"])
 
 
-@pytest.mark.parametrize("books", [(), (0, 1, 0, 1, 1)])
-def test_a_factorization_machine_of_codes_has_no_needless_node(data: Dataset, books: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("levels", [1, 2])
+def test_a_factorization_machine_of_codes_has_no_needless_node(data: Dataset, levels: int) -> None:
     made = export_model(
-        shop.coded_recommender("fm", data, 3, books),
+        shop.coded_recommender("fm", data, 3, levels),
         data,
         name="shop",
         model="fm",
@@ -97,9 +97,11 @@ def test_a_factorization_machine_of_codes_has_no_needless_node(data: Dataset, bo
     (delegate,) = program.root["execution_plan"][0]["delegates"]
     nodes = parse_graph(program.segments[delegate["processed"].get("index", 0)])["xnodes"]
     # integers to floats; the sum over the fields, its shape and square; rows of values and their squares; both and the
-    # projection in one product; sigmoid and shape. No scale of the codebook, no reshape before the sum.
+    # projection in one product; sigmoid and shape. No scale of the codebook, no reshape before the sum. Two levels are
+    # added up by one product.
     assert [node["xnode_union"].kind for node in nodes] == [
         "_XNNNode1x1",
+        *(["XNNStaticReshape", "XNNFullyConnected"] if levels > 1 else []),
         "XNNStaticTranspose",
         "XNNFullyConnected",
         "XNNStaticReshape",

@@ -31,13 +31,11 @@ def test_packed_equals_eager(model: str, layout: str, data: Dataset) -> None:
         torch.testing.assert_close(found, eager, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("num_books", [1, 3])
+@pytest.mark.parametrize("levels", [1, 2])
 @pytest.mark.parametrize("code_dims", [1, 2, 4])
 @pytest.mark.parametrize("model", MODELS)
-def test_packed_codes_equal_eager_ones(model: str, code_dims: int, num_books: int, data: Dataset) -> None:
-    fields = len(data.schema.fields)
-    books = tuple(field % num_books for field in range(fields)) if num_books > 1 else ()
-    recommender = shop.coded_recommender(model, data, code_dims, books)
+def test_packed_codes_equal_eager_ones(model: str, code_dims: int, levels: int, data: Dataset) -> None:
+    recommender = shop.coded_recommender(model, data, code_dims, levels)
     packed = pack(recommender, "staircase", data.vocabulary.key_texts())
     ids = shop.all_ids(data)
     with torch.no_grad():
@@ -46,8 +44,10 @@ def test_packed_codes_equal_eager_ones(model: str, code_dims: int, num_books: in
     table = packed.table
     assert isinstance(table, CodedStaircase)
     assert table.codes.numel() == sum(height + 1 for height in table.column_heights)
-    # a byte a cell, int8 codebooks, where the three columns begin and end, and where each field's codebook does
-    stored = table.codes.numel() + num_books * 256 * code_dims + 2 * 3 * 8 + 4 * len(books)
+    # a byte a cell, an int8 codebook, and where the columns begin and end: three, or the four of two levels of two
+    columns = 3 if levels == 1 else 4
+    assert table.columns == columns
+    stored = table.codes.numel() + 256 * code_dims + 2 * columns * 8
     assert quantize(packed).table.stored_bytes() == stored
 
 

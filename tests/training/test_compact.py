@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from ondevice.config_file import from_dict
 from ondevice.data import load_dataset
 from ondevice.data.key_hash import key_hash
-from ondevice.embeddings import METHODS, CodedEmbedding, Ranking, SharedEmbedding
+from ondevice.embeddings import METHODS, CodedEmbedding, Codes, Ranking, SharedEmbedding
 from ondevice.errors import UserError
 from ondevice.models import MODELS
 from ondevice.models.layers import hidden_linears
@@ -29,11 +29,13 @@ from ..runs import Make, run
 def test_every_method_and_model_holds_its_budgets(
     tiny_config: Make, tmp_path: Path, method: str, model: str
 ) -> None:
+    coded = {"code_dims": 2} if METHODS[method].needs == "compact" else {}
     values = tiny_config(
         method={"name": method},
         model={"name": model},
         search={"budgets": ["60%", "45%"]},
         training={"epochs": 1},
+        retrain=coded,
     )
     metrics = run(values, tmp_path / "run")
     kept = [metrics["budgets"][label]["kept_parameters"] for label in ("60pct", "45pct")]
@@ -158,6 +160,60 @@ def test_sizes_by_saliency_and_four_bit_layers_are_kept_and_read_back(
         torch.testing.assert_close(rounded(layer.weight.detach(), 4), layer.weight.detach())
     again = Pipeline(from_dict(values), tmp_path / "run", resume=True)
     assert isinstance(again.search(again.dense(), list(again.targets().values()))[100][0], Ranking)
+
+
+@pytest.mark.parametrize("first_order", ["rows", "projection"])
+def test_sizes_by_what_codes_are_worth_begin_with_the_model_that_was_measured(
+    tiny_config: Make, tmp_path: Path, first_order: str
+) -> None:
+    """Popular rows have more codes, and smaller budgets are nested. (So few rows need hardly any codes twice.)"""
+    values = tiny_config(
+        method={"name": "code_saliency"},
+        search={"epochs": 2, "budgets": [160, 90]},
+        retrain={
+            "model": {"name": "fm"},
+            "teacher": ["dense"],
+            "first_order": first_order,
+            "max_size": 4,
+            "code_dims": 2,
+            "code_levels": 2,
+            "code_choice": "loss",
+        },
+    )
+    metrics = run(values, tmp_path / "run")
+    found = Run(tmp_path / "run")
+    large, small = (found.compact(label).embedding.compact() for label in found.budgets())
+    assert isinstance(large, Codes)
+    assert large.dim == 4
+    assert bool((small.row_sizes() <= large.row_sizes()).all())
+    counts = torch.tensor(found.dataset().counts).double()
+    assert counts[small.row_sizes() > 2].mean() > counts[small.row_sizes() <= 2].mean()
+    assert len(metrics["history"]["search"]) == 2
+    config = from_dict(values)
+    pipeline = Pipeline(config, tmp_path / "run", resume=True)
+    forms = pipeline.search(pipeline.dense(), list(pipeline.targets().values()))[160]
+    assert isinstance(forms[0], Ranking)
+    started = pipeline._start(pipeline.budgets.forms(160, 160, forms))
+    searched = load_file(tmp_path / "run" / "searched" / "model.safetensors")
+    assert isinstance(started.embedding, CodedEmbedding)
+    assert started.embedding.is_turned
+    keep = started.embedding.keep
+    torch.testing.assert_close(started.embedding.weight[keep], searched["embedding.weight"][keep])
+    if first_order == "projection":
+        assert started.projection is not None
+        torch.testing.assert_close(started.projection.detach(), searched["projection"])
+
+
+def test_ranking_codes_needs_codes(tiny_config: Make, tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"retrain.code_dims: method 'code_saliency' ranks codes; give their dimensions"
+    ):
+        run(tiny_config(method={"name": "code_saliency"}), tmp_path / "run")
+    twice = {"max_size": 4, "code_dims": 2, "code_levels": 2}
+    with pytest.raises(
+        UserError, match=r"retrain.code_levels: got 2, but method 'saliency' ranks dimensions"
+    ):
+        run(tiny_config(method={"name": "saliency"}, retrain=twice), tmp_path / "run")
 
 
 def test_the_hashing_trick_is_retrained_like_any_other(tiny_config: Make, tmp_path: Path) -> None:

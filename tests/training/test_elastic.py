@@ -23,7 +23,6 @@ from ondevice.models import MODELS
 from ondevice.models.layers import hidden_linears
 from ondevice.recommender import Recommender, cut, rebuild
 from ondevice.training import elastic as module
-from ondevice.training import sizing
 from ondevice.training.budgets import Budgets, final_forms
 from ondevice.training.bytes import fixed_bytes
 from ondevice.training.elastic import (
@@ -129,17 +128,13 @@ def test_the_smaller_of_two_sizes_by_hand() -> None:
         0,
         2,
     ]
-    codes = smaller_of(Codes(torch.tensor([4, 2]), 4, 2), Codes(torch.tensor([2, 8]), 8, 2, (1, 0)))
+    codes = smaller_of(Codes(torch.tensor([4, 2]), 4, 2), Codes(torch.tensor([2, 8]), 8, 2))
     assert isinstance(codes, Codes)
-    assert (codes.row_sizes().tolist(), codes.dim, codes.books) == ([2, 2], 2, (1, 0))
+    assert (codes.row_sizes().tolist(), codes.dim) == ([2, 2], 2)
 
 
-def test_levels_of_a_run_are_read_back(
-    tiny_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sizing, "LARGE_FIELD_CELLS", 50)  # reached at the largest level by one field alone
-    codes = {"code_dims": 2, "first_order": "none"}
-    for more in ({}, codes, {**codes, "codebooks": "two"}):
+def test_levels_of_a_run_are_read_back(tiny_config: Make, tmp_path: Path) -> None:
+    for more in ({}, {"code_dims": 2, "first_order": "none"}):
         budgets = budgets_of(elastic_config(tiny_config, **more))
         found = Sizes(torch.tensor(budgets.dataset.counts).clamp(max=8), DIM)
         forms: list[Form] = [found, Sizes((found.sizes > 0).long(), 1)]
@@ -151,7 +146,6 @@ def test_levels_of_a_run_are_read_back(
             for one, other in zip(made.at(target), again.at(target), strict=True):
                 assert type(one) is type(other)
                 assert torch.equal(one.row_sizes(), other.row_sizes())
-            assert ("codebooks" in more) == bool(getattr(again.at(target)[0], "books", ()))
     with pytest.raises(UserError, match="holds no levels of an elastic model"):
         load_staircases(tmp_path / "none", budgets)
 

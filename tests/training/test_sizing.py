@@ -12,10 +12,8 @@ from hypothesis import strategies as st
 from ondevice.config import RetrainConfig
 from ondevice.embeddings import METHODS, Form, Mask, SharedMap, Sizes, TableInfo
 from ondevice.errors import UserError
-from ondevice.training import sizing
 from ondevice.training.budgets import final_forms
 from ondevice.training.sizing import (
-    books_by_size,
     coded,
     competing,
     forms_at,
@@ -144,16 +142,15 @@ def fields(*counts: int) -> TableInfo:
     return TableInfo(offsets, torch.ones(int(offsets[-1]), dtype=torch.int64))
 
 
-def test_large_and_small_fields_have_a_codebook_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fields of 4, 1, 5 and 0 cells: the first and third are large."""
-    monkeypatch.setattr(sizing, "LARGE_FIELD_CELLS", 4)
-    assert books_by_size(torch.tensor([2, 2, 1, 5, 0]), fields(2, 1, 1, 1)) == (0, 1, 0, 1)
-    # all that store something are large, or none is: one codebook
-    assert books_by_size(torch.tensor([4, 4, 0]), fields(1, 1, 1)) == ()
-    assert books_by_size(torch.tensor([3, 3]), fields(1, 1)) == ()
-    form = Sizes(torch.tensor([4, 4, 2, 8, 2]), 8)
-    for codebooks, books in (("one", ()), ("two", (0, 1, 0, 1))):
-        assert coded(form, 2, fields(2, 1, 1, 1), codebooks).books == books
+def test_sizes_above_the_largest_dimension_refine() -> None:
+    form = Sizes(torch.tensor([4, 0, 2, 8, 6]), 8)
+    plain, refined = coded(form, 2, 8), coded(form, 2, 4)
+    assert (plain.dim, plain.levels, refined.dim, refined.levels) == (8, 1, 4, 2)
+    assert refined.row_sizes().tolist() == plain.row_sizes().tolist() == [4, 0, 2, 8, 6]
+    assert refined.cells().sum(1).tolist() == [2, 0, 1, 4, 3]
+    assert refined.mask().sum(1).tolist() == [4, 0, 2, 4, 4]
+    with pytest.raises(ValueError, match=r"sizes must lie in \[0, 4\], got up to 8"):
+        coded(form, 2, 2)
 
 
 def test_codes_are_whole_cells_whatever_the_dimension_of_the_search() -> None:

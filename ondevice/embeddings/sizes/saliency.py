@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from torch import Tensor
-
-from ondevice.embeddings.base import METHODS, EmbeddingMethod, TableInfo
-from ondevice.embeddings.forms import Ranking
+from ondevice.embeddings.base import METHODS, TableInfo
+from ondevice.embeddings.sizes.ranked import Ranked
 
 
 @METHODS.register("saliency")
-class Saliency(EmbeddingMethod):
+class Saliency(Ranked):
     """Leading dimensions by the loss that leaving them out would cost a trained model.
 
     The saliency of a value v is ½·h·v², h the curvature of the loss (Optimal Brain Damage, LeCun et al. 1990,
@@ -24,8 +22,7 @@ class Saliency(EmbeddingMethod):
     Args:
         max_size: the largest dimension a row may get.
         pairs: made-up pairs per real row that the curvature is measured on as well.
-        row_cost: what a stored row costs beside its dimensions, in values: its key, which rows of long keys that
-            occur once may not be worth.
+        row_cost: as in `Ranked`.
     """
 
     needs: ClassVar[str] = "gradients"
@@ -40,18 +37,6 @@ class Saliency(EmbeddingMethod):
         pairs: float = 1.0,
         row_cost: float = 0.0,
     ) -> None:
-        super().__init__(info, embedding_dim, init_std=init_std)
+        super().__init__(info, embedding_dim, init_std=init_std, row_cost=row_cost)
         self.max_size = min(max_size, embedding_dim)
         self.pairs = pairs
-        self.row_cost = row_cost
-        self.gains: Tensor | None = None
-
-    def compact(self, target: int | None = None) -> Ranking:
-        """All leading dimensions by their gains, those of rows that training never saw without any.
-
-        Raises: RuntimeError: before ``gains`` (N, max_size) are set.
-        """
-        if self.gains is None:
-            raise RuntimeError("gains are measured in a trained model first: training.saliency.measure_gains")
-        seen = (self.info.counts > 0).to(self.gains.device)
-        return Ranking((self.gains * seen[:, None]).cpu(), self.embedding_dim, self.row_cost)
