@@ -51,7 +51,8 @@ def main() -> int:
     from ondevice.config_file import load
 
     config = load(arguments.config, arguments.overrides)  # a mistake is told before PyTorch is loaded
-    from ondevice.training.pipeline import default_folder, describe, make_pipeline
+    from ondevice.training.pipeline import make_pipeline
+    from ondevice.training.prepared_run import default_folder, describe
 
     folder = default_folder(arguments.config, config)
     speaks = os.environ.get("RANK", "0") == "0"  # of the processes of a job the first one does

@@ -14,7 +14,7 @@ from safetensors.torch import load as load_safetensors
 
 from ondevice.config import Config, TrainingConfig
 from ondevice.distributed.norm import synced
-from ondevice.embeddings import METHODS, CodedEmbedding, Codes, Form, Sizes
+from ondevice.embeddings import METHODS, CodedEmbedding, Form, Sizes
 from ondevice.embeddings.forms import form_of_tensors, form_tensors
 from ondevice.embeddings.sizes.code_saliency import CodeSaliency
 from ondevice.embeddings.sizes.saliency import Saliency
@@ -39,7 +39,7 @@ from ondevice.training.progress import OnEpoch
 from ondevice.training.run import budget_label
 from ondevice.training.saliency import measure_gains
 from ondevice.training.search import Search
-from ondevice.training.sizing import forms_at, skipped
+from ondevice.training.sizing import all_codes, forms_at, skipped
 from ondevice.training.step_time import step_time_ratio
 from ondevice.training.teacher import Teacher, make_teacher, own_teacher
 
@@ -261,23 +261,20 @@ class Pipeline(PreparedRun):
         settings, table = self.config.retrain, searching.embedding
         assert isinstance(table, CodeSaliency)
         assert settings.code_dims is not None
-        dim = min(settings.max_size or table.embedding_dim, table.embedding_dim)
-        dim = dim // settings.code_dims * settings.code_dims
-        seen = ((self.info.counts > 0) & ~skipped(self.info, self.skip)).long()
-        forms: list[Form] = [Sizes(seen * dim, dim)]
-        if settings.first_order == "rows" and searching.first_order is not None:
-            forms.append(Sizes(seen, 1))
-        free = self._rebuilt(self.info, forms, None)
+        limit = min(settings.max_size or table.embedding_dim, table.embedding_dim)
+        values, codes = all_codes(self.info, self.skip, limit, settings.code_dims, settings.code_levels)
+        weights = settings.first_order == "rows" and searching.first_order is not None
+        others: list[Form] = [Sizes((codes.sizes > 0).long(), 1)] if weights else []
+        free = self._rebuilt(self.info, [values, *others], None)
         training = dataclasses.replace(settings, epochs=self.config.search.epochs)
         result = self._fit("search", free, training, dense)
         turned = turn_to_codes(free, settings.code_dims)
         self.files.save(SEARCHED, free, self.config.compact_model.name, self.compact_options)
         self.files.remember(turned=turned)
-        form = Codes(seen * dim * settings.code_levels, dim, settings.code_dims)
         train = self.train_batches(settings.batch_size)
         samples = Samples(train, self._teacher(settings, train, dense), self.config.run.seed)
         with self.processes.same_draws(0):
-            whole = self._rebuilt(self.info, [form, *forms[1:]], free).eval()
+            whole = self._rebuilt(self.info, [codes, *others], free).eval()
             table.gains = CodeSearch(whole, samples, self.processes).gains().cpu()
         return result.history
 
@@ -407,14 +404,3 @@ def make_pipeline(
 
 def _tensors(recommender: Recommender) -> dict[str, torch.Tensor]:
     return {k: v.detach().cpu().contiguous() for k, v in recommender.state_dict().items()}
-
-
-def default_folder(config_path: str | Path, config: Config) -> Path:
-    """runs/<config name>, or ``run.output``."""
-    return Path(config.run.output) if config.run.output else Path("runs") / Path(config_path).stem
-
-
-def describe(config: Config) -> str:
-    """One line on what is about to run."""
-    sections = dataclasses.asdict(config.embedding)
-    return f"{config.data.name} · {config.model.name} · {config.method.name} · d={sections['dim']}"

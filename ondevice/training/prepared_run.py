@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -133,3 +134,14 @@ class PreparedRun:
             init_std=self.config.embedding.init_std,
             projected=self.config.retrain.first_order == "projection",
         ).to(self.device)
+
+
+def default_folder(config_path: str | Path, config: Config) -> Path:
+    """runs/<config name>, or ``run.output``."""
+    return Path(config.run.output) if config.run.output else Path("runs") / Path(config_path).stem
+
+
+def describe(config: Config) -> str:
+    """One line on what is about to run."""
+    sections = dataclasses.asdict(config.embedding)
+    return f"{config.data.name} · {config.model.name} · {config.method.name} · d={sections['dim']}"

@@ -195,6 +195,23 @@ def coded(form: Form, code_dims: int, max_dim: int) -> Codes:
     return Codes(sizes, min(widest, max_dim), code_dims)
 
 
+def all_codes(
+    info: TableInfo, skip: Sequence[int], max_dim: int, code_dims: int, levels: int
+) -> tuple[Sizes, Codes]:
+    """All dimensions of every row that training has seen, as free values and as codes of all levels.
+
+    Args:
+        info: offsets and counts.
+        skip: as in `skipped`.
+        max_dim: most dimensions of a row; whole cells of ``code_dims`` of them are used.
+        code_dims: dimensions of a cell.
+        levels: how often codes say each dimension.
+    """
+    seen = ((info.counts > 0) & ~skipped(info, skip)).long()
+    dim = max_dim // code_dims * code_dims
+    return Sizes(seen * dim, dim), Codes(seen * dim * levels, dim, code_dims)
+
+
 def unstored_removed(forms: list[Form], info: TableInfo, skip: Sequence[int] = ()) -> list[Form]:
     """The forms without rows that training never saw, and without those of the fields ``skip``."""
     removed = (info.counts == 0) | skipped(info, skip)
