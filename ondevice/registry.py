@@ -49,7 +49,9 @@ class Registry(Generic[T]):
         return {name: (inspect.getdoc(self._entries[name]) or "").split("\n")[0] for name in self}
 
     def check_options(self, name: str, options: Mapping[str, Any], where: str) -> None:
-        """Raise UserError when an option is not a keyword-only argument of the entry's constructor."""
+        """Raise UserError when the name is unknown, or an option no keyword-only argument of its constructor."""
+        if name not in self:
+            raise UserError(f"{where}: unknown {self.kind} '{name}' {nearest(name, self._entries)}")
         parameters = inspect.signature(self[name]).parameters.values()
         allowed = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
         for key in options:

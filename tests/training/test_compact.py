@@ -59,7 +59,7 @@ def test_compact_models_of_another_base_model(tiny_config: Make, tmp_path: Path)
             assert isinstance(compact.model, MODELS["fm"])
             valid = Batches(again.dataset().valid, 64, torch.device("cpu"))
             assert evaluate(compact, valid)["auc"] == pytest.approx(own["valid_auc"], abs=1e-6)
-    with pytest.raises(UserError, match="unknown model 'fn'"):
+    with pytest.raises(UserError, match=r"retrain\.model: unknown model 'fn'"):
         run(tiny_config(retrain={"model": {"name": "fn"}}), tmp_path / "wrong")
     with pytest.raises(UserError, match=r"retrain\.model\.hidden: model 'fm' has no such option"):
         run(tiny_config(retrain={"model": {"name": "fm", "hidden": [4]}}), tmp_path / "wrong")
