@@ -95,6 +95,11 @@ def save_recommender(
         (building / "model.safetensors").write_bytes(save_safetensors(content))
 
 
+def tensors_of(recommender: Recommender) -> dict[str, Tensor]:
+    """The state of a recommender on the CPU, as a file takes it."""
+    return {k: v.detach().cpu().contiguous() for k, v in recommender.state_dict().items()}
+
+
 def full_form(table: EmbeddingMethod) -> Sizes:
     """Every value kept."""
     return Sizes(torch.full((table.num_embeddings,), table.embedding_dim), table.embedding_dim)
@@ -139,6 +144,10 @@ def load_recommender(folder: Path, info: TableInfo) -> Recommender:
 def _read_table(info: TableInfo, entry: dict[str, Any], tensors: dict[str, Tensor]) -> RetrainedEmbedding:
     name = entry["name"]
     if entry["form"] == "codes":
+        if entry.get("books"):
+            raise UserError(
+                "a model of several codebooks, which is no longer read; train the run again in a new directory"
+            )
         coded = CodedEmbedding(info, Codes(tensors[f"{name}.sizes"], entry["dim"], entry["code_dims"]))
         coded.set_codes(tensors[f"{name}.codes"], tensors[f"{name}.codebook"])
         return coded

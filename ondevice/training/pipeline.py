@@ -22,7 +22,7 @@ from ondevice.models import MODELS
 from ondevice.recommender import Recommender
 from ondevice.training import qat
 from ondevice.training.batches import Batches
-from ondevice.training.checkpoint import load_recommender
+from ondevice.training.checkpoint import load_recommender, tensors_of
 from ondevice.training.codes import CodeSearch, Samples, turn_to_codes
 from ondevice.training.elastic import (
     ELASTIC,
@@ -183,7 +183,7 @@ class Pipeline(PreparedRun):
             int(t) for t in self.state["search"]["targets"]
         }:
             initial = self._searching()
-            self.files.write("initial.safetensors", _tensors(initial))
+            self.files.write("initial.safetensors", tensors_of(initial))
             started = time.perf_counter()
             needs = METHODS[self.config.method.name].needs
             history: list[dict[str, float]] = []
@@ -260,15 +260,13 @@ class Pipeline(PreparedRun):
         """Train a compact model with free values, and let it say what codes are worth; the training's history."""
         settings, table = self.config.retrain, searching.embedding
         assert isinstance(table, CodeSaliency)
-        assert settings.code_dims is not None
-        limit = min(settings.max_size or table.embedding_dim, table.embedding_dim)
-        values, codes = all_codes(self.info, self.skip, limit, settings.code_dims, settings.code_levels)
+        values, codes = all_codes(self.info, self.skip, settings, table.embedding_dim)
         weights = settings.first_order == "rows" and searching.first_order is not None
         others: list[Form] = [Sizes((codes.sizes > 0).long(), 1)] if weights else []
         free = self._rebuilt(self.info, [values, *others], None)
         training = dataclasses.replace(settings, epochs=self.config.search.epochs)
         result = self._fit("search", free, training, dense)
-        turned = turn_to_codes(free, settings.code_dims)
+        turned = turn_to_codes(free, codes.code_dims)
         self.files.save(SEARCHED, free, self.config.compact_model.name, self.compact_options)
         self.files.remember(turned=turned)
         train = self.train_batches(settings.batch_size)
@@ -287,20 +285,18 @@ class Pipeline(PreparedRun):
 
     def _start(self, forms: list[Form]) -> Recommender:
         """The compact recommender that a retraining begins with."""
-        initial = None
-        searched = METHODS[self.config.method.name].needs == "compact"
-        if self.config.retrain.start == "initial" and searched:
+        initial, start = None, self.config.retrain.start
+        ranked = start == "initial" and METHODS[self.config.method.name].needs == "compact"
+        if ranked:  # it begins with the model that its codes were ranked in
             initial = load_recommender(self.folder / SEARCHED, self.info).to(self.device)
-        elif self.config.retrain.start == "initial":
+        elif start == "initial":
             initial = self._searching()
             initial.load_state_dict(load_safetensors((self.folder / "initial.safetensors").read_bytes()))
-        elif self.config.retrain.start == "dense":
+        elif start == "dense":
             initial = self.dense()
         recommender = self._rebuilt(self.info, forms, initial)
-        if isinstance(recommender.embedding, CodedEmbedding):
-            recommender.embedding.is_turned = self.config.retrain.start == "initial" and self.state.get(
-                "turned", False
-            )
+        if ranked and isinstance(recommender.embedding, CodedEmbedding):
+            recommender.embedding.is_turned = self.state["turned"]
         return recommender
 
     def retrain(self, budget: int | str, forms: list[Form], target: int, dense: Recommender) -> None:
@@ -400,7 +396,3 @@ def make_pipeline(
 
         return ShardedPipeline(config, folder, resume, on_epoch)
     return Pipeline(config, folder, resume, on_epoch)
-
-
-def _tensors(recommender: Recommender) -> dict[str, torch.Tensor]:
-    return {k: v.detach().cpu().contiguous() for k, v in recommender.state_dict().items()}

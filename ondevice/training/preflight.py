@@ -46,8 +46,8 @@ def check_options(config: Config) -> None:
     if config.retrain.code_levels > 1 and method.needs == "gradients":
         raise UserError(
             f"retrain.code_levels: got {config.retrain.code_levels}, but method '{config.method.name}' ranks "
-            "dimensions and does not know what saying them twice is worth; use method.name=frequency, or "
-            "retrain.code_levels=1"
+            "dimensions and does not know what saying them twice is worth; use method.name=code_saliency, "
+            "or retrain.code_levels=1"
         )
     if config.embedding.first_order is not None and config.embedding.first_order not in METHODS:
         METHODS.check_options(config.embedding.first_order, {}, "embedding.first_order")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from ondevice.config import RetrainConfig
 from ondevice.embeddings import Codes, EmbeddingMethod, Form, Mask, Ranking, SharedMap, Sizes, TableInfo
 from ondevice.embeddings.sizes.ranked import Ranked
 from ondevice.errors import UserError, nearest
@@ -196,20 +197,20 @@ def coded(form: Form, code_dims: int, max_dim: int) -> Codes:
 
 
 def all_codes(
-    info: TableInfo, skip: Sequence[int], max_dim: int, code_dims: int, levels: int
+    info: TableInfo, skip: Sequence[int], settings: RetrainConfig, embedding_dim: int
 ) -> tuple[Sizes, Codes]:
     """All dimensions of every row that training has seen, as free values and as codes of all levels.
 
     Args:
         info: offsets and counts.
         skip: as in `skipped`.
-        max_dim: most dimensions of a row; whole cells of ``code_dims`` of them are used.
-        code_dims: dimensions of a cell.
-        levels: how often codes say each dimension.
+        settings: say how many dimensions a row and a code have, and how often codes say them.
+        embedding_dim: what dimensions of a row may not exceed, either.
     """
+    assert settings.code_dims is not None
     seen = ((info.counts > 0) & ~skipped(info, skip)).long()
-    dim = max_dim // code_dims * code_dims
-    return Sizes(seen * dim, dim), Codes(seen * dim * levels, dim, code_dims)
+    dim = min(settings.max_size or embedding_dim, embedding_dim) // settings.code_dims * settings.code_dims
+    return Sizes(seen * dim, dim), Codes(seen * dim * settings.code_levels, dim, settings.code_dims)
 
 
 def unstored_removed(forms: list[Form], info: TableInfo, skip: Sequence[int] = ()) -> list[Form]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -240,3 +241,14 @@ def test_the_hashing_trick_is_retrained_like_any_other(tiny_config: Make, tmp_pa
             tiny_config(method=hashing, search={"budgets": [100]}, retrain={"max_size": 4, "code_dims": 2}),
             tmp_path / "coded",
         )
+
+
+def test_a_model_of_several_codebooks_is_refused(tiny_config: Make, tmp_path: Path) -> None:
+    """Versions before this one made them."""
+    run(tiny_config(retrain={"max_size": 4, "code_dims": 2}, search={"budgets": [100]}), tmp_path / "run")
+    described = tmp_path / "run" / "budgets" / "100" / "recommender.json"
+    old = json.loads(described.read_text())
+    old["tables"][0]["books"] = [0, 1, 0]
+    described.write_text(json.dumps(old))
+    with pytest.raises(UserError, match="several codebooks, which is no longer read; train the run again"):
+        Run(tmp_path / "run").compact("100")
