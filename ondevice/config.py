@@ -201,8 +201,8 @@ class RetrainConfig(TrainingConfig):
     form: str = "sizes"
     """sizes (per-row counts as leading dimensions) or positions (the mask as it was found)."""
     start: str = "initial"
-    """initial (the weights saved before the search: lottery ticket), fresh, or dense (the trained dense model's, as far
-    as they fit: a warm start)."""
+    """initial (the weights saved before the search: lottery ticket; with method=code_saliency those of the model
+    that was measured), fresh, or dense (the trained dense model's, as far as they fit: a warm start)."""
     max_size: int | None = None
     """Largest dimension of a row; null for no limit."""
     size_step: int = 2
