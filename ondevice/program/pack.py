@@ -114,7 +114,7 @@ def pack(
             "export with --layout csr, or retrain with sizes"
         )
     info, sizes = recommender.info, forms[0].row_sizes().numpy()
-    table = recommender.tables()[0].table().cpu()
+    embedding = recommender.tables()[0]
     model = compacted_model(recommender.model, forms[0], info.field_offsets)
     packed: PackedTable
     if layout == "staircase":
@@ -122,18 +122,19 @@ def pack(
         classes = blocks.classes(sizes)
         order = order_rows(info.field_offsets, forms, keys, classes, fingerprint_bits, named)
         rows = torch.from_numpy(order.ids)
-        coded = recommender.tables()[0]
-        if isinstance(coded, CodedEmbedding):
-            codes, codebook = coded.codes.cpu()[rows], coded.codebook.detach().cpu()
+        if isinstance(embedding, CodedEmbedding):
+            codes, codebook = embedding.codes.cpu()[rows], embedding.codebook.detach().cpu()
             codes = codes[:, : blocks.num_columns]
-            levels = blocks.dim // min(blocks.dim, coded.embedding_dim)
+            levels = blocks.dim // min(blocks.dim, embedding.embedding_dim)
             packed = CodedStaircase(codes, codebook, blocks, blocks.heights(sizes), levels)
         else:
-            packed = StaircaseEmbedding(table[rows, : blocks.dim], blocks, blocks.heights(sizes))
+            table = embedding.table().cpu()[rows, : blocks.dim]
+            packed = StaircaseEmbedding(table, blocks, blocks.heights(sizes))
     else:
         order = order_rows(info.field_offsets, forms, keys, None, fingerprint_bits, named)
         rows = torch.from_numpy(order.ids)
-        packed = JaggedEmbedding(table[rows], forms[0].mask()[rows, : table.shape[1]])
+        table = embedding.table().cpu()[rows]
+        packed = JaggedEmbedding(table, forms[0].mask()[rows, : table.shape[1]])
     first_order = None
     if len(forms) > 1 and order.first_order_rows:
         weights = recommender.tables()[1].table().cpu()[rows, 0]
