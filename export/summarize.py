@@ -67,20 +67,23 @@ def summarize(reports: list[dict[str, Any]]) -> dict[str, Any]:
     fp32 = programs["fp32"]["bytes"]["mean"]
     for entry in programs.values():
         entry["times_smaller_than_fp32"] = fp32 / entry["bytes"]["mean"]
-    seeds = [report["run"]["seed"] for report in reports]
+    return {
+        "run": reports[0]["run"],
+        "seeds": [report["run"]["seed"] for report in reports],
+        "environment": reports[0]["environment"],
+        "programs": programs,
+        "smallest": smallest(programs),
+    }
+
+
+def smallest(programs: dict[str, Any]) -> list[dict[str, Any]]:
+    """The smallest of our bundles at each loss of test AUC."""
     ours = [
         {"name": name, "bytes": entry["bytes"]["mean"], "test_auc": entry["test_auc"]["mean"]}
         for name, entry in programs.items()
         if entry["kind"] == "budgets"
     ]
-    dense_auc = programs["fp32"]["test_auc"]["mean"]
-    return {
-        "run": reports[0]["run"],
-        "seeds": seeds,
-        "environment": reports[0]["environment"],
-        "programs": programs,
-        "smallest": smallest_within(ours, fp32, dense_auc),
-    }
+    return smallest_within(ours, programs["fp32"]["bytes"]["mean"], programs["fp32"]["test_auc"]["mean"])
 
 
 def table(summary: dict[str, Any]) -> str:
@@ -105,7 +108,10 @@ def table(summary: dict[str, Any]) -> str:
 
 
 def beside(summary: dict[str, Any], others: list[dict[str, Any]]) -> dict[str, Any]:
-    """The summary with the bundles of other summaries, of the same data and dense model, under their methods."""
+    """The summary with the bundles of other summaries, of the same data and dense model.
+
+    Those of another method stand under its name; those of the same method belong to the same curve.
+    """
     programs = dict(summary["programs"])
     for other in others:
         for key in ("dataset", "model", "rows", "embedding_dim"):
@@ -114,9 +120,12 @@ def beside(summary: dict[str, Any], others: list[dict[str, Any]]) -> dict[str, A
                     f"--beside: {key} is {other['run'][key]} there and {summary['run'][key]} here"
                 )
         bundles = {n: e for n, e in other["programs"].items() if e["kind"] == "budgets"}
-        label = other["run"]["method"].upper()
-        programs.update({f"{label} {name}": {**entry, "kind": label} for name, entry in bundles.items()})
-    return {**summary, "programs": programs}
+        if other["run"]["method"] == summary["run"]["method"]:
+            label, kind = other["run"]["name"], "budgets"
+        else:
+            label = kind = other["run"]["method"].upper()
+        programs.update({f"{label} {name}": {**entry, "kind": kind} for name, entry in bundles.items()})
+    return {**summary, "programs": programs, "smallest": smallest(programs)}
 
 
 def picture(summary: dict[str, Any], path: Path) -> None:
@@ -189,12 +198,13 @@ def main() -> int:
     parser.add_argument("--picture", help="where to write test AUC against bytes (PNG)")
     arguments = parser.parse_args()
     summary = summarize([read_report(folder) for folder in arguments.runs])
+    together = beside(summary, [read_summary(name) for name in arguments.beside])
     print(table(summary))
-    print("\n".join(["", *smallest_lines(summary["smallest"])]))
+    print("\n".join(["", *smallest_lines(together["smallest"])]))
     if arguments.json:
         atomic_json(arguments.json, summary)
     if arguments.picture:
-        picture(beside(summary, [read_summary(name) for name in arguments.beside]), Path(arguments.picture))
+        picture(together, Path(arguments.picture))
     return 0
 
 

@@ -68,6 +68,15 @@ def test_mean_and_spread_of_what_all_runs_measured(
     assert image.read_bytes().startswith(b"\x89PNG")
     assert summarize(*runs, "--picture", str(image), "--beside", str(path))[0] == 0
 
+    better = {**summary["programs"]["40000"], "bytes": {"mean": 9000.0, "std": 0.0}}
+    path.write_text(json.dumps({**summary, "programs": {"9000": better}}))
+    said = summarize(*runs, "--beside", str(path))[1]
+    name = summary["run"]["name"]
+    assert f"− 0.000: {name} 9000" in said, "bundles of the same method belong to one curve"
+    path.write_text(json.dumps({**summary, "run": {**summary["run"], "method": "frequency"}, "programs": {"9000": better}}))
+    said = summarize(*runs, "--beside", str(path))[1]
+    assert "− 0.000:      40000" in said, "those of another do not"
+
 
 @pytest.mark.parametrize("content", [None, "no JSON", "[1]", "{}"])
 def test_what_is_no_summary_is_one_line(
