@@ -139,7 +139,8 @@ def picture(summary: dict[str, Any], path: Path) -> None:
     ours, dense, other = "#0b7a6b", "#6b7280", "#a16207"
     points = sorted(summary["programs"].items(), key=lambda item: item[1]["bytes"]["mean"])
     kinds = {entry["kind"] for _, entry in points} - {"baselines", "budgets"}
-    for kind, colour in (("baselines", dense), ("budgets", ours), *((kind, other) for kind in sorted(kinds))):
+    kinds_and_colours = [("baselines", dense), ("budgets", ours), *((kind, other) for kind in sorted(kinds))]
+    for kind, colour in kinds_and_colours:
         own = [(name, e) for name, e in points if e["kind"] == kind]
         x = [e["bytes"]["mean"] / 1000 for _, e in own]
         y = [e["test_auc"]["mean"] for _, e in own]
@@ -153,15 +154,26 @@ def picture(summary: dict[str, Any], path: Path) -> None:
             linestyle=line,
             capsize=3,
             ms=5,
+            zorder=2 if kind == "baselines" else 4,  # names may lie on the bars of the dense programs alone
         )
-        for name, e in own:
-            size = f"{e['bytes']['mean'] / 1000:,.0f} kB"
-            whose = {"budgets": "ondevice", "baselines": name}.get(kind, kind)
+    axes.set_xscale("log")
+    axes.margins(x=0.1, y=0.18)
+    named: list[Any] = []
+    for kind, colour in kinds_and_colours:
+        own = [(name, e) for name, e in points if e["kind"] == kind]
+        for name, e in reversed(own):
+            at = (e["bytes"]["mean"] / 1000, e["test_auc"]["mean"])
             ours_here = kind != "baselines"
+            spot = axes.transData.transform(at) * 72 / figure.dpi
+            if ours_here and any(abs(spot - other)[0] < 42 and abs(spot - other)[1] < 12 for other in named):
+                continue  # its name would lie on another
+            named.append(spot)
+            size = f"{at[0]:.0f} kB" if at[0] < 1000 else f"{at[0] / 1000:.1f} MB"
+            whose = {"budgets": "ondevice", "baselines": name}.get(kind, kind)
             label = f"{whose}, {size}" if e is own[-1][1] or not ours_here else size  # a curve is named once
             axes.annotate(
                 label,
-                (e["bytes"]["mean"] / 1000, e["test_auc"]["mean"]),
+                at,
                 xytext=(10, -4) if ours_here else (0, -15 if name == "int2" else 9),
                 textcoords="offset points",
                 ha="left" if ours_here else "right" if name == "int4" else "center",
@@ -171,8 +183,6 @@ def picture(summary: dict[str, Any], path: Path) -> None:
                 bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"},
             )
     axes.axhline(summary["programs"]["fp32"]["test_auc"]["mean"], color=dense, lw=0.8, ls=":")
-    axes.set_xscale("log")
-    axes.margins(x=0.1, y=0.18)
     low, high = axes.get_xlim()
     ticks = [t for t in (10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000) if low <= t <= high]
     axes.set_xticks(ticks, [f"{t} kB" if t < 1000 else f"{t // 1000} MB" for t in ticks])
