@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 RUN ?= runs/demo
-CONFIG ?= train/configs/demo.yaml
+CONFIG ?= train/configs/movielens_1m_deepfm_pep.yaml
 
 .PHONY: setup demo test check clean
 

@@ -18,6 +18,9 @@ from ondevice.bench.pareto import smallest_lines, smallest_within
 from ondevice.errors import UserError, run_script
 from ondevice.files import atomic_json
 
+NAME_POINTS = (42, 12)
+"""Width and height that the name of a point in the picture takes, in points of 1/72 inch."""
+
 
 def read_report(folder: str) -> dict[str, Any]:
     """report.json of a run directory."""
@@ -136,12 +139,12 @@ def picture(summary: dict[str, Any], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(8, 3.6), dpi=160)
-    ours, dense, other = "#0b7a6b", "#6b7280", "#a16207"
+    ours, dense, others = "#0b7a6b", "#6b7280", "#a16207"
     points = sorted(summary["programs"].items(), key=lambda item: item[1]["bytes"]["mean"])
     kinds = {entry["kind"] for _, entry in points} - {"baselines", "budgets"}
-    kinds_and_colours = [("baselines", dense), ("budgets", ours), *((kind, other) for kind in sorted(kinds))]
-    for kind, colour in kinds_and_colours:
-        own = [(name, e) for name, e in points if e["kind"] == kind]
+    colours = {"baselines": dense, "budgets": ours, **dict.fromkeys(sorted(kinds), others)}
+    series = {kind: [(name, e) for name, e in points if e["kind"] == kind] for kind in colours}
+    for kind, own in series.items():
         x = [e["bytes"]["mean"] / 1000 for _, e in own]
         y = [e["test_auc"]["mean"] for _, e in own]
         line = "none" if kind == "baselines" else "-"
@@ -149,7 +152,7 @@ def picture(summary: dict[str, Any], path: Path) -> None:
             x,
             y,
             [e["test_auc"]["std"] for _, e in own],
-            color=colour,
+            color=colours[kind],
             marker="o",
             linestyle=line,
             capsize=3,
@@ -159,18 +162,19 @@ def picture(summary: dict[str, Any], path: Path) -> None:
     axes.set_xscale("log")
     axes.margins(x=0.1, y=0.18)
     named: list[Any] = []
-    for kind, colour in kinds_and_colours:
-        own = [(name, e) for name, e in points if e["kind"] == kind]
+    for kind, own in series.items():
         for name, e in reversed(own):
             at = (e["bytes"]["mean"] / 1000, e["test_auc"]["mean"])
             ours_here = kind != "baselines"
+            is_last = e is own[-1][1]
             spot = axes.transData.transform(at) * 72 / figure.dpi
-            if ours_here and any(abs(spot - other)[0] < 42 and abs(spot - other)[1] < 12 for other in named):
+            near = any((abs(spot - before) < NAME_POINTS).all() for before in named)
+            if ours_here and near and not is_last:
                 continue  # its name would lie on another
             named.append(spot)
             size = f"{at[0]:.0f} kB" if at[0] < 1000 else f"{at[0] / 1000:.1f} MB"
             whose = {"budgets": "ondevice", "baselines": name}.get(kind, kind)
-            label = f"{whose}, {size}" if e is own[-1][1] or not ours_here else size  # a curve is named once
+            label = f"{whose}, {size}" if is_last or not ours_here else size  # a curve is named once
             axes.annotate(
                 label,
                 at,
@@ -178,7 +182,7 @@ def picture(summary: dict[str, Any], path: Path) -> None:
                 textcoords="offset points",
                 ha="left" if ours_here else "right" if name == "int4" else "center",
                 fontsize=8.5,
-                color=colour,
+                color=colours[kind],
                 fontweight="bold" if ours_here else "normal",
                 bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"},
             )

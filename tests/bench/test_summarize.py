@@ -79,6 +79,34 @@ def test_mean_and_spread_of_what_all_runs_measured(
     assert "− 0.000:      40000" in said, "those of another do not"
 
 
+def test_names_in_the_picture_do_not_lie_on_each_other(
+    summarize: Summarize, runs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    axes = pytest.importorskip(
+        "matplotlib.axes", reason="pictures need matplotlib: the extra ondevice[train]"
+    ).Axes
+    names: list[str] = []
+    annotate = axes.annotate
+    monkeypatch.setattr(
+        axes, "annotate", lambda self, text, *a, **k: (names.append(text), annotate(self, text, *a, **k))
+    )
+    path, image = tmp_path / "summary.json", tmp_path / "curve.png"
+    assert summarize(*runs, "--json", str(path))[0] == 0
+    summary: dict[str, Any] = json.loads(path.read_text())
+    large = summary["programs"]["40000"]
+    near = {**large, "bytes": {"mean": 0.98 * large["bytes"]["mean"], "std": 0.0}}
+    small = {**large, "bytes": {"mean": 0.1 * large["bytes"]["mean"], "std": 0.0}}
+    path.write_text(json.dumps({**summary, "programs": {"near": near, "small": small}}))
+    assert summarize(*runs, "--picture", str(image), "--beside", str(path))[0] == 0
+
+    def size(entry: dict[str, Any]) -> str:
+        return f"{entry['bytes']['mean'] / 1000:.0f} kB"
+
+    assert f"ondevice, {size(large)}" in names
+    assert size(small) in names
+    assert not any(size(near) in name for name in names), "so near that its name would be unreadable"
+
+
 @pytest.mark.parametrize("content", [None, "no JSON", "[1]", "{}"])
 def test_what_is_no_summary_is_one_line(
     summarize: Summarize, runs: list[str], tmp_path: Path, content: str | None

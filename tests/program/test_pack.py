@@ -51,6 +51,15 @@ def test_packed_codes_equal_eager_ones(model: str, code_dims: int, levels: int, 
     assert quantize(packed).table.stored_bytes() == stored
 
 
+def test_codes_are_packed_without_the_values_of_all_rows(
+    data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # at 292,000 rows of which 60,000 are stored, decoding all of them took more memory than the dense table
+    recommender = shop.coded_recommender("fm", data, 2, 1)
+    monkeypatch.setattr(type(recommender.embedding), "decoded", None)
+    assert isinstance(pack(recommender, "staircase").table, CodedStaircase)
+
+
 def test_stored_values_are_the_kept_ones_and_a_row_of_zeros(data: Dataset) -> None:
     recommender = shop.recommender("fm", "csr", data)
     packed = pack(recommender, "csr")
