@@ -135,7 +135,7 @@ class _RunExporter:
         smallest = min((self.export(label) for label in self.labels[-1:]), key=lambda e: e.bundle.total_bytes)
         raise UserError(
             f"--budget {budget}: {self._described(smallest)}; train a smaller one with search.budgets=[...] "
-            "or a narrower model.hidden, or leave out a method with --methods forward,rank"
+            "or fewer or no hidden layers, or leave out a method with --methods forward"
         )
 
     def _cut_to(self, budget: str, limit: int, elastic: ElasticRun) -> Exported:
@@ -152,8 +152,8 @@ class _RunExporter:
         if found is None:
             smallest = self._described(self.export(elastic_label(least), check=False))
             raise UserError(
-                f"--budget {budget}: {smallest}, with one row left in its tables; train with a narrower model.hidden, "
-                "or leave out a method with --methods forward,rank"
+                f"--budget {budget}: {smallest}, with one row left in its tables; train with fewer or no hidden "
+                "layers, or leave out a method with --methods forward"
             )
         return self.export(elastic_label(found))
 

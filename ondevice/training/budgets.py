@@ -57,8 +57,8 @@ class Budgets:
         if amount <= least:
             raise UserError(
                 f"budget {budget}: the program ({', '.join(self.methods)}), its linear layers and the manifest alone "
-                f"take about {least:,} bytes; allow more, make model.hidden narrower, or leave out some of "
-                "retrain.methods"
+                f"take about {least:,} bytes; allow more, leave out some of retrain.methods, or train with a narrower "
+                "model.hidden or none (retrain.model={name: fm})"
             )
         # a first guess, at a quarter byte of key per stored byte; `forms` settles the number for the sizes found
         retrain = self.config.retrain
