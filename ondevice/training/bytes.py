@@ -194,7 +194,7 @@ def largest_target(
     if not needed(low):
         raise UserError(
             f"budget {budget:,} bytes: the program, its linear layers, the manifest and the smallest tables take about "
-            f"{needed(high):,}; allow more, leave out some of retrain.methods, or train with a narrower model.hidden or "
-            "none (retrain.model={name: fm})"
+            f"{needed(high):,}; allow more, leave out some of retrain.methods, or train with a narrower model.hidden "
+            "or none (retrain.model={name: fm})"
         )
     return low
