@@ -231,12 +231,12 @@ def test_bits_that_no_fingerprint_has_are_refused(bits: int) -> None:
 
 
 def test_what_recommend_returns_keeps_its_name(data: Dataset, tmp_path: Path) -> None:
-    recommender = shop.recommender("deepfm", "staircase", data)
+    recommender = shop.recommender("fm", "staircase", data)
     film = data.schema.names.index("film")
     shown = ExportOptions(methods=("forward", "rank"), catalog=True, fingerprint_bits=8)
     assert pack_for(recommender, data, shown).order.names_keys(film)
     options = ExportOptions(methods=("forward", "recommend"), max_batch=64, top_k=5, fingerprint_bits=8)
-    exported = export_model(recommender, data, name="shop", model="deepfm", method="pep", options=options)
+    exported = export_model(recommender, data, name="shop", model="fm", method="pep", options=options)
     assert exported.packed.order.names_keys(film)
     assert exported.parity["eager_vs_packed"] < 1e-4
     bundle = ondevice.load_bundle(exported.bundle.write(tmp_path / "bundle").path)

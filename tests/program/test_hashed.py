@@ -64,10 +64,10 @@ def test_it_reads_back(data: Dataset, tmp_path: Path) -> None:
 def test_a_bundle_scores_what_it_never_saw(data: Dataset, tmp_path: Path) -> None:
     options = ExportOptions(max_batch=64)
     exported = export_model(
-        shop.hashed_recommender("deepfm", data),
+        shop.hashed_recommender("fm", data),
         data,
         name="shop",
-        model="deepfm",
+        model="fm",
         method="hashing",
         options=options,
     )
@@ -83,9 +83,7 @@ def test_a_bundle_scores_what_it_never_saw(data: Dataset, tmp_path: Path) -> Non
         with pytest.raises(
             UserError, match="'film' is hashed, so a bundle does not know which items there are"
         ):
-            export_model(
-                exported.recommender, data, name="shop", model="deepfm", method="hashing", options=wrong
-            )
+            export_model(exported.recommender, data, name="shop", model="fm", method="hashing", options=wrong)
 
 
 def test_the_bytes_of_a_hashed_field() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from torch import Tensor
 from ondevice.config import RetrainConfig, SearchConfig, TrainingConfig
 from ondevice.errors import UserError
 from ondevice.training.batches import Batches
-from ondevice.training.fit import Fit
+from ondevice.training.fit import Fit, FitResult
 from ondevice.training.search import Search
 from ondevice.training.teacher import Ensemble, Teacher
 
@@ -119,14 +120,43 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
         assert torch.equal(value, other[name]), name
 
 
+@pytest.fixture(scope="module")
+def whole_fit(world: World) -> Callable[[str, bool], tuple[Fit, FitResult]]:
+    """What is not cut off, once for all places to cut."""
+
+    @functools.cache
+    def run(codes: str, row_wise: bool) -> tuple[Fit, FitResult]:
+        fit = make_fit(world, None, codes=codes, row_wise=row_wise)
+        return fit, fit.run()
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def whole_search(world: World) -> Callable[[str, bool], Search]:
+    @functools.cache
+    def run(regime: str, row_wise: bool) -> Search:
+        search = make_search(world, None, regime, row_wise)
+        finish(search)
+        return search
+
+    return run
+
+
 @pytest.mark.parametrize("row_wise", [False, True])
 @pytest.mark.parametrize("codes", ["", "nearest", "loss"])
 @pytest.mark.parametrize("after", [[5], [13], [32], [45, 3], [20, 8, 20]])
-def test_a_fit_ends_alike(world: World, tmp_path: Path, after: list[int], codes: str, row_wise: bool) -> None:
+def test_a_fit_ends_alike(
+    world: World,
+    tmp_path: Path,
+    whole_fit: Callable[[str, bool], tuple[Fit, FitResult]],
+    after: list[int],
+    codes: str,
+    row_wise: bool,
+) -> None:
     """Cut before the first checkpoint, just after one, in the middle of later epochs, and again and again."""
     kind = {"codes": codes, "row_wise": row_wise}
-    whole = make_fit(world, None, **kind)
-    expected = whole.run()
+    whole, expected = whole_fit(codes, row_wise)
     for number, batches in enumerate(after):
         torch.manual_seed(1000 + number)
         with pytest.raises(CutOffError):
@@ -147,10 +177,14 @@ def test_a_fit_ends_alike(world: World, tmp_path: Path, after: list[int], codes:
 @pytest.mark.parametrize("regime", ["budget", "data", "decay"])
 @pytest.mark.parametrize("after", [[15], [40, 4]])
 def test_a_search_ends_alike(
-    world: World, tmp_path: Path, regime: str, after: list[int], row_wise: bool
+    world: World,
+    tmp_path: Path,
+    whole_search: Callable[[str, bool], Search],
+    regime: str,
+    after: list[int],
+    row_wise: bool,
 ) -> None:
-    whole = make_search(world, None, regime, row_wise)
-    finish(whole)
+    whole = whole_search(regime, row_wise)
     for number, batches in enumerate(after):
         part = make_search(world, tmp_path / "search.pt", regime, row_wise, seed=number and 50, after=batches)
         with pytest.raises(CutOffError):
