@@ -122,7 +122,7 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
 
 @pytest.fixture(scope="module")
 def whole_fit(world: World) -> Callable[[str, bool], tuple[Fit, FitResult]]:
-    """What is not cut off, once for all places to cut."""
+    """A fit that is not cut off, once for all places to cut."""
 
     @functools.cache
     def run(codes: str, row_wise: bool) -> tuple[Fit, FitResult]:
@@ -134,6 +134,8 @@ def whole_fit(world: World) -> Callable[[str, bool], tuple[Fit, FitResult]]:
 
 @pytest.fixture(scope="module")
 def whole_search(world: World) -> Callable[[str, bool], Search]:
+    """A search that is not cut off, once for all places to cut."""
+
     @functools.cache
     def run(regime: str, row_wise: bool) -> Search:
         search = make_search(world, None, regime, row_wise)

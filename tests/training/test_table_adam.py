@@ -96,12 +96,11 @@ METHODS = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("method", "options", "averaged"), [*((*method, True) for method in METHODS), (*METHODS[1], False)]
-)
+@pytest.mark.parametrize("averaged", [False, True])
 @pytest.mark.parametrize(("decay", "decoupled"), [(0.0, False), (0.5, True), (1e-4, False)])
+@pytest.mark.parametrize(("method", "options"), METHODS)
 def test_equals_adam_on_whole_tables(
-    world: World, method: str, options: dict[str, Any], averaged: bool, decay: float, decoupled: bool
+    world: World, method: str, options: dict[str, Any], decay: float, decoupled: bool, averaged: bool
 ) -> None:
     """Within 2e-6 of 1 or of the value, after 150 steps of up to 1e-2: rounding, and ε to second order."""
     recommender, optimizer = lazily(world, method, decay, decoupled, **options)
