@@ -114,6 +114,10 @@ class Field:
             return None if number is None else log_bucket(number - self.origin)
         return _integer_key(raw) if self.kind == "integer" else _string_key(raw)
 
+    def is_foreign(self, raw: Any) -> bool:
+        """Whether a value without a key is a text where keys are integers: a mistake, not a missing value."""
+        return self.kind == "integer" and isinstance(raw, str) and raw not in ("", UNKNOWN)
+
     def keys(self, raws: Sequence[Any]) -> list[int | str | None]:
         """Canonical keys of many raw values."""
         key = self.key

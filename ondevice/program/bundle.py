@@ -142,7 +142,7 @@ class Bundle:
     def encode(self, raw: Raw, fields: Sequence[int] | None = None) -> np.ndarray:
         """Program rows (int64) of the fields at some places, by default all; an absent value is unknown.
 
-        Raises: UserError: when ``raw`` names a field that is not one of these.
+        Raises: UserError: when ``raw`` names a field that is not one of these, or has a text for a number.
         """
         rows: np.ndarray = self.encode_all([raw], fields)[0]
         return rows
@@ -155,9 +155,18 @@ class Bundle:
             if name not in names:
                 other = " of this side" if fields is not None and name in self.schema.names else ""
                 raise UserError(f"'{name}' is not a field{other} {nearest(str(name), names)}")
-        rows = np.empty((len(raws), len(names)), dtype=np.int64)
-        for column, (name, f) in enumerate(names.items()):
-            keys = self.schema.fields[f].keys([raw.get(name) for raw in raws])
+        for name, f in names.items():
+            field = self.schema.fields[f]
+            for value in (raw.get(name) for raw in raws if field.kind == "integer"):
+                if field.is_foreign(value) and field.key(value) is None:
+                    raise UserError(f"'{name}' takes numbers, not {value!r}; give None for an unknown value")
+        return self._rows(raws, chosen)
+
+    def _rows(self, raws: Sequence[Raw], fields: Sequence[int]) -> np.ndarray:
+        """`encode_all` of what is known to name fields; of a catalog, whose values nobody misspelt."""
+        rows = np.empty((len(raws), len(fields)), dtype=np.int64)
+        for column, f in enumerate(fields):
+            keys = self.schema.fields[f].keys([raw.get(self.schema.fields[f].name) for raw in raws])
             rows[:, column] = self.vocabulary.rows(f, [None if key is None else str(key) for key in keys])
         return rows
 
@@ -184,7 +193,8 @@ class Bundle:
             items: raw values of the item's fields, or keys of items that catalog.json describes.
         """
         self._needs_both_sides()
-        rows = self.encode_all([self._item(item) for item in items], self.schema.item_fields)
+        self.encode_all([item for item in items if isinstance(item, Mapping)], self.schema.item_fields)
+        rows = self._rows([self._item(item) for item in items], self.schema.item_fields)
         context_rows = self.encode(context, self.schema.context_fields)
         return self._rank_rows(context_rows, rows).tolist() if len(rows) else []
 
@@ -295,7 +305,7 @@ class Bundle:
     def _catalog_rows(self) -> np.ndarray:
         assert self.catalog is not None
         items = [{name: item.get(name) for name in self._item_names} for item in self.catalog]
-        return self.encode_all(items, self.schema.item_fields)
+        return self._rows(items, self.schema.item_fields)
 
     def _described(self, place: int, score: float) -> dict[str, Any]:
         described: dict[str, Any] = {"item": self._keys[place], "score": score}

@@ -71,7 +71,7 @@ def test_missing_and_unseen_values_are_unknown(bundle: Bundle) -> None:
     known = bundle.encode({**CONTEXT, "film": 7, "genre": "Drama"})
     unknown = bundle.encode({})
     assert (known != unknown).sum() >= 3
-    odd = {"user": "no number", "zip": "", "hour": float("nan"), "film": 10**6, "genre": "Opera"}
+    odd = {"user": "?", "zip": "", "hour": float("nan"), "film": 10**6, "genre": "Opera"}
     assert np.array_equal(bundle.encode(odd), unknown)
     assert np.array_equal(bundle.encode({**CONTEXT, "user": "12"}), bundle.encode({**CONTEXT, "user": 12.0}))
 
@@ -79,6 +79,12 @@ def test_missing_and_unseen_values_are_unknown(bundle: Bundle) -> None:
 def test_misspelt_and_misplaced_fields_are_named(bundle: Bundle) -> None:
     with pytest.raises(UserError, match=r"'usr' is not a field \(did you mean 'user'\?"):
         bundle.score({"usr": 1})
+    with pytest.raises(UserError, match=r"'userId' is not a field \(did you mean 'user'\?"):
+        bundle.recommend({"userId": 1})
+    with pytest.raises(UserError, match=r"'Genre' is not a field \(did you mean 'genre'\?"):
+        bundle.rank(CONTEXT, [{"Genre": "Drama"}])
+    with pytest.raises(UserError, match="'user' takes numbers, not 'nobody'"):
+        bundle.recommend({"user": "nobody"})
     with pytest.raises(UserError, match="'film' is not a field of this side"):
         bundle.recommend({**CONTEXT, "film": 7})
     with pytest.raises(UserError, match="'user' is not a field of this side"):

@@ -2,14 +2,14 @@ package org.ondevice.demo
 
 import android.content.res.AssetManager
 import org.ondevice.core.BundleStore
-import org.ondevice.core.Manifest
+import org.ondevice.core.BundleManifest
 import java.io.File
 
 /** The bundles in the APK, as `assets/bundles/NAME/FILE`. */
 class AssetBundles(private val assets: AssetManager) : ShippedBundles {
     override fun names(): List<String> = assets.list(ROOT).orEmpty().filter { BundleStore.isName(it) }
 
-    override fun manifest(name: String): ByteArray = assets.open("$ROOT/$name/${Manifest.FILE}").use { it.readBytes() }
+    override fun manifest(name: String): ByteArray = assets.open("$ROOT/$name/${BundleManifest.FILE}").use { it.readBytes() }
 
     override fun copy(name: String, target: File) {
         for (file in assets.list("$ROOT/$name").orEmpty()) {

@@ -11,6 +11,7 @@ import org.ondevice.core.BenchmarkPlan
 import org.ondevice.core.BundleError
 import org.ondevice.core.Json
 import org.ondevice.core.Measurement
+import org.ondevice.core.ModelBundle
 import java.io.File
 import java.io.IOException
 
@@ -73,7 +74,7 @@ class BenchmarkActivity : Activity() {
     }
 
     private fun measure(bundles: Bundles, names: List<String>, plan: BenchmarkPlan): Map<String, Any?> {
-        val results = LinkedHashMap<org.ondevice.core.Bundle, List<Measurement>>()
+        val results = LinkedHashMap<ModelBundle, List<Measurement>>()
         val errors = LinkedHashMap(bundles.problems)
         for (name in names) {
             try {

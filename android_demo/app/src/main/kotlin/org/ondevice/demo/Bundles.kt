@@ -1,13 +1,13 @@
 package org.ondevice.demo
 
-import org.ondevice.core.Bundle
 import org.ondevice.core.BundleError
 import org.ondevice.core.BundleStore
 import org.ondevice.core.Catalog
 import org.ondevice.core.Engine
 import org.ondevice.core.GoldenCheck
+import org.ondevice.core.ModelBundle
+import org.ondevice.core.ModelRuntime
 import org.ondevice.core.Recommender
-import org.ondevice.core.Runtime
 import org.ondevice.core.Sha256
 import java.io.File
 import java.io.InputStream
@@ -22,8 +22,8 @@ interface ShippedBundles {
 }
 
 /** An opened bundle with its loaded program. */
-class Session(val name: String, val bundle: Bundle, val catalog: Catalog?, val engine: Engine) {
-    val recommender = Recommender(bundle, engine)
+class Session(val name: String, val bundle: ModelBundle, catalog: Catalog?, val engine: Engine) {
+    val recommender = Recommender(bundle, engine, catalog)
 }
 
 /**
@@ -31,7 +31,7 @@ class Session(val name: String, val bundle: Bundle, val catalog: Catalog?, val e
  *
  * @property problems why bundles that came with the app were not put to use, by name.
  */
-class Bundles(val store: BundleStore, private val shipped: ShippedBundles, val runtime: Runtime) {
+class Bundles(val store: BundleStore, private val shipped: ShippedBundles, val runtime: ModelRuntime) {
     val problems = LinkedHashMap<String, String>()
 
     /** Another number after each bundle that was put to use. */

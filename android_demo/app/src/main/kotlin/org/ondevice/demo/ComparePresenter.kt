@@ -2,12 +2,12 @@ package org.ondevice.demo
 
 import org.ondevice.core.Benchmark
 import org.ondevice.core.BenchmarkPlan
-import org.ondevice.core.Bundle
 import org.ondevice.core.BundleError
 import org.ondevice.core.BundleStore
 import org.ondevice.core.Json
 import org.ondevice.core.JsonError
 import org.ondevice.core.MemoryUse
+import org.ondevice.core.ModelBundle
 import java.io.InputStream
 
 /** One bundle's column; figures are null until they are measured. */
@@ -109,7 +109,7 @@ class ComparePresenter(
     private fun list(): List<CompareColumn> {
         val present = bundles.store.names().map { name ->
             try {
-                CompareColumn(name, bundles.store.open(name).totalBytes)
+                CompareColumn(name, bundles.store.info(name).totalBytes)
             } catch (error: Throwable) { // too little memory is an Error
                 CompareColumn(name, problem = BundleError.explain(error))
             }
@@ -131,7 +131,7 @@ class ComparePresenter(
         }
     }
 
-    private fun figures(column: CompareColumn, bundle: Bundle): CompareColumn {
+    private fun figures(column: CompareColumn, bundle: ModelBundle): CompareColumn {
         val measurement = Benchmark(bundles.runtime, memory).run(bundle, PLAN).single()
         val latency = measurement.latencies.getValue(NUM_CANDIDATES)
         val before = measurement.before.pssBytes

@@ -1,7 +1,7 @@
 package org.ondevice.demo
 
-import org.ondevice.core.Bundle
 import org.ondevice.core.BundleError
+import org.ondevice.core.ModelBundle
 import org.ondevice.core.ScoredItem
 
 /**
@@ -111,10 +111,10 @@ class RecommendPresenter(private val bundles: Bundles, private val worker: Worke
 
     private fun rank(name: String, profile: Map<String, String>): Ranking? {
         val session = bundles.session(name)
-        val numItems = session.recommender.numItems(session.catalog)
+        val numItems = session.recommender.numItems
         if (numItems == 0) return null
         val start = System.nanoTime()
-        val films = session.recommender.recommend(profile, session.catalog, NUM_FILMS)
+        val films = session.recommender.recommend(profile, NUM_FILMS)
         return Ranking(films, numItems, System.nanoTime() - start)
     }
 
@@ -177,14 +177,14 @@ class RecommendPresenter(private val bundles: Bundles, private val worker: Worke
         }
     }
 
-    private fun examples(bundle: Bundle): List<Map<String, String>> = bundle.manifest.golden.map { case ->
+    private fun examples(bundle: ModelBundle): List<Map<String, String>> = bundle.manifest.golden.map { case ->
         bundle.manifest.contextFields.map { bundle.manifest.fields[it] }.associate { field ->
             field.name to (field.canonicalText(case.raw[field.name])?.takeIf { !field.hasTransform }
                 ?: case.raw[field.name]?.toString().orEmpty())
         }
     }
 
-    private fun inputs(bundle: Bundle): List<ProfileInput> = bundle.manifest.contextFields.map { position ->
+    private fun inputs(bundle: ModelBundle): List<ProfileInput> = bundle.manifest.contextFields.map { position ->
         val field = bundle.manifest.fields[position]
         val numKnown = bundle.vocabulary.numKeys(position)
         val keys = if (field.hasTransform || numKnown > MAX_CHOICES) {

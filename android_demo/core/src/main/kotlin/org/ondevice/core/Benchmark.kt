@@ -47,22 +47,22 @@ class Measurement(
  * Only one program is loaded at a time, since the runtime's pool of threads belongs to the whole process.
  */
 class Benchmark(
-    private val runtime: Runtime,
+    private val runtime: ModelRuntime,
     private val memory: () -> MemoryUse,
     private val clock: () -> Long = System::nanoTime,
 ) {
-    fun run(bundle: Bundle, plan: BenchmarkPlan): List<Measurement> {
+    fun run(bundle: ModelBundle, plan: BenchmarkPlan): List<Measurement> {
         Preflight.check(bundle.manifest, runtime)
         return plan.numThreads.map { measure(bundle, plan, it) }
     }
 
-    private fun measure(bundle: Bundle, plan: BenchmarkPlan, numThreads: Int): Measurement {
+    private fun measure(bundle: ModelBundle, plan: BenchmarkPlan, numThreads: Int): Measurement {
         val before = memory()
         val start = clock()
         return runtime.load(bundle, numThreads).use { engine ->
             val loadNanos = clock() - start
             val recommender = Recommender(bundle, engine)
-            val context = bundle.encodeContext(bundle.manifest.golden.first().raw)
+            val context = bundle.encodeContext(bundle.contextOf(bundle.manifest.golden.first().raw))
             val latencies = plan.numCandidates.associateWith { numCandidates ->
                 val candidates = candidates(bundle, numCandidates)
                 Latency.measure(plan.numWarmups, plan.numCalls, clock) { recommender.scoreAll(context, candidates) }
@@ -76,23 +76,19 @@ class Benchmark(
         const val FORMAT_VERSION = 1
 
         /** The first items of the catalog, over again where there are fewer; without one, the golden items. */
-        fun candidates(bundle: Bundle, numCandidates: Int): Catalog {
+        fun candidates(bundle: ModelBundle, numCandidates: Int): ItemRows {
             val catalog = bundle.readCatalog()
-            val numFields = bundle.manifest.itemFields.size
-            val source = if (catalog != null) {
-                LongArray(catalog.size * numFields).also { catalog.copyRows(0, catalog.size, it) }
-            } else {
-                bundle.manifest.golden.flatMap { bundle.encodeItem(it.raw).toList() }.toLongArray()
-            }
-            val rows = IntArray(numCandidates * numFields) { source[it % source.size].toInt() }
-            return Catalog(List(numCandidates) { "" }, rows, numFields)
+            if (catalog != null) return catalog.rows.at(IntArray(numCandidates) { it % catalog.size })
+            val golden = bundle.manifest.golden.flatMap { case -> bundle.encodeItem(bundle.itemOf(case.raw)).map { it.toInt() } }
+            val rows = ItemRows(golden.toIntArray(), bundle.manifest.itemFields.size)
+            return rows.at(IntArray(numCandidates) { it % rows.size })
         }
 
         /** The contents of `latency.json`; a bundle that failed has its sentence in place of figures. */
         fun report(
             device: Map<String, Any?>,
             plan: BenchmarkPlan,
-            results: Map<Bundle, List<Measurement>>,
+            results: Map<ModelBundle, List<Measurement>>,
             errors: Map<String, String>,
         ): Map<String, Any?> = linkedMapOf(
             "format" to FORMAT,
@@ -101,8 +97,8 @@ class Benchmark(
             "warmups" to plan.numWarmups,
             "bundles" to results.entries.associate { (bundle, measurements) ->
                 bundle.directory.name to linkedMapOf(
-                    "bytes" to bundle.fileBytes + ("bundle" to bundle.totalBytes),
-                    "model_sha256" to bundle.manifest.files.first { it.name == Manifest.PROGRAM }.sha256,
+                    "bytes" to bundle.info.fileBytes + ("bundle" to bundle.info.totalBytes),
+                    "model_sha256" to bundle.manifest.files.first { it.name == BundleManifest.PROGRAM }.sha256,
                     "measurements" to measurements.map { it.toJson() },
                 )
             },

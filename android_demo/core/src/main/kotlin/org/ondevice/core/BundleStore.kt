@@ -26,7 +26,10 @@ class BundleStore(private val root: File) {
         return File(root, name)
     }
 
-    fun open(name: String): Bundle = Bundle.open(directory(name))
+    /** What the bundle [name] says of itself; its files are not read. */
+    fun info(name: String): BundleInfo = BundleInfo.read(directory(name))
+
+    fun open(name: String): ModelBundle = ModelBundle.open(directory(name))
 
     /** Ends what an earlier process began: puts an old bundle back whose new one is not there, clears the rest. */
     fun recover() {
@@ -44,13 +47,13 @@ class BundleStore(private val root: File) {
      * Puts a bundle under [name]. [write] fills an empty directory; [accept] then has the last word, with the new
      * bundle verified and the old one untouched: it runs the golden cases, and throws to refuse.
      */
-    fun install(name: String, write: (File) -> Unit, accept: (Bundle) -> Unit) {
+    fun install(name: String, write: (File) -> Unit, accept: (ModelBundle) -> Unit) {
         val current = directory(name)
         val incoming = File(root, INCOMING + UUID.randomUUID())
         if (!incoming.mkdirs()) throw IOException("$incoming cannot be made")
         try {
             write(incoming)
-            accept(Bundle.open(incoming))
+            accept(ModelBundle.open(incoming))
             swap(incoming, current)
         } finally {
             incoming.deleteRecursively()
@@ -113,7 +116,7 @@ class BundleStore(private val root: File) {
             } catch (error: ZipException) {
                 throw BundleError.BadArchive("the zip is damaged", error)
             }
-            if (Manifest.FILE !in written) throw BundleError.BadArchive("it has no ${Manifest.FILE}")
+            if (BundleManifest.FILE !in written) throw BundleError.BadArchive("it has no ${BundleManifest.FILE}")
         }
 
         private fun copy(input: InputStream, file: File, maxBytes: Long): Long {

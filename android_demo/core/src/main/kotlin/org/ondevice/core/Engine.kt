@@ -18,7 +18,7 @@ interface Engine : Closeable {
 }
 
 /** Where programs run. */
-interface Runtime {
+interface ModelRuntime {
     val operators: Set<String>
     val backends: Set<String>
 
@@ -27,14 +27,14 @@ interface Runtime {
      *
      * @throws BundleError when it cannot be loaded here.
      */
-    fun load(bundle: Bundle, numThreads: Int): Engine
+    fun load(bundle: ModelBundle, numThreads: Int): Engine
 }
 
 /**
  * Checks of what goes into a program, done before native code sees it: a native library may end the app where these
  * throw.
  */
-class InputCheck(private val manifest: Manifest) {
+class InputCheck(private val manifest: BundleManifest) {
     /** Rows in [ids] for `forward`. */
     fun score(ids: LongArray): Int {
         val signature = manifest.signature("forward")

@@ -38,6 +38,15 @@ class Field(
         else -> text(raw)
     }
 
+    /** Whether [raw], which has no canonical text, is a text where the keys are integers: a mistake, not a missing value. */
+    internal fun isForeign(raw: Any?) = isInteger && raw is String && raw != "" && raw != UNKNOWN
+
+    /** The canonical text of a key, which with a transform is not what makes it. */
+    internal fun keyText(key: Any): String? = if (isInteger) integer(key) else text(key)
+
+    /** The raw value of a canonical text. */
+    internal fun rawKey(text: String): Any = if (isInteger) text.toLong() else text
+
     private fun logBucket(value: Double): String {
         if (value <= 2.0) return "1"
         val logarithm = Math.log(value)
@@ -87,7 +96,10 @@ class Field(
 
     companion object {
         /** What this reader knows to compute. */
-        val TRANSFORMS = setOf("log_bucket", "log_integer", "hex")
+        val TRANSFORMS: Set<String> = setOf("log_bucket", "log_integer", "hex")
+
+        /** A raw value that says it is not known, also of an integer. */
+        const val UNKNOWN = "?"
         private val NUMBER = Regex("[+-]?([0-9]+(\\.[0-9]*)?|\\.[0-9]+)([eE][+-]?[0-9]+)?")
         private val INTEGER = Regex("([+-]?[0-9]+)(?:\\.0*)?")
         private val HEX = Regex("[0-9a-fA-F]{1,15}")

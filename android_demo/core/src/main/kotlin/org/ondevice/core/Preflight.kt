@@ -6,7 +6,7 @@ object Preflight {
      * @throws BundleError.UnsupportedBackends if the program delegates to a backend that [runtime] has not.
      * @throws BundleError.UnsupportedOperators if it calls an operator that [runtime] has not.
      */
-    fun check(manifest: Manifest, runtime: Runtime) {
+    fun check(manifest: BundleManifest, runtime: ModelRuntime) {
         val backends = manifest.backends - runtime.backends
         if (backends.isNotEmpty()) throw BundleError.UnsupportedBackends(backends.sorted())
         val operators = manifest.operators - runtime.operators
@@ -24,7 +24,7 @@ object GoldenCheck {
      *
      * @throws BundleError.WrongAnswer if an id differs at all, or a score by more than [tolerance].
      */
-    fun run(bundle: Bundle, engine: Engine, tolerance: Double = TOLERANCE): Double {
+    fun run(bundle: ModelBundle, engine: Engine, tolerance: Double = TOLERANCE): Double {
         val manifest = bundle.manifest
         val recommender = Recommender(bundle, engine)
         var largest = 0.0

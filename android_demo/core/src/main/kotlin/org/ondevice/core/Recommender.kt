@@ -1,50 +1,136 @@
 package org.ondevice.core
 
-/** An item with its place in the catalog. */
-class ScoredItem(val index: Int, val title: String, val score: Float)
+/**
+ * An item of a ranking.
+ *
+ * @property index its place in the catalogue.
+ * @property key the canonical text of its key: what tells it from every other.
+ * @property title what to show: its title, or the key where there is none.
+ * @property fields raw values of its fields by name; without a catalogue the key's alone.
+ */
+public class ScoredItem(
+    public val index: Int,
+    public val key: String,
+    public val title: String,
+    public val score: Float,
+    public val fields: Map<String, Any?>,
+) {
+    override fun toString(): String = "$title ($key): $score"
+}
 
-/** Ranks a bundle's catalog for a profile, in batches that the program accepts. */
-class Recommender(private val bundle: Bundle, private val engine: Engine) {
+/**
+ * What to recommend.
+ *
+ * @property k how many items at most.
+ * @property candidates keys of the items to choose from; null for all of the catalogue. Raw values, such as 42 or "42".
+ * @property excluded keys of items to leave out, such as those already seen; keys that are in no catalogue are allowed.
+ * @property filter which items are allowed; null for all.
+ */
+public class Query @JvmOverloads constructor(
+    public val k: Int = 10,
+    public val candidates: Collection<Any>? = null,
+    public val excluded: Collection<Any> = emptyList(),
+    public val filter: ItemFilter? = null,
+) {
+    init {
+        require(k >= 1) { "k is $k, it must be at least 1" }
+    }
+}
+
+/**
+ * Ranks items for a profile, in batches that the program accepts.
+ *
+ * @param catalog the items to choose from; null for those that the program itself holds.
+ */
+public class Recommender @JvmOverloads constructor(
+    private val bundle: ModelBundle,
+    private val engine: Engine,
+    public val catalog: Catalog? = null,
+) {
     private val manifest = bundle.manifest
 
-    /** Items that [recommend] chooses from: those of [catalog], or without one those that the program holds. */
-    fun numItems(catalog: Catalog?): Int =
-        catalog?.size ?: if ("recommend" in manifest.methods) manifest.numCatalogItems else 0
+    /** Items that [recommend] chooses from. */
+    public val numItems: Int
+        get() = catalog?.size ?: if ("recommend" in manifest.methods) manifest.numCatalogItems else 0
+
+    /** The [k] best items, see the other [recommend]. */
+    @Throws(BundleError::class)
+    public fun recommend(context: Map<String, Any?>, k: Int): List<ScoredItem> = recommend(context, Query(k))
 
     /**
-     * The [k] best items for raw context values by field name, best first. Without a [catalog] they come from the
-     * program's own, with their keys for titles.
+     * The best items of [query] for raw context values by field name, best first: fewer than its `k` where fewer are
+     * allowed. Without a catalogue the program gives its own best items, of which the excluded ones are left out.
+     *
+     * @throws BundleError.InvalidInput if [context] names no context field, or a candidate is not in the catalogue.
      */
-    fun recommend(context: Map<String, Any?>, catalog: Catalog?, k: Int): List<ScoredItem> {
+    @JvmOverloads
+    @Throws(BundleError::class)
+    public fun recommend(context: Map<String, Any?>, query: Query = Query()): List<ScoredItem> {
         val ids = bundle.encodeContext(context)
-        if (catalog == null) return fromProgram(ids, k)
-        val scores = scoreAll(ids, catalog)
-        return TopK.of(scores, k).map { ScoredItem(it, catalog.titles[it], scores[it]) }
-    }
-
-    private fun fromProgram(context: LongArray, k: Int): List<ScoredItem> {
-        val field = manifest.catalogField ?: throw BundleError.MissingMethod("recommend", manifest.methods.keys)
-        val best = engine.recommend(context)
-        return List(minOf(k, best.items.size)) { place ->
-            val item = best.items[place]
-            if (item !in 0 until bundle.vocabulary.numKeys(field)) {
-                throw BundleError.EngineFailure("it recommends item $item of ${bundle.vocabulary.numKeys(field)}")
-            }
-            ScoredItem(item, bundle.vocabulary.key(field, item), best.scores[place])
+        if (catalog == null) return fromProgram(ids, query)
+        val places = places(catalog, query)
+        if (places != null && places.isEmpty()) return emptyList()
+        val scores = scoreAll(ids, if (places == null) catalog.rows else catalog.rows.at(places))
+        return TopK.of(scores, query.k).map { best ->
+            val item = catalog[places?.get(best) ?: best]
+            ScoredItem(item.index, item.key, item.title, scores[best], item.fields)
         }
     }
 
-    /** Scores of all items of [catalog], through `rank`, or through `forward` when the program has no `rank`. */
-    fun scoreAll(context: LongArray, catalog: Catalog): FloatArray {
+    /** Scores of items given by the raw values of their fields, in the order given. */
+    @Throws(BundleError::class)
+    public fun rank(context: Map<String, Any?>, items: List<Map<String, Any?>>): FloatArray {
+        val ids = bundle.encodeContext(context)
+        if (items.isEmpty()) return FloatArray(0)
+        val rows = items.flatMap { item -> bundle.encodeItem(item).map { it.toInt() } }
+        return scoreAll(ids, ItemRows(rows.toIntArray(), manifest.itemFields.size))
+    }
+
+    /** Places of the allowed items, or null for all. */
+    private fun places(catalog: Catalog, query: Query): IntArray? {
+        if (query.candidates == null && query.excluded.isEmpty() && query.filter == null) return null
+        val excluded = query.excluded.mapTo(HashSet()) { catalog.indexOf(it) }
+        val candidates = query.candidates?.map { key ->
+            val place = catalog.indexOf(key)
+            if (place < 0) throw BundleError.InvalidInput("the item \"$key\" is not in the catalog")
+            place
+        }?.distinct() ?: (0 until catalog.size)
+        return candidates.filter { it !in excluded && query.filter?.accepts(catalog[it]) != false }.toIntArray()
+    }
+
+    private fun fromProgram(context: LongArray, query: Query): List<ScoredItem> {
+        val field = manifest.catalogField ?: throw BundleError.MissingMethod("recommend", manifest.methods.keys)
+        if (query.candidates != null || query.filter != null) {
+            throw BundleError.InvalidInput("candidates and filters need a catalog; export the bundle with one")
+        }
+        val numKeys = bundle.vocabulary.numKeys(field)
+        val excluded = query.excluded.mapTo(HashSet()) {
+            bundle.vocabulary.indexOf(field, manifest.fields[field].keyText(it))
+        }
+        val best = engine.recommend(context)
+        best.items.firstOrNull { it !in 0 until numKeys }?.let {
+            throw BundleError.EngineFailure("it recommends item $it of $numKeys")
+        }
+        return best.items.indices.filter { best.items[it] !in excluded }.take(query.k).map { place ->
+            val key = bundle.vocabulary.key(field, best.items[place])
+            val fields = mapOf(manifest.fields[field].name to manifest.fields[field].rawKey(key))
+            ScoredItem(best.items[place], key, key, best.scores[place], fields)
+        }
+    }
+
+    /** Scores of [items], through `rank`, or through `forward` when the program has no `rank`. */
+    @Throws(BundleError::class)
+    public fun scoreAll(context: LongArray, items: ItemRows): FloatArray {
         val usesRank = "rank" in manifest.methods
         val signature = manifest.signature(if (usesRank) "rank" else "forward")
-        return inBatches(catalog, signature) { items ->
-            if (usesRank) engine.rank(context, items) else engine.score(rows(context, items))
+        return inBatches(items, signature) { batch ->
+            if (usesRank) engine.rank(context, batch) else engine.score(rows(context, batch))
         }
     }
 
     /** The score of one row of all fields, through whatever method the program has. */
-    fun scoreOne(ids: LongArray): Float {
+    @Throws(BundleError::class)
+    public fun scoreOne(ids: LongArray): Float {
         if ("forward" in manifest.methods) {
             val signature = manifest.signature("forward")
             return engine.score(pad(ids, manifest.fields.size, if (signature.isFixed) signature.maximum else 1))[0]
@@ -55,16 +141,16 @@ class Recommender(private val bundle: Bundle, private val engine: Engine) {
         return engine.rank(context, pad(item, item.size, if (signature.isFixed) signature.maximum else 1))[0]
     }
 
-    private fun inBatches(catalog: Catalog, signature: MethodSignature, run: (LongArray) -> FloatArray): FloatArray {
-        val scores = FloatArray(catalog.size)
-        for (range in Batches.of(catalog.size, signature.maximum)) {
+    private fun inBatches(rows: ItemRows, signature: MethodSignature, run: (LongArray) -> FloatArray): FloatArray {
+        val scores = FloatArray(rows.size)
+        for (range in Batches.of(rows.size, signature.maximum)) {
             val numItems = range.last - range.first + 1
-            val items = LongArray(numItems * catalog.numFields)
-            catalog.copyRows(range.first, range.last + 1, items)
-            val padded = if (signature.isFixed) pad(items, catalog.numFields, signature.maximum) else items
+            val items = LongArray(numItems * rows.numFields)
+            rows.copy(range.first, range.last + 1, items)
+            val padded = if (signature.isFixed) pad(items, rows.numFields, signature.maximum) else items
             val batch = run(padded)
-            if (batch.size != padded.size / catalog.numFields) {
-                throw BundleError.EngineFailure("${batch.size} scores for ${padded.size / catalog.numFields} rows")
+            if (batch.size != padded.size / rows.numFields) {
+                throw BundleError.EngineFailure("${batch.size} scores for ${padded.size / rows.numFields} rows")
             }
             batch.copyInto(scores, range.first, 0, numItems)
         }
@@ -93,7 +179,7 @@ class Recommender(private val bundle: Bundle, private val engine: Engine) {
 }
 
 /** Cuts rows into batches. */
-object Batches {
+internal object Batches {
     fun of(numRows: Int, maximum: Int): List<IntRange> =
         (0 until numRows step maximum).map { it until minOf(it + maximum, numRows) }
 }

@@ -16,6 +16,21 @@ class Vocabulary private constructor(private val fields: Array<FieldKeys>) {
     /** Number of values of [field] that have a row of their own and can be named, as fingerprints cannot. */
     fun numKeys(field: Int): Int = fields[field].groups.sumOf { it.numKeys }
 
+    /** The place of a canonical text among the known values of [field], in the order of rows, or -1. */
+    fun indexOf(field: Int, text: String?): Int {
+        val keys = fields[field]
+        val row = row(field, text)
+        var first = 0
+        for (group in keys.groups) {
+            if (row in group.baseRow until group.baseRow + group.numKeys) {
+                val index = first + row - group.baseRow
+                return if (group.key(row - group.baseRow) == text) index else -1
+            }
+            first += group.numKeys
+        }
+        return -1
+    }
+
     /** The [index]-th known value of [field], in the order of the program's rows. */
     fun key(field: Int, index: Int): String {
         var rest = index

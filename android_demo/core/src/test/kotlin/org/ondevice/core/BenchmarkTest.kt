@@ -40,7 +40,7 @@ class BenchmarkTest {
         var now = 0L
         val benchmark = Benchmark(runtime, { MemoryUse(pssBytes = 5, peakRssBytes = null) }, clock = { now += 1500; now })
         val plan = BenchmarkPlan(listOf(1, 10), listOf(1, 4), numWarmups = 2, numCalls = 3)
-        val bundle = Bundle.open(TestBundle.write(File(directory, "ours")))
+        val bundle = ModelBundle.open(TestBundle.write(File(directory, "ours")))
         val results = mapOf(bundle to benchmark.run(bundle, plan))
         assertEquals(listOf(1, 4), runtime.threads)
         assertEquals(0, runtime.numOpen)
@@ -51,7 +51,7 @@ class BenchmarkTest {
         val report = JsonObject(Json.parse(text) as Map<*, *>, "")
         assertEquals("It broke.", report.child("errors").string("other"))
         val ours = report.child("bundles").child("ours")
-        assertEquals(bundle.totalBytes, ours.child("bytes").long("bundle"))
+        assertEquals(bundle.info.totalBytes, ours.child("bytes").long("bundle"))
         val measurement = ours.objects("measurements")[1]
         assertEquals(4, measurement.int("num_threads"))
         assertEquals(0.0015, measurement.double("load_ms"), 1e-12)
@@ -61,12 +61,12 @@ class BenchmarkTest {
 
     @Test
     fun `candidates are repeated where the catalog is short`() {
-        val bundle = Bundle.open(TestBundle.write(directory))
+        val bundle = ModelBundle.open(TestBundle.write(directory))
         val rows = LongArray(16)
-        Benchmark.candidates(bundle, 8).copyRows(0, 8, rows)
+        Benchmark.candidates(bundle, 8).copy(0, 8, rows)
         assertEquals(rows.slice(0..3), rows.slice(12..15))
-        val golden = Bundle.open(TestBundle.write(File(directory, "plain"), catalog = null))
-        Benchmark.candidates(golden, 3).copyRows(0, 3, rows)
+        val golden = ModelBundle.open(TestBundle.write(File(directory, "plain"), catalog = null))
+        Benchmark.candidates(golden, 3).copy(0, 3, rows)
         assertEquals(listOf(8L, 17L, 20L, 16L, 8L, 17L), rows.slice(0..5))
     }
 

@@ -30,7 +30,7 @@ class BundleStoreTest {
 
     private fun program() = File(root, "ours/model.pte").readText()
 
-    private fun accept(bundle: Bundle) {
+    private fun accept(bundle: ModelBundle) {
         FakeRuntime().load(bundle, 1).use { GoldenCheck.run(bundle, it) }
     }
 

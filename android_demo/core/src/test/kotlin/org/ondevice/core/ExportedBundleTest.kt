@@ -11,7 +11,7 @@ import java.io.File
 @EnabledIfSystemProperty(named = "bundle.dir", matches = ".+", disabledReason = "needs -Dbundle.dir=BUNDLE")
 class ExportedBundleTest {
     private val bundles by lazy {
-        System.getProperty("bundle.dir").split(File.pathSeparator).map { Bundle.open(File(it)) }
+        System.getProperty("bundle.dir").split(File.pathSeparator).map { ModelBundle.open(File(it)) }
     }
 
     @Test
@@ -41,9 +41,9 @@ class ExportedBundleTest {
         val itemKey = bundle.manifest.itemKey ?: return@forEach
         val field = bundle.manifest.fields.indexOfFirst { it.name == itemKey }
         val column = bundle.manifest.itemFields.indexOf(field)
-        val rows = LongArray(catalog.size * catalog.numFields)
-        catalog.copyRows(0, catalog.size, rows)
-        val keyRows = List(catalog.size) { rows[it * catalog.numFields + column] }
+        val rows = LongArray(catalog.size * catalog.rows.numFields)
+        catalog.rows.copy(0, catalog.size, rows)
+        val keyRows = List(catalog.size) { rows[it * catalog.rows.numFields + column] }
         if ("recommend" in bundle.manifest.methods) {
             assertEquals(bundle.vocabulary.numKeys(field), catalog.size)
             assertEquals(keyRows.sorted().distinct(), keyRows)

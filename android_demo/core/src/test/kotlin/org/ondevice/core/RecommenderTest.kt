@@ -13,20 +13,22 @@ class RecommenderTest {
     @TempDir
     lateinit var directory: File
 
+    /** In the order of the program's rows. */
+    private val films = listOf(10L, 30L, 50L, -2L, 20L, 40L)
     private val profile = mapOf("user" to 8, "zip" to "H2X")
 
-    private fun expectedScores(bundle: Bundle): List<Float> {
+    private fun expectedScores(bundle: ModelBundle): List<Float> {
         val items = TestBundle.catalog["items"] as List<*>
         return items.map { item ->
             @Suppress("UNCHECKED_CAST")
-            FakeRuntime.score(bundle.encode(profile + (item as Map<String, Any?>)).toList())
+            FakeRuntime.score(bundle.encode(profile + (item as Map<String, Any?>) - "title").toList())
         }
     }
 
     private fun scores(runtime: FakeRuntime, change: (MutableMap<String, Any?>) -> Unit = {}): List<Float> {
-        val bundle = Bundle.open(TestBundle.write(directory, change = change))
+        val bundle = ModelBundle.open(TestBundle.write(directory, change = change))
         val recommender = Recommender(bundle, runtime.load(bundle, 1))
-        val scores = recommender.scoreAll(bundle.encodeContext(profile), bundle.readCatalog()!!).toList()
+        val scores = recommender.scoreAll(bundle.encodeContext(profile), bundle.readCatalog()!!.rows).toList()
         assertEquals(expectedScores(bundle), scores)
         return scores
     }
@@ -55,7 +57,7 @@ class RecommenderTest {
     @Test
     fun `rank answers golden cases where there is no forward`() {
         for (items in listOf<Any>("items", TestBundle.MAX_ITEMS)) {
-            val bundle = Bundle.open(
+            val bundle = ModelBundle.open(
                 TestBundle.write(directory) { it["methods"] = TestBundle.methods(items) - "forward" },
             )
             assertEquals(0.0, GoldenCheck.run(bundle, FakeRuntime().load(bundle, 1)), 1e-7)
@@ -64,17 +66,59 @@ class RecommenderTest {
 
     @Test
     fun `the best films with their titles`() {
-        val bundle = Bundle.open(TestBundle.write(directory))
-        val best = Recommender(bundle, FakeRuntime().load(bundle, 1)).recommend(profile, bundle.readCatalog()!!, 3)
+        val bundle = ModelBundle.open(TestBundle.write(directory))
+        val best = Recommender(bundle, FakeRuntime().load(bundle, 1), bundle.readCatalog()).recommend(profile, 3)
         val expected = expectedScores(bundle).withIndex().sortedByDescending { it.value }.take(3)
         assertEquals(expected.map { it.index }, best.map { it.index })
         assertEquals(expected.map { it.value }, best.map { it.score })
-        assertEquals(expected.map { "Film ${10 * it.index + 10}" }, best.map { it.title })
+        assertEquals(expected.map { "Film ${films[it.index]}" }, best.map { it.title })
+        assertEquals(expected.map { "${films[it.index]}" }, best.map { it.key })
+        assertEquals(expected.map { films[it.index] }, best.map { it.fields["film"] })
+        assertEquals(expected.map { if (films[it.index] % 20 == 0L) "Drama" else "Comedy" }, best.map { it.fields["genre"] })
+        assertEquals(setOf("film", "genre"), best.first().fields.keys)
+    }
+
+    @Test
+    fun `own candidates, exclusion and a filter`() {
+        val bundle = ModelBundle.open(TestBundle.write(directory))
+        val recommender = Recommender(bundle, FakeRuntime().load(bundle, 1), bundle.readCatalog())
+        val all = recommender.recommend(profile, 6).map { it.key }
+        assertEquals(films.map { "$it" }.toSet(), all.toSet())
+        fun keys(query: Query) = recommender.recommend(profile, query).map { it.key }
+
+        assertEquals(all.filter { it in setOf("20", "-2", "50") }, keys(Query(candidates = listOf(20, "-2", 50L, 20))))
+        assertEquals(all - setOf("10", "40"), keys(Query(excluded = setOf(10, "40", 999, "no film"))))
+        assertEquals(all.filter { it.toInt() % 20 == 0 }, keys(Query(filter = { it["genre"] == "Drama" })))
+        assertEquals(
+            all.filter { it in setOf("20", "50") }.take(1),
+            keys(Query(1, candidates = listOf(10, 20, 50), excluded = listOf(10))),
+        )
+        assertEquals(emptyList<String>(), keys(Query(candidates = listOf(10), excluded = listOf(10))))
+        val scores = recommender.recommend(profile, 6).associate { it.key to it.score }
+        for (item in recommender.recommend(profile, Query(candidates = listOf(30, 40)))) {
+            assertEquals(scores[item.key], item.score)
+            assertEquals(films[item.index].toString(), item.key)
+        }
+        val error = assertThrows(BundleError.InvalidInput::class.java) { keys(Query(candidates = listOf(999))) }
+        assertTrue("the item \"999\" is not in the catalog" in error.message!!)
+        assertThrows(IllegalArgumentException::class.java) { Query(k = 0) }
+    }
+
+    @Test
+    fun `items of one's own are ranked by their raw values`() {
+        val bundle = ModelBundle.open(TestBundle.write(directory))
+        val recommender = Recommender(bundle, FakeRuntime().load(bundle, 1))
+        val items = listOf(mapOf("film" to 30, "genre" to "Drama"), mapOf("film" to 999), emptyMap())
+        val expected = items.map { FakeRuntime.score(bundle.encode(profile + it).toList()) }
+        assertEquals(expected, recommender.rank(profile, items).toList())
+        assertEquals(0, recommender.rank(profile, emptyList()).size)
+        assertThrows(BundleError.InvalidInput::class.java) { recommender.rank(profile, listOf(mapOf("movie" to 30))) }
+        assertThrows(BundleError.InvalidInput::class.java) { recommender.rank(mapOf("userId" to 8), items) }
     }
 
     @Test
     fun `what native code must not see is refused`() {
-        val manifest = Bundle.open(TestBundle.write(directory)).manifest
+        val manifest = ModelBundle.open(TestBundle.write(directory)).manifest
         val inputs = InputCheck(manifest)
         fun refused(text: String, check: () -> Unit) {
             val error = assertThrows(BundleError.InvalidInput::class.java) { check() }
@@ -88,7 +132,7 @@ class RecommenderTest {
         refused("the id 21 is not in 0..20") { inputs.rank(longArrayOf(0, 21), LongArray(2)) }
         refused("the id -1") { inputs.rank(LongArray(2), longArrayOf(0, -1)) }
         refused("9 rows, where forward takes 1 to 8") { inputs.score(LongArray(36)) }
-        val without = Bundle.open(
+        val without = ModelBundle.open(
             TestBundle.write(directory) { it["methods"] = TestBundle.methods() - "recommend" },
         )
         assertThrows(BundleError.MissingMethod::class.java) { InputCheck(without.manifest).recommend(LongArray(2)) }
@@ -97,28 +141,34 @@ class RecommenderTest {
     /** The keys of rows 7 to 12 are 10, 30, 50 and -2, 20, 40. */
     @Test
     fun `without a catalog the program's own items come with their keys`() {
-        val bundle = Bundle.open(TestBundle.write(directory, catalog = null))
+        val bundle = ModelBundle.open(TestBundle.write(directory, catalog = null))
         val recommender = Recommender(bundle, FakeRuntime().load(bundle, 1))
         val keys = listOf("10", "30", "50", "-2", "20", "40")
         val expected = keys.sortedByDescending { FakeRuntime.score(bundle.encode(profile + ("film" to it)).toList()) }
-        assertEquals(expected.take(3), recommender.recommend(profile, null, 20).map { it.title })
-        assertEquals(expected.take(2), recommender.recommend(profile, null, 2).map { it.title })
-        assertEquals(6, recommender.numItems(null))
+        assertEquals(expected.take(3), recommender.recommend(profile, 20).map { it.title })
+        val best = recommender.recommend(profile, Query(excluded = listOf(expected[1], 999)))
+        assertEquals(expected.take(3) - expected[1], best.map { it.key })
+        assertEquals(best.map { mapOf("film" to it.key.toLong()) }, best.map { it.fields })
+        for (query in listOf(Query(candidates = listOf(10)), Query(filter = { true }))) {
+            assertThrows(BundleError.InvalidInput::class.java) { recommender.recommend(profile, query) }
+        }
+        assertEquals(expected.take(2), recommender.recommend(profile, 2).map { it.title })
+        assertEquals(6, recommender.numItems)
 
-        val neither = Bundle.open(
+        val neither = ModelBundle.open(
             TestBundle.write(directory, catalog = null) { it["methods"] = TestBundle.methods() - "recommend" },
         )
-        assertEquals(0, Recommender(neither, FakeRuntime().load(neither, 1)).numItems(null))
+        assertEquals(0, Recommender(neither, FakeRuntime().load(neither, 1)).numItems)
     }
 
     @Test
     fun `an engine that returns another number of scores`() {
-        val bundle = Bundle.open(TestBundle.write(directory))
+        val bundle = ModelBundle.open(TestBundle.write(directory))
         val engine = object : Engine by FakeRuntime().load(bundle, 1) {
             override fun rank(context: LongArray, items: LongArray) = FloatArray(1)
         }
         assertThrows(BundleError.EngineFailure::class.java) {
-            Recommender(bundle, engine).scoreAll(LongArray(2), bundle.readCatalog()!!)
+            Recommender(bundle, engine).scoreAll(LongArray(2), bundle.readCatalog()!!.rows)
         }
     }
 

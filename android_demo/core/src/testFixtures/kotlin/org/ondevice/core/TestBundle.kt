@@ -39,12 +39,12 @@ object TestBundle {
         "metrics" to mapOf("test_auc" to 0.9),
         "golden" to listOf(
             golden(mapOf("user" to 7, "zip" to "02138", "film" to 30, "genre" to "Drama"), listOf(1, 8, 4, 17)),
-            golden(mapOf("user" to "nobody", "zip" to null, "film" to 999, "genre" to "Noir"), listOf(0, 20, 20, 16)),
+            golden(mapOf("user" to 6, "zip" to null, "film" to 999, "genre" to "Noir"), listOf(0, 20, 20, 16)),
         ),
     )
 
     val catalog: Map<String, Any?> = mapOf(
-        "items" to listOf(10, 20, 30, 40, 50, 60).map {
+        "items" to listOf(10, 30, 50, -2, 20, 40).map {
             mapOf("title" to "Film $it", "film" to it, "genre" to if (it % 20 == 0) "Drama" else "Comedy")
         },
     )
@@ -132,12 +132,12 @@ class FakeRuntime(
     override val backends: Set<String> = setOf("XnnpackBackend"),
     var offset: Float = 0f,
     var failure: Throwable? = null,
-) : Runtime {
+) : ModelRuntime {
     val batchSizes = ArrayList<Int>()
     val threads = ArrayList<Int>()
     var numOpen = 0
 
-    override fun load(bundle: Bundle, numThreads: Int): Engine {
+    override fun load(bundle: ModelBundle, numThreads: Int): Engine {
         Preflight.check(bundle.manifest, this)
         bundle.verifyProgram()
         failure?.let { throw it }
@@ -146,7 +146,7 @@ class FakeRuntime(
         return FakeEngine(bundle.manifest)
     }
 
-    private inner class FakeEngine(private val manifest: Manifest) : Engine {
+    private inner class FakeEngine(private val manifest: BundleManifest) : Engine {
         private val inputs = InputCheck(manifest)
 
         override fun score(ids: LongArray): FloatArray {

@@ -1,12 +1,12 @@
 package org.ondevice.engine
 
-import org.ondevice.core.Bundle
+import org.ondevice.core.ModelBundle
 import org.ondevice.core.BundleError
 import org.ondevice.core.Engine
 import org.ondevice.core.InputCheck
 import org.ondevice.core.Preflight
 import org.ondevice.core.Recommendation
-import org.ondevice.core.Runtime
+import org.ondevice.core.ModelRuntime
 import org.pytorch.executorch.DType
 import org.pytorch.executorch.EValue
 import org.pytorch.executorch.ExecuTorchRuntime
@@ -21,7 +21,7 @@ import java.nio.LongBuffer
  * Whatever can be checked without native code is checked first, since a phone's library may end the app where
  * another throws: the program's hash, its methods, the shapes and the ranges of ids.
  */
-object ExecuTorch : Runtime {
+object ExecuTorch : ModelRuntime {
     private val runtime: ExecuTorchRuntime by lazy {
         try {
             ExecuTorchRuntime.getRuntime()
@@ -43,7 +43,7 @@ object ExecuTorch : Runtime {
      * another number of threads frees it. So all programs open at a time have the same number of threads.
      */
     @Synchronized
-    override fun load(bundle: Bundle, numThreads: Int): Engine {
+    override fun load(bundle: ModelBundle, numThreads: Int): Engine {
         require(numThreads >= 1) { "numThreads is $numThreads; the runtime takes 0 for half the cores" }
         check(numOpen == 0 || numThreads == openThreads) {
             "a program with $openThreads threads is open; close it before loading one with $numThreads"
@@ -69,7 +69,7 @@ object ExecuTorch : Runtime {
         numOpen--
     }
 
-    private class LoadedProgram(bundle: Bundle, private val module: Module) : Engine {
+    private class LoadedProgram(bundle: ModelBundle, private val module: Module) : Engine {
         private val manifest = bundle.manifest
         private val inputs = InputCheck(manifest)
         private val loaded = HashSet<String>()

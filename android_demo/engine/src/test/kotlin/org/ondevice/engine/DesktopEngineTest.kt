@@ -10,7 +10,7 @@ import org.junit.jupiter.api.Test
 import org.junit.jupiter.api.condition.EnabledIfSystemProperty
 import org.junit.jupiter.api.io.TempDir
 import org.ondevice.core.Benchmark
-import org.ondevice.core.Bundle
+import org.ondevice.core.ModelBundle
 import org.ondevice.core.BundleError
 import org.ondevice.core.Engine
 import org.ondevice.core.GoldenCheck
@@ -35,14 +35,14 @@ class DesktopEngineTest {
     private val tolerance = System.getProperty("tolerance").toDouble()
     private val opened = ArrayList<Engine>()
 
-    private fun load(bundle: Bundle, numThreads: Int = 1): Engine =
+    private fun load(bundle: ModelBundle, numThreads: Int = 1): Engine =
         ExecuTorch.load(bundle, numThreads).also { opened.add(it) }
 
     @AfterEach
     fun closeAll() = opened.forEach { it.close() }
 
     /** A copy of the bundle with its manifest, or its program, changed and signed anew. */
-    private fun changed(program: ByteArray? = null, change: (MutableMap<String, Any?>) -> Unit = {}): Bundle {
+    private fun changed(program: ByteArray? = null, change: (MutableMap<String, Any?>) -> Unit = {}): ModelBundle {
         exported.copyRecursively(directory, overwrite = true)
         val manifest = File(directory, "manifest.json")
         @Suppress("UNCHECKED_CAST")
@@ -56,11 +56,11 @@ class DesktopEngineTest {
         values["sha256"] = "0".repeat(64)
         val text = Json.write(values)
         manifest.writeText(text.replaceFirst("0".repeat(64), Sha256.of(text.toByteArray())))
-        return Bundle.open(directory)
+        return ModelBundle.open(directory)
     }
 
     /** Replaces one entry of a method of the manifest. */
-    private fun changedMethod(method: String, name: String, value: Any?): Bundle = changed { values ->
+    private fun changedMethod(method: String, name: String, value: Any?): ModelBundle = changed { values ->
         val methods = values["methods"] as Map<*, *>
         values["methods"] = methods + (method to ((methods[method] as Map<*, *>) + (name to value)))
     }
@@ -73,7 +73,7 @@ class DesktopEngineTest {
     @Test
     fun `golden cases`() {
         for (directory in directories) {
-            val bundle = Bundle.open(directory)
+            val bundle = ModelBundle.open(directory)
             val difference = load(bundle).use { GoldenCheck.run(bundle, it, tolerance) }
             println("${directory.name}: ${bundle.manifest.golden.size} golden cases, largest difference $difference")
         }
@@ -81,33 +81,33 @@ class DesktopEngineTest {
 
     @Test
     fun `rank gives what forward gives`() {
-        val bundle = Bundle.open(exported)
+        val bundle = ModelBundle.open(exported)
         val engine = load(bundle)
-        val catalog = Benchmark.candidates(bundle, 2 * bundle.manifest.signature("rank").maximum + 1)
-        val context = bundle.encodeContext(bundle.manifest.golden.first().raw)
-        val scores = Recommender(bundle, engine).scoreAll(context, catalog)
-        val items = LongArray(catalog.size * catalog.numFields)
-        catalog.copyRows(0, catalog.size, items)
-        for (index in listOf(0, 1, catalog.size / 2, catalog.size - 1)) {
+        val candidates = Benchmark.candidates(bundle, 2 * bundle.manifest.signature("rank").maximum + 1)
+        val context = bundle.encodeContext(bundle.contextOf(bundle.manifest.golden.first().raw))
+        val scores = Recommender(bundle, engine).scoreAll(context, candidates)
+        val items = LongArray(candidates.size * candidates.numFields)
+        candidates.copy(0, candidates.size, items)
+        for (index in listOf(0, 1, candidates.size / 2, candidates.size - 1)) {
             val ids = LongArray(bundle.manifest.fields.size)
             bundle.manifest.contextFields.forEachIndexed { from, to -> ids[to] = context[from] }
-            bundle.manifest.itemFields.forEachIndexed { from, to -> ids[to] = items[index * catalog.numFields + from] }
+            bundle.manifest.itemFields.forEachIndexed { from, to -> ids[to] = items[index * candidates.numFields + from] }
             assertEquals(engine.score(ids)[0], scores[index], 1e-5f)
         }
     }
 
     @Test
     fun `recommend gives the head of rank`() {
-        val bundle = Bundle.open(exported)
+        val bundle = ModelBundle.open(exported)
         if ("recommend" !in bundle.manifest.methods) return
         val engine = load(bundle)
-        val context = bundle.encodeContext(bundle.manifest.golden.first().raw)
+        val context = bundle.encodeContext(bundle.contextOf(bundle.manifest.golden.first().raw))
         val best = engine.recommend(context)
         assertEquals(best.scores.sortedDescending(), best.scores.toList())
         val known = bundle.vocabulary.numKeys(bundle.manifest.catalogField!!)
         assertEquals(best.items.size, best.items.filter { it in 0 until known }.toSet().size)
         val catalog = bundle.readCatalog() ?: return
-        val scores = Recommender(bundle, engine).scoreAll(context, catalog)
+        val scores = Recommender(bundle, engine).scoreAll(context, catalog.rows)
         val expected = TopK.of(scores, best.items.size)
         assertArrayEquals(FloatArray(expected.size) { scores[expected[it]] }, best.scores, 1e-5f)
         assertArrayEquals(best.scores, FloatArray(best.items.size) { scores[best.items[it]] }, 1e-5f)
@@ -115,7 +115,7 @@ class DesktopEngineTest {
 
     @Test
     fun `a batch of another size after the first`() {
-        val bundle = Bundle.open(exported)
+        val bundle = ModelBundle.open(exported)
         val engine = load(bundle)
         val row = bundle.encode(bundle.manifest.golden.first().raw)
         val one = engine.score(row)[0]
@@ -177,7 +177,7 @@ class DesktopEngineTest {
 
     @Test
     fun `what the engine refuses by itself`() {
-        val bundle = Bundle.open(exported)
+        val bundle = ModelBundle.open(exported)
         val engine = load(bundle)
         val numRows = bundle.manifest.numRows.toLong()
         val numFields = bundle.manifest.fields.size
@@ -190,7 +190,7 @@ class DesktopEngineTest {
 
     @Test
     fun `a closed program`() {
-        val bundle = Bundle.open(exported)
+        val bundle = ModelBundle.open(exported)
         val engine = load(bundle)
         engine.close()
         engine.close()
@@ -199,7 +199,7 @@ class DesktopEngineTest {
 
     @Test
     fun `one number of threads at a time`() {
-        val bundle = Bundle.open(exported)
+        val bundle = ModelBundle.open(exported)
         val first = load(bundle, 1)
         val second = load(bundle, 1)
         assertThrows(IllegalStateException::class.java) { load(bundle, 2) }

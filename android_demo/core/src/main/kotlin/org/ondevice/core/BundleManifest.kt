@@ -25,7 +25,7 @@ class FileEntry(val name: String, val bytes: Long, val sha256: String)
 class GoldenCase(val raw: Map<String, Any?>, val ids: IntArray, val score: Double)
 
 /** `manifest.json`: all that is known about a bundle; nothing about a model is written in the app. */
-class Manifest private constructor(json: JsonObject) {
+class BundleManifest private constructor(json: JsonObject) {
     val name = json.string("name")
     val model = json.string("model")
     val method = json.string("method")
@@ -91,6 +91,7 @@ class Manifest private constructor(json: JsonObject) {
 
     /** Positions of the fields that `rank` takes once; [itemFields] are those it takes for each candidate. */
     val contextFields: IntArray = fields.indices.filter { fields[it].isContext }.toIntArray()
+    val allFields: IntArray = fields.indices.toList().toIntArray()
     val itemFields: IntArray = fields.indices.filter { !fields[it].isContext }.toIntArray()
 
     fun signature(method: String): MethodSignature =
@@ -128,7 +129,7 @@ class Manifest private constructor(json: JsonObject) {
         private val OWN_HASH = Regex("\\{\"sha256\": ?\"([0-9a-f]{64})\"")
 
         /** Reads the bytes of the manifest of [bundle], and checks its format version and its own SHA-256. */
-        fun read(data: ByteArray, bundle: String): Manifest {
+        fun read(data: ByteArray, bundle: String): BundleManifest {
             val text = data.decodeToString()
             val values = try {
                 Json.parse(text) as? Map<*, *> ?: throw BundleError.BadManifest("it is no JSON object")
@@ -145,7 +146,7 @@ class Manifest private constructor(json: JsonObject) {
             val zeroed = data.copyOf()
             own.groups[1]!!.range.forEach { zeroed[it] = '0'.code.toByte() }
             if (Sha256.of(zeroed) != own.groupValues[1]) throw BundleError.WrongHash(FILE, bundle)
-            return Manifest(json)
+            return BundleManifest(json)
         }
 
         private fun readField(json: JsonObject): Field {

@@ -10,13 +10,13 @@ import org.junit.jupiter.api.io.TempDir
 import java.io.File
 import java.io.IOException
 
-class BundleTest {
+class ModelBundleTest {
     @TempDir
     lateinit var directory: File
 
     private inline fun <reified T : BundleError> refused(text: String = "", change: () -> Unit = {}): T {
         change()
-        val error = assertThrows(T::class.java) { Bundle.open(directory) }
+        val error = assertThrows(T::class.java) { ModelBundle.open(directory) }
         assertTrue(text in error.message!!, error.message)
         return error
     }
@@ -26,26 +26,63 @@ class BundleTest {
 
     @Test
     fun `golden cases become their ids`() {
-        val bundle = Bundle.open(TestBundle.write(directory))
+        val bundle = ModelBundle.open(TestBundle.write(directory))
         for (case in bundle.manifest.golden) {
             assertArrayEquals(case.ids.map { it.toLong() }.toLongArray(), bundle.encode(case.raw))
         }
         val raw = bundle.manifest.golden.first().raw
-        assertArrayEquals(longArrayOf(1, 4), bundle.encodeContext(raw))
-        assertArrayEquals(longArrayOf(8, 17), bundle.encodeItem(raw))
+        assertArrayEquals(longArrayOf(1, 4), bundle.encodeContext(bundle.contextOf(raw)))
+        assertArrayEquals(longArrayOf(8, 17), bundle.encodeItem(bundle.itemOf(raw)))
         assertEquals(0.0, GoldenCheck.run(bundle, FakeRuntime().load(bundle, 1), tolerance = 1e-7), 1e-7)
     }
 
     @Test
     fun `absent values are unknown`() {
-        val bundle = Bundle.open(TestBundle.write(directory))
+        val bundle = ModelBundle.open(TestBundle.write(directory))
         assertArrayEquals(longArrayOf(0, 20, 20, 16), bundle.encode(emptyMap()))
     }
 
     @Test
-    fun `sizes are those of the files`() {
-        val bundle = Bundle.open(TestBundle.write(directory))
-        assertEquals(directory.listFiles()!!.sumOf { it.length() }, bundle.totalBytes)
+    fun `what is no field, or no integer, is refused by name`() {
+        val bundle = ModelBundle.open(TestBundle.write(directory))
+        fun refused(text: String, encode: () -> Unit) {
+            val error = assertThrows(BundleError.InvalidInput::class.java) { encode() }
+            assertTrue(text in error.message!!, error.message)
+        }
+        refused("\"userId\" is not a context field (did you mean \"user\"? choose from: user, zip)") {
+            bundle.encodeContext(mapOf("userId" to 7))
+        }
+        refused("\"Genre\" is not a field (did you mean \"genre\"?") { bundle.encode(mapOf("Genre" to "Drama")) }
+        refused("\"film\" is not a context field (choose from: user, zip)") { bundle.encodeContext(mapOf("film" to 10)) }
+        refused("\"zip\" is not an item field") { bundle.encodeItem(mapOf("zip" to "02138")) }
+        refused("the field \"user\" takes numbers, not \"nobody\"") { bundle.encodeContext(mapOf("user" to "nobody")) }
+        refused("the field \"film\" takes numbers, not \"1.5\"") { bundle.encodeItem(mapOf("film" to "1.5")) }
+        for (unknown in listOf(null, "", "?", 6, " 6 ", 1.5, Double.NaN)) {
+            assertArrayEquals(longArrayOf(0, 20), bundle.encodeContext(mapOf("user" to unknown)))
+        }
+        assertArrayEquals(longArrayOf(1, 20), bundle.encodeContext(mapOf("user" to " 7 ")))
+    }
+
+    @Test
+    fun `sizes are those of the files, titles apart`() {
+        TestBundle.write(directory)
+        val info = BundleInfo.read(directory)
+        assertEquals(directory.listFiles()!!.sumOf { it.length() }, info.totalBytes)
+        assertEquals(File(directory, "catalog.json").length(), info.catalogBytes)
+        assertEquals(info.totalBytes, info.modelBytes + info.catalogBytes)
+        assertEquals("a program".length.toLong(), info.programBytes)
+        assertEquals(0, BundleInfo.read(TestBundle.write(File(directory, "plain"), catalog = null)).catalogBytes)
+    }
+
+    @Test
+    fun `what a bundle says of itself is read without reading its files`() {
+        TestBundle.write(directory)
+        File(directory, "model.pte").writeText("b program")
+        assertEquals("test", BundleInfo.read(directory).manifest.name)
+        File(directory, "model.pte").writeText("shorter")
+        assertThrows(BundleError.WrongHash::class.java) { BundleInfo.read(directory) }
+        File(directory, "model.pte").delete()
+        assertThrows(BundleError.MissingFile::class.java) { BundleInfo.read(directory) }
     }
 
     @Test
@@ -147,7 +184,7 @@ class BundleTest {
                 values["catalog"] = null
                 values["golden"] = golden
             }
-            return Bundle.open(directory).manifest.fields[3].canonicalText(1010)
+            return ModelBundle.open(directory).manifest.fields[3].canonicalText(1010)
         }
         assertEquals("47", bucket(emptyMap()))
         assertEquals("5", bucket(mapOf("origin" to 1000.0)))
@@ -169,31 +206,31 @@ class BundleTest {
 
     @Test
     fun `a bundle without a catalog`() {
-        assertNull(Bundle.open(TestBundle.write(directory, catalog = null)).readCatalog())
+        assertNull(ModelBundle.open(TestBundle.write(directory, catalog = null)).readCatalog())
     }
 
     @Test
     fun `a catalog that cannot be used`() {
         fun refused(catalog: Map<String, Any?>) {
-            val bundle = Bundle.open(TestBundle.write(directory, catalog = catalog))
+            val bundle = ModelBundle.open(TestBundle.write(directory, catalog = catalog))
             assertThrows(BundleError.BadCatalog::class.java) { bundle.readCatalog() }
         }
         refused(emptyMap())
         refused(mapOf("items" to emptyList<Any>()))
-        refused(mapOf("items" to listOf(1)))
+        refused(mapOf("items" to List(6) { 1 }))
         refused(mapOf("items" to listOf(mapOf("genre" to "Drama"))))
     }
 
     @Test
     fun `a program changed after the bundle was opened`() {
-        val bundle = Bundle.open(TestBundle.write(directory))
+        val bundle = ModelBundle.open(TestBundle.write(directory))
         File(directory, "model.pte").writeText("b program")
         assertThrows(BundleError.WrongHash::class.java) { FakeRuntime().load(bundle, 1) }
     }
 
     @Test
     fun `what the runtime cannot do is named`() {
-        val bundle = Bundle.open(TestBundle.write(directory))
+        val bundle = ModelBundle.open(TestBundle.write(directory))
         Preflight.check(bundle.manifest, FakeRuntime())
         val operators = assertThrows(BundleError.UnsupportedOperators::class.java) {
             Preflight.check(bundle.manifest, FakeRuntime(operators = setOf("aten::cat.out")))
@@ -207,7 +244,7 @@ class BundleTest {
 
     @Test
     fun `a program that answers otherwise`() {
-        val bundle = Bundle.open(TestBundle.write(directory))
+        val bundle = ModelBundle.open(TestBundle.write(directory))
         assertThrows(BundleError.WrongAnswer::class.java) { GoldenCheck.run(bundle, FakeRuntime(offset = 0.01f).load(bundle, 1)) }
         assertThrows(BundleError.WrongAnswer::class.java) { GoldenCheck.run(bundle, FakeRuntime(offset = Float.NaN).load(bundle, 1)) }
         TestBundle.write(directory) { values ->
@@ -215,7 +252,7 @@ class BundleTest {
             val golden = values["golden"] as List<Map<String, Any?>>
             values["golden"] = golden.map { it + ("ids" to listOf(1, 1, 1, 1)) }
         }
-        val wrongIds = Bundle.open(directory)
+        val wrongIds = ModelBundle.open(directory)
         assertThrows(BundleError.WrongAnswer::class.java) { GoldenCheck.run(wrongIds, FakeRuntime().load(wrongIds, 1)) }
     }
 

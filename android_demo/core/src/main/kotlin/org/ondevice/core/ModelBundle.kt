@@ -1,0 +1,120 @@
+package org.ondevice.core
+
+import java.io.File
+import java.io.FileNotFoundException
+
+/** An exported model in a directory, all of whose files are those that were exported. */
+public class ModelBundle private constructor(public val info: BundleInfo, public val vocabulary: Vocabulary) {
+    public val directory: File get() = info.directory
+    public val manifest: BundleManifest get() = info.manifest
+    public val program: File get() = File(directory, BundleManifest.PROGRAM)
+
+    /**
+     * The items to choose from with their titles, or null when the bundle ships none. Reads the file at each call.
+     *
+     * @throws BundleError.BadCatalog if it cannot be used.
+     */
+    @Throws(BundleError::class)
+    public fun readCatalog(): Catalog? {
+        val entry = manifest.files.firstOrNull { it.name == BundleManifest.CATALOG } ?: return null
+        return Catalog.read(verifiedBytes(directory, entry), this)
+    }
+
+    /**
+     * Program row ids of all fields, for raw values by field name; an absent value is unknown.
+     *
+     * @throws BundleError.InvalidInput if [raw] names something that is no field, or has a text where a field takes
+     *   integers.
+     */
+    @Throws(BundleError::class)
+    public fun encode(raw: Map<String, Any?>): LongArray = encode(raw, manifest.allFields, "a field")
+
+    /** [encode] of the context fields, which [raw] may name alone. */
+    @Throws(BundleError::class)
+    public fun encodeContext(raw: Map<String, Any?>): LongArray =
+        encode(raw, manifest.contextFields, "a context field")
+
+    /** [encode] of the item fields, which [raw] may name alone. */
+    @Throws(BundleError::class)
+    public fun encodeItem(raw: Map<String, Any?>): LongArray = encode(raw, manifest.itemFields, "an item field")
+
+    /** The entries of a whole row that are context fields. */
+    public fun contextOf(row: Map<String, Any?>): Map<String, Any?> = row.filterKeys { isOf(it, manifest.contextFields) }
+
+    /** The entries of a whole row that are item fields. */
+    public fun itemOf(row: Map<String, Any?>): Map<String, Any?> = row.filterKeys { isOf(it, manifest.itemFields) }
+
+    private fun isOf(name: String, positions: IntArray) = positions.any { manifest.fields[it].name == name }
+
+    private fun encode(raw: Map<String, Any?>, positions: IntArray, what: String): LongArray {
+        for (name in raw.keys) {
+            if (isOf(name, positions)) continue
+            val names = positions.map { manifest.fields[it].name }
+            val near = Names.nearest(name, names)
+            val hint = if (near == null) "" else "did you mean \"$near\"? "
+            throw BundleError.InvalidInput("\"$name\" is not $what (${hint}choose from: ${names.joinToString()})")
+        }
+        return LongArray(positions.size) { index ->
+            val field = manifest.fields[positions[index]]
+            val value = raw[field.name]
+            val text = field.canonicalText(value)
+            if (text == null && field.isForeign(value)) {
+                val kind = if (field.transform == "hex") "hexadecimal numbers" else "numbers"
+                throw BundleError.InvalidInput("the field \"${field.name}\" takes $kind, not \"$value\"")
+            }
+            vocabulary.row(positions[index], text).toLong()
+        }
+    }
+
+    /**
+     * Checks again that the program is the exported one: the engine calls it right before native code reads it.
+     *
+     * @throws BundleError.MissingFile if it is gone.
+     * @throws BundleError.WrongHash if it has changed.
+     */
+    @Throws(BundleError::class)
+    public fun verifyProgram(): Unit =
+        verify(directory, manifest.files.first { it.name == BundleManifest.PROGRAM })
+
+    public companion object {
+        /**
+         * Opens [directory] and verifies every file in it.
+         *
+         * @throws BundleError with a sentence for the user when the bundle cannot be used.
+         */
+        @JvmStatic
+        @Throws(BundleError::class)
+        public fun open(directory: File): ModelBundle {
+            val info = BundleInfo.read(directory)
+            val manifest = info.manifest
+            val vocabularyEntry = manifest.files.first { it.name == BundleManifest.VOCABULARY }
+            for (entry in manifest.files) if (entry !== vocabularyEntry) verify(directory, entry)
+            val vocabulary = Vocabulary.read(verifiedBytes(directory, vocabularyEntry), manifest.numRows)
+            if (vocabulary.numFields != manifest.fields.size) {
+                throw BundleError.CorruptVocabulary(
+                    "it has ${vocabulary.numFields} fields, the schema ${manifest.fields.size}",
+                )
+            }
+            return ModelBundle(info, vocabulary)
+        }
+
+        private fun verify(directory: File, entry: FileEntry) {
+            val hash = reading(entry.name, directory.name) { Sha256.of(File(directory, entry.name)) }
+            if (hash != entry.sha256) throw BundleError.WrongHash(entry.name, directory.name)
+        }
+
+        /** What is read is what was verified, even if the file changes meanwhile. */
+        private fun verifiedBytes(directory: File, entry: FileEntry): ByteArray {
+            val data = reading(entry.name, directory.name) { File(directory, entry.name).readBytes() }
+            if (Sha256.of(data) != entry.sha256) throw BundleError.WrongHash(entry.name, directory.name)
+            return data
+        }
+    }
+}
+
+/** Runs [read]; a file that is gone has the sentence of one that is missing. */
+internal inline fun <T> reading(file: String, bundle: String, read: () -> T): T = try {
+    read()
+} catch (_: FileNotFoundException) {
+    throw BundleError.MissingFile(file, bundle)
+}
