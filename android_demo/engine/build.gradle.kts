@@ -1,11 +1,10 @@
 plugins {
     alias(libs.plugins.android.library)
-    alias(libs.plugins.kotlin.android)
 }
 
 android {
     namespace = "org.ondevice.engine"
-    compileSdk = 35
+    compileSdk = 36
 
     defaultConfig {
         minSdk = 26
@@ -17,10 +16,6 @@ android {
         targetCompatibility = JavaVersion.VERSION_11
     }
 
-    kotlinOptions {
-        jvmTarget = "11"
-    }
-
     testOptions {
         unitTests.all { it.useJUnitPlatform() }
     }
@@ -28,7 +23,10 @@ android {
 
 dependencies {
     api(project(":core"))
-    implementation(libs.executorch.android)
+    implementation(libs.executorch.android) {
+        // Declared, but none of its classes uses it; with it come a permission and two components that start with the app.
+        exclude(group = "androidx.core")
+    }
     testImplementation(libs.junit.jupiter)
     testRuntimeOnly(libs.junit.launcher)
 }

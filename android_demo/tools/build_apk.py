@@ -35,7 +35,7 @@ DEMO = Path(__file__).resolve().parent.parent
 MAIN = DEMO / "app" / "src" / "main"
 ABIS = ("arm64-v8a", "x86_64")
 MIN_SDK = 26
-TARGET_SDK = 35
+TARGET_SDK = 36
 KOTLIN_VERSION = "2.4.20"
 TIMESTAMP = (1981, 1, 1, 1, 1, 2)
 STORED = {".pte", ".arsc"}
@@ -134,7 +134,7 @@ def make_dex(work: Path, classes: Iterable[Path], libraries: Iterable[Path]) -> 
         "java",
         "-Xmx1g",
         "-cp",
-        toolchain.bundletool_jar(),
+        toolchain.fetch("r8"),
         "com.android.tools.r8.D8",
         "--release",
     ]

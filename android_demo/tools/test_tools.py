@@ -99,6 +99,22 @@ def test_a_piece_of_another_hash_is_refused(tmp_path: Path, monkeypatch: pytest.
     assert not list((tmp_path / "files").iterdir())
 
 
+@pytest.mark.parametrize("name", ["zig", "java-arm64"])
+def test_pip_takes_wheels_alone(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+
+    def run(words: list[str], *_: object, **__: object) -> str:
+        asked.append([str(word) for word in words])
+        (tmp_path / "some.whl").touch()
+        return ""
+
+    monkeypatch.setattr(toolchain, "run", run)
+    piece = toolchain.PIECES[name]
+    toolchain._CLIENTS[piece.client](piece.spec, tmp_path)
+    assert "--only-binary=:all:" in asked[0]
+    assert "--no-deps" in asked[0]
+
+
 def test_every_piece_has_its_hash_and_a_client() -> None:
     assert len(toolchain.PIECES) == sum(map(len, toolchain.SECTIONS.values()))
     for name, piece in toolchain.PIECES.items():

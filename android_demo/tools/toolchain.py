@@ -192,7 +192,8 @@ def apt_options(architecture: str) -> list[str]:
     ]
 
 
-PIP: Command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps"]
+# Wheels only: a source distribution would run its own build script.
+PIP: Command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:"]
 
 
 def _pip(spec: str, folder: Path) -> Path:
@@ -201,7 +202,7 @@ def _pip(spec: str, folder: Path) -> Path:
 
 
 def _pip_arm64(spec: str, folder: Path) -> Path:
-    options: Command = ["--only-binary=:all:", "--python-version", "3.11", "-d", folder]
+    options: Command = ["--python-version", "3.11", "-d", folder]
     for glibc in ("2_28", "2_17"):
         options += ["--platform", f"manylinux_{glibc}_aarch64"]
     run([*PIP, *options, spec], f"fetching {spec}", failure=Unavailable)
@@ -316,17 +317,6 @@ def adb() -> Path:
 
 def apksigner_jar() -> Path:
     return debian_tools() / "usr/share/java/apksigner-31.0.2.jar"
-
-
-def bundletool_jar() -> Path:
-    """The jar that holds D8 and R8."""
-
-    def unpack(folder: Path) -> None:
-        with zipfile.ZipFile(fetch("mobsf")) as wheel:
-            jar = next(n for n in wheel.namelist() if "bundletool-all" in n and n.endswith(".jar"))
-            (folder / "bundletool.jar").write_bytes(wheel.read(jar))
-
-    return unpacked("bundletool", label_of(["mobsf"]), unpack) / "bundletool.jar"
 
 
 def android_runtime() -> Path:
