@@ -4,8 +4,8 @@ import android.os.Handler
 import android.os.Looper
 import java.util.concurrent.Executors
 
-class BackgroundWorker : Worker {
-    private val executor = Executors.newSingleThreadExecutor { Thread(it, "ondevice-worker") }
+class BackgroundWorker(name: String) : Worker {
+    private val executor = Executors.newSingleThreadExecutor { Thread(it, "ondevice-$name") }
     private val main = Handler(Looper.getMainLooper())
 
     override fun <T> run(work: () -> T, done: (Result<T>) -> Unit) {

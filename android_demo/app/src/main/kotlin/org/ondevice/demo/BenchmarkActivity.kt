@@ -38,7 +38,7 @@ class BenchmarkActivity : Activity() {
         val output = File(filesDir, "latency.json")
         output.delete()
         val request = intent
-        app.worker.run({ writeWhole(output, Json.write(report(app.bundles, request))) }) { result ->
+        app.measurer.run({ writeWhole(output, Json.write(report(app.bundles, request))) }) { result ->
             val problem = result.exceptionOrNull()?.let { BundleError.explain(it) }
             status.text = problem ?: getString(R.string.benchmark_done)
         }

@@ -1,6 +1,5 @@
 package org.ondevice.demo
 
-import org.ondevice.core.BundleError
 import org.ondevice.core.BundleStore
 import org.ondevice.core.Catalog
 import org.ondevice.core.Engine
@@ -10,6 +9,7 @@ import org.ondevice.core.ModelRuntime
 import org.ondevice.core.Recommender
 import org.ondevice.core.Sha256
 import java.io.File
+import java.io.IOException
 import java.io.InputStream
 
 /** The bundles that came with the app. */
@@ -27,20 +27,32 @@ class Session(val name: String, val bundle: ModelBundle, catalog: Catalog?, val 
 }
 
 /**
- * The bundles on this phone and, of them, the one whose program is loaded. Used on the worker's thread only.
+ * The bundles on this phone and, of them, the one whose program is loaded. Never used on the main thread; the threads
+ * that use it wait for each other, though not while a picked file is read or a bundle is measured.
  *
- * @property problems why bundles that came with the app were not put to use, by name.
+ * @param scratch a folder of this class alone, for files that were picked.
  */
-class Bundles(val store: BundleStore, private val shipped: ShippedBundles, val runtime: ModelRuntime) {
-    val problems = LinkedHashMap<String, String>()
+class Bundles(
+    val store: BundleStore,
+    private val shipped: ShippedBundles,
+    val runtime: ModelRuntime,
+    private val scratch: File,
+    private val log: Log,
+) {
+    private val problemsByName = LinkedHashMap<String, String>()
+
+    /** Why bundles that came with the app were not put to use, by name. */
+    val problems: Map<String, String> @Synchronized get() = LinkedHashMap(problemsByName)
 
     /** Another number after each bundle that was put to use. */
+    @Volatile
     var revision = 0
         private set
     private var session: Session? = null
     private var isPrepared = false
 
     /** Restores what was interrupted and copies new bundles out of the app. */
+    @Synchronized
     fun prepare() {
         if (isPrepared) return
         store.recover()
@@ -48,7 +60,7 @@ class Bundles(val store: BundleStore, private val shipped: ShippedBundles, val r
             try {
                 installShipped(name)
             } catch (error: Throwable) {
-                problems[name] = BundleError.explain(error)
+                problemsByName[name] = log.explain("copying $name out of the app", error)
             }
         }
         isPrepared = true
@@ -67,19 +79,33 @@ class Bundles(val store: BundleStore, private val shipped: ShippedBundles, val r
     }
 
     /** Replaces the bundle [name] by the one in a zip. The old one stays until the new one has answered. */
-    fun replace(name: String, zip: InputStream) = install(name) { BundleStore.unzip(zip, it) }
+    fun replace(name: String, zip: InputStream) {
+        scratch.deleteRecursively()
+        try {
+            if (!scratch.mkdirs()) throw IOException("$scratch cannot be made")
+            BundleStore.unzip(zip, scratch) // whoever provides the file may be slow
+            install(name) { scratch.copyRecursively(it, overwrite = true) }
+        } finally {
+            scratch.deleteRecursively()
+        }
+    }
 
+    @Synchronized
     private fun install(name: String, write: (File) -> Unit) {
         close()
         store.install(name, write) { bundle ->
             bundle.readCatalog()
             runtime.load(bundle, NUM_THREADS).use { GoldenCheck.run(bundle, it) }
         }
-        problems.remove(name)
+        problemsByName.remove(name)
         revision++
     }
 
-    fun session(name: String): Session {
+    /** What [work] makes of the bundle [name], whose program stays loaded for the next time. */
+    @Synchronized
+    fun <T> use(name: String, work: (Session) -> T): T = work(session(name))
+
+    private fun session(name: String): Session {
         session?.let { if (it.name == name) return it }
         close()
         val bundle = store.open(name)
@@ -87,6 +113,7 @@ class Bundles(val store: BundleStore, private val shipped: ShippedBundles, val r
         return Session(name, bundle, catalog, runtime.load(bundle, NUM_THREADS)).also { session = it }
     }
 
+    @Synchronized
     fun close() {
         session?.engine?.close()
         session = null

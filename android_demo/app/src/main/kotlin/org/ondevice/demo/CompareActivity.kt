@@ -6,10 +6,10 @@ import android.content.Intent
 import android.net.Uri
 import android.os.Bundle
 import android.provider.OpenableColumns
+import android.view.View
 import android.widget.Button
 import android.widget.LinearLayout
-import android.widget.TableLayout
-import android.widget.TableRow
+import android.widget.ProgressBar
 import android.widget.TextView
 import java.io.FileNotFoundException
 import java.io.InputStream
@@ -17,7 +17,7 @@ import java.io.InputStream
 /** Compares the bundles side by side, and replaces them from files. */
 class CompareActivity : StateActivity<CompareState>() {
     override val presenter by lazy { app.compare }
-    private lateinit var table: TableLayout
+    private lateinit var figures: LinearLayout
     private lateinit var status: TextView
     private lateinit var measure: Button
     private lateinit var buttons: LinearLayout
@@ -27,12 +27,15 @@ class CompareActivity : StateActivity<CompareState>() {
 
     override fun onCreate(savedInstanceState: Bundle?) {
         super.onCreate(savedInstanceState)
-        setContentView(R.layout.compare)
-        table = findViewById(R.id.table)
+        setScreen(R.layout.compare)
+        actionBar!!.setDisplayHomeAsUpEnabled(true)
+        figures = findViewById(R.id.figures)
         status = findViewById(R.id.status)
         measure = findViewById(R.id.measure)
         buttons = findViewById(R.id.buttons)
-        measure.setOnClickListener { presenter.measure() }
+        measure.setOnClickListener {
+            if (presenter.state.work is CompareWork.Measuring) presenter.stopMeasuring() else presenter.measure()
+        }
         picking = savedInstanceState?.getString(KEY_PICKING)
         presenter.start(savedInstanceState?.getString(KEY_FIGURES))
     }
@@ -44,81 +47,107 @@ class CompareActivity : StateActivity<CompareState>() {
     }
 
     override fun show(state: CompareState) {
-        showTable(state.columns)
+        showFigures(state.columns)
         showButtons(state)
-        val isIdle = state.work == CompareWork.NONE
-        measure.isEnabled = isIdle && state.columns.isNotEmpty()
+        val measuring = state.work as? CompareWork.Measuring
+        val isIdle = state.work is CompareWork.Idle
+        measure.setText(if (measuring == null) R.string.measure else R.string.stop)
+        measure.isEnabled = if (measuring == null) isIdle && state.columns.isNotEmpty() else !measuring.isStopping
         for (index in 0 until buttons.childCount) buttons.getChildAt(index).isEnabled = isIdle
         status.showText(statusText(state))
     }
 
     private fun statusText(state: CompareState): String {
-        val problems = listOfNotNull(state.problem) +
-            state.columns.filter { it.problem != null }.map { "${it.name}: ${it.problem}" }
-        val now = when (state.work) {
-            CompareWork.LISTING -> getString(R.string.loading)
-            CompareWork.MEASURING -> getString(R.string.measuring)
-            CompareWork.REPLACING -> getString(R.string.replacing)
-            CompareWork.NONE -> when {
-                state.problem != null -> null
-                state.replaced != null -> getString(R.string.replaced, state.replaced)
-                state.columns.isEmpty() -> getString(R.string.no_bundles)
-                state.isMeasured -> getString(
-                    R.string.measured,
-                    ComparePresenter.NUM_CANDIDATES, ComparePresenter.PLAN.numCalls, ComparePresenter.PLAN.numWarmups,
-                )
-                else -> getString(R.string.not_measured)
+        val now = when (val work = state.work) {
+            is CompareWork.Listing -> getString(R.string.loading)
+            is CompareWork.Measuring ->
+                if (work.isStopping) getString(R.string.stopping)
+                else getString(R.string.measuring, work.name, work.place, work.total)
+            is CompareWork.Replacing -> getString(R.string.replacing)
+            is CompareWork.Idle -> when (val outcome = work.outcome) {
+                is Outcome.Failed -> outcome.problem
+                is Outcome.Replaced -> getString(R.string.replaced, outcome.name)
+                is Outcome.Stopped -> getString(R.string.stopped)
+                is Outcome.Measured, null -> when {
+                    state.columns.isEmpty() -> getString(R.string.no_bundles)
+                    state.isMeasured -> getString(
+                        R.string.measured,
+                        ComparePresenter.NUM_CANDIDATES,
+                        ComparePresenter.PLAN.numCalls,
+                        ComparePresenter.PLAN.numWarmups,
+                    )
+                    else -> getString(R.string.not_measured)
+                }
             }
         }
-        return (listOfNotNull(now) + problems).joinToString("\n")
-    }
-
-    private fun showTable(columns: List<CompareColumn>) {
-        if (table.tag == columns) return
-        table.tag = columns
-        table.removeAllViews()
-        if (columns.isEmpty()) return
-        table.addView(row("", columns.map { Cell(it.name, it.name) }, isHeading = true))
-        addRow(R.string.row_size, columns) { column -> column.totalBytes?.let { kilobytes(it) } }
-        addRow(R.string.row_load, columns) { column -> column.loadMillis?.let { millis(it) } }
-        addRow(R.string.row_p50, columns) { column -> column.p50Millis?.let { millis(it) } }
-        addRow(R.string.row_p95, columns) { column -> column.p95Millis?.let { millis(it) } }
-        addRow(R.string.row_memory, columns) { column -> column.memoryBytes?.let { kilobytes(it) } }
-    }
-
-    private class Cell(val text: String, val spoken: String)
-
-    private fun addRow(label: Int, columns: List<CompareColumn>, figure: (CompareColumn) -> String?) {
-        val name = getString(label)
-        val cells = columns.map { column ->
-            val text = figure(column)
-            val spoken = text ?: getString(R.string.absent_description)
-            Cell(text ?: getString(R.string.absent), getString(R.string.cell_description, column.name, name, spoken))
+        val problems = state.columns.mapNotNull { column ->
+            column.problem?.let { getString(R.string.named_problem, column.name, it) }
         }
-        table.addView(row(name, cells, isHeading = false))
+        return (listOf(now) + problems).joinToString("\n")
     }
 
-    private fun row(label: String, cells: List<Cell>, isHeading: Boolean): TableRow {
-        val row = TableRow(this)
-        row.addView(cell(Cell(label, label), isHeading = true))
-        cells.forEach { row.addView(cell(it, isHeading)) }
-        return row
+    /** What is shown of one bundle: the figure, its text, what is said under it, and how much of it is the model. */
+    private class Shown(val name: String, val value: Double?, val text: String?, val detail: String = "", val part: Double? = value)
+
+    private fun showFigures(columns: List<CompareColumn>) {
+        if (figures.tag == columns) return
+        figures.tag = columns
+        figures.removeAllViews()
+        addSection(R.string.figure_size, columns.map { sizeOf(it) })
+        if (columns.none { it.figures != null }) return
+        addTimes(R.string.figure_p50, columns) { it.p50Micros }
+        addTimes(R.string.figure_p95, columns) { it.p95Micros }
+        addTimes(R.string.figure_load, columns) { it.loadMicros }
+        addSection(
+            R.string.figure_memory,
+            columns.map { column ->
+                val bytes = column.figures?.memoryBytes
+                Shown(column.name, bytes?.toDouble(), bytes?.let { Units.bytes(this, it) })
+            },
+        )
     }
 
-    private fun cell(cell: Cell, isHeading: Boolean): TextView {
-        val view = TextView(this)
-        val heading = android.R.style.TextAppearance_Material_Caption
-        view.setTextAppearance(if (isHeading) heading else android.R.style.TextAppearance_Material_Body1)
-        view.text = cell.text
-        view.contentDescription = cell.spoken
-        val padding = resources.getDimensionPixelSize(R.dimen.cell_padding)
-        view.setPaddingRelative(0, padding, 2 * padding, padding)
+    private fun sizeOf(column: CompareColumn): Shown {
+        val bytes = column.totalBytes ?: return Shown(column.name, null, null)
+        val model = bytes - column.titleBytes
+        val detail = if (column.titleBytes == 0L) "" else
+            getString(R.string.parts, Units.bytes(this, model), Units.bytes(this, column.titleBytes))
+        return Shown(column.name, bytes.toDouble(), Units.bytes(this, bytes), detail, model.toDouble())
+    }
+
+    private fun addTimes(heading: Int, columns: List<CompareColumn>, micros: (Figures) -> Double) = addSection(
+        heading,
+        columns.map { column ->
+            val value = column.figures?.let(micros)
+            Shown(column.name, value, value?.let { Units.time(this, it) })
+        },
+    )
+
+    private fun addSection(heading: Int, shown: List<Shown>) {
+        val largest = shown.mapNotNull { it.value }.maxOrNull() ?: return
+        val title = TextView(this, null, 0, R.style.Section)
+        title.setText(heading)
+        title.setHeading()
+        figures.addView(title)
+        shown.forEach { figures.addView(row(getString(heading), it, largest)) }
+    }
+
+    private fun row(heading: String, shown: Shown, largest: Double): View {
+        val view = layoutInflater.inflate(R.layout.figure, figures, false)
+        view.findViewById<TextView>(R.id.name).text = shown.name
+        view.findViewById<TextView>(R.id.value).text = shown.text ?: getString(R.string.absent)
+        view.findViewById<TextView>(R.id.detail).showText(shown.detail)
+        view.findViewById<ProgressBar>(R.id.bar).apply {
+            val scale = if (largest > 0) max / largest else 0.0
+            progress = ((shown.part ?: 0.0) * scale).toInt()
+            secondaryProgress = ((shown.value ?: 0.0) * scale).toInt()
+        }
+        val spoken = listOf(shown.text ?: getString(R.string.absent_description), shown.detail)
+        view.setDescription(
+            getString(R.string.figure_description, shown.name, heading, spoken.filter { it.isNotEmpty() }.joinToString()),
+        )
         return view
     }
-
-    private fun kilobytes(bytes: Long) = getString(R.string.kilobytes, "%,.1f".format(bytes / 1000.0))
-
-    private fun millis(millis: Double) = getString(R.string.milliseconds, "%.2f".format(millis))
 
     private fun showButtons(state: CompareState) {
         val names = state.columns.map { it.name }
@@ -130,13 +159,10 @@ class CompareActivity : StateActivity<CompareState>() {
     }
 
     private fun addButton(text: String, name: String?) {
-        val button = Button(this, null, android.R.attr.borderlessButtonStyle)
+        val button = layoutInflater.inflate(R.layout.other_action, buttons, false) as Button
         button.text = text
         button.setOnClickListener { pick(name) }
-        buttons.addView(
-            button,
-            LinearLayout.LayoutParams(LinearLayout.LayoutParams.MATCH_PARENT, LinearLayout.LayoutParams.WRAP_CONTENT),
-        )
+        buttons.addView(button)
     }
 
     private fun pick(name: String?) {
@@ -146,13 +172,17 @@ class CompareActivity : StateActivity<CompareState>() {
             .setType("*/*")
             .putExtra(Intent.EXTRA_MIME_TYPES, arrayOf("application/zip", "application/octet-stream"))
         try {
+            @Suppress("DEPRECATION") // its successor is AndroidX's
             startActivityForResult(intent, REQUEST_PICK)
-        } catch (_: ActivityNotFoundException) {
+        } catch (error: ActivityNotFoundException) {
+            app.log.error("opening the file picker", error)
             status.showText(getString(R.string.no_picker))
         }
     }
 
+    @Deprecated("Deprecated in Java")
     override fun onActivityResult(requestCode: Int, resultCode: Int, data: Intent?) {
+        @Suppress("DEPRECATION")
         super.onActivityResult(requestCode, resultCode, data)
         val uri = data?.data
         if (requestCode != REQUEST_PICK || resultCode != RESULT_OK || uri == null) return

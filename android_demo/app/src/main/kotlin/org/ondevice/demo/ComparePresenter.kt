@@ -2,26 +2,12 @@ package org.ondevice.demo
 
 import org.ondevice.core.Benchmark
 import org.ondevice.core.BenchmarkPlan
-import org.ondevice.core.BundleError
+import org.ondevice.core.BundleInfo
 import org.ondevice.core.BundleStore
-import org.ondevice.core.Json
-import org.ondevice.core.JsonError
 import org.ondevice.core.MemoryUse
 import org.ondevice.core.ModelBundle
 import java.io.InputStream
-
-/** One bundle's column; figures are null until they are measured. */
-data class CompareColumn(
-    val name: String,
-    val totalBytes: Long? = null,
-    val loadMillis: Double? = null,
-    val p50Millis: Double? = null,
-    val p95Millis: Double? = null,
-    val memoryBytes: Long? = null,
-    val problem: String? = null,
-)
-
-enum class CompareWork { NONE, LISTING, MEASURING, REPLACING }
+import java.util.concurrent.CancellationException
 
 /** A file that the user picked. Asked on the worker's thread: whoever provides it may be slow, or gone. */
 interface PickedFile {
@@ -30,65 +16,94 @@ interface PickedFile {
     fun open(): InputStream
 }
 
-/** @property replaced the bundle that was replaced last, until something else is done. */
-data class CompareState(
-    val columns: List<CompareColumn> = emptyList(),
-    val work: CompareWork = CompareWork.LISTING,
-    val replaced: String? = null,
-    val problem: String? = null,
-) {
-    val isMeasured: Boolean get() = columns.any { it.p50Millis != null }
+/** The wish to end what is being measured, heard at every call that is timed. */
+private class Stop {
+    @Volatile
+    var isAsked = false
+
+    fun nanoTime(): Long {
+        if (isAsked) throw CancellationException("stopped")
+        return System.nanoTime()
+    }
 }
 
+/** @param onReplaced told, on the main thread, when another bundle was put to use. */
 class ComparePresenter(
     private val bundles: Bundles,
     private val worker: Worker,
     private val memory: () -> MemoryUse,
+    private val log: Log,
+    private val onReplaced: () -> Unit,
 ) : Presenter<CompareState>(CompareState()) {
     private var isStarted = false
+    private var stop = Stop()
 
     /** Lists the bundles, with the figures of [saved] where the process was ended since they were measured. */
     fun start(saved: String?) {
         if (isStarted) return
         isStarted = true
-        val measured = saved?.let { CompareFigures.read(it) }.orEmpty()
+        val measured = saved?.let { SavedFigures.read(it) }.orEmpty()
         worker.run({ bundles.prepare(); list() }) { result ->
-            state = state.copy(
-                columns = result.getOrDefault(emptyList()).map { measured[it.name].orListed(it) },
-                // A file may have been picked meanwhile: the picker's answer comes before the list.
-                work = if (state.work == CompareWork.LISTING) CompareWork.NONE else state.work,
-                problem = result.exceptionOrNull()?.let { BundleError.explain(it) },
-            )
+            val columns = result.getOrDefault(emptyList()).map { column ->
+                val (bytes, figures) = measured[column.name] ?: return@map column
+                if (column.totalBytes == bytes) column.copy(figures = figures) else column
+            }
+            // A file may have been picked meanwhile: the picker's answer comes before the list.
+            val work = if (state.work is CompareWork.Listing) idle(null, result) else state.work
+            state = CompareState(columns, work)
         }
     }
 
-    fun save(): String = CompareFigures.write(state.columns)
+    fun save(): String = SavedFigures.write(state.columns)
+
+    /** Done, as [outcome] says unless [result] failed. */
+    private fun idle(outcome: Outcome?, result: Result<*>): CompareWork.Idle {
+        val error = result.exceptionOrNull() ?: return CompareWork.Idle(outcome)
+        return CompareWork.Idle(Outcome.Failed(log.explain("comparing models", error)))
+    }
 
     fun measure() {
-        if (state.work != CompareWork.NONE) return
-        state = state.copy(work = CompareWork.MEASURING, replaced = null, problem = null)
-        worker.run({ bundles.close(); list().map { measure(it) } }) { result ->
-            state = state.copy(
-                columns = result.getOrDefault(state.columns),
-                work = CompareWork.NONE,
-                problem = result.exceptionOrNull()?.let { BundleError.explain(it) },
-            )
+        if (state.work !is CompareWork.Idle || state.columns.isEmpty()) return
+        stop = Stop()
+        measureNext(state.columns.map { it.name }, 0)
+    }
+
+    /** Ends the measuring; the figures that are there by then stay. */
+    fun stopMeasuring() {
+        val work = state.work as? CompareWork.Measuring ?: return
+        stop.isAsked = true
+        state = state.copy(work = work.copy(isStopping = true))
+    }
+
+    private fun measureNext(names: List<String>, place: Int) {
+        val name = names[place]
+        val stop = stop
+        state = state.copy(work = CompareWork.Measuring(name, place + 1, names.size, stop.isAsked))
+        worker.run({ measure(name, stop) }) { result ->
+            val columns = state.columns.map { if (it.name == name) result.getOrDefault(it) else it }
+            if (result.exceptionOrNull() is CancellationException) {
+                state = CompareState(columns, CompareWork.Idle(Outcome.Stopped))
+            } else if (result.isFailure || place + 1 == names.size) {
+                state = CompareState(columns, idle(Outcome.Measured, result))
+            } else {
+                state = state.copy(columns = columns)
+                measureNext(names, place + 1)
+            }
         }
     }
 
     /** Replaces the bundle [name], or with null adds one, by the zip in [file]. */
     fun replace(name: String?, file: PickedFile) {
-        if (state.work == CompareWork.MEASURING || state.work == CompareWork.REPLACING) return
-        state = state.copy(work = CompareWork.REPLACING, replaced = null, problem = null)
+        if (state.work is CompareWork.Measuring || state.work is CompareWork.Replacing) return
+        state = state.copy(work = CompareWork.Replacing)
         worker.run({ replaceNow(name, file) to list() }) { result ->
-            val replaced = result.getOrNull()?.first
+            val (replaced, listed) = result.getOrElse { null to null }
             val measured = state.columns.filter { it.name != replaced }.associateBy { it.name }
-            state = state.copy(
-                columns = result.getOrNull()?.second?.map { measured[it.name].orListed(it) } ?: state.columns,
-                work = CompareWork.NONE,
-                replaced = replaced,
-                problem = result.exceptionOrNull()?.let { BundleError.explain(it) },
+            state = CompareState(
+                listed?.map { measured[it.name].orListed(it) } ?: state.columns,
+                idle(replaced?.let { Outcome.Replaced(it) }, result),
             )
+            if (replaced != null) onReplaced()
         }
     }
 
@@ -109,69 +124,43 @@ class ComparePresenter(
     private fun list(): List<CompareColumn> {
         val present = bundles.store.names().map { name ->
             try {
-                CompareColumn(name, bundles.store.info(name).totalBytes)
+                column(name, bundles.store.info(name))
             } catch (error: Throwable) { // too little memory is an Error
-                CompareColumn(name, problem = BundleError.explain(error))
+                CompareColumn(name, problem = log.explain("opening $name", error))
             }
         }
         val absent = bundles.problems.filterKeys { name -> present.none { it.name == name } }
         return present + absent.map { (name, problem) -> CompareColumn(name, problem = problem) }
     }
 
-    /** This column's figures, where they are of the bundle that is [listed]. */
+    private fun column(name: String, info: BundleInfo) = CompareColumn(name, info.totalBytes, info.catalogBytes)
+
+    /** This column, where its figures are of the bundle that is [listed]. */
     private fun CompareColumn?.orListed(listed: CompareColumn): CompareColumn =
         this?.takeIf { listed.problem == null && it.totalBytes == listed.totalBytes } ?: listed
 
-    private fun measure(column: CompareColumn): CompareColumn {
-        if (column.problem != null) return column
-        return try {
-            figures(column, bundles.store.open(column.name))
-        } catch (error: Throwable) {
-            column.copy(problem = BundleError.explain(error))
-        }
+    private fun measure(name: String, stop: Stop): CompareColumn = try {
+        val bundle = bundles.store.open(name)
+        column(name, bundle.info).copy(figures = figures(bundle, stop))
+    } catch (error: CancellationException) {
+        throw error
+    } catch (error: Throwable) {
+        CompareColumn(name, problem = bundles.problems[name] ?: log.explain("measuring $name", error))
     }
 
-    private fun figures(column: CompareColumn, bundle: ModelBundle): CompareColumn {
-        val measurement = Benchmark(bundles.runtime, memory).run(bundle, PLAN).single()
+    private fun figures(bundle: ModelBundle, stop: Stop): Figures {
+        bundles.close() // or the memory of what is measured would be there before
+        val measurement = Benchmark(bundles.runtime, memory, stop::nanoTime).run(bundle, PLAN).single()
         val latency = measurement.latencies.getValue(NUM_CANDIDATES)
         val before = measurement.before.pssBytes
         val after = measurement.after.pssBytes
-        return column.copy(
-            loadMillis = measurement.loadNanos / 1e6,
-            p50Millis = latency.p50Micros / 1e3,
-            p95Millis = latency.p95Micros / 1e3,
-            memoryBytes = if (before == null || after == null) null else maxOf(0, after - before),
-        )
+        val memoryBytes = if (before == null || after == null) null else maxOf(0, after - before)
+        return Figures(measurement.loadNanos / 1e3, latency.p50Micros, latency.p95Micros, memoryBytes)
     }
 
     companion object {
         const val NUM_CANDIDATES = 100
         private const val MAX_NAME = 40
         val PLAN = BenchmarkPlan(listOf(NUM_CANDIDATES), listOf(1), numWarmups = 20, numCalls = 200)
-    }
-}
-
-/** Measured columns as a text that outlives the process. */
-object CompareFigures {
-    fun write(columns: List<CompareColumn>): String = Json.write(
-        columns.filter { it.p50Millis != null }.associate {
-            it.name to listOf(it.totalBytes, it.loadMillis, it.p50Millis, it.p95Millis, it.memoryBytes)
-        },
-    )
-
-    fun read(text: String): Map<String, CompareColumn> = try {
-        (Json.parse(text) as Map<*, *>).entries.associate { (name, values) ->
-            val numbers = (values as List<*>).map { it as Number? }
-            name as String to CompareColumn(
-                name,
-                numbers[0]?.toLong(),
-                numbers[1]?.toDouble(),
-                numbers[2]?.toDouble(),
-                numbers[3]?.toDouble(),
-                numbers[4]?.toLong(),
-            )
-        }
-    } catch (_: JsonError) {
-        emptyMap()
     }
 }

@@ -7,8 +7,30 @@ import java.io.File
 
 /** Makes the app's parts, once, by hand; activities come and go, these stay. */
 class DemoApplication : Application() {
-    val worker by lazy { BackgroundWorker() }
-    val bundles by lazy { Bundles(BundleStore(File(filesDir, "bundles")), AssetBundles(assets), ExecuTorch) }
-    val recommend by lazy { RecommendPresenter(bundles, worker) }
-    val compare by lazy { ComparePresenter(bundles, worker, Memory::use) }
+    val log = Log { what, error -> android.util.Log.e(TAG, what, error) }
+
+    /** Ranks; what is measured meanwhile, on [measurer], does not keep it waiting. */
+    private val ranker by lazy { BackgroundWorker("ranker") }
+    val measurer by lazy { BackgroundWorker("measurer") }
+    val bundles by lazy {
+        Bundles(
+            BundleStore(File(filesDir, "bundles")),
+            AssetBundles(assets),
+            ExecuTorch,
+            File(cacheDir, "picked"),
+            log,
+        )
+    }
+    val recommend by lazy { RecommendPresenter(bundles, ranker, log) }
+    val compare by lazy { ComparePresenter(bundles, measurer, Memory::use, log) { recommend.refresh() } }
+
+    /** A program that nobody looks at is not kept in memory; the next ranking loads it again, in milliseconds. */
+    override fun onTrimMemory(level: Int) {
+        super.onTrimMemory(level)
+        if (level >= TRIM_MEMORY_UI_HIDDEN) ranker.run({ bundles.close() }) {}
+    }
+
+    companion object {
+        const val TAG = "ondevice"
+    }
 }

@@ -1,8 +1,21 @@
 package org.ondevice.demo
 
-/** Does work on one background thread, in order; answers come on the main thread, in the same order. */
+import org.ondevice.core.BundleError
+
+/** Does work on a background thread, in order; answers come on the main thread, in the same order. */
 interface Worker {
     fun <T> run(work: () -> T, done: (Result<T>) -> Unit)
+}
+
+/** Where a developer finds the whole of an error of which a person reads one sentence. */
+fun interface Log {
+    fun error(what: String, error: Throwable)
+}
+
+/** The sentence to show for [error], which goes to the log with its stack trace. */
+fun Log.explain(what: String, error: Throwable): String {
+    error(what, error)
+    return BundleError.explain(error)
 }
 
 /** Holds an immutable state for whichever activity is watching. Main thread only. */

@@ -1,45 +1,54 @@
 package org.ondevice.demo
 
 import android.content.Intent
+import android.graphics.Rect
 import android.os.Bundle
-import android.text.Editable
-import android.text.TextWatcher
 import android.view.View
-import android.widget.AdapterView
-import android.widget.ArrayAdapter
+import android.view.inputmethod.InputMethodManager
 import android.widget.Button
-import android.widget.EditText
 import android.widget.LinearLayout
 import android.widget.Spinner
 import android.widget.TextView
 import org.ondevice.core.ScoredItem
-import java.util.Locale
 
 /** Choose a profile, see the films ranked for it. */
 class RecommendActivity : StateActivity<RecommendState>() {
     override val presenter by lazy { app.recommend }
     private lateinit var bundle: Spinner
+    private lateinit var profileGroup: View
     private lateinit var profile: Spinner
-    private lateinit var inputs: LinearLayout
+    private lateinit var inputs: ProfileInputs
     private lateinit var recommend: Button
+    private lateinit var results: View
     private lateinit var status: TextView
     private lateinit var films: LinearLayout
     private var saved: SavedProfile? = null
 
+    /** The answer that is on the screen: each is brought into view once. */
+    private var shown: Answer? = null
+
     override fun onCreate(savedInstanceState: Bundle?) {
         super.onCreate(savedInstanceState)
-        setContentView(R.layout.recommend)
+        setScreen(R.layout.recommend)
         bundle = findViewById(R.id.bundle)
+        profileGroup = findViewById(R.id.profile_group)
         profile = findViewById(R.id.profile)
-        inputs = findViewById(R.id.inputs)
+        inputs = ProfileInputs(findViewById(R.id.inputs), presenter::setValue)
         recommend = findViewById(R.id.recommend)
+        results = findViewById(R.id.results)
         status = findViewById(R.id.status)
         films = findViewById(R.id.films)
         bundle.onChosen { position ->
-            presenter.state.bundleNames.getOrNull(position)?.let { presenter.selectBundle(it) }
+            presenter.state.models.names.getOrNull(position)?.let { presenter.selectBundle(it) }
         }
-        profile.onChosen { position -> presenter.selectExample(position.takeIf { it < presenter.state.numExamples }) }
-        recommend.setOnClickListener { presenter.recommend() }
+        profile.onChosen { position ->
+            val ready = presenter.state as? RecommendState.Ready ?: return@onChosen
+            presenter.selectExample(position.takeIf { it < ready.profile.numExamples })
+        }
+        recommend.setOnClickListener {
+            hideKeyboard()
+            presenter.recommend()
+        }
         findViewById<Button>(R.id.compare).setOnClickListener {
             startActivity(Intent(this, CompareActivity::class.java))
         }
@@ -73,77 +82,45 @@ class RecommendActivity : StateActivity<RecommendState>() {
     }
 
     override fun show(state: RecommendState) {
-        bundle.setChoices(state.bundleNames, state.bundleNames.indexOf(state.selected))
-        val examples = List(state.numExamples) { getString(R.string.example_profile, it + 1) }
-        profile.setChoices(examples + getString(R.string.own_profile), state.example ?: state.numExamples)
-        showInputs(state.inputs)
-        recommend.isEnabled = !state.isBusy && state.selected != null
+        bundle.setChoices(state.models.names, state.models.names.indexOf(state.models.selected))
+        bundle.isEnabled = state.models.names.isNotEmpty()
+        if (state is RecommendState.Ready) showProfile(state.profile)
+        // While another model is loaded the profile stays as it is, so that the screen does not jump.
+        if (state !is RecommendState.Loading) profileGroup.isShown(state is RecommendState.Ready)
+        val answer = (state as? RecommendState.Ready)?.answer
+        recommend.isEnabled = answer != null && answer !is Answer.Ranking
         status.showText(statusText(state))
-        showFilms(state.ranking?.films.orEmpty())
+        val ranked = answer as? Answer.Ranked
+        showFilms(ranked?.films.orEmpty())
+        if (answer != shown) {
+            shown = answer
+            if (answer is Answer.Ranked || answer is Answer.Failed || answer is Answer.NothingToRank) reveal()
+        }
     }
 
-    private fun statusText(state: RecommendState): String {
-        val ranking = state.ranking
-        return when {
-            state.isBusy -> getString(if (state.inputs.isEmpty()) R.string.loading else R.string.ranking)
-            state.problem != null -> state.problem
-            state.selected == null -> getString(R.string.no_bundles)
-            !state.hasCatalog -> getString(R.string.no_catalog)
-            ranking != null -> resources.getQuantityString(
-                R.plurals.ranked, ranking.numRanked, ranking.numRanked, "%.2f".format(ranking.nanos / 1e6),
+    private fun View.isShown(isShown: Boolean) {
+        visibility = if (isShown) View.VISIBLE else View.GONE
+    }
+
+    private fun showProfile(shown: Profile) {
+        val examples = List(shown.numExamples) { getString(R.string.example_profile, it + 1) }
+        profile.setChoices(examples + getString(R.string.own_profile), shown.example ?: shown.numExamples)
+        inputs.show(shown.inputs)
+    }
+
+    private fun statusText(state: RecommendState): String = when (state) {
+        is RecommendState.Loading -> getString(R.string.loading)
+        is RecommendState.Empty -> state.problem ?: getString(R.string.no_bundles)
+        is RecommendState.Unusable -> state.problem
+        is RecommendState.Ready -> when (val answer = state.answer) {
+            is Answer.NotAsked -> state.warning.orEmpty()
+            is Answer.Ranking -> getString(R.string.ranking)
+            is Answer.NothingToRank -> getString(R.string.no_catalog)
+            is Answer.Failed -> answer.problem
+            is Answer.Ranked -> resources.getQuantityString(
+                R.plurals.ranked, answer.numRanked, answer.numRanked, Units.time(this, answer.nanos / 1e3),
             )
-            else -> ""
         }
-    }
-
-    /** Views are kept while the fields stay, so that typing is not interrupted. */
-    private fun showInputs(shown: List<ProfileInput>) {
-        val names = shown.map { it.field to it.choices }
-        if (inputs.tag != names) {
-            inputs.tag = names
-            inputs.removeAllViews()
-            shown.forEach { addInput(it) }
-        }
-        for (input in shown) {
-            when (val view = inputs.findViewWithTag<View>(input.field)) {
-                is Spinner -> view.setChoices(
-                    listOf(getString(R.string.unknown_value)) + input.choices,
-                    input.choices.indexOf(input.value) + 1,
-                )
-                is EditText -> if (view.text.toString() != input.value) view.setText(input.value)
-            }
-        }
-    }
-
-    private fun addInput(input: ProfileInput) {
-        val label = TextView(this, null, 0, R.style.Label)
-        label.text = when (input.numKnown) {
-            0 -> input.field // hashed, or found by fingerprints: its values have no names here
-            else -> resources.getQuantityString(R.plurals.known_values, input.numKnown, input.field, input.numKnown)
-        }
-        val view: View = if (input.choices.isNotEmpty()) {
-            Spinner(this).apply {
-                onChosen { position -> presenter.setValue(input.field, input.choices.getOrElse(position - 1) { "" }) }
-            }
-        } else {
-            EditText(this).apply {
-                setSingleLine()
-                hint = getString(R.string.unknown_value)
-                // The field's own state would be restored under another field's value.
-                isSaveEnabled = false
-                addTextChangedListener(object : TextWatcher {
-                    override fun beforeTextChanged(text: CharSequence?, start: Int, count: Int, after: Int) = Unit
-                    override fun onTextChanged(text: CharSequence?, start: Int, before: Int, count: Int) = Unit
-                    override fun afterTextChanged(text: Editable) = presenter.setValue(input.field, text.toString())
-                })
-            }
-        }
-        view.id = View.generateViewId()
-        view.tag = input.field
-        view.minimumHeight = resources.getDimensionPixelSize(R.dimen.touch_target)
-        label.labelFor = view.id
-        inputs.addView(label)
-        inputs.addView(view)
     }
 
     private fun showFilms(shown: List<ScoredItem>) {
@@ -155,12 +132,30 @@ class RecommendActivity : StateActivity<RecommendState>() {
 
     private fun row(position: Int, film: ScoredItem): View {
         val view = layoutInflater.inflate(R.layout.film, films, false)
-        val score = "%.3f".format(Locale.getDefault(), film.score)
+        val score = "%.3f".format(film.score)
         view.findViewById<TextView>(R.id.position).text = getString(R.string.film_position, position)
         view.findViewById<TextView>(R.id.title).text = film.title
         view.findViewById<TextView>(R.id.score).text = score
-        view.contentDescription = getString(R.string.film_description, position, film.title, score)
+        view.setDescription(getString(R.string.film_description, position, film.title, score))
         return view
+    }
+
+    /** Scrolls to what was answered, from wherever the button was: on a small screen it is below it. */
+    private fun reveal() {
+        results.addOnLayoutChangeListener(object : View.OnLayoutChangeListener {
+            override fun onLayoutChange(
+                view: View, left: Int, top: Int, right: Int, bottom: Int,
+                oldLeft: Int, oldTop: Int, oldRight: Int, oldBottom: Int,
+            ) {
+                results.removeOnLayoutChangeListener(this)
+                results.post { results.requestRectangleOnScreen(Rect(0, 0, results.width, results.height)) }
+            }
+        })
+        results.requestLayout()
+    }
+
+    private fun hideKeyboard() {
+        getSystemService(InputMethodManager::class.java).hideSoftInputFromWindow(results.windowToken, 0)
     }
 
     private companion object {
@@ -168,32 +163,5 @@ class RecommendActivity : StateActivity<RecommendState>() {
         const val KEY_EXAMPLE = "example"
         const val KEY_VALUES = "values"
         const val KEY_RANKED = "ranked"
-    }
-}
-
-/** Sets a text that TalkBack announces, only when it is another. */
-fun TextView.showText(text: String) {
-    if (this.text.toString() != text) this.text = text
-    visibility = if (text.isEmpty()) View.GONE else View.VISIBLE
-}
-
-/** Shows [choices], with the adapter replaced only when they differ, and chooses without telling the listener twice. */
-fun Spinner.setChoices(choices: List<String>, selected: Int) {
-    if (getTag(R.id.choices) != choices) {
-        setTag(R.id.choices, choices)
-        adapter = ArrayAdapter(context, android.R.layout.simple_spinner_item, choices).apply {
-            setDropDownViewResource(android.R.layout.simple_spinner_dropdown_item)
-        }
-    }
-    if (selected >= 0 && selectedItemPosition != selected) setSelection(selected)
-}
-
-/** Calls [choose] for each choice, the user's and the app's own alike: choosing what is chosen changes nothing. */
-fun Spinner.onChosen(choose: (Int) -> Unit) {
-    // The choice belongs to the presenter; a spinner that restored its own would override it.
-    isSaveEnabled = false
-    onItemSelectedListener = object : AdapterView.OnItemSelectedListener {
-        override fun onItemSelected(parent: AdapterView<*>?, view: View?, position: Int, id: Long) = choose(position)
-        override fun onNothingSelected(parent: AdapterView<*>?) = Unit
     }
 }

@@ -1,52 +1,12 @@
 package org.ondevice.demo
 
-import org.ondevice.core.BundleError
 import org.ondevice.core.ModelBundle
-import org.ondevice.core.ScoredItem
 
-/**
- * A context field to fill in.
- *
- * @property choices its known values when they are few; else empty, and any text may be written.
- */
-data class ProfileInput(val field: String, val numKnown: Int, val choices: List<String>, val value: String) {
-    /** Filled in; with choices, a value that is none of them is unknown. */
-    fun with(value: String?) = copy(value = value?.takeIf { choices.isEmpty() || it in choices } ?: "")
-}
-
-/** The ranked films, and how long the ranking took. */
-data class Ranking(val films: List<ScoredItem>, val numRanked: Int, val nanos: Long)
-
-/** @property example which golden case's profile is shown; null for the user's own values. */
-data class RecommendState(
-    val bundleNames: List<String> = emptyList(),
-    val selected: String? = null,
-    val numExamples: Int = 0,
-    val example: Int? = null,
-    val inputs: List<ProfileInput> = emptyList(),
-    val isBusy: Boolean = true,
-    val hasCatalog: Boolean = true,
-    val ranking: Ranking? = null,
-    val problem: String? = null,
-)
-
-/**
- * What survives the end of the process.
- *
- * @property isRanked whether a ranking was on the screen, so that it is made again.
- */
-class SavedProfile(
-    val bundle: String?,
-    val example: Int?,
-    val values: Map<String, String>,
-    val isRanked: Boolean = false,
-)
-
-class RecommendPresenter(private val bundles: Bundles, private val worker: Worker) :
-    Presenter<RecommendState>(RecommendState()) {
+class RecommendPresenter(private val bundles: Bundles, private val worker: Worker, private val log: Log) :
+    Presenter<RecommendState>(RecommendState.Loading()) {
     private var isStarted = false
 
-    /** What is being put back: until it is, the state is not worth saving. */
+    /** The profile that the model which is being loaded gets; null for that of its first example. */
     private var restoring: SavedProfile? = null
 
     /** [Bundles.revision] when the state's bundle was read. */
@@ -54,6 +14,8 @@ class RecommendPresenter(private val bundles: Bundles, private val worker: Worke
 
     /** Profiles of the golden cases of the selected bundle. */
     private var examples: List<Map<String, String>> = emptyList()
+
+    private val ready: RecommendState.Ready? get() = state as? RecommendState.Ready
 
     /** Loads the first bundle, or the one of [saved]; later calls only look for bundles that were put to use since. */
     fun start(saved: SavedProfile?) {
@@ -65,115 +27,122 @@ class RecommendPresenter(private val bundles: Bundles, private val worker: Worke
         load(saved?.bundle, saved)
     }
 
-    fun save(): SavedProfile =
-        restoring ?: SavedProfile(state.selected, state.example, values(), state.ranking != null)
+    /** Reads the bundles again when one was put to use meanwhile. */
+    fun refresh() {
+        if (isStarted && bundles.revision != revision) load(state.models.selected, profile())
+    }
 
-    private fun values(): Map<String, String> = state.inputs.associate { it.field to it.value }
+    fun save(): SavedProfile = profile() ?: SavedProfile(state.models.selected, 0, emptyMap())
+
+    private fun profile(): SavedProfile? = ready?.let {
+        SavedProfile(it.models.selected, it.profile.example, it.profile.values, it.answer is Answer.Ranked)
+    } ?: restoring
 
     fun selectBundle(name: String) {
-        if (name != state.selected) load(name, save())
+        if (name != state.models.selected) load(name, profile())
     }
 
     fun selectExample(example: Int?) {
-        if (example == state.example) return
+        val profile = ready?.profile ?: return
+        if (example == profile.example) return
         val values = example?.let { examples[it] }
-        state = state.copy(
-            example = example,
-            inputs = if (values == null) state.inputs else state.inputs.map { it.with(values[it.field]) },
-            ranking = null,
-        )
+        val inputs = if (values == null) profile.inputs else profile.inputs.map { it.with(values[it.field]) }
+        change(profile.copy(example = example, inputs = inputs))
     }
 
     fun setValue(field: String, value: String) {
-        if (state.inputs.none { it.field == field && it.value != value }) return
-        state = state.copy(
-            example = null,
-            inputs = state.inputs.map { if (it.field == field) it.with(value) else it },
-            ranking = null,
-        )
+        val profile = ready?.profile ?: return
+        if (profile.inputs.none { it.field == field && it.value != value }) return
+        val inputs = profile.inputs.map { if (it.field == field) it.with(value) else it }
+        change(profile.copy(example = null, inputs = inputs))
+    }
+
+    /** A ranking is of the values it was asked for: other values end it. */
+    private fun change(profile: Profile) {
+        val shown = ready ?: return
+        val answer = if (shown.answer is Answer.Ranking) shown.answer else Answer.NotAsked
+        state = shown.copy(profile = profile, answer = answer)
     }
 
     fun recommend() {
-        val name = state.selected ?: return
-        if (state.isBusy) return
-        val profile = values()
-        state = state.copy(isBusy = true, problem = null)
-        worker.run({ rank(name, profile) }) { result ->
-            if (state.selected != name) return@run
-            state = state.copy(
-                isBusy = false,
-                ranking = result.getOrNull()?.takeIf { values() == profile },
-                hasCatalog = result.isFailure || result.getOrNull() != null,
-                problem = result.exceptionOrNull()?.let { BundleError.explain(it) },
-            )
+        val asked = ready ?: return
+        if (asked.answer is Answer.Ranking) return
+        val name = asked.models.selected ?: return
+        state = asked.copy(answer = Answer.Ranking, warning = null)
+        worker.run({ bundles.use(name) { rank(it, asked.profile.values) } }) { result ->
+            val now = ready?.takeIf { it.models.selected == name && it.answer is Answer.Ranking } ?: return@run
+            val answer = result.getOrElse { Answer.Failed(log.explain("ranking with $name", it)) }
+            val isOutdated = answer is Answer.Ranked && now.profile.values != asked.profile.values
+            state = now.copy(answer = if (isOutdated) Answer.NotAsked else answer)
         }
     }
 
-    private fun rank(name: String, profile: Map<String, String>): Ranking? {
-        val session = bundles.session(name)
+    private fun rank(session: Session, profile: Map<String, String>): Answer {
         val numItems = session.recommender.numItems
-        if (numItems == 0) return null
+        if (numItems == 0) return Answer.NothingToRank
         val start = System.nanoTime()
         val films = session.recommender.recommend(profile, NUM_FILMS)
-        return Ranking(films, numItems, System.nanoTime() - start)
+        return Answer.Ranked(films, numItems, System.nanoTime() - start)
     }
 
+    /** What is read of the bundles; [problem] is of [models]' selected one, which then has no inputs. */
     private class Loaded(
         val revision: Int,
-        val names: List<String>,
-        val selected: String?,
+        val models: Models,
         val examples: List<Map<String, String>>,
         val inputs: List<ProfileInput>,
+        val warning: String?,
         val problem: String?,
     )
 
     private fun load(wanted: String?, saved: SavedProfile?) {
         restoring = saved
-        state = state.copy(selected = wanted, isBusy = true, ranking = null, problem = null)
+        val loading = RecommendState.Loading(state.models.copy(selected = wanted))
+        state = loading
         worker.run({ read(wanted) }) { result ->
-            if (state.selected != wanted) return@run
-            restoring = null
+            if (state !== loading) return@run // another was chosen meanwhile
             val loaded = result.getOrElse {
-                state = state.copy(isBusy = false, problem = BundleError.explain(it))
+                state = RecommendState.Unusable(loading.models, log.explain("looking for models", it))
                 return@run
             }
             revision = loaded.revision
-            examples = loaded.examples
-            val example = (if (saved == null) 0 else saved.example)?.takeIf { it in examples.indices }
-            val values = example?.let { examples[it] } ?: saved?.values.orEmpty()
-            state = RecommendState(
-                bundleNames = loaded.names,
-                selected = loaded.selected,
-                numExamples = examples.size,
-                example = example,
-                inputs = loaded.inputs.map { it.with(values[it.field]) },
-                isBusy = false,
-                problem = loaded.problem,
-            )
-            if (saved != null && saved.isRanked && loaded.problem == null) recommend()
+            show(loaded, saved)
         }
+    }
+
+    private fun show(loaded: Loaded, saved: SavedProfile?) {
+        val problems = listOfNotNull(loaded.warning, loaded.problem).joinToString("\n").ifEmpty { null }
+        if (loaded.models.selected == null) {
+            state = RecommendState.Empty(problems)
+            return
+        }
+        if (loaded.problem != null) {
+            state = RecommendState.Unusable(loaded.models, problems!!)
+            return
+        }
+        restoring = null
+        examples = loaded.examples
+        val example = (if (saved == null) 0 else saved.example)?.takeIf { it in examples.indices }
+        val values = example?.let { examples[it] } ?: saved?.values.orEmpty()
+        val profile = Profile(examples.size, example, loaded.inputs.map { it.with(values[it.field]) })
+        state = RecommendState.Ready(loaded.models, profile, warning = loaded.warning)
+        if (saved != null && saved.isRanked) recommend()
     }
 
     private fun read(wanted: String?): Loaded {
         bundles.prepare()
-        val names = bundles.store.names()
-        val selected = wanted?.takeIf { it in names } ?: names.firstOrNull()
-        val problems = bundles.problems.map { (name, problem) -> "$name: $problem" }
-        val problem = problems.joinToString("\n").ifEmpty { null }
         val revision = bundles.revision
-        if (selected == null) return Loaded(revision, names, null, emptyList(), emptyList(), problem)
-        val bundle = try {
-            bundles.session(selected).bundle
+        val names = bundles.store.names()
+        val models = Models(names, wanted?.takeIf { it in names } ?: names.firstOrNull())
+        val warning = bundles.problems.map { (name, problem) -> "$name: $problem" }.joinToString("\n").ifEmpty { null }
+        val selected = models.selected ?: return Loaded(revision, models, emptyList(), emptyList(), warning, null)
+        return try {
+            bundles.use(selected) { session ->
+                Loaded(revision, models, examples(session.bundle), inputs(session.bundle), warning, null)
+            }
         } catch (error: Throwable) { // too little memory is an Error
-            val all = problems + "$selected: ${BundleError.explain(error)}"
-            return Loaded(revision, names, selected, emptyList(), emptyList(), all.joinToString("\n"))
-        }
-        return Loaded(revision, names, selected, examples(bundle), inputs(bundle), problem)
-    }
-
-    private fun refresh() {
-        worker.run({ bundles.revision }) { result ->
-            if (result.getOrNull() != revision) load(state.selected, state.selected?.let { save() })
+            val problem = "$selected: ${log.explain("loading $selected", error)}"
+            Loaded(revision, models, emptyList(), emptyList(), warning, problem)
         }
     }
 
@@ -193,7 +162,7 @@ class RecommendPresenter(private val bundles: Bundles, private val worker: Worke
             val keys = List(numKnown) { bundle.vocabulary.key(position, it) }
             if (field.isInteger) keys.sortedBy { it.toLong() } else keys.sorted()
         }
-        ProfileInput(field.name, numKnown, keys, "")
+        ProfileInput(field.name, numKnown, keys.map { Choice(it, it) }, "")
     }
 
     private companion object {

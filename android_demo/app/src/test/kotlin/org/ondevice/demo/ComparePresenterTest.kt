@@ -35,18 +35,59 @@ class ComparePresenterTest {
     fun `bundles are listed with their bytes, and measured when asked`() {
         val app = started()
         assertEquals(listOf("int8", "ours"), app.compare.state.columns.map { it.name })
-        assertTrue(app.compare.state.columns.all { it.totalBytes!! > 0 && it.p50Millis == null })
+        assertTrue(app.compare.state.columns.all { it.totalBytes!! > 0 && it.figures == null })
         app.compare.measure()
-        assertEquals(CompareWork.MEASURING, app.compare.state.work)
+        assertEquals(CompareWork.Measuring("int8", 1, 2, isStopping = false), app.compare.state.work)
         app.compare.measure()
+        app.worker.runOne()
+        assertEquals(CompareWork.Measuring("ours", 2, 2, isStopping = false), app.compare.state.work)
+        assertNotNull(app.column("int8").figures)
         app.worker.runAll()
-        assertEquals(CompareWork.NONE, app.compare.state.work)
+        assertEquals(Outcome.Measured, app.outcome)
         for (column in app.compare.state.columns) {
-            assertTrue(column.p50Millis!! <= column.p95Millis!!)
-            assertNotNull(column.loadMillis)
-            assertEquals(0L, column.memoryBytes)
+            val figures = column.figures!!
+            assertTrue(figures.p50Micros <= figures.p95Micros)
+            assertTrue(figures.loadMicros > 0)
+            assertEquals(0L, figures.memoryBytes)
         }
         assertEquals(0, app.runtime.numOpen)
+    }
+
+    @Test
+    fun `titles are told apart from the model`() {
+        val column = started().column("ours")
+        assertEquals(File(root, "bundles/ours/catalog.json").length(), column.titleBytes)
+        assertTrue(column.totalBytes!! > column.titleBytes)
+    }
+
+    @Test
+    fun `measuring is stopped at the next call, and what was measured stays`() {
+        val app = started()
+        app.compare.measure()
+        app.worker.runOne()
+        app.compare.stopMeasuring()
+        assertEquals(CompareWork.Measuring("ours", 2, 2, isStopping = true), app.compare.state.work)
+        app.worker.runAll()
+        assertEquals(Outcome.Stopped, app.outcome)
+        assertNotNull(app.column("int8").figures)
+        assertNull(app.column("ours").figures)
+        assertEquals(0, app.runtime.numOpen)
+        assertEquals(emptyList<String>(), app.logged)
+        app.compare.measure()
+        app.worker.runAll()
+        assertNotNull(app.column("ours").figures)
+    }
+
+    @Test
+    fun `the other screen ranks while a bundle is measured`() {
+        val app = started()
+        app.recommend.start(null)
+        app.worker.runAll()
+        app.compare.measure()
+        app.recommend.recommend()
+        app.worker.runAll()
+        assertEquals(6, app.ranked.films.size)
+        assertEquals(Outcome.Measured, app.outcome)
     }
 
     @Test
@@ -59,8 +100,8 @@ class ComparePresenterTest {
         again.replace("ours", picked("a longer program"))
         val last = started(App(root), app.compare.save())
         assertEquals(app.column("int8"), last.column("int8"))
-        assertNull(last.column("ours").p50Millis)
-        assertNull(started(App(root), "no figures").column("ours").p50Millis)
+        assertNull(last.column("ours").figures)
+        assertNull(started(App(root), "no figures").column("ours").figures)
     }
 
     @Test
@@ -69,11 +110,10 @@ class ComparePresenterTest {
         app.compare.measure()
         app.worker.runAll()
         app.replace("ours", picked())
-        assertEquals("ours", app.compare.state.replaced)
-        assertNull(app.compare.state.problem)
+        assertEquals(Outcome.Replaced("ours"), app.outcome)
         assertEquals("new", app.program("ours"))
-        assertNull(app.column("ours").p50Millis)
-        assertNotNull(app.column("int8").p50Millis)
+        assertNull(app.column("ours").figures)
+        assertNotNull(app.column("int8").figures)
     }
 
     @Test
@@ -88,12 +128,11 @@ class ComparePresenterTest {
         app.replace("ours", watched)
         programs.add(app.program("ours"))
         assertEquals(listOf("old ours", "old ours"), programs)
-        assertTrue("does not answer its own test cases" in app.compare.state.problem!!)
-        assertNull(app.compare.state.replaced)
+        assertTrue("does not answer its own test cases" in (app.outcome as Outcome.Failed).problem)
         app.runtime.offset = 0f
         app.replace("ours", watched)
         assertEquals("new", app.program("ours"))
-        assertNull(app.compare.state.problem)
+        assertEquals(Outcome.Replaced("ours"), app.outcome)
     }
 
     @Test
@@ -101,10 +140,10 @@ class ComparePresenterTest {
         val app = started()
         fun refused(expected: String, file: PickedFile) {
             app.replace("ours", file)
-            val problem = app.compare.state.problem.orEmpty()
+            val problem = (app.outcome as Outcome.Failed).problem
             assertTrue(expected in problem, problem)
             assertEquals("old ours", app.program("ours"))
-            assertEquals(CompareWork.NONE, app.compare.state.work)
+            assertTrue(app.logged.last().startsWith("comparing models: "), app.logged.toString())
             assertEquals(2, app.compare.state.columns.size)
         }
         fun failing(error: Exception) = object : PickedFile {
@@ -131,11 +170,11 @@ class ComparePresenterTest {
         val app = App(root)
         app.compare.start(null)
         app.compare.replace("ours", picked())
-        assertEquals(CompareWork.REPLACING, app.compare.state.work)
+        assertEquals(CompareWork.Replacing, app.compare.state.work)
         app.worker.runOne()
-        assertEquals(CompareWork.REPLACING, app.compare.state.work)
+        assertEquals(CompareWork.Replacing, app.compare.state.work)
         app.worker.runAll()
-        assertEquals(CompareWork.NONE, app.compare.state.work)
+        assertEquals(Outcome.Replaced("ours"), app.outcome)
         assertEquals("new", app.program("ours"))
     }
 
@@ -143,9 +182,9 @@ class ComparePresenterTest {
     fun `a new bundle gets the name of its file, and never another's`() {
         val app = started()
         app.replace(null, picked(name = "Käse 64.zip"))
-        assertEquals("K-se-64", app.compare.state.replaced)
+        assertEquals(Outcome.Replaced("K-se-64"), app.outcome)
         app.replace(null, picked(name = "ours.zip"))
-        assertEquals("ours-2", app.compare.state.replaced)
+        assertEquals(Outcome.Replaced("ours-2"), app.outcome)
         assertEquals("old ours", app.program("ours"))
         app.replace(null, picked(name = null))
         app.replace(null, picked(name = "..."))
@@ -159,7 +198,7 @@ class ComparePresenterTest {
         app.compare.measure()
         app.worker.runAll()
         assertTrue("is damaged" in app.column("ours").problem!!)
-        assertNotNull(app.column("int8").p50Millis)
+        assertNotNull(app.column("int8").figures)
     }
 
     @Test

@@ -2,6 +2,7 @@ package org.ondevice.demo
 
 import org.ondevice.core.BundleStore
 import org.ondevice.core.FakeRuntime
+import org.ondevice.core.MemoryUse
 import org.ondevice.core.TestBundle
 import java.io.ByteArrayInputStream
 import java.io.ByteArrayOutputStream
@@ -70,9 +71,18 @@ class App(
 ) {
     val directory = File(root, "bundles")
     val worker = FakeWorker()
-    val bundles = Bundles(BundleStore(directory), FakeShipped(shipped), runtime)
-    val recommend = RecommendPresenter(bundles, worker)
-    val compare = ComparePresenter(bundles, worker) { org.ondevice.core.MemoryUse(1000, 2000) }
+
+    /** What went to the log, with the kind of error. */
+    val logged = ArrayList<String>()
+    private val log = Log { what, error -> logged.add("$what: ${error.javaClass.simpleName}") }
+    val bundles = Bundles(BundleStore(directory), FakeShipped(shipped), runtime, File(root, "picked"), log)
+    val recommend = RecommendPresenter(bundles, worker, log)
+    val compare = ComparePresenter(bundles, worker, { MemoryUse(1000, 2000) }, log) { recommend.refresh() }
+
+    val ready get() = recommend.state as RecommendState.Ready
+    val problem get() = (recommend.state as RecommendState.Unusable).problem
+    val ranked get() = ready.answer as Answer.Ranked
+    val outcome get() = (compare.state.work as CompareWork.Idle).outcome
 
     fun program(name: String) = File(directory, "$name/model.pte").readText()
 }

@@ -2,7 +2,6 @@ package org.ondevice.demo
 
 import org.junit.jupiter.api.Assertions.assertEquals
 import org.junit.jupiter.api.Assertions.assertFalse
-import org.junit.jupiter.api.Assertions.assertNotNull
 import org.junit.jupiter.api.Assertions.assertNull
 import org.junit.jupiter.api.Assertions.assertTrue
 import org.junit.jupiter.api.Test
@@ -21,38 +20,38 @@ class RecommendPresenterTest {
         return app
     }
 
-    private fun App.value(field: String) = recommend.state.inputs.single { it.field == field }.value
+    private fun App.value(field: String) = ready.profile.inputs.single { it.field == field }.value
+
+    private val App.isWorking get() = recommend.state is RecommendState.Loading || ready.answer is Answer.Ranking
 
     @Test
     fun `the first bundle is loaded, with the profile of its first case`() {
         val app = App(root)
         app.recommend.start(null)
-        assertTrue(app.recommend.state.isBusy)
+        assertEquals(RecommendState.Loading(), app.recommend.state)
         app.worker.runAll()
-        val state = app.recommend.state
-        assertFalse(state.isBusy)
-        assertNull(state.problem)
-        assertEquals(listOf("int8", "ours"), state.bundleNames)
-        assertEquals("int8", state.selected)
-        assertEquals(0, state.example)
-        assertEquals(listOf("user", "zip"), state.inputs.map { it.field })
+        assertEquals(Answer.NotAsked, app.ready.answer)
+        assertNull(app.ready.warning)
+        assertEquals(Models(listOf("int8", "ours"), "int8"), app.ready.models)
+        assertEquals(0, app.ready.profile.example)
+        assertEquals(listOf("user", "zip"), app.ready.profile.inputs.map { it.field })
         assertEquals("7", app.value("user"))
         assertEquals("02138", app.value("zip"))
-        assertEquals(listOf("7", "8", "1000"), state.inputs.first().choices)
+        assertEquals(listOf("7", "8", "1000"), app.ready.profile.inputs.first().choices.map { it.key })
+        assertEquals(emptyList<String>(), app.logged)
     }
 
     @Test
     fun `films are ranked best first`() {
         val app = started()
         app.recommend.recommend()
-        assertTrue(app.recommend.state.isBusy)
+        assertEquals(Answer.Ranking, app.ready.answer)
         app.worker.runAll()
-        val ranking = app.recommend.state.ranking!!
-        assertEquals(6, ranking.numRanked)
-        assertEquals(6, ranking.films.size)
-        assertEquals(ranking.films.map { it.score }.sortedDescending(), ranking.films.map { it.score })
-        assertTrue(ranking.films.all { it.title.startsWith("Film ") })
-        assertTrue(ranking.nanos > 0)
+        assertEquals(6, app.ranked.numRanked)
+        assertEquals(6, app.ranked.films.size)
+        assertEquals(app.ranked.films.map { it.score }.sortedDescending(), app.ranked.films.map { it.score })
+        assertTrue(app.ranked.films.all { it.title.startsWith("Film ") })
+        assertTrue(app.ranked.nanos > 0)
     }
 
     @Test
@@ -61,8 +60,8 @@ class RecommendPresenterTest {
         app.recommend.recommend()
         app.worker.runAll()
         app.recommend.setValue("user", "8")
-        assertNull(app.recommend.state.ranking)
-        assertNull(app.recommend.state.example)
+        assertEquals(Answer.NotAsked, app.ready.answer)
+        assertNull(app.ready.profile.example)
         app.recommend.setValue("user", "nobody")
         assertEquals("", app.value("user"))
         app.recommend.selectExample(0)
@@ -75,8 +74,7 @@ class RecommendPresenterTest {
         app.recommend.recommend()
         app.recommend.setValue("user", "8")
         app.worker.runAll()
-        assertNull(app.recommend.state.ranking)
-        assertFalse(app.recommend.state.isBusy)
+        assertEquals(Answer.NotAsked, app.ready.answer)
     }
 
     @Test
@@ -85,10 +83,10 @@ class RecommendPresenterTest {
         app.recommend.selectBundle("ours")
         app.recommend.selectBundle("int8")
         val seen = ArrayList<String?>()
-        app.recommend.watch { seen.add(it.selected) }
+        app.recommend.watch { seen.add(it.models.selected) }
         app.worker.runAll()
         assertEquals(setOf<String?>("int8"), seen.toSet())
-        assertFalse(app.recommend.state.isBusy)
+        assertFalse(app.isWorking)
     }
 
     @Test
@@ -105,9 +103,10 @@ class RecommendPresenterTest {
         app.recommend.recommend()
         app.worker.runAll()
         assertEquals(1, old.size)
-        assertEquals("H2X", new.first().inputs.last().value)
-        assertNotNull(new.last().ranking)
-        assertEquals("int8", new.last().selected)
+        assertEquals("H2X", (new.first() as RecommendState.Ready).profile.inputs.last().value)
+        assertEquals(app.ready, new.last())
+        assertTrue(app.ready.answer is Answer.Ranked)
+        assertEquals("int8", app.ready.models.selected)
     }
 
     @Test
@@ -118,15 +117,14 @@ class RecommendPresenterTest {
         app.recommend.setValue("user", "1000")
         app.recommend.recommend()
         app.worker.runAll()
-        val titles = app.recommend.state.ranking!!.films.map { it.title }
+        val titles = app.ranked.films.map { it.title }
 
         val again = started(App(root), app.recommend.save())
-        val state = again.recommend.state
-        assertEquals("ours", state.selected)
-        assertNull(state.example)
+        assertEquals("ours", again.ready.models.selected)
+        assertNull(again.ready.profile.example)
         assertEquals("1000", again.value("user"))
         assertEquals("02138", again.value("zip"))
-        assertEquals(titles, state.ranking!!.films.map { it.title })
+        assertEquals(titles, again.ranked.films.map { it.title })
     }
 
     @Test
@@ -150,11 +148,15 @@ class RecommendPresenterTest {
         val loads = app.runtime.threads.size
 
         app.compare.replace("int8", FakeFile.of(TestBundle.write(File(root, "new"), "new")))
+        app.worker.runAll()
         app.compare.replace(null, FakeFile.of(TestBundle.write(File(root, "new"), "new"), "more.zip"))
         app.worker.runAll()
+        assertEquals(listOf("int8", "more", "ours"), app.ready.models.names)
+        val reloaded = app.runtime.threads.size
+        assertTrue(reloaded > loads)
         app.recommend.start(null)
         app.worker.runAll()
-        assertTrue(app.runtime.threads.size > loads)
+        assertEquals(reloaded, app.runtime.threads.size)
         assertEquals("8", app.value("user"))
         assertEquals("new", app.program("int8"))
     }
@@ -162,15 +164,13 @@ class RecommendPresenterTest {
     @Test
     fun `without bundles there is nothing, until one is added`() {
         val app = started(App(root, emptyMap()))
-        assertNull(app.recommend.state.selected)
-        assertNull(app.recommend.state.problem)
+        assertEquals(RecommendState.Empty(null), app.recommend.state)
         app.recommend.recommend()
         app.compare.start(null)
+        app.worker.runAll()
         app.compare.replace(null, FakeFile.of(TestBundle.write(File(root, "new")), "mine.zip"))
         app.worker.runAll()
-        app.recommend.start(null)
-        app.worker.runAll()
-        assertEquals("mine", app.recommend.state.selected)
+        assertEquals("mine", app.ready.models.selected)
     }
 
     @Test
@@ -180,22 +180,32 @@ class RecommendPresenterTest {
         started(app)
         app.recommend.recommend()
         app.worker.runAll()
-        assertTrue(app.recommend.state.hasCatalog)
-        assertTrue(app.recommend.state.ranking!!.films.all { it.title.toIntOrNull() != null })
+        assertTrue(app.ranked.films.all { it.title.toIntOrNull() != null })
     }
 
-    /** What a person reads for each failure; the other bundle can still be chosen. */
+    @Test
+    fun `a program that was let go is loaded again for the next ranking`() {
+        val app = started()
+        app.bundles.close() // what the app does when the system asks for memory
+        assertEquals(0, app.runtime.numOpen)
+        app.recommend.recommend()
+        app.worker.runAll()
+        assertEquals(6, app.ranked.films.size)
+    }
+
+    /** What a person reads for each failure, and a developer in the log; the other bundle can still be chosen. */
     private fun sentence(expected: String, app: App = App(root), breakIt: (File) -> Unit) {
         app.bundles.prepare()
         app.bundles.close()
         breakIt(File(app.directory, "int8"))
         started(app)
-        assertEquals("int8: $expected", app.recommend.state.problem)
-        assertFalse(app.recommend.state.isBusy)
+        assertEquals("int8: $expected", app.problem)
+        assertTrue(app.logged.single().startsWith("loading int8: "), app.logged.toString())
         app.runtime.failure = null
         app.recommend.selectBundle("ours")
         app.worker.runAll()
-        assertNull(app.recommend.state.problem)
+        assertNull(app.ready.warning)
+        assertEquals(0, app.ready.profile.example)
         app.directory.deleteRecursively()
     }
 
@@ -231,12 +241,12 @@ class RecommendPresenterTest {
         app.runtime.failure = BundleError.EngineFailure("the runtime refused it", 0x21)
         app.recommend.recommend()
         app.worker.runAll()
-        assertEquals("The model could not be run: the runtime refused it (code 0x21).", app.recommend.state.problem)
+        assertEquals(Answer.Failed("The model could not be run: the runtime refused it (code 0x21)."), app.ready.answer)
+        assertEquals(listOf("ranking with int8: EngineFailure"), app.logged)
         app.runtime.failure = null
         app.recommend.recommend()
         app.worker.runAll()
-        assertNull(app.recommend.state.problem)
-        assertNotNull(app.recommend.state.ranking)
+        assertEquals(6, app.ranked.numRanked)
     }
 
     @Test
@@ -244,9 +254,9 @@ class RecommendPresenterTest {
         val app = App(root)
         app.runtime.offset = 0.5f
         started(app)
-        val problem = app.recommend.state.problem!!
+        val problem = (app.recommend.state as RecommendState.Empty).problem!!
         assertTrue("int8: The model does not answer its own test cases" in problem, problem)
         assertTrue("ours: The model" in problem, problem)
-        assertEquals(emptyList<String>(), app.recommend.state.bundleNames)
+        assertEquals(emptyList<String>(), app.recommend.state.models.names)
     }
 }
