@@ -82,8 +82,10 @@ UNRESOLVED = ("Could not transfer artifact", "Could not find artifact", "could n
 def maven(goal: str, *options: str) -> None:
     """Run Maven on the modules. Raises Unavailable when it cannot fetch what it needs itself."""
     env = {"MAVEN_OPTS": os.environ.get("MAVEN_OPTS", "-Xmx1g")}
-    for reports in DEMO.glob("*/target/surefire-reports"):
-        shutil.rmtree(reports)
+    # Kotlin compiles everything each time, and leaves the classes of sources that are gone.
+    for name in ("surefire-reports", "classes", "test-classes"):
+        for folder in DEMO.glob(f"*/target/{name}"):
+            shutil.rmtree(folder)
     try:
         run(["mvn", "-q", "-B", "-T1", goal, *options], f"mvn {goal}", cwd=DEMO, env=env)
     except ToolError as error:
