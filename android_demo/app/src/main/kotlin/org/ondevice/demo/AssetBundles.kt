@@ -1,8 +1,9 @@
 package org.ondevice.demo
 
 import android.content.res.AssetManager
-import org.ondevice.core.BundleStore
 import org.ondevice.core.BundleManifest
+import org.ondevice.core.BundleStore
+import org.ondevice.core.ShippedBundles
 import java.io.File
 
 /** The bundles in the APK, as `assets/bundles/NAME/FILE`. */

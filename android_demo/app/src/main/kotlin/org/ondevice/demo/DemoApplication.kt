@@ -13,13 +13,10 @@ class DemoApplication : Application() {
     private val ranker by lazy { BackgroundWorker("ranker") }
     val measurer by lazy { BackgroundWorker("measurer") }
     val bundles by lazy {
-        Bundles(
-            BundleStore(File(filesDir, "bundles")),
-            AssetBundles(assets),
-            ExecuTorch,
-            File(cacheDir, "picked"),
-            log,
-        )
+        val store = BundleStore(File(filesDir, "bundles"), AssetBundles(assets)) { event, error ->
+            android.util.Log.w(TAG, event, error)
+        }
+        Bundles(store, ExecuTorch, log)
     }
     val recommend by lazy { RecommendPresenter(bundles, ranker, log) }
     val compare by lazy { ComparePresenter(bundles, measurer, Memory::use, log) { recommend.refresh() } }

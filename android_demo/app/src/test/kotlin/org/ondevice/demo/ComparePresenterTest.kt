@@ -193,7 +193,8 @@ class ComparePresenterTest {
 
     @Test
     fun `a bundle that cannot be read is told in its column`() {
-        val app = started()
+        started()
+        val app = started(App(root, shipped = emptyMap()))
         File(app.directory, "ours/model.pte").appendText("x")
         app.compare.measure()
         app.worker.runAll()

@@ -3,7 +3,7 @@ package org.ondevice.demo
 import org.ondevice.core.BundleStore
 import org.ondevice.core.FakeRuntime
 import org.ondevice.core.MemoryUse
-import org.ondevice.core.TestBundle
+import org.ondevice.core.TestShipped
 import java.io.ByteArrayInputStream
 import java.io.ByteArrayOutputStream
 import java.io.File
@@ -24,23 +24,6 @@ class FakeWorker : Worker {
     fun runAll() {
         while (waiting.isNotEmpty()) runOne()
     }
-}
-
-/** Bundles that come with the app, each with the text in place of its program. */
-class FakeShipped(private val programs: Map<String, String>) : ShippedBundles {
-    override fun names() = programs.keys.toList()
-
-    override fun manifest(name: String): ByteArray {
-        val directory = createTempDirectory()
-        return File(TestBundle.write(directory, programs.getValue(name)), "manifest.json").readBytes()
-            .also { directory.deleteRecursively() }
-    }
-
-    override fun copy(name: String, target: File) {
-        TestBundle.write(target, programs.getValue(name))
-    }
-
-    private fun createTempDirectory() = kotlin.io.path.createTempDirectory("shipped").toFile()
 }
 
 /** A zip of a bundle, as a file that the user picks. */
@@ -75,7 +58,7 @@ class App(
     /** What went to the log, with the kind of error. */
     val logged = ArrayList<String>()
     private val log = Log { what, error -> logged.add("$what: ${error.javaClass.simpleName}") }
-    val bundles = Bundles(BundleStore(directory), FakeShipped(shipped), runtime, File(root, "picked"), log)
+    val bundles = Bundles(BundleStore(directory, TestShipped(shipped)), runtime, log)
     val recommend = RecommendPresenter(bundles, worker, log)
     val compare = ComparePresenter(bundles, worker, { MemoryUse(1000, 2000) }, log) { recommend.refresh() }
 

@@ -193,11 +193,15 @@ class RecommendPresenterTest {
         assertEquals(6, app.ranked.films.size)
     }
 
-    /** What a person reads for each failure, and a developer in the log; the other bundle can still be chosen. */
-    private fun sentence(expected: String, app: App = App(root), breakIt: (File) -> Unit) {
-        app.bundles.prepare()
-        app.bundles.close()
+    /**
+     * What a person reads for each failure of a bundle that the app has no other of, and a developer in the log; another
+     * bundle can still be chosen.
+     */
+    private fun sentence(expected: String, failure: Throwable? = null, breakIt: (File) -> Unit) {
+        App(root).bundles.prepare()
+        val app = App(root, shipped = emptyMap())
         breakIt(File(app.directory, "int8"))
+        app.runtime.failure = failure
         started(app)
         assertEquals("int8: $expected", app.problem)
         assertTrue(app.logged.single().startsWith("loading int8: "), app.logged.toString())
@@ -228,10 +232,16 @@ class RecommendPresenterTest {
         sentence("This bundle has format version 3; this app reads up to 2. Update the app.") { directory ->
             TestBundle.write(directory) { it["format_version"] = 3 }
         }
-        sentence("There is not enough free memory for this bundle. Close other apps, or choose a smaller bundle.", App(root).apply {
-            bundles.prepare()
-            runtime.failure = OutOfMemoryError()
-        }) {}
+        val memory = "There is not enough free memory for this bundle. Close other apps, or choose a smaller bundle."
+        sentence(memory, OutOfMemoryError()) {}
+    }
+
+    @Test
+    fun `a damaged bundle of the app's is copied again`() {
+        val app = App(root)
+        app.bundles.prepare()
+        File(app.directory, "int8/vocabulary.bin").writeText("")
+        assertNull(started(App(root)).ready.warning)
     }
 
     @Test

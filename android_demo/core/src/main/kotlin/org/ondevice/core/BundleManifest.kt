@@ -26,6 +26,8 @@ class GoldenCase(val raw: Map<String, Any?>, val ids: IntArray, val score: Doubl
 
 /** `manifest.json`: all that is known about a bundle; nothing about a model is written in the app. */
 class BundleManifest private constructor(json: JsonObject) {
+    /** The manifest's own SHA-256, which with those of its files tells a bundle from every other. */
+    val id = json.string("sha256")
     val name = json.string("name")
     val model = json.string("model")
     val method = json.string("method")

@@ -1,5 +1,7 @@
 package org.ondevice.core
 
+import java.io.Closeable
+
 /**
  * An item of a ranking.
  *
@@ -38,15 +40,16 @@ public class Query @JvmOverloads constructor(
 }
 
 /**
- * Ranks items for a profile, in batches that the program accepts.
+ * Ranks items for a profile, in batches that the program accepts. Calls must not overlap.
  *
- * @param catalog the items to choose from; null for those that the program itself holds.
+ * @property engine the loaded program, which [close] closes.
+ * @property catalog the items to choose from; null for those that the program itself holds.
  */
 public class Recommender @JvmOverloads constructor(
-    private val bundle: ModelBundle,
-    private val engine: Engine,
+    public val bundle: ModelBundle,
+    public val engine: Engine,
     public val catalog: Catalog? = null,
-) {
+) : Closeable {
     private val manifest = bundle.manifest
 
     /** Items that [recommend] chooses from. */
@@ -77,6 +80,10 @@ public class Recommender @JvmOverloads constructor(
         }
     }
 
+    /** The score of a row of all fields, by raw values. */
+    @Throws(BundleError::class)
+    public fun score(row: Map<String, Any?>): Float = scoreOne(bundle.encode(row))
+
     /** Scores of items given by the raw values of their fields, in the order given. */
     @Throws(BundleError::class)
     public fun rank(context: Map<String, Any?>, items: List<Map<String, Any?>>): FloatArray {
@@ -85,6 +92,8 @@ public class Recommender @JvmOverloads constructor(
         val rows = items.flatMap { item -> bundle.encodeItem(item).map { it.toInt() } }
         return scoreAll(ids, ItemRows(rows.toIntArray(), manifest.itemFields.size))
     }
+
+    override fun close(): Unit = engine.close()
 
     /** Places of the allowed items, or null for all. */
     private fun places(catalog: Catalog, query: Query): IntArray? {

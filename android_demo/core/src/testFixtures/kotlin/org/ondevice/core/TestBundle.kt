@@ -1,6 +1,7 @@
 package org.ondevice.core
 
 import java.io.File
+import kotlin.io.path.createTempDirectory
 
 /**
  * A small bundle that the tests write themselves: a user and a ZIP code as context, a film and its genre as item.
@@ -10,6 +11,7 @@ import java.io.File
 object TestBundle {
     const val NUM_ROWS = 20
     const val MAX_ITEMS = 4
+    const val CATALOG = "catalog.json"
 
     val manifest: Map<String, Any?> = mapOf(
         "format" to "ondevice-bundle",
@@ -191,5 +193,20 @@ class FakeRuntime(
             for (id in ids) sum = (sum * 31 + id * 7 + 3) % 997
             return sum / 997f
         }
+    }
+}
+
+/** Bundles that come with the app, each with the text in place of its program. */
+class TestShipped(private val programs: Map<String, String>) : ShippedBundles {
+    override fun names(): List<String> = programs.keys.toList()
+
+    override fun manifest(name: String): ByteArray {
+        val directory = createTempDirectory("shipped").toFile()
+        copy(name, directory)
+        return File(directory, BundleManifest.FILE).readBytes().also { directory.deleteRecursively() }
+    }
+
+    override fun copy(name: String, target: File) {
+        TestBundle.write(target, programs.getValue(name))
     }
 }
