@@ -2,7 +2,7 @@
 
     python android_demo/tools/verify.py PART BUNDLES [--executorch-jar CLASSES.jar]
 
-PART is core, apk, engine, runtime, instructions or adb; BUNDLES is what `export_bundles.py` wrote. A part whose
+PART is core, apk, engine, screens, runtime, instructions or adb; BUNDLES is what `export_bundles.py` wrote. A part whose
 pieces cannot be fetched here is skipped, with the reason; a part that fails ends with its output and status 1.
 """
 
@@ -22,6 +22,7 @@ import add_bundles
 import arm64
 import build_apk
 import desktop_engine
+import screens as draw_screens
 import toolchain
 from toolchain import ToolError, Unavailable, run
 
@@ -96,6 +97,18 @@ def engine(options: Options) -> str:
     )
 
 
+def screens(options: Options) -> str:
+    """Every screen of the app in every state, drawn over the Android x86_64 library with the exported bundles."""
+    classes = (options.executorch_jar or toolchain.android_runtime() / "classes.jar").resolve()
+    bundles = {name: add_bundles.bundle_files(name, at) for name, at in options.of(*COMPARED).items()}
+    out = options.bundles / "screens"
+    pictures = draw_screens.draw(out, bundles, classes)
+    return (
+        f"{build_apk.num_tests('screens')} tests passed, {pictures} pictures in {out.relative_to(DEMO)}: the ranking "
+        "is in sight, no text is cut or faint, everything to touch is large enough and has words for TalkBack"
+    )
+
+
 def runtime(options: Options) -> str:
     """The Python runtime's arm64 wheel, emulated, against x86."""
     found = arm64.golden(options.of(*COMPARED, "tables"), arm64.TOLERANCE)
@@ -136,6 +149,7 @@ PARTS: dict[str, Callable[[Options], str]] = {
     "core": core,
     "apk": apk,
     "engine": engine,
+    "screens": screens,
     "runtime": runtime,
     "instructions": instructions,
     "adb": adb,

@@ -69,7 +69,7 @@ class CompareActivity : StateActivity<CompareState>() {
                 is Outcome.Replaced -> getString(R.string.replaced, outcome.name)
                 is Outcome.Stopped -> getString(R.string.stopped)
                 is Outcome.Measured, null -> when {
-                    state.columns.isEmpty() -> getString(R.string.no_bundles)
+                    state.columns.isEmpty() -> getString(R.string.no_models_to_compare)
                     state.isMeasured -> getString(
                         R.string.measured,
                         ComparePresenter.NUM_CANDIDATES,

@@ -16,7 +16,8 @@ import android.widget.TextView
 class ProfileInputs(private val group: LinearLayout, private val change: (String, String) -> Unit) {
     private val context = group.context
     private val resources = group.resources
-    private var shown: List<Any> = emptyList()
+    private var shown: List<ProfileInput> = emptyList()
+    val areShown get() = shown.isNotEmpty()
 
     /** Views are kept while the fields stay, so that typing is not interrupted. */
     fun show(inputs: List<ProfileInput>) {

@@ -14,6 +14,7 @@ import org.ondevice.core.ScoredItem
 /** Choose a profile, see the films ranked for it. */
 class RecommendActivity : StateActivity<RecommendState>() {
     override val presenter by lazy { app.recommend }
+    private lateinit var bundleGroup: View
     private lateinit var bundle: Spinner
     private lateinit var profileGroup: View
     private lateinit var profile: Spinner
@@ -30,6 +31,7 @@ class RecommendActivity : StateActivity<RecommendState>() {
     override fun onCreate(savedInstanceState: Bundle?) {
         super.onCreate(savedInstanceState)
         setScreen(R.layout.recommend)
+        bundleGroup = findViewById(R.id.bundle_group)
         bundle = findViewById(R.id.bundle)
         profileGroup = findViewById(R.id.profile_group)
         profile = findViewById(R.id.profile)
@@ -83,10 +85,10 @@ class RecommendActivity : StateActivity<RecommendState>() {
 
     override fun show(state: RecommendState) {
         bundle.setChoices(state.models.names, state.models.names.indexOf(state.models.selected))
-        bundle.isEnabled = state.models.names.isNotEmpty()
+        bundleGroup.isShown(state.models.names.isNotEmpty())
         if (state is RecommendState.Ready) showProfile(state.profile)
         // While another model is loaded the profile stays as it is, so that the screen does not jump.
-        if (state !is RecommendState.Loading) profileGroup.isShown(state is RecommendState.Ready)
+        if (state !is RecommendState.Loading || !inputs.areShown) profileGroup.isShown(state is RecommendState.Ready)
         val answer = (state as? RecommendState.Ready)?.answer
         recommend.isEnabled = answer != null && answer !is Answer.Ranking
         status.showText(statusText(state))
@@ -132,7 +134,7 @@ class RecommendActivity : StateActivity<RecommendState>() {
 
     private fun row(position: Int, film: ScoredItem): View {
         val view = layoutInflater.inflate(R.layout.film, films, false)
-        val score = "%.3f".format(film.score)
+        val score = Units.format(this, "%.3f", film.score)
         view.findViewById<TextView>(R.id.position).text = getString(R.string.film_position, position)
         view.findViewById<TextView>(R.id.title).text = film.title
         view.findViewById<TextView>(R.id.score).text = score
