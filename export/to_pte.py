@@ -37,7 +37,7 @@ def main() -> int:
         "--methods",
         help="comma-separated: forward,rank,recommend (default: what the run says, or all possible)",
     )
-    parser.add_argument("--catalog", action="store_true", help="write catalog.json with titles, for a demo")
+    parser.add_argument("--catalog", action="store_true", help="write catalog.bin with titles, for a demo")
     parser.add_argument("--quantize", default="int8", help="int8 or none (float32)")
     parser.add_argument("--top-k", type=int, default=100, help="items that recommend returns")
     parser.add_argument(

@@ -40,7 +40,7 @@ def dense_bundle(
         dataset: what that was trained on.
         name: of the bundle.
         model: name of the base model.
-        catalog: whether to add catalog.json.
+        catalog: whether to add catalog.bin.
 
     Raises: UserError: when the stock Android runtime lacks an operator, or the data set names no items.
     """
@@ -111,7 +111,7 @@ def export_dense(
         path: the run directory.
         names: some of `baselines.FORMATS`.
         output: where to write a directory per format; by default ``dense_bundles`` in the run directory.
-        catalog: whether to add catalog.json.
+        catalog: whether to add catalog.bin.
         max_batch: most rows of one call.
         say: told each bundle as it is written.
 

@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-MANIFEST, VOCABULARY, PROGRAM, CATALOG_FILE = "manifest.json", "vocabulary.bin", "model.pte", "catalog.json"
+MANIFEST, VOCABULARY, PROGRAM, CATALOG_FILE = "manifest.json", "vocabulary.bin", "model.pte", "catalog.bin"
 
 
 def deflated_bytes(files: Mapping[str, bytes]) -> int:
@@ -22,7 +22,7 @@ def deflated_bytes(files: Mapping[str, bytes]) -> int:
 def bundle_bytes(folder: str | Path) -> dict[str, int]:
     """Bytes of each file of a bundle, of all that a program needs, and of all of it deflated.
 
-    ``bundle`` counts program, vocabulary and manifest. The titles and raw values of ``catalog.json`` are
+    ``bundle`` counts program, vocabulary and manifest. The titles and raw values of ``catalog.bin`` are
     content for a demonstration; they are given apart.
     """
     content = {

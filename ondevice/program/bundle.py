@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,8 +13,8 @@ import numpy as np
 from ondevice.data.schema import Schema
 from ondevice.errors import UserError, nearest
 from ondevice.files import atomic_directory
+from ondevice.program import catalog_file, vocabulary_file
 from ondevice.program import manifest as manifests
-from ondevice.program import vocabulary_file
 from ondevice.program.row_lookup import RowLookup
 from ondevice.program.runtime import LoadedProgram
 
@@ -43,8 +42,6 @@ def make_bundle(
         catalog: title and raw values of each item, in the order of ``recommend``'s item_index.
     """
     contents = {manifests.PROGRAM: program, manifests.VOCABULARY: vocabulary_file.encode(vocabulary)}
-    if catalog is not None:
-        contents[manifests.CATALOG] = manifests.dump({"items": list(catalog)}).encode()
     entries = {
         **{k: manifest[k] for k in ("name", "model", "method", "layout")},
         "schema": manifests.compact_schema(schema),
@@ -55,6 +52,9 @@ def make_bundle(
     }
     assert len(golden) >= 2, "a bundle has two golden cases or more"
     bundle = Bundle(Path("bundle"), entries, contents)
+    if catalog is not None:
+        contents[manifests.CATALOG] = bundle.encode_catalog(catalog)
+        entries["files"][manifests.CATALOG] = manifests.file_entry(contents[manifests.CATALOG])
     entries["golden"] = [bundle.golden_case(raw) for raw in golden]
     contents[manifests.MANIFEST] = manifests.seal(entries)
     return bundle
@@ -105,9 +105,22 @@ class Bundle:
 
     @cached_property
     def catalog(self) -> list[dict[str, Any]] | None:
-        """Items of catalog.json in the order of ``recommend``'s item_index; None where there is none."""
+        """Items of catalog.bin in the order of ``recommend``'s item_index; None where there is none."""
         content = self.contents.get(manifests.CATALOG)
-        return None if content is None else json.loads(content)["items"]
+        if content is None:
+            return None
+        assert self.schema.item_key is not None
+        return catalog_file.decode(
+            content, self._keys, self.schema.item_key, str(self.path / manifests.CATALOG)
+        )
+
+    def encode_catalog(self, items: Sequence[Raw]) -> bytes:
+        """The content of catalog.bin: title and raw values of each known item, in the order of rows."""
+        assert self.schema.item_key is not None
+        field = self.schema.fields[self.schema.names.index(self.schema.item_key)]
+        keys = field.keys([item.get(field.name) for item in items])
+        catalog_file.check_order(items, keys, self._keys)
+        return catalog_file.encode(items, self._keys, field.name)
 
     def file_bytes(self) -> dict[str, int]:
         """Bytes of every file, by name."""
@@ -190,7 +203,7 @@ class Bundle:
 
         Args:
             context: raw values of the context's fields.
-            items: raw values of the item's fields, or keys of items that catalog.json describes.
+            items: raw values of the item's fields, or keys of items that catalog.bin describes.
         """
         self._needs_both_sides()
         self.encode_all([item for item in items if isinstance(item, Mapping)], self.schema.item_fields)
@@ -213,7 +226,7 @@ class Bundle:
     def recommend(self, context: Raw, k: int = 10) -> list[dict[str, Any]]:
         """The ``k`` best items of the catalog in one context, best first.
 
-        Returns: per item its key as ``item``, its ``score`` and, where catalog.json has one, its ``title``.
+        Returns: per item its key as ``item``, its ``score`` and, where catalog.bin has one, its ``title``.
 
         Raises: UserError: when the bundle holds no catalog.
         """
@@ -235,7 +248,7 @@ class Bundle:
             )
         else:
             raise UserError(
-                "recommend: this bundle has neither the method nor catalog.json; export with "
+                "recommend: this bundle has neither the method nor catalog.bin; export with "
                 "--methods forward,rank,recommend or with --catalog"
             )
         return [
@@ -277,7 +290,7 @@ class Bundle:
             return item
         if self.catalog is None or self.schema.item_key is None:
             raise UserError(
-                f"item {item!r}: this bundle has no catalog.json to look a key up in; give the item's raw "
+                f"item {item!r}: this bundle has no catalog.bin to look a key up in; give the item's raw "
                 "values, or export with --catalog"
             )
         place = self._places.get(str(item))

@@ -44,7 +44,7 @@ class ExportOptions:
     """Some of forward, rank, recommend; None for what the run's ``retrain.methods`` says, or all that the schema and
     its catalog allow."""
     catalog: bool = False
-    """Whether to write catalog.json, titles and raw values of all items."""
+    """Whether to write catalog.bin, titles and raw values of all items."""
     top_k: int = TOP_K
     """Items that recommend returns."""
     max_batch: int = MAX_BATCH

@@ -13,8 +13,8 @@ from ondevice.data.schema import Field, Label, Schema
 from ondevice.errors import UserError
 
 FORMAT = "ondevice-bundle"
-FORMAT_VERSION = 2
-MANIFEST, PROGRAM, VOCABULARY, CATALOG = "manifest.json", "model.pte", "vocabulary.bin", "catalog.json"
+FORMAT_VERSION = 3
+MANIFEST, PROGRAM, VOCABULARY, CATALOG = "manifest.json", "model.pte", "vocabulary.bin", "catalog.bin"
 
 ASSUMED = {"side": "context", "kind": "string"}  # of a field that does not say otherwise
 

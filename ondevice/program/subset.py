@@ -13,6 +13,8 @@ least log₂ of the binomial coefficient: bits come near that for p about one ha
 
 from __future__ import annotations
 
+import zlib
+
 import numpy as np
 
 from ondevice.errors import UserError
@@ -119,6 +121,24 @@ class Reader:
                 return value
             if shift > 63:
                 raise self.wrong(f"the {what} is beyond 64 bits")
+
+    def inflated(self, limit: int) -> bytes:
+        """What a varint and the raw deflate (RFC 1951) of so many bytes, which end the data, unpack to.
+
+        Args:
+            limit: bytes; data that says more is not unpacked.
+        """
+        size = self.varint("size of the content")
+        if size > limit:
+            raise self.wrong(f"says that it unpacks to {size} bytes")
+        unpacker = zlib.decompressobj(-15)
+        try:
+            content = unpacker.decompress(self.data[self.at :], size + 1)
+        except zlib.error as error:
+            raise self.wrong(f"cannot be unpacked ({error})") from None
+        if len(content) != size or not unpacker.eof or unpacker.unused_data:
+            raise self.wrong(f"does not unpack to {size} bytes")
+        return content
 
     def subset(self, size: int, count: int) -> np.ndarray:
         """The places (m,) uint64 of a subset.

@@ -152,17 +152,7 @@ def _inflated(data: bytes, name: str) -> bytes:
     """The content of a deflated file, as if it had not been."""
     reader = Reader(data, name)
     reader.take(len(DEFLATED))
-    size = reader.varint("size of the content")
-    if size > MAX_INFLATED:
-        raise reader.wrong(f"says that it unpacks to {size} bytes")
-    unpacker = zlib.decompressobj(-15)
-    try:
-        content = unpacker.decompress(data[reader.at :], size + 1)
-    except zlib.error as error:
-        raise reader.wrong(f"cannot be unpacked ({error})") from None
-    if len(content) != size or not unpacker.eof or unpacker.unused_data:
-        raise reader.wrong(f"does not unpack to {size} bytes")
-    return MAGIC + content
+    return MAGIC + reader.inflated(MAX_INFLATED)
 
 
 def vocabulary_bytes(fields: Sequence[FieldKeys]) -> int:

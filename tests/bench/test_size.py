@@ -117,7 +117,7 @@ def test_a_bundle_counts_all_that_a_program_needs(tmp_path: Path) -> None:
         "model.pte": 500,
         "vocabulary.bin": 70,
         "manifest.json": 30,
-        "catalog.json": 1000,
+        "catalog.bin": 1000,
         "report.json": 9,
     }
     for name, size in files.items():

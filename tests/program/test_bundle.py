@@ -46,12 +46,12 @@ def test_recommendations_are_the_best_ranked_items(bundle: Bundle) -> None:
     found = bundle.recommend(CONTEXT, k=5)
     assert bundle.catalog is not None
     keys = [item["film"] for item in bundle.catalog]
-    scores = bundle.rank(CONTEXT, keys)  # by key, through catalog.json
+    scores = bundle.rank(CONTEXT, keys)  # by key, through catalog.bin
     best = sorted(zip(scores, keys, strict=True), key=lambda pair: -pair[0])[:5]
     assert [entry["item"] for entry in found] == [key for _, key in best]
     np.testing.assert_allclose([entry["score"] for entry in found], [score for score, _ in best], atol=1e-6)
     assert found[0]["title"] == f"Film {found[0]['item']}"
-    more = bundle.recommend(CONTEXT, k=20)  # beyond what the program returns: through catalog.json
+    more = bundle.recommend(CONTEXT, k=20)  # beyond what the program returns: through catalog.bin
     assert [entry["item"] for entry in more[:5]] == [entry["item"] for entry in found]
     assert len(more) == 20
 
@@ -89,13 +89,13 @@ def test_misspelt_and_misplaced_fields_are_named(bundle: Bundle) -> None:
         bundle.recommend({**CONTEXT, "film": 7})
     with pytest.raises(UserError, match="'user' is not a field of this side"):
         bundle.rank(CONTEXT, [{"user": 1}])
-    with pytest.raises(UserError, match=r"item 9999999 is not in catalog\.json"):
+    with pytest.raises(UserError, match=r"item 9999999 is not in catalog\.bin"):
         bundle.rank(CONTEXT, [9999999])
     with pytest.raises(UserError, match="k must be at least 1"):
         bundle.recommend(CONTEXT, k=0)
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "model.pte", "vocabulary.bin", "catalog.json"])
+@pytest.mark.parametrize("name", ["manifest.json", "model.pte", "vocabulary.bin", "catalog.bin"])
 def test_any_changed_byte_is_refused_by_name(bundle: Bundle, name: str) -> None:
     path = bundle.path / name
     content = path.read_bytes()
@@ -126,17 +126,17 @@ def reseal(folder: Path, change: dict[str, Any]) -> None:
 def test_a_newer_format_and_a_foreign_file_are_refused(bundle: Bundle, tmp_path: Path) -> None:
     reseal(bundle.path, {})
     load_bundle(bundle.path)  # resealing alone breaks nothing
-    reseal(bundle.path, {"format_version": 3})
+    reseal(bundle.path, {"format_version": 4})
     with pytest.raises(
-        UserError, match="format version 3, but this ondevice knows versions up to 2; upgrade"
+        UserError, match="format version 4, but this ondevice knows versions up to 3; upgrade"
     ):
         load_bundle(bundle.path)
-    reseal(bundle.path, {"format_version": 1})
+    reseal(bundle.path, {"format_version": 2})
     with pytest.raises(
-        UserError, match="format version 1 of an earlier ondevice, this one reads 2; export it again"
+        UserError, match="format version 2 of an earlier ondevice, this one reads 3; export it again"
     ):
         load_bundle(bundle.path)
-    reseal(bundle.path, {"format_version": 2, "format": "other"})
+    reseal(bundle.path, {"format_version": 3, "format": "other"})
     with pytest.raises(UserError, match="not the manifest of a bundle"):
         load_bundle(bundle.path)
     files = {**bundle.manifest["files"], "../secret": {"bytes": 1, "sha256": "0" * 64}}
@@ -194,7 +194,7 @@ def test_the_manifest_is_one_line_of_json_that_says_what_is_there(bundle: Bundle
 
 def test_without_catalog_file_items_have_keys_and_no_titles(exported: Exported, tmp_path: Path) -> None:
     contents = {
-        n: c for n, c in exported.bundle.contents.items() if n not in ("catalog.json", "manifest.json")
+        n: c for n, c in exported.bundle.contents.items() if n not in ("catalog.bin", "manifest.json")
     }
     values = dict(exported.bundle.manifest)
     values["files"] = {n: e for n, e in values["files"].items() if n in contents}
@@ -203,11 +203,11 @@ def test_without_catalog_file_items_have_keys_and_no_titles(exported: Exported, 
     assert [set(entry) for entry in found] == [{"item", "score"}] * 3
     with pytest.raises(UserError, match="at most 5 items, 6 were asked for"):
         small.recommend(CONTEXT, k=6)
-    with pytest.raises(UserError, match=r"no catalog\.json to look a key up in"):
+    with pytest.raises(UserError, match=r"no catalog\.bin to look a key up in"):
         small.rank(CONTEXT, [7])
     without = {**values, "methods": {"forward": values["methods"]["forward"]}}
     bare = Bundle(Path("memory"), without, contents)
-    with pytest.raises(UserError, match=r"neither the method nor catalog\.json"):
+    with pytest.raises(UserError, match=r"neither the method nor catalog\.bin"):
         bare.recommend(CONTEXT)
     items = [{"film": 7, "genre": "Drama"}, {"film": 14}]
     np.testing.assert_allclose(bare.rank(CONTEXT, items), small.rank(CONTEXT, items), atol=1e-6)

@@ -30,7 +30,7 @@ def estimated(
 
 def assert_close(exported: Exported, data: Dataset, methods: tuple[str, ...]) -> None:
     """Never below, so that a budget holds, and at most 5 % above, so that it is used."""
-    catalog = exported.bundle.file_bytes().get("catalog.json", 0)  # budgets are of bundles without
+    catalog = exported.bundle.file_bytes().get("catalog.bin", 0)  # budgets are of bundles without
     real = exported.bundle.total_bytes - catalog
     above = estimated(exported.recommender, data, methods) - real
     assert 0 <= above <= 0.05 * max(real, SMALLEST), (exported.byte_parts(), above)
@@ -40,7 +40,7 @@ def assert_close(exported: Exported, data: Dataset, methods: tuple[str, ...]) ->
 @pytest.mark.parametrize("methods", [METHODS[:1], METHODS])
 def test_every_model_and_method(export: Export, data: Dataset, model: str, methods: tuple[str, ...]) -> None:
     exported = export(model, "staircase", "int8", methods)
-    assert "catalog.json" in exported.bundle.file_bytes()
+    assert "catalog.bin" in exported.bundle.file_bytes()
     assert_close(exported, data, methods)
 
 

@@ -56,7 +56,7 @@ class ComparePresenterTest {
     @Test
     fun `titles are told apart from the model`() {
         val column = started().column("ours")
-        assertEquals(File(root, "bundles/ours/catalog.json").length(), column.titleBytes)
+        assertEquals(File(root, "bundles/ours/${TestBundle.CATALOG}").length(), column.titleBytes)
         assertTrue(column.totalBytes!! > column.titleBytes)
     }
 
@@ -151,7 +151,7 @@ class ComparePresenterTest {
             override fun open(): InputStream = throw error
         }
         refused("This file is not a bundle: it has no manifest.json.", FakeFile("x", "no zip".toByteArray()))
-        refused("format version 3; this app reads up to 2. Update the app.", picked { it["format_version"] = 3 })
+        refused("format version 4; this app reads up to 3. Update the app.", picked { it["format_version"] = 4 })
         refused("has no operators a::b, c::d.", picked { it["ops"] = listOf("c::d", "a::b") })
         refused("The phone's storage is full.", failing(IOException("write failed: ENOSPC (No space left on device)")))
         refused("This app may not read the file any more. Pick it again.", failing(SecurityException("denied")))

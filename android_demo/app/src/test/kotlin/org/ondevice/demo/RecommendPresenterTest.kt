@@ -229,8 +229,8 @@ class RecommendPresenterTest {
         sentence("This app's runtime has no backend DemoBackend. Export the bundle for XNNPACK.") { directory ->
             TestBundle.write(directory) { it["backends"] = listOf("DemoBackend") }
         }
-        sentence("This bundle has format version 3; this app reads up to 2. Update the app.") { directory ->
-            TestBundle.write(directory) { it["format_version"] = 3 }
+        sentence("This bundle has format version 4; this app reads up to 3. Update the app.") { directory ->
+            TestBundle.write(directory) { it["format_version"] = 4 }
         }
         val memory = "There is not enough free memory for this bundle. Close other apps, or choose a smaller bundle."
         sentence(memory, OutOfMemoryError()) {}

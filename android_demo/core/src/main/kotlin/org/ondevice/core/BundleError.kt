@@ -35,9 +35,9 @@ sealed class BundleError(message: String, cause: Throwable? = null) : Exception(
     class CorruptVocabulary(detail: String) :
         BundleError("vocabulary.bin is damaged: $detail. Export the bundle again.")
 
-    /** `catalog.json` cannot be used. */
+    /** `catalog.bin` cannot be used. */
     class BadCatalog(detail: String, cause: Throwable? = null) :
-        BundleError("catalog.json cannot be used: $detail. Export the bundle again.", cause)
+        BundleError("catalog.bin cannot be used: $detail. Export the bundle again.", cause)
 
     /** The program calls operators that this runtime was built without. */
     class UnsupportedOperators(val operators: List<String>) : BundleError(

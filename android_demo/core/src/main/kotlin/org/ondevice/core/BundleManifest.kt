@@ -123,8 +123,8 @@ class BundleManifest private constructor(json: JsonObject) {
         const val FILE = "manifest.json"
         const val PROGRAM = "model.pte"
         const val VOCABULARY = "vocabulary.bin"
-        const val CATALOG = "catalog.json"
-        const val FORMAT_VERSION = 2
+        const val CATALOG = "catalog.bin"
+        const val FORMAT_VERSION = 3
         private const val FORMAT = "ondevice-bundle"
         private val SHA256 = Regex("[0-9a-f]{64}")
         private val FILE_NAME = Regex("[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")

@@ -20,16 +20,48 @@ public fun interface ItemFilter {
     public fun accepts(item: CatalogItem): Boolean
 }
 
+/** The values of all items in one field, or their titles. */
+internal abstract class Column {
+    abstract operator fun get(index: Int): Any?
+
+    /** Program rows of all items in the field at [position]. */
+    abstract fun rows(vocabulary: Vocabulary, position: Int, field: Field): IntArray
+}
+
+/** No column at all: the values are the known keys themselves. */
+private class KeyColumn(private val vocabulary: Vocabulary, private val position: Int, private val field: Field) : Column() {
+    override fun get(index: Int): Any = field.rawKey(vocabulary.key(position, index))
+
+    override fun rows(vocabulary: Vocabulary, position: Int, field: Field) = vocabulary.keyRows(position)
+}
+
+private class TextColumn(private val texts: Texts) : Column() {
+    override fun get(index: Int): String = texts[index]
+
+    override fun rows(vocabulary: Vocabulary, position: Int, field: Field) =
+        IntArray(texts.size) { vocabulary.row(position, field.canonicalText(texts[it])) }
+}
+
+/** Values of which many items have the same. */
+private class ValueColumn(private val values: List<Any?>, private val places: IntArray) : Column() {
+    override fun get(index: Int): Any? = values[places[index]]
+
+    override fun rows(vocabulary: Vocabulary, position: Int, field: Field): IntArray {
+        val rows = IntArray(values.size) { vocabulary.row(position, field.canonicalText(values[it])) }
+        return IntArray(places.size) { rows[places[it]] }
+    }
+}
+
 /**
- * The items to rank: the known keys of the item's field, in the order of the program's rows, which is that of
- * `recommend`'s item_index.
+ * `catalog.bin`: the items to rank. They are the known keys of the item's field, in the order of the program's rows,
+ * which is that of `recommend`'s item_index.
  *
  * @property rows their program rows.
  */
 public class Catalog private constructor(
     private val bundle: ModelBundle,
     private val keyField: Int,
-    private val columns: Map<String, List<Any?>>,
+    private val columns: Map<String, Column>,
     public val rows: ItemRows,
 ) {
     public val size: Int get() = rows.size
@@ -49,34 +81,77 @@ public class Catalog private constructor(
 
     internal fun key(index: Int): String = bundle.vocabulary.key(keyField, index)
 
-    internal fun title(index: Int): String = columns[TITLE]?.get(index) as? String ?: key(index)
+    internal fun title(index: Int): String = (columns[TITLE]?.get(index) as? String)?.ifEmpty { null } ?: key(index)
 
     internal fun value(field: String, index: Int): Any? = columns[field]?.get(index)
 
     internal companion object {
+        private const val MAGIC = "ODC1"
         private const val TITLE = "title"
+        private const val TEXTS = 1
+        private const val VALUES = 2
 
         fun read(data: ByteArray, bundle: ModelBundle): Catalog {
             val manifest = bundle.manifest
-            val keyField = manifest.catalogField ?: throw BundleError.BadCatalog("the manifest names no key_field")
-            val items = try {
-                (Json.parse(data.decodeToString()) as? Map<*, *>)?.get("items") as? List<*>
-            } catch (error: JsonError) {
-                throw BundleError.BadCatalog(error.message!!, error)
-            } ?: throw BundleError.BadCatalog("it has no list \"items\"")
-            val numKeys = bundle.vocabulary.numKeys(keyField)
-            if (items.size != numKeys) throw BundleError.BadCatalog("it has ${items.size} items, the model knows $numKeys")
-            val names = manifest.itemFields.map { manifest.fields[it].name }
-            val values = items.mapIndexed { index, item ->
-                item as? Map<*, *> ?: throw BundleError.BadCatalog("items[$index] is no object")
+            val keyField = manifest.catalogField ?: corrupt("the manifest names no key_field")
+            val head = ByteReader(data, Source.CATALOG)
+            if (String(CharArray(4) { head.byte().toChar() }) != MAGIC) corrupt("it does not begin with $MAGIC")
+            val input = head.inflated()
+            val numItems = bundle.vocabulary.numKeys(keyField)
+            val count = input.varint()
+            if (count != numItems.toLong()) corrupt("it has ${count.toULong()} items, the model knows $numItems")
+
+            val columns = HashMap<String, Column>()
+            repeat(input.count("columns", perItem = 2)) {
+                val name = input.texts(1)[0]
+                if (columns.put(name, readColumn(input, numItems)) != null) corrupt("it has the column \"$name\" twice")
             }
-            val columns = (names + TITLE).associateWith { name -> values.map { it[name] } }
-            val rows = IntArray(items.size * names.size) { place ->
-                val position = manifest.itemFields[place % names.size]
-                val raw = columns.getValue(names[place % names.size])[place / names.size]
-                bundle.vocabulary.row(position, manifest.fields[position].canonicalText(raw))
-            }
-            return Catalog(bundle, keyField, columns, ItemRows(rows, names.size))
+            if (!input.isAtEnd) corrupt("${input.remaining} bytes follow the last column")
+            val key = manifest.fields[keyField]
+            if (key.name !in columns) columns[key.name] = KeyColumn(bundle.vocabulary, keyField, key)
+            return Catalog(bundle, keyField, columns, rows(bundle, columns, numItems))
         }
+
+        private fun readColumn(input: ByteReader, numItems: Int): Column = when (val form = input.byte()) {
+            TEXTS -> TextColumn(input.texts(numItems))
+            VALUES -> {
+                val numValues = input.varint()
+                if (numValues !in 0..input.remaining.toLong()) corrupt("${numValues.toULong()} values of a column")
+                val texts = input.texts(numValues.toInt())
+                val values = List(texts.size) { readScalar(texts[it]) }
+                val places = IntArray(numItems) {
+                    val place = input.varint()
+                    if (place !in values.indices) corrupt("an item has the value ${place.toULong()} of ${values.size}")
+                    place.toInt()
+                }
+                ValueColumn(values, places)
+            }
+            else -> corrupt("no form $form of a column")
+        }
+
+        private fun readScalar(text: String): Any? {
+            val value = try {
+                Json.parse(text)
+            } catch (error: JsonError) {
+                throw BundleError.BadCatalog("a value is no JSON: ${error.message}", error)
+            }
+            if (value is Map<*, *> || value is List<*>) corrupt("a value is neither text nor number")
+            return value
+        }
+
+        /** A field without a column is known of no item. */
+        private fun rows(bundle: ModelBundle, columns: Map<String, Column>, numItems: Int): ItemRows {
+            val positions = bundle.manifest.itemFields
+            val rows = IntArray(numItems * positions.size)
+            positions.forEachIndexed { place, position ->
+                val field = bundle.manifest.fields[position]
+                val of = columns[field.name]?.rows(bundle.vocabulary, position, field)
+                    ?: bundle.vocabulary.row(position, field.canonicalText(null)).let { row -> IntArray(numItems) { row } }
+                for (item in 0 until numItems) rows[item * positions.size + place] = of[item]
+            }
+            return ItemRows(rows, positions.size)
+        }
+
+        private fun corrupt(detail: String): Nothing = throw BundleError.BadCatalog(detail)
     }
 }

@@ -1,8 +1,6 @@
 package org.ondevice.core
 
 import java.nio.charset.CharacterCodingException
-import java.util.zip.DataFormatException
-import java.util.zip.Inflater
 
 /**
  * `vocabulary.bin`: from a field's value, as canonical text, to the program's row id.
@@ -15,6 +13,14 @@ class Vocabulary private constructor(private val fields: Array<FieldKeys>) {
 
     /** Number of values of [field] that have a row of their own and can be named, as fingerprints cannot. */
     fun numKeys(field: Int): Int = fields[field].groups.sumOf { it.numKeys }
+
+    /** The rows of the known values of [field], in ascending order. */
+    internal fun keyRows(field: Int): IntArray {
+        val rows = IntArray(numKeys(field))
+        var place = 0
+        for (group in fields[field].groups) repeat(group.numKeys) { rows[place++] = group.baseRow + it }
+        return rows
+    }
 
     /** The place of a canonical text among the known values of [field], in the order of rows, or -1. */
     fun indexOf(field: Int, text: String?): Int {
@@ -168,7 +174,6 @@ class Vocabulary private constructor(private val fields: Array<FieldKeys>) {
         private const val TEXTS = 0
         private const val FINGERPRINTS = 254
         private const val HASHED = 255
-        private const val MAX_INFLATED_BYTES = 256L shl 20
         private const val MAX_TEXT_BYTES = 64L shl 20
 
         /** Bounds memory: keys that follow one another take no bytes. */
@@ -197,10 +202,10 @@ class Vocabulary private constructor(private val fields: Array<FieldKeys>) {
 
         /** Reads [data], whose rows must lie below [numRows]; [numRows] itself is the row of zeros. */
         fun read(data: ByteArray, numRows: Int): Vocabulary {
-            var input = ByteReader(data)
+            var input = ByteReader(data, Source.VOCABULARY)
             val magic = String(CharArray(4) { input.byte().toChar() })
             if (magic == DEFLATED) {
-                input = ByteReader(inflated(data, input))
+                input = input.inflated()
             } else if (magic != PLAIN) {
                 corrupt("it begins with neither $PLAIN nor $DEFLATED")
             }
@@ -222,32 +227,6 @@ class Vocabulary private constructor(private val fields: Array<FieldKeys>) {
             }
             if (!input.isAtEnd) corrupt("${input.remaining} bytes follow the last field")
             return Vocabulary(fields)
-        }
-
-        /** What the deflated rest of [data], behind [head], unpacks to. */
-        private fun inflated(data: ByteArray, head: ByteReader): ByteArray {
-            val size = head.varint()
-            if (size < 0 || size > MAX_INFLATED_BYTES) corrupt("it says that it unpacks to ${size.toULong()} bytes")
-            val inflater = Inflater(true)
-            try {
-                inflater.setInput(data, data.size - head.remaining, head.remaining)
-                val content = ByteArray(size.toInt())
-                var filled = 0
-                while (filled < content.size && !inflater.finished()) {
-                    val count = inflater.inflate(content, filled, content.size - filled)
-                    if (count == 0 && (inflater.needsInput() || inflater.needsDictionary())) break
-                    filled += count
-                }
-                val further = if (inflater.finished()) 0 else inflater.inflate(ByteArray(1))
-                if (filled != content.size || further > 0 || !inflater.finished() || inflater.remaining > 0) {
-                    corrupt("it does not unpack to $size bytes")
-                }
-                return content
-            } catch (error: DataFormatException) {
-                corrupt("it cannot be unpacked (${error.message})")
-            } finally {
-                inflater.end()
-            }
         }
 
         private fun readGroup(input: ByteReader, numRows: Int): Group {

@@ -13,16 +13,11 @@ class RecommenderTest {
     @TempDir
     lateinit var directory: File
 
-    /** In the order of the program's rows. */
-    private val films = listOf(10L, 30L, 50L, -2L, 20L, 40L)
+    private val films = TestBundle.films
     private val profile = mapOf("user" to 8, "zip" to "H2X")
 
     private fun expectedScores(bundle: ModelBundle): List<Float> {
-        val items = TestBundle.catalog["items"] as List<*>
-        return items.map { item ->
-            @Suppress("UNCHECKED_CAST")
-            FakeRuntime.score(bundle.encode(profile + (item as Map<String, Any?>) - "title").toList())
-        }
+        return TestBundle.items.map { FakeRuntime.score(bundle.encode(profile + it).toList()) }
     }
 
     private fun scores(runtime: FakeRuntime, change: (MutableMap<String, Any?>) -> Unit = {}): List<Float> {

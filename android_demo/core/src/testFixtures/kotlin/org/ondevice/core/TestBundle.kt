@@ -11,11 +11,11 @@ import kotlin.io.path.createTempDirectory
 object TestBundle {
     const val NUM_ROWS = 20
     const val MAX_ITEMS = 4
-    const val CATALOG = "catalog.json"
+    const val CATALOG = "catalog.bin"
 
     val manifest: Map<String, Any?> = mapOf(
         "format" to "ondevice-bundle",
-        "format_version" to 2,
+        "format_version" to 3,
         "name" to "test",
         "model" to "fm",
         "method" to "sizes",
@@ -45,11 +45,17 @@ object TestBundle {
         ),
     )
 
-    val catalog: Map<String, Any?> = mapOf(
-        "items" to listOf(10, 30, 50, -2, 20, 40).map {
-            mapOf("title" to "Film $it", "film" to it, "genre" to if (it % 20 == 0) "Drama" else "Comedy")
-        },
-    )
+    /** Keys of the items, in the order of the program's rows. */
+    val films = listOf(10L, 30L, 50L, -2L, 20L, 40L)
+
+    /** Raw values of the items. */
+    val items: List<Map<String, Any?>> =
+        films.map { mapOf("film" to it, "genre" to if (it % 20 == 0L) "Drama" else "Comedy") }
+
+    val catalog: ByteArray = CatalogWriter(films.size, 2)
+        .texts("title", films.map { "Film $it" })
+        .values("genre", items.map { it["genre"] })
+        .bytes()
 
     private fun field(name: String, side: String, kind: String) = mapOf(
         "name" to name,
@@ -100,13 +106,14 @@ object TestBundle {
     fun write(
         directory: File,
         program: String = "a program",
-        catalog: Map<String, Any?>? = this.catalog,
+        catalog: ByteArray? = this.catalog,
+        vocabulary: ByteArray = vocabulary(),
         change: (MutableMap<String, Any?>) -> Unit = {},
     ): File {
         directory.mkdirs()
         File(directory, "model.pte").writeText(program)
-        File(directory, "vocabulary.bin").writeBytes(vocabulary())
-        if (catalog != null) File(directory, "catalog.json").writeText(Json.write(catalog))
+        File(directory, "vocabulary.bin").writeBytes(vocabulary)
+        if (catalog != null) File(directory, CATALOG).writeBytes(catalog)
         val files = directory.listFiles()!!.filter { it.name != "manifest.json" }.sortedBy { it.name }.associate {
             it.name to mapOf("bytes" to it.length(), "sha256" to Sha256.of(it))
         }
