@@ -3,7 +3,8 @@
     python android_demo/tools/screens.py --out FOLDER [NAME=]BUNDLE ... [--executorch-jar CLASSES.jar]
 
 Robolectric runs the app's activities on a desktop JVM with Android's own views and its drawing code; the engine under
-them is the Android build of the runtime (`desktop_engine.py`), and it runs the bundles that are given. The pictures come as PNG files into FOLDER, by configuration and state.
+them is the Android build of the runtime (`desktop_engine.py`), and it runs the bundles that are given. The pictures
+come as PNG files into FOLDER, by state and setting.
 """
 
 from __future__ import annotations

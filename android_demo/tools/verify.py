@@ -2,8 +2,8 @@
 
     python android_demo/tools/verify.py PART BUNDLES [--executorch-jar CLASSES.jar]
 
-PART is core, apk, engine, screens, runtime, instructions or adb; BUNDLES is what `export_bundles.py` wrote. A part whose
-pieces cannot be fetched here is skipped, with the reason; a part that fails ends with its output and status 1.
+PART is core, apk, engine, screens, runtime, instructions or adb; BUNDLES is what `export_bundles.py` wrote. A part
+whose pieces cannot be fetched here is skipped, with the reason; a part that fails ends with its output and status 1.
 """
 
 from __future__ import annotations
