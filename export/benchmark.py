@@ -4,6 +4,7 @@
         [--candidates 1,100,1000] [--baselines fp32,int8,int4,int2] [--cold-starts 3] [--arm64-counts JSON]
         [--pareto [--also OTHER_RUN …]]
     python export/benchmark.py RUN_OR_BUNDLE --device adb[:SERIAL] [--apk APK] [--device-timeout 600]
+        [--calls 200] [--warmups 20]
 
 Bundles that are missing are exported first. Writes report.json beside each bundle, and report.json and report.html
 into the run directory. With --pareto, every budget of the run and of the others on the same data is measured: one curve
@@ -70,7 +71,10 @@ def on_phone(
         raise UserError("give a run directory or a bundle")
     if run is None and arguments.budget:
         raise UserError("--budget: give the run directory that it is a budget of")
-    plan = Plan(candidates, threads or Plan.threads, arguments.device_timeout)
+    calls = {
+        key: getattr(arguments, key) for key in ("warmups", "calls") if getattr(arguments, key) is not None
+    }
+    plan = Plan(candidates, threads or Plan.threads, arguments.device_timeout, **calls)
     if run is not None:
         require_packages()
     phone = connect(arguments.device, arguments.apk, say)
@@ -116,7 +120,9 @@ def main() -> int:
     parser.add_argument("--pareto", action="store_true", help="the curve over all budgets and methods")
     parser.add_argument("--also", nargs="+", default=[], help="with --pareto: further runs on the same data")
     parser.add_argument("--device", help="measure on a phone too: adb, or adb:SERIAL where there are several")
-    parser.add_argument("--apk", help="the demo app, installed when the phone lacks it")
+    parser.add_argument("--apk", help="the demo app, installed when the phone lacks it or has another")
+    parser.add_argument("--calls", type=int, help="on a phone: calls of a ranking that count (default 200)")
+    parser.add_argument("--warmups", type=int, help="on a phone: calls before those (default 20)")
     parser.add_argument(
         "--device-timeout", type=float, default=600, help="seconds the phone may measure (default 600)"
     )
@@ -129,8 +135,9 @@ def main() -> int:
         raise UserError(
             "--pareto: measures every budget of a run on this computer; leave out --bundle and --device"
         )
-    if arguments.apk and not arguments.device:
-        raise UserError("--apk: only used with --device adb")
+    for option in ("apk", "calls", "warmups"):
+        if getattr(arguments, option) is not None and not arguments.device:
+            raise UserError(f"--{option}: only used with --device adb")
     if arguments.arm64_counts and arguments.device:
         raise UserError("--arm64-counts: give it without --device; a phone keeps the report's counts")
     candidates = numbers("candidates", arguments.candidates)

@@ -10,8 +10,8 @@ android {
         applicationId = "org.ondevice.demo"
         minSdk = 26
         targetSdk = 36
-        versionCode = 1
-        versionName = "0.1.0"
+        versionCode = 2
+        versionName = "0.2.0"
         ndk {
             abiFilters += listOf("arm64-v8a", "x86_64")
         }

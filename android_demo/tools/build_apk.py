@@ -34,15 +34,23 @@ from toolchain import Command, ToolError, Unavailable, run
 DEMO = Path(__file__).resolve().parent.parent
 MAIN = DEMO / "app" / "src" / "main"
 ABIS = ("arm64-v8a", "x86_64")
-MIN_SDK = 26
-TARGET_SDK = 36
+MIN_SDK = "26"
 KOTLIN_VERSION = "2.4.20"
 TIMESTAMP = (1981, 1, 1, 1, 1, 2)
 STORED = {".pte", ".arsc"}
 ALIGNMENT = 4
 
 
-def compile_resources(work: Path, version_name: str) -> tuple[Path, Path]:
+def gradle(name: str) -> str:
+    """What the app's Gradle file says, so that both builds have the same."""
+    text = (DEMO / "app" / "build.gradle.kts").read_text(encoding="utf-8")
+    found = re.search(rf'^ *{name} = "?([^"\n]+)"?$', text, re.MULTILINE)
+    if found is None:
+        raise ToolError(f"app/build.gradle.kts has no {name}")
+    return found[1]
+
+
+def compile_resources(work: Path) -> tuple[Path, Path]:
     """The linked resources (an APK without code) and the folder with R.java."""
     aapt2, env = toolchain.debian_tool("aapt2")
     compiled = []
@@ -60,9 +68,9 @@ def compile_resources(work: Path, version_name: str) -> tuple[Path, Path]:
     linked, generated = work / "linked.apk", work / "generated"
     generated.mkdir()
     command: Command = [aapt2, "link", "-I", android_jar(work), "--manifest", manifest, "-o", linked]
-    command += ["--java", generated, "--auto-add-overlay", "--debug-mode", "--min-sdk-version", str(MIN_SDK)]
-    command += ["--target-sdk-version", str(TARGET_SDK)]
-    command += ["--version-code", "1", "--version-name", version_name]
+    command += ["--java", generated, "--auto-add-overlay", "--debug-mode", "--min-sdk-version", MIN_SDK]
+    command += ["--target-sdk-version", gradle("targetSdk")]
+    command += ["--version-code", gradle("versionCode"), "--version-name", gradle("versionName")]
     command += ["-R", compiled[1], compiled[0]]
     run(command, "linking resources", env=env)
     return linked, generated
@@ -142,7 +150,7 @@ def make_dex(work: Path, classes: Iterable[Path], libraries: Iterable[Path]) -> 
     ]
     command += [
         "--min-api",
-        str(MIN_SDK),
+        MIN_SDK,
         "--lib",
         android_jar(work),
         "--lib",
@@ -205,10 +213,10 @@ def sign(apk: Path) -> dict[str, bool]:
         run(command, "making a debug key")
         os.replace(part, keystore)
     signer: Command = ["java", "-jar", toolchain.apksigner_jar()]
-    options: Command = ["--ks", keystore, "--ks-pass", "pass:android", "--min-sdk-version", str(MIN_SDK)]
+    options: Command = ["--ks", keystore, "--ks-pass", "pass:android", "--min-sdk-version", MIN_SDK]
     run([*signer, "sign", *options, "--v1-signing-enabled", "false", apk], "signing")
     report = run(
-        [*signer, "verify", "--verbose", "--min-sdk-version", str(MIN_SDK), apk], "verifying the signature"
+        [*signer, "verify", "--verbose", "--min-sdk-version", MIN_SDK, apk], "verifying the signature"
     )
     true = [line for line in report.splitlines() if line.rstrip().endswith("true")]
     return {
@@ -266,7 +274,7 @@ def build(out: Path, bundles: dict[str, list[Path]], executorch: Path | None) ->
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".apk-") as folder:
         work = Path(folder)
-        linked, generated = compile_resources(work, "0.1.0")
+        linked, generated = compile_resources(work)
         classes = compile_and_test(generated, classes_jar)
         dex = make_dex(work, classes, [kotlin_stdlib(), classes_jar, fbjni, nativeloader])
         apk = work / "demo.apk"

@@ -79,7 +79,7 @@ def draw(out: Path, bundles: dict[str, list[Path]], classes: Path) -> int:
     out.mkdir(parents=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".screens-") as name:
         work = Path(name).resolve()
-        linked, generated = build_apk.compile_resources(work, "0.1.0")
+        linked, generated = build_apk.compile_resources(work)
         options = {
             "executorch.jar": classes,
             "app.generated": generated,

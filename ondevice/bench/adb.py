@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -13,6 +15,8 @@ from pathlib import Path
 from ondevice.errors import UserError
 
 PACKAGE = "org.ondevice.demo"
+APP_VERSION = 2
+"""The versionCode of the app whose benchmark this speaks to; android_demo/app/build.gradle.kts has the same."""
 SECONDS = 30.0
 """What any call may take that moves no files."""
 TRANSFER_SECONDS = 300.0
@@ -222,25 +226,48 @@ class Phone:
             raise UserError(f"phone {self.serial}: {doing} failed: {result.reason}; mend that and run again")
         return result
 
-    def has_app(self) -> bool:
-        """Whether the demo app is installed."""
+    def app_file(self) -> str | None:
+        """Where the phone keeps the demo app's APK; None when it has none."""
         found = self.shell("pm", "path", PACKAGE, doing="looking for the app", check=False)
-        return "package:" in found.output
+        paths = [
+            line.partition(":")[2].strip()
+            for line in found.output.splitlines()
+            if line.startswith("package:")
+        ]
+        return paths[0] if paths else None
+
+    def app_version(self) -> int:
+        """The demo app's versionCode; 0 where the phone does not tell."""
+        said = self.shell(
+            "dumpsys", "package", PACKAGE, doing="asking for the app's version", check=False
+        ).output
+        found = re.search(r"versionCode=(\d+)", said)
+        return int(found[1]) if found else 0
+
+    def has_this(self, apk: Path, file: str) -> bool:
+        """Whether the APK at ``file`` on the phone is ``apk`` to the last byte."""
+        found = self.shell("sha256sum", file, doing="comparing the app", check=False)
+        return found.output.split()[:1] == [hashlib.sha256(apk.read_bytes()).hexdigest()]
 
     def install(self, apk: Path) -> None:
-        """Install the demo app.
+        """Install the demo app, over one of another version too; what a person put into it stays.
 
         Raises: UserError: when the phone refuses it, or it is another app.
         """
         doing = f"installing {apk.name}"
-        result = self.call("install", str(apk), doing=doing, seconds=TRANSFER_SECONDS, check=False)
+        words = ("install", "-r", "-d", "-t", str(apk))
+        result = self.call(*words, doing=doing, seconds=TRANSFER_SECONDS, check=False)
         if result.code or "Failure" in result.output:
-            raise UserError(
-                f"phone {self.serial}: {apk} was not installed: {result.reason}; "
-                "free some room or allow installing over USB, or build the APK again"
-            )
-        if not self.has_app():
+            way_out = "free some room or allow installing over USB, or build the APK again"
+            if "UPDATE_INCOMPATIBLE" in f"{result.output}{result.errors}":
+                way_out = f"the one there is signed by another key: remove it with adb uninstall {PACKAGE}"
+            raise UserError(f"phone {self.serial}: {apk} was not installed: {result.reason}; {way_out}")
+        if self.app_file() is None:
             raise UserError(f"{apk}: installed, but it is not {PACKAGE}; {HOW_TO_INSTALL}")
+
+    def wake(self) -> None:
+        """Switch the screen on; it may stay locked. A phone that knows no such key has its screen on already."""
+        self.shell("input", "keyevent", "KEYCODE_WAKEUP", doing="waking the phone", check=False)
 
 
 def connect(device: str, apk: str | Path | None = None, say: Callable[[str], None] = print) -> Phone:
@@ -249,7 +276,7 @@ def connect(device: str, apk: str | Path | None = None, say: Callable[[str], Non
     Args:
         device: ``adb`` or ``adb:SERIAL``; without a serial, the environment variable ANDROID_SERIAL's, or
             the only phone there is.
-        apk: the app's file, installed when the app is missing.
+        apk: the app's file, installed when the app is missing or another.
         say: told what was found and done.
 
     Raises: UserError: one line for whatever stands in the way.
@@ -259,11 +286,19 @@ def connect(device: str, apk: str | Path | None = None, say: Callable[[str], Non
         raise UserError(f"--apk {apk}: no such file; {HOW_TO_INSTALL.split(',')[0]}")
     adb = Adb.find()
     phone = Phone(adb, choose(adb.devices(), serial))
-    if phone.has_app():
-        say(f"phone {phone.serial}: has {PACKAGE}" + ("; --apk was not needed" if apk else ""))
-        return phone
-    if apk is None:
+    file = phone.app_file()
+    if file is None and apk is None:
         raise UserError(f"phone {phone.serial}: the app {PACKAGE} is not installed; {HOW_TO_INSTALL}")
-    phone.install(Path(apk))
-    say(f"phone {phone.serial}: installed {apk}")
+    if apk is not None and not (file and phone.has_this(Path(apk), file)):
+        phone.install(Path(apk))
+        say(f"phone {phone.serial}: {'updated' if file else 'installed'} {PACKAGE} by {apk}")
+    else:
+        say(f"phone {phone.serial}: has {PACKAGE}" + (f", the same as {apk}" if apk else ""))
+    version = phone.app_version()
+    if version < APP_VERSION:
+        which = f"{apk} holds" if apk else f"phone {phone.serial}: it has"
+        raise UserError(
+            f"{which} version {version} of {PACKAGE}, and this ondevice measures with version {APP_VERSION}; "
+            f"{HOW_TO_INSTALL}"
+        )
     return phone

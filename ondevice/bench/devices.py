@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ondevice.bench.adb import Phone
 from ondevice.bench.drawing import format_us
-from ondevice.bench.phone import Plan, failure_text, measure
+from ondevice.bench.phone import Plan, disturbed, failure_text, measure
 from ondevice.bench.report import FORMAT_VERSION
 from ondevice.errors import UserError
 from ondevice.files import atomic_json
@@ -134,7 +134,7 @@ def text_table(measured: Mapping[str, Any]) -> str:
             lines.append(
                 f"{name}  {each['num_threads']} threads  load {each['load_ms']:.1f} ms  p50 · p95 at {'  '.join(calls)}"
             )
-    return "\n".join(lines)
+    return "\n".join([*lines, *disturbed(measured)])
 
 
 def require_all(measured: Mapping[str, Any]) -> None:

@@ -18,22 +18,36 @@ from ondevice.program.bundle import Bundle
 from ondevice.program.manifest import PROGRAM
 
 ACTIVITY = f"{PACKAGE}/.BenchmarkActivity"
-FORMAT, FORMAT_VERSION = "ondevice-latency", 1
+FORMAT, FORMAT_VERSION = "ondevice-latency", 2
 PUSHED = "/data/local/tmp"
+OUTPUT, PROGRESS = "files/latency.json", "files/benchmark.json"
 MAX_THREADS = 64
+SLOWED_DOWN = 2
+"""PowerManager's thermal status from which a phone slows its processor down."""
 FIGURES_OF_DEVICE = ("manufacturer", "soc", "android", "sdk", "abi", "cores")
 MEMORY_KEYS = ("pss_before_bytes", "pss_after_bytes", "peak_rss_bytes")
+CONDITIONS = ("thermal_status", "battery_percent", "battery_celsius", "is_charging", "is_saving_power")
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What the phone is asked to measure, and how long it may take."""
+    """What the phone is asked to measure, and how long it may take.
+
+    Args:
+        warmups: calls before those that count.
+        calls: calls that count.
+        seconds: what the phone may take.
+        poll_seconds: until it is first asked how far it is; each time half as long again, since asking disturbs.
+    """
 
     candidates: tuple[int, ...] = (1, 100, 1000)
     threads: tuple[int, ...] = (1, 2, 4)
     seconds: float = 600.0
-    poll_seconds: float = 1.0
+    warmups: int = 20
+    calls: int = 200
+    poll_seconds: float = 5.0
+    max_poll_seconds: float = 30.0
 
     def __post_init__(self) -> None:
         for name, values, most in (
@@ -43,6 +57,10 @@ class Plan:
             if not values or min(values) < 1 or max(values) > most:
                 got = ", ".join(map(str, values)) or "nothing"
                 raise UserError(f"--{name}: from 1 to {most} on a phone, got {got}")
+        if not 0 <= self.warmups <= 10**6:
+            raise UserError(f"--warmups: from 0 to {10**6}, got {self.warmups}")
+        if not 1 <= self.calls <= 10**6:
+            raise UserError(f"--calls: from 1 to {10**6}, got {self.calls}")
         if not self.seconds > 0:
             raise UserError(f"--device-timeout: more than 0 seconds, got {self.seconds:g}")
 
@@ -75,7 +93,7 @@ def measure(phone: Phone, bundles: Mapping[str, Bundle], plan: Plan, say: Say = 
             _push(phone, bundles[name], pushed, folder)
         say(f"phone {phone.serial}: pushed {', '.join(bundles)}")
         _start(phone, run_id, list(names), plan)
-        latency = _wait(phone, run_id, plan)
+        latency = _wait(phone, run_id, plan, say)
     finally:
         _clean_up(phone, folder, list(names), say)
     return read_figures(latency, names, bundles, plan)
@@ -96,7 +114,8 @@ def _push(phone: Phone, bundle: Bundle, name: str, folder: str) -> None:
 def _start(phone: Phone, run_id: str, names: list[str], plan: Plan) -> None:
     """Start the benchmark in a fresh process."""
     doing = "starting the benchmark"
-    phone.as_app("rm -f files/latency.json", doing=doing)
+    phone.as_app(f"rm -f {OUTPUT} {PROGRESS}", doing=doing)
+    phone.wake()
     extras = {
         "run": run_id,
         "bundles": ",".join(names),
@@ -104,6 +123,7 @@ def _start(phone: Phone, run_id: str, names: list[str], plan: Plan) -> None:
         "threads": ",".join(map(str, plan.threads)),
     }
     words = [word for key, value in extras.items() for word in ("--es", key, value)]
+    words += ["--ei", "warmups", str(plan.warmups), "--ei", "calls", str(plan.calls)]
     result = phone.shell("am", "start", "-S", "-W", "-n", ACTIVITY, *words, doing=doing, check=False)
     said = f"{result.output}\n{result.errors}".splitlines()
     refused = [line.strip() for line in said if line.startswith(("Error", "java.lang."))]
@@ -114,33 +134,62 @@ def _start(phone: Phone, run_id: str, names: list[str], plan: Plan) -> None:
         )
 
 
-def _wait(phone: Phone, run_id: str, plan: Plan) -> dict[str, Any]:
+def _wait(phone: Phone, run_id: str, plan: Plan, say: Say) -> dict[str, Any]:
     """The contents of latency.json once it answers this run."""
     doing = "it was measuring"
     end = time.monotonic() + plan.seconds
+    seconds, told = plan.poll_seconds, None
     while True:
-        runs = phone.shell("pidof", PACKAGE, doing=doing, check=False).code == 0
-        found = phone.as_app("cat files/latency.json", doing=doing, check=False)
-        if found.code == 0:
-            latency = _parse(found.output)
-            if latency.get("run") == run_id:
-                return latency
-        if not runs:
-            raise UserError(
-                f"phone {phone.serial}: the app ended before it had measured; adb logcat -d says why (out of "
-                "memory, or a program that its runtime cannot load), then run again"
-            )
+        # One call, and none but this: whatever runs on the phone takes time from what is measured.
+        found = phone.as_app(
+            f"cat {OUTPUT} 2>/dev/null || cat {PROGRESS} 2>/dev/null; pidof {PACKAGE} >/dev/null",
+            doing=doing,
+            check=False,
+        )
+        answer = _parse(found.output) if found.output.strip() else {}
+        if "state" not in answer and answer.get("run") == run_id:
+            return answer
+        progress = answer if answer.get("run") == run_id else {}
+        if found.code:
+            raise UserError(f"phone {phone.serial}: the app ended {_where(progress)}; {_why_ended(progress)}")
         if time.monotonic() >= end:
             raise UserError(
-                f"phone {phone.serial}: no figures after {plan.seconds:g} s; keep it unlocked with its screen on, "
-                "or give a longer --device-timeout, or fewer --candidates and --threads"
+                f"phone {phone.serial}: no figures after {plan.seconds:g} s: it is {_where(progress)}; leave it alone "
+                "with its screen on, or give a longer --device-timeout, or fewer --candidates, --threads and --calls"
             )
-        time.sleep(plan.poll_seconds)
+        if progress.get("state") == "stopped":
+            if told != progress.get("place"):
+                say(f"phone {phone.serial}: {_where(progress)}; it is woken and goes on")
+                told = progress.get("place")
+            phone.wake()
+            phone.shell("am", "start", "-W", "-n", ACTIVITY, doing=doing, check=False)
+        time.sleep(min(seconds, max(0.0, end - time.monotonic())))
+        seconds = min(1.5 * seconds, plan.max_poll_seconds)
+
+
+def _where(progress: Mapping[str, Any]) -> str:
+    """How far the phone was when it last said so."""
+    if not progress:
+        return "before it had measured anything"
+    threads = progress.get("num_threads")
+    step = f"{progress.get('bundle')} with {threads} thread{'' if threads == 1 else 's'}"
+    at = f"at {progress.get('place')} of {progress.get('total')}, {step}"
+    return (
+        f"stopped {at}, since {progress.get('why')}"
+        if progress.get("state") == "stopped"
+        else f"measuring {at}"
+    )
+
+
+def _why_ended(progress: Mapping[str, Any]) -> str:
+    if progress.get("state") == "stopped":
+        return "a phone may end an app that is out of sight: leave it alone until it is done, and run again"
+    return "adb logcat -d says why (out of memory, or a program that its runtime cannot load), then run again"
 
 
 def _clean_up(phone: Phone, folder: str, names: list[str], say: Say) -> None:
     """Remove what was pushed; a phone that is gone by now is no reason to fail."""
-    kept = " ".join([*(f"files/bundles/{name}" for name in names), "files/latency.json"])
+    kept = " ".join([*(f"files/bundles/{name}" for name in names), OUTPUT, PROGRESS])
     try:
         phone.shell("am", "force-stop", PACKAGE, doing="cleaning up")
         phone.as_app(f"rm -rf {kept}", doing="cleaning up")
@@ -239,12 +288,35 @@ def _measurement(entry: Any, where: str, plan: Plan) -> dict[str, Any]:
     for key in MEMORY_KEYS:  # null where the phone does not tell
         if entry.get(key) is not None:
             _number(entry, key, where)
+    for moment in ("before", "after"):
+        if not isinstance(entry.get(moment), dict):
+            raise _malformed(f"has no {where}.{moment}")
     return {
         "num_threads": _number(entry, "num_threads", where),
         "load_ms": _number(entry, "load_ms", where),
         **{key: entry.get(key) for key in MEMORY_KEYS},
         "rank_us": rank_us,
+        "place": _number(entry, "place", where),
+        "attempts": _number(entry, "attempts", where),
+        **{moment: {key: entry[moment].get(key) for key in CONDITIONS} for moment in ("before", "after")},
     }
+
+
+def disturbed(measured: Mapping[str, Any]) -> list[str]:
+    """One line for each measurement of a phone that was too warm, or saved power."""
+    lines = []
+    for name, bundle in measured["bundles"].items():
+        for each in bundle["measurements"]:
+            moments = (each["before"], each["after"])
+            status = max(moment["thermal_status"] or 0 for moment in moments)
+            step = f"{name}, {each['num_threads']} threads"
+            if status >= SLOWED_DOWN:
+                lines.append(
+                    f"{step}: the phone was too warm (thermal status {status}); let it cool and run again"
+                )
+            if any(moment["is_saving_power"] for moment in moments):
+                lines.append(f"{step}: the phone saved power; switch that off and run again")
+    return lines
 
 
 def _number(entry: Mapping[str, Any], key: str, where: str) -> int | float:

@@ -67,8 +67,8 @@ def main(words):
         sys.stderr.write(errors)
         sys.exit(code)
     elif command == "install":
-        if problem := phone.install():
-            fail(f"Performing Streamed Install\nadb: failed to install {rest[0]}: {problem}")
+        if problem := phone.install(Path(rest[-1]).read_bytes()):
+            fail(f"Performing Streamed Install\nadb: failed to install {rest[-1]}: {problem}")
         print("Performing Streamed Install\nSuccess")
     elif command == "push":
         push(phone, rest[:-1], rest[-1])

@@ -138,8 +138,7 @@ class _Connection:
                 _sync(stream, phone)
             elif service.startswith("exec:cmd package") and "install" in service:
                 size = int(argument.split("-S")[1].split()[0].strip("'"))
-                stream.read(size)
-                problem = phone.install()
+                problem = phone.install(stream.read(size))
                 stream.write((f"{problem}\n" if problem else "Success\n").encode())
             else:
                 raise AssertionError(f"the benchmark opens {service}")

@@ -16,7 +16,7 @@ from ondevice.program.vocabulary_file import FieldKeys, Group
 
 from .fake_phone import FakePhone
 
-PLAN = Plan(candidates=(1, 100, 1000), threads=(1, 2), seconds=20, poll_seconds=0.01)
+PLAN = Plan(candidates=(1, 100, 1000), threads=(1, 2), seconds=20, calls=50, poll_seconds=0.01)
 
 
 def write_bundle(folder: Path, program: bytes = b"program") -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ondevice.bench.adb import Adb, Result, choose, connect, parse_device
+from ondevice.bench.adb import APP_VERSION, Adb, Result, choose, connect, parse_device
 from ondevice.errors import UserError
 
 from .phones import calls
@@ -23,10 +23,37 @@ def test_the_app_is_installed_when_it_is_missing(fake: FakePhones, tmp_path: Pat
     apk.write_bytes(b"apk")
     said: list[str] = []
     connect("adb:PHONE1", apk, said.append)
-    assert [call for call in calls(folder) if "install" in call] == [["-s", "PHONE1", "install", str(apk)]]
+    installs = [call for call in calls(folder) if "install" in call]
+    assert installs == [["-s", "PHONE1", "install", "-r", "-d", "-t", str(apk)]]
+    assert "installed org.ondevice.demo by" in said[-1]
     connect("adb", apk, said.append)
     assert len([call for call in calls(folder) if "install" in call]) == 1
-    assert "--apk was not needed" in said[-1]
+    assert said[-1].endswith(f"has org.ondevice.demo, the same as {apk}")
+
+
+def test_an_app_that_is_another_is_updated(fake: FakePhones, tmp_path: Path) -> None:
+    folder = fake(version=1)
+    with pytest.raises(
+        UserError, match=r"it has version 1 of org\.ondevice\.demo, and this .* version 2; build it"
+    ):
+        connect("adb")
+    apk = tmp_path / "demo.apk"
+    apk.write_bytes(b"apk")
+    said: list[str] = []
+    connect("adb", apk, said.append)
+    assert "updated org.ondevice.demo by" in said[-1]
+    apk.write_bytes(b"changed, but of the same version")
+    connect("adb", apk, said.append)
+    assert len([call for call in calls(folder) if "install" in call]) == 2
+    (folder / "scenario.json").write_text(json.dumps({"new_version": 1}))
+    apk.write_bytes(b"of last year")
+    with pytest.raises(UserError, match=r"demo\.apk holds version 1 of org\.ondevice\.demo"):
+        connect("adb", apk)
+
+
+def test_the_version_is_the_one_that_the_app_has() -> None:
+    build = Path(__file__).resolve().parents[2] / "android_demo" / "app" / "build.gradle.kts"
+    assert f"versionCode = {APP_VERSION}\n" in build.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -67,6 +94,10 @@ def test_what_is_no_usable_phone(
         (
             {"install": "Failure [INSTALL_FAILED_INSUFFICIENT_STORAGE]"},
             "was not installed: .*INSUFFICIENT_STORAGE.*free some room",
+        ),
+        (
+            {"install": "Failure [INSTALL_FAILED_UPDATE_INCOMPATIBLE: signatures do not match]"},
+            "signed by another key: remove it with adb uninstall org.ondevice.demo",
         ),
         ({"another_app": True}, "installed, but it is not org.ondevice.demo"),
         ({"unplug_at": "install", "gone": {"PHONE1": None}}, "went away while installing demo.apk"),

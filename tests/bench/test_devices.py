@@ -96,7 +96,9 @@ def test_a_phone_is_merged_into_the_report_of_a_run(
         (["--device", "adb"], {}, "give a run directory or a bundle"),
         (["--device", "adb", "--bundle", "BUNDLE", "--device-timeout", "0"], {}, "more than 0 seconds"),
         (["BUNDLE", "--apk", "demo.apk"], {}, "--apk: only used with --device adb"),
-        (["--device", "adb", "--bundle", "BUNDLE"], {}, None),
+        (["BUNDLE", "--calls", "9"], {}, "--calls: only used with --device adb"),
+        (["BUNDLE", "--device", "adb", "--calls", "0"], {}, "--calls: from 1 to 1000000"),
+        (["--device", "adb", "--bundle", "BUNDLE", "--calls", "9", "--warmups", "0"], {}, None),
     ],
 )
 def test_the_script(

@@ -16,17 +16,6 @@ interface PickedFile {
     fun open(): InputStream
 }
 
-/** The wish to end what is being measured, heard at every call that is timed. */
-private class Stop {
-    @Volatile
-    var isAsked = false
-
-    fun nanoTime(): Long {
-        if (isAsked) throw CancellationException("stopped")
-        return System.nanoTime()
-    }
-}
-
 /** @param onReplaced told, on the main thread, when another bundle was put to use. */
 class ComparePresenter(
     private val bundles: Bundles,

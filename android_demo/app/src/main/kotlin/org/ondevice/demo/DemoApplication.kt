@@ -11,15 +11,17 @@ class DemoApplication : Application() {
 
     /** Ranks; what is measured meanwhile, on [measurer], does not keep it waiting. */
     private val ranker by lazy { BackgroundWorker("ranker") }
-    val measurer by lazy { BackgroundWorker("measurer") }
+    private val measurer by lazy { BackgroundWorker("measurer") }
     val bundles by lazy {
         val store = BundleStore(File(filesDir, "bundles"), AssetBundles(assets)) { event, error ->
             android.util.Log.w(TAG, event, error)
         }
         Bundles(store, ExecuTorch, log)
     }
+    private val facts = AndroidFacts(this)
     val recommend by lazy { RecommendPresenter(bundles, ranker, log) }
-    val compare by lazy { ComparePresenter(bundles, measurer, Memory::use, log) { recommend.refresh() } }
+    val compare by lazy { ComparePresenter(bundles, measurer, facts::memory, log) { recommend.refresh() } }
+    val benchmark by lazy { BenchmarkPresenter(bundles, measurer, facts, filesDir, log) }
 
     /** A program that nobody looks at is not kept in memory; the next ranking loads it again, in milliseconds. */
     override fun onTrimMemory(level: Int) {

@@ -57,7 +57,7 @@ class App(
 
     /** What went to the log, with the kind of error. */
     val logged = ArrayList<String>()
-    private val log = Log { what, error -> logged.add("$what: ${error.javaClass.simpleName}") }
+    val log = Log { what, error -> logged.add("$what: ${error.javaClass.simpleName}") }
     val bundles = Bundles(BundleStore(directory, TestShipped(shipped)), runtime, log)
     val recommend = RecommendPresenter(bundles, worker, log)
     val compare = ComparePresenter(bundles, worker, { MemoryUse(1000, 2000) }, log) { recommend.refresh() }

@@ -72,9 +72,6 @@ class Benchmark(
     }
 
     companion object {
-        const val FORMAT = "ondevice-latency"
-        const val FORMAT_VERSION = 1
-
         /** The first items of the catalog, over again where there are fewer; without one, the golden items. */
         fun candidates(bundle: ModelBundle, numCandidates: Int): ItemRows {
             val catalog = bundle.readCatalog()
@@ -83,26 +80,5 @@ class Benchmark(
             val rows = ItemRows(golden.toIntArray(), bundle.manifest.itemFields.size)
             return rows.at(IntArray(numCandidates) { it % rows.size })
         }
-
-        /** The contents of `latency.json`; a bundle that failed has its sentence in place of figures. */
-        fun report(
-            device: Map<String, Any?>,
-            plan: BenchmarkPlan,
-            results: Map<ModelBundle, List<Measurement>>,
-            errors: Map<String, String>,
-        ): Map<String, Any?> = linkedMapOf(
-            "format" to FORMAT,
-            "format_version" to FORMAT_VERSION,
-            "device" to device,
-            "warmups" to plan.numWarmups,
-            "bundles" to results.entries.associate { (bundle, measurements) ->
-                bundle.directory.name to linkedMapOf(
-                    "bytes" to bundle.info.fileBytes + ("bundle" to bundle.info.totalBytes),
-                    "model_sha256" to bundle.manifest.files.first { it.name == BundleManifest.PROGRAM }.sha256,
-                    "measurements" to measurements.map { it.toJson() },
-                )
-            },
-            "errors" to errors,
-        )
     }
 }

@@ -35,24 +35,19 @@ class BenchmarkTest {
     }
 
     @Test
-    fun `a report of two bundles of which one fails`() {
+    fun `a bundle is measured with each number of threads`() {
         val runtime = FakeRuntime()
         var now = 0L
         val benchmark = Benchmark(runtime, { MemoryUse(pssBytes = 5, peakRssBytes = null) }, clock = { now += 1500; now })
         val plan = BenchmarkPlan(listOf(1, 10), listOf(1, 4), numWarmups = 2, numCalls = 3)
         val bundle = ModelBundle.open(TestBundle.write(File(directory, "ours")))
-        val results = mapOf(bundle to benchmark.run(bundle, plan))
+        val measured = benchmark.run(bundle, plan)
         assertEquals(listOf(1, 4), runtime.threads)
         assertEquals(0, runtime.numOpen)
         assertEquals(listOf(1, 4, 2), runtime.batchSizes.distinct())
         assertEquals(2 * 5 * (1 + 3), runtime.batchSizes.size)
 
-        val text = Json.write(Benchmark.report(mapOf("model" to "test"), plan, results, mapOf("other" to "It broke.")))
-        val report = JsonObject(Json.parse(text) as Map<*, *>, "")
-        assertEquals("It broke.", report.child("errors").string("other"))
-        val ours = report.child("bundles").child("ours")
-        assertEquals(bundle.info.totalBytes, ours.child("bytes").long("bundle"))
-        val measurement = ours.objects("measurements")[1]
+        val measurement = JsonObject(Json.parse(Json.write(measured[1].toJson())) as Map<*, *>, "")
         assertEquals(4, measurement.int("num_threads"))
         assertEquals(0.0015, measurement.double("load_ms"), 1e-12)
         assertEquals(1.5, measurement.child("rank_us").child("10").double("p50"), 1e-12)
