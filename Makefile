@@ -21,7 +21,7 @@ $(VENV)/installed: pyproject.toml
 
 demo: setup
 	$(BIN)/python train/run.py $(CONFIG) run.output=$(RUN) --resume
-	$(BIN)/python export/to_pte.py $(RUN)
+	$(BIN)/python export/to_pte.py $(RUN) --catalog
 	$(BIN)/python export/benchmark.py $(RUN)
 
 # The tests of sharded tables need TorchRec, whose two packages pip cannot take from an extra (pyproject.toml).

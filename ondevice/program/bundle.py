@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ondevice.data.schema import Schema
+from ondevice.data.value_names import value_names
 from ondevice.errors import UserError, nearest
 from ondevice.files import atomic_directory
 from ondevice.program import catalog_file, vocabulary_file
@@ -39,7 +40,8 @@ def make_bundle(
         manifest: the manifest's entries that are known here: name, model, method, layout, num_rows, sizes,
             methods, ops, backends, versions, metrics and, with ``recommend``, catalog.
         golden: raw rows whose ids and scores the manifest records; at least two.
-        catalog: title and raw values of each item, in the order of ``recommend``'s item_index.
+        catalog: title and raw values of each item, in the order of ``recommend``'s item_index; with them go
+            names of the other fields' values, where the data set has them.
     """
     contents = {manifests.PROGRAM: program, manifests.VOCABULARY: vocabulary_file.encode(vocabulary)}
     entries = {
@@ -55,6 +57,8 @@ def make_bundle(
     if catalog is not None:
         contents[manifests.CATALOG] = bundle.encode_catalog(catalog)
         entries["files"][manifests.CATALOG] = manifests.file_entry(contents[manifests.CATALOG])
+        if names := value_names(schema):
+            entries["labels"] = names
     entries["golden"] = [bundle.golden_case(raw) for raw in golden]
     contents[manifests.MANIFEST] = manifests.seal(entries)
     return bundle

@@ -14,9 +14,11 @@ import torch
 
 import ondevice
 from ondevice.data import Dataset
+from ondevice.data.value_names import VALUE_NAMES
 from ondevice.errors import UserError
 from ondevice.program import manifest as manifests
-from ondevice.program.bundle import Bundle, load_bundle
+from ondevice.program import vocabulary_file
+from ondevice.program.bundle import Bundle, load_bundle, make_bundle
 from ondevice.program.export import Exported
 
 CONTEXT = {"user": 12, "zip": "02138", "hour": 1500}
@@ -190,6 +192,27 @@ def test_the_manifest_is_one_line_of_json_that_says_what_is_there(bundle: Bundle
     assert sizes["rows"] == sorted(sizes["rows"], reverse=True)
     assert values["files"]["model.pte"]["bytes"] == (bundle.path / "model.pte").stat().st_size
     assert bundle.total_bytes == sum(p.stat().st_size for p in bundle.path.iterdir())
+
+
+def test_names_of_coded_values_go_with_the_titles(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {bundle.schema.names[0]: {"1": "one"}}
+    monkeypatch.setitem(VALUE_NAMES, bundle.schema.name, names)
+
+    def labels(catalog: list[dict[str, Any]] | None) -> Any:
+        made = make_bundle(
+            program=bundle.contents["model.pte"],
+            vocabulary=vocabulary_file.decode(
+                bundle.contents["vocabulary.bin"], "vocabulary.bin", bundle.num_rows
+            ),
+            schema=bundle.schema,
+            manifest=bundle.manifest,
+            golden=[case["raw"] for case in bundle.manifest["golden"]],
+            catalog=catalog,
+        )
+        return json.loads(made.contents["manifest.json"]).get("labels")
+
+    assert labels(bundle.catalog) == names
+    assert labels(None) is None
 
 
 def test_without_catalog_file_items_have_keys_and_no_titles(exported: Exported, tmp_path: Path) -> None:

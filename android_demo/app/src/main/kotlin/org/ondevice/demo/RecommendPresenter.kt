@@ -162,7 +162,8 @@ class RecommendPresenter(private val bundles: Bundles, private val worker: Worke
             val keys = List(numKnown) { bundle.vocabulary.key(position, it) }
             if (field.isInteger) keys.sortedBy { it.toLong() } else keys.sorted()
         }
-        ProfileInput(field.name, numKnown, keys.map { Choice(it, it) }, "")
+        val labels = bundle.manifest.labels[field.name].orEmpty()
+        ProfileInput(field.name, numKnown, keys.map { Choice(it, labels[it] ?: it) }, "")
     }
 
     private companion object {

@@ -184,6 +184,19 @@ class RecommendPresenterTest {
     }
 
     @Test
+    fun `a code is shown by its label, and asked by its key`() {
+        val app = App(root, emptyMap())
+        TestBundle.write(File(app.directory, "labelled")) { it["labels"] = mapOf("user" to mapOf("8" to "Ada", "9" to "Bob")) }
+        started(app)
+        assertEquals(
+            listOf(Choice("7", "7"), Choice("8", "Ada"), Choice("1000", "1000")),
+            app.ready.profile.inputs.first().choices,
+        )
+        app.recommend.setValue("user", "8")
+        assertEquals("8", app.value("user"))
+    }
+
+    @Test
     fun `a program that was let go is loaded again for the next ranking`() {
         val app = started()
         app.bundles.close() // what the app does when the system asks for memory

@@ -43,6 +43,9 @@ class BundleManifest private constructor(json: JsonObject) {
     val files: List<FileEntry>
     val golden: List<GoldenCase>
 
+    /** What a person reads for values that are codes, by field and key. */
+    val labels: Map<String, Map<String, String>>
+
     /** The field whose known values are `recommend`'s catalog, in the order of their rows, and their number. */
     val catalogField: Int?
     val numCatalogItems: Int
@@ -53,6 +56,13 @@ class BundleManifest private constructor(json: JsonObject) {
         itemKey = schema.stringOrNull("item_key")
         check(fields.isNotEmpty(), "schema.fields is empty")
         check(fields.map { it.name }.toSet().size == fields.size, "schema.fields has a name twice")
+
+        val named = if ("labels" in json) json.child("labels") else null
+        labels = named?.names.orEmpty().associateWith { field ->
+            check(fields.any { it.name == field }, "labels names \"$field\", which is no field")
+            val texts = named!!.child(field)
+            texts.names.associateWith { texts.string(it) }
+        }
 
         val signatures = json.child("methods")
         methods = signatures.names.associateWith { readMethod(it, signatures.child(it)) }

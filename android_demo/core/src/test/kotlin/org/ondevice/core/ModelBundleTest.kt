@@ -151,6 +151,7 @@ class ModelBundleTest {
     @Test
     fun `entries of the manifest that cannot be`() {
         refused<BundleError.BadManifest>("num_rows") { changed("num_rows", -1) }
+        refused<BundleError.BadManifest>("labels names \"age\"") { changed("labels", mapOf("age" to mapOf("1" to "young"))) }
         refused<BundleError.BadManifest>("num_rows is missing") { changed("num_rows", null) }
         refused<BundleError.BadManifest>("methods is empty") { changed("methods", emptyMap<String, Any>()) }
         refused<BundleError.BadManifest>("ops must be a list") { changed("ops", "all") }
