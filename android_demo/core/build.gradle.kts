@@ -9,6 +9,7 @@ java {
 }
 
 kotlin {
+    explicitApi()
     compilerOptions {
         jvmTarget = org.jetbrains.kotlin.gradle.dsl.JvmTarget.JVM_11
     }
@@ -16,6 +17,7 @@ kotlin {
 
 dependencies {
     testImplementation(libs.junit.jupiter)
+    testImplementation(libs.abi.tools)
     testRuntimeOnly(libs.junit.launcher)
 }
 

@@ -3,6 +3,7 @@ package org.ondevice.demo
 import org.ondevice.core.Benchmark
 import org.ondevice.core.BenchmarkPlan
 import org.ondevice.core.BundleManifest
+import org.ondevice.core.Cancellation
 import org.ondevice.core.Json
 import org.ondevice.core.MemoryUse
 import java.io.File
@@ -32,7 +33,7 @@ class BenchmarkPresenter(
     private val pause: (Long) -> Unit = { Thread.sleep(it) },
 ) : Presenter<BenchmarkState>(BenchmarkState.Idle) {
     private var request: BenchmarkRequest? = null
-    private var stop = Stop()
+    private var stop = Cancellation()
     private var waiting: List<Step> = emptyList()
     private var total = 0
     private val measured = ArrayList<Measured>()
@@ -50,7 +51,7 @@ class BenchmarkPresenter(
 
     /** Begins what [read] asks under the name [run], whatever was being measured. */
     fun start(run: String, read: () -> BenchmarkRequest) {
-        stop.isAsked = true
+        stop.cancel()
         listOf(output, progress).forEach { it.delete() }
         measured.clear()
         errors.clear()
@@ -88,7 +89,7 @@ class BenchmarkPresenter(
     /** The screen cannot be seen any more, as [why] says. */
     fun unseen(why: String) {
         unseen = why
-        stop.isAsked = true
+        stop.cancel()
         val step = waiting.firstOrNull() ?: return
         if (state is BenchmarkState.Measuring) attempts++
         stopAt(step, why)
@@ -112,7 +113,7 @@ class BenchmarkPresenter(
             stopAt(step, it)
             return
         }
-        val stop = Stop().also { stop = it }
+        val stop = Cancellation().also { stop = it }
         state = BenchmarkState.Measuring(step, place, total)
         write("measuring", step, null)
         isMeasuring = true
@@ -141,15 +142,15 @@ class BenchmarkPresenter(
         attempts = 1
     }
 
-    private fun measure(asked: BenchmarkRequest, step: Step, place: Int, attempt: Int, stop: Stop): Measured {
+    private fun measure(asked: BenchmarkRequest, step: Step, place: Int, attempt: Int, stop: Cancellation): Measured {
         val bundle = bundles.store.open(step.name)
         bundles.close() // programs that are loaded at a time must have one number of threads
         pause(asked.pauseMillis)
-        stop.check()
+        stop.throwIfCancelled()
         val before = facts.conditions()
         val plan = BenchmarkPlan(asked.plan.numCandidates, listOf(step.numThreads), asked.plan.numWarmups, asked.plan.numCalls)
-        val measurement = Benchmark(bundles.runtime, facts::memory, stop::nanoTime).run(bundle, plan).single()
-        stop.check()
+        val measurement = Benchmark(bundles.runtime, facts::memory).run(bundle, plan, stop).single()
+        stop.throwIfCancelled()
         return Measured(step, bundle, measurement, place, attempt, before, facts.conditions())
     }
 

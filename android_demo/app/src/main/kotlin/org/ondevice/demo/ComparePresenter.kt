@@ -4,6 +4,7 @@ import org.ondevice.core.Benchmark
 import org.ondevice.core.BenchmarkPlan
 import org.ondevice.core.BundleInfo
 import org.ondevice.core.BundleStore
+import org.ondevice.core.Cancellation
 import org.ondevice.core.MemoryUse
 import org.ondevice.core.ModelBundle
 import java.io.InputStream
@@ -25,7 +26,7 @@ class ComparePresenter(
     private val onReplaced: () -> Unit,
 ) : Presenter<CompareState>(CompareState()) {
     private var isStarted = false
-    private var stop = Stop()
+    private var stop = Cancellation()
 
     /** Lists the bundles, with the figures of [saved] where the process was ended since they were measured. */
     fun start(saved: String?) {
@@ -53,21 +54,21 @@ class ComparePresenter(
 
     fun measure() {
         if (state.work !is CompareWork.Idle || state.columns.isEmpty()) return
-        stop = Stop()
+        stop = Cancellation()
         measureNext(state.columns.map { it.name }, 0)
     }
 
     /** Ends the measuring; the figures that are there by then stay. */
     fun stopMeasuring() {
         val work = state.work as? CompareWork.Measuring ?: return
-        stop.isAsked = true
+        stop.cancel()
         state = state.copy(work = work.copy(isStopping = true))
     }
 
     private fun measureNext(names: List<String>, place: Int) {
         val name = names[place]
         val stop = stop
-        state = state.copy(work = CompareWork.Measuring(name, place + 1, names.size, stop.isAsked))
+        state = state.copy(work = CompareWork.Measuring(name, place + 1, names.size, stop.isCancelled))
         worker.run({ measure(name, stop) }) { result ->
             val columns = state.columns.map { if (it.name == name) result.getOrDefault(it) else it }
             if (result.exceptionOrNull() is CancellationException) {
@@ -128,7 +129,7 @@ class ComparePresenter(
     private fun CompareColumn?.orListed(listed: CompareColumn): CompareColumn =
         this?.takeIf { listed.problem == null && it.totalBytes == listed.totalBytes } ?: listed
 
-    private fun measure(name: String, stop: Stop): CompareColumn = try {
+    private fun measure(name: String, stop: Cancellation): CompareColumn = try {
         val bundle = bundles.store.open(name)
         column(name, bundle.info).copy(figures = figures(bundle, stop))
     } catch (error: CancellationException) {
@@ -137,9 +138,9 @@ class ComparePresenter(
         CompareColumn(name, problem = bundles.problems[name] ?: log.explain("measuring $name", error))
     }
 
-    private fun figures(bundle: ModelBundle, stop: Stop): Figures {
+    private fun figures(bundle: ModelBundle, stop: Cancellation): Figures {
         bundles.close() // or the memory of what is measured would be there before
-        val measurement = Benchmark(bundles.runtime, memory, stop::nanoTime).run(bundle, PLAN).single()
+        val measurement = Benchmark(bundles.runtime, memory).run(bundle, PLAN, stop).single()
         val latency = measurement.latencies.getValue(NUM_CANDIDATES)
         val before = measurement.before.pssBytes
         val after = measurement.after.pssBytes

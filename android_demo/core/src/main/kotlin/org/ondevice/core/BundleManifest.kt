@@ -5,50 +5,50 @@ package org.ondevice.core
  *
  * @property shape sizes; null where the caller chooses, up to the method's maximum.
  */
-class TensorSignature(val name: String, val dtype: String, val shape: List<Int?>)
+public class TensorSignature internal constructor(public val name: String, public val dtype: String, public val shape: List<Int?>)
 
 /** @property maximum the most rows at once: `max_batch`, `max_items` or `k`. */
-class MethodSignature(
-    val name: String,
-    val inputs: List<TensorSignature>,
-    val outputs: List<TensorSignature>,
-    val maximum: Int,
+public class MethodSignature internal constructor(
+    public val name: String,
+    public val inputs: List<TensorSignature>,
+    public val outputs: List<TensorSignature>,
+    public val maximum: Int,
 ) {
     /** Whether the rows of the last input must be exactly [maximum]. */
-    val isFixed: Boolean get() = inputs.last().shape.first() != null
+    public val isFixed: Boolean get() = inputs.last().shape.first() != null
 }
 
 /** The size and SHA-256 (hexadecimal) of one of the bundle's files. */
-class FileEntry(val name: String, val bytes: Long, val sha256: String)
+public class FileEntry internal constructor(public val name: String, public val bytes: Long, public val sha256: String)
 
 /** Raw values by field name, the ids they must become and the score the model gave them when it was exported. */
-class GoldenCase(val raw: Map<String, Any?>, val ids: IntArray, val score: Double)
+public class GoldenCase internal constructor(public val raw: Map<String, Any?>, public val ids: IntArray, public val score: Double)
 
 /** `manifest.json`: all that is known about a bundle; nothing about a model is written in the app. */
-class BundleManifest private constructor(json: JsonObject) {
+public class BundleManifest private constructor(json: JsonObject) {
     /** The manifest's own SHA-256, which with those of its files tells a bundle from every other. */
-    val id = json.string("sha256")
-    val name = json.string("name")
-    val model = json.string("model")
-    val method = json.string("method")
-    val layout = json.string("layout")
-    val numRows = json.int("num_rows")
-    val fields: List<Field>
-    val itemKey: String?
-    val methods: Map<String, MethodSignature>
-    val operators = json.strings("ops")
-    val backends = json.strings("backends")
-    val versions: Map<String, String>
-    val metrics: Map<String, Any?>
-    val files: List<FileEntry>
-    val golden: List<GoldenCase>
+    public val id: String = json.string("sha256")
+    public val name: String = json.string("name")
+    public val model: String = json.string("model")
+    public val method: String = json.string("method")
+    public val layout: String = json.string("layout")
+    public val numRows: Int = json.int("num_rows")
+    public val fields: List<Field>
+    public val itemKey: String?
+    public val methods: Map<String, MethodSignature>
+    public val operators: List<String> = json.strings("ops")
+    public val backends: List<String> = json.strings("backends")
+    public val versions: Map<String, String>
+    public val metrics: Map<String, Any?>
+    public val files: List<FileEntry>
+    public val golden: List<GoldenCase>
 
     /** What a person reads for values that are codes, by field and key. */
-    val labels: Map<String, Map<String, String>>
+    public val labels: Map<String, Map<String, String>>
 
     /** The field whose known values are `recommend`'s catalog, in the order of their rows, and their number. */
-    val catalogField: Int?
-    val numCatalogItems: Int
+    public val catalogField: Int?
+    public val numCatalogItems: Int
 
     init {
         val schema = json.child("schema")
@@ -102,11 +102,13 @@ class BundleManifest private constructor(json: JsonObject) {
     }
 
     /** Positions of the fields that `rank` takes once; [itemFields] are those it takes for each candidate. */
-    val contextFields: IntArray = fields.indices.filter { fields[it].isContext }.toIntArray()
-    val allFields: IntArray = fields.indices.toList().toIntArray()
-    val itemFields: IntArray = fields.indices.filter { !fields[it].isContext }.toIntArray()
+    public val contextFields: IntArray = fields.indices.filter { fields[it].isContext }.toIntArray()
+    internal val allFields: IntArray = fields.indices.toList().toIntArray()
+    public val itemFields: IntArray = fields.indices.filter { !fields[it].isContext }.toIntArray()
 
-    fun signature(method: String): MethodSignature =
+    /** @throws BundleError.MissingMethod if the program has no such method. */
+    @Throws(BundleError::class)
+    public fun signature(method: String): MethodSignature =
         methods[method] ?: throw BundleError.MissingMethod(method, methods.keys)
 
     private fun checkMethod(method: MethodSignature) {
@@ -129,19 +131,19 @@ class BundleManifest private constructor(json: JsonObject) {
         if (method.name == "recommend") check(method.outputs.size == 2, "methods.recommend returns no item_index")
     }
 
-    companion object {
-        const val FILE = "manifest.json"
-        const val PROGRAM = "model.pte"
-        const val VOCABULARY = "vocabulary.bin"
-        const val CATALOG = "catalog.bin"
-        const val FORMAT_VERSION = 3
+    public companion object {
+        public const val FILE: String = "manifest.json"
+        public const val PROGRAM: String = "model.pte"
+        public const val VOCABULARY: String = "vocabulary.bin"
+        public const val CATALOG: String = "catalog.bin"
+        public const val FORMAT_VERSION: Int = 3
         private const val FORMAT = "ondevice-bundle"
         private val SHA256 = Regex("[0-9a-f]{64}")
         private val FILE_NAME = Regex("[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
         private val OWN_HASH = Regex("\\{\"sha256\": ?\"([0-9a-f]{64})\"")
 
         /** Reads the bytes of the manifest of [bundle], and checks its format version and its own SHA-256. */
-        fun read(data: ByteArray, bundle: String): BundleManifest {
+        internal fun read(data: ByteArray, bundle: String): BundleManifest {
             val text = data.decodeToString()
             val values = try {
                 Json.parse(text) as? Map<*, *> ?: throw BundleError.BadManifest("it is no JSON object")

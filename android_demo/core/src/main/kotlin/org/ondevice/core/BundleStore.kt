@@ -12,7 +12,7 @@ import java.util.UUID
  * is replaced by the one that came with the app, or else by the one before it.
  *
  * Every change is a rename of a directory whose files are on the storage already, so that a process that ends at any
- * moment, or a phone that loses its power, leaves under each name a bundle that is whole; [prepare] clears the rest:
+ * moment, or a phone that loses its power, leaves under each name a bundle that is whole; [ModelLibrary.prepare] clears the rest:
  *
  * - `.incoming-ID` is being written, and is removed;
  * - `.ready-NAME` is whole and verified, and takes its place;
@@ -61,7 +61,7 @@ public class BundleStore internal constructor(
      */
     @Synchronized
     @Throws(IOException::class)
-    public fun prepare(check: (ModelBundle) -> Unit): Map<String, Throwable> {
+    internal fun prepare(check: (ModelBundle) -> Unit): Map<String, Throwable> {
         disk.makeDirectory(root)
         recover()
         val problems = LinkedHashMap<String, Throwable>()
@@ -86,7 +86,7 @@ public class BundleStore internal constructor(
      * refuse. Other threads may use the store while [write] is at work.
      */
     @Throws(BundleError::class, IOException::class)
-    public fun install(name: String, write: (File) -> Unit, check: (ModelBundle) -> Unit): Unit =
+    internal fun install(name: String, write: BundleWriter, check: (ModelBundle) -> Unit): Unit =
         place(name, write, check) { it.copy(current = id(name), starting = null) }
 
     /**
@@ -95,7 +95,7 @@ public class BundleStore internal constructor(
      */
     @Synchronized
     @Throws(BundleError::class, IOException::class)
-    public fun <T> start(name: String, load: (ModelBundle) -> T): T {
+    internal fun <T> start(name: String, load: (ModelBundle) -> T): T {
         val bundle = open(name)
         if (!previous(name).isDirectory) return load(bundle)
         ifPossible { remember(name) { it.copy(starting = bundle.manifest.id) } }
@@ -195,7 +195,7 @@ public class BundleStore internal constructor(
 
     private fun place(
         name: String,
-        write: (File) -> Unit,
+        write: BundleWriter,
         check: (ModelBundle) -> Unit,
         state: (BundleState) -> BundleState,
     ) {
@@ -203,7 +203,7 @@ public class BundleStore internal constructor(
         val incoming = File(root, INCOMING + UUID.randomUUID())
         disk.makeDirectory(incoming)
         try {
-            write(incoming)
+            write.write(incoming)
             val bundle = ModelBundle.open(incoming)
             disk.syncTree(incoming)
             synchronized(this) {

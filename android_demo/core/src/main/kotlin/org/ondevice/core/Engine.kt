@@ -3,40 +3,45 @@ package org.ondevice.core
 import java.io.Closeable
 
 /** What `recommend` returns: the best items of the program's own catalog, best first. */
-class Recommendation(val scores: FloatArray, val items: IntArray)
+public class Recommendation(public val scores: FloatArray, public val items: IntArray)
 
 /** A loaded program. Ids are program row ids; calls must not overlap. */
-interface Engine : Closeable {
+public interface Engine : Closeable {
     /** Scores of rows of all fields. Shape: [ids] (batch * F) -> (batch). */
-    fun score(ids: LongArray): FloatArray
+    @Throws(BundleError::class)
+    public fun score(ids: LongArray): FloatArray
 
     /** Scores of candidates for one context. Shape: [context] (Fc), [items] (numItems * Fi) -> (numItems). */
-    fun rank(context: LongArray, items: LongArray): FloatArray
+    @Throws(BundleError::class)
+    public fun rank(context: LongArray, items: LongArray): FloatArray
 
     /** The best items of the catalog in the program. Shape: [context] (Fc) -> (k), (k). */
-    fun recommend(context: LongArray): Recommendation
+    @Throws(BundleError::class)
+    public fun recommend(context: LongArray): Recommendation
 }
 
 /** Where programs run. */
-interface ModelRuntime {
-    val operators: Set<String>
-    val backends: Set<String>
+public interface ModelRuntime {
+    public val operators: Set<String>
+    public val backends: Set<String>
 
     /**
      * Loads the program of [bundle].
      *
      * @throws BundleError when it cannot be loaded here.
      */
-    fun load(bundle: ModelBundle, numThreads: Int): Engine
+    @Throws(BundleError::class)
+    public fun load(bundle: ModelBundle, numThreads: Int): Engine
 }
 
 /**
  * Checks of what goes into a program, done before native code sees it: a native library may end the app where these
  * throw.
  */
-class InputCheck(private val manifest: BundleManifest) {
+public class InputCheck(private val manifest: BundleManifest) {
     /** Rows in [ids] for `forward`. */
-    fun score(ids: LongArray): Int {
+    @Throws(BundleError::class)
+    public fun score(ids: LongArray): Int {
         val signature = manifest.signature("forward")
         val batch = rows(ids, manifest.fields.size, signature, "rows")
         checkIds(ids)
@@ -44,7 +49,8 @@ class InputCheck(private val manifest: BundleManifest) {
     }
 
     /** Candidates in [items] for `rank`. */
-    fun rank(context: LongArray, items: LongArray): Int {
+    @Throws(BundleError::class)
+    public fun rank(context: LongArray, items: LongArray): Int {
         val signature = manifest.signature("rank")
         checkContext(context)
         val numItems = rows(items, manifest.itemFields.size, signature, "candidates")
@@ -52,7 +58,8 @@ class InputCheck(private val manifest: BundleManifest) {
         return numItems
     }
 
-    fun recommend(context: LongArray) {
+    @Throws(BundleError::class)
+    public fun recommend(context: LongArray) {
         manifest.signature("recommend")
         checkContext(context)
     }

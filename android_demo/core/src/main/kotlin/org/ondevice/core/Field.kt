@@ -10,16 +10,16 @@ import java.math.MathContext
  * @property isInteger whether its keys are integers; else they are texts.
  * @property transform what makes the keys, one of [TRANSFORMS]; null: they are the values.
  */
-class Field(
-    val name: String,
-    val isContext: Boolean,
-    val isInteger: Boolean,
-    val transform: String? = null,
+public class Field internal constructor(
+    public val name: String,
+    public val isContext: Boolean,
+    public val isInteger: Boolean,
+    public val transform: String? = null,
     private val origin: Double = 0.0,
     private val missing: Long? = null,
 ) {
     /** Whether the keys are not values a person would write. */
-    val hasTransform get() = transform != null
+    public val hasTransform: Boolean get() = transform != null
 
     /**
      * The canonical text of a raw value, or null for a value that no vocabulary can hold.
@@ -29,7 +29,7 @@ class Field(
      * becomes floor(ln(v')^2) above 2, else 1; with `log_integer`, an integer above 2 becomes floor(ln(v)^2) and
      * others stay; with `hex`, a hexadecimal text becomes the number it writes.
      */
-    fun canonicalText(raw: Any?): String? = when {
+    public fun canonicalText(raw: Any?): String? = when {
         raw == null || raw == "" -> missing?.toString()
         transform == "log_bucket" -> number(raw)?.let { logBucket(it - origin) }
         transform == "log_integer" -> integer(raw)?.let { if (it.toLong() > 2) logBucket(it.toDouble()) else it }
@@ -94,12 +94,12 @@ class Field(
         return sign + digits[0] + fraction + "e-" + (-exponent).toString().padStart(2, '0')
     }
 
-    companion object {
+    public companion object {
         /** What this reader knows to compute. */
-        val TRANSFORMS: Set<String> = setOf("log_bucket", "log_integer", "hex")
+        internal val TRANSFORMS: Set<String> = setOf("log_bucket", "log_integer", "hex")
 
         /** A raw value that says it is not known, also of an integer. */
-        const val UNKNOWN = "?"
+        public const val UNKNOWN: String = "?"
         private val NUMBER = Regex("[+-]?([0-9]+(\\.[0-9]*)?|\\.[0-9]+)([eE][+-]?[0-9]+)?")
         private val INTEGER = Regex("([+-]?[0-9]+)(?:\\.0*)?")
         private val HEX = Regex("[0-9a-fA-F]{1,15}")

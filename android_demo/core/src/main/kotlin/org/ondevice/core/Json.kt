@@ -1,17 +1,20 @@
 package org.ondevice.core
 
 /** What is wrong with a JSON text, and at which character. */
-class JsonError(message: String, val position: Int) : Exception("$message at character $position")
+public class JsonError(message: String, public val position: Int) : Exception("$message at character $position")
 
 /**
  * RFC 8259 JSON, strictly: no comments, no NaN, no duplicate names, at most 64 levels.
  *
  * Objects become [Map] (in order), arrays [List], integers [Long], other numbers [Double].
  */
-object Json {
+public object Json {
     private const val MAX_DEPTH = 64
 
-    fun parse(text: String): Any? {
+    /** @throws JsonError if [text] is no JSON. */
+    @JvmStatic
+    @Throws(JsonError::class)
+    public fun parse(text: String): Any? {
         val parser = Parser(text)
         val value = parser.value(0)
         parser.skipSpace()
@@ -19,7 +22,8 @@ object Json {
         return value
     }
 
-    fun write(value: Any?): String = StringBuilder().also { write(value, it) }.toString()
+    @JvmStatic
+    public fun write(value: Any?): String = StringBuilder().also { write(value, it) }.toString()
 
     private fun write(value: Any?, out: StringBuilder) {
         when (value) {
@@ -198,7 +202,7 @@ object Json {
 }
 
 /** A JSON object with the path to it, so that a wrong value is reported by its name. */
-class JsonObject(private val values: Map<*, *>, private val path: String) {
+internal class JsonObject(private val values: Map<*, *>, private val path: String) {
     val names: Set<String> get() = values.keys.mapTo(LinkedHashSet()) { it as String }
 
     operator fun contains(name: String) = values[name] != null

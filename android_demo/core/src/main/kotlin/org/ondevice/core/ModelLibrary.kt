@@ -3,6 +3,13 @@ package org.ondevice.core
 import java.io.File
 import java.io.IOException
 
+/** Writes the files of a bundle. */
+public fun interface BundleWriter {
+    /** Fills [directory], which is empty. */
+    @Throws(BundleError::class, IOException::class)
+    public fun write(directory: File)
+}
+
 /**
  * The models on this phone: bundles that have answered their golden cases here, and were loaded.
  *
@@ -13,13 +20,21 @@ public class ModelLibrary @JvmOverloads constructor(
     public val runtime: ModelRuntime,
     public val numThreads: Int = 1,
 ) {
-    /** [BundleStore.prepare], with the golden cases. */
+    /**
+     * Ends what an earlier process began, and puts bundles of the app to use that are new and answer their golden cases.
+     * To be called once, before anything else.
+     *
+     * @return why bundles of the app were not put to use, by name.
+     */
     @Throws(IOException::class)
     public fun prepare(): Map<String, Throwable> = store.prepare(::check)
 
-    /** [BundleStore.install], with the golden cases. */
+    /**
+     * Puts the bundle that [write] writes under [name], once it has answered its golden cases; where there was another,
+     * on trial: the other stays until the new one has been opened.
+     */
     @Throws(BundleError::class, IOException::class)
-    public fun install(name: String, write: (File) -> Unit): Unit = store.install(name, write, ::check)
+    public fun install(name: String, write: BundleWriter): Unit = store.install(name, write, ::check)
 
     /** Loads the bundle [name] and asks it its golden cases; the caller closes what is returned. */
     @Throws(BundleError::class, IOException::class)

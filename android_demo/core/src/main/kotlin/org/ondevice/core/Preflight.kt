@@ -1,12 +1,14 @@
 package org.ondevice.core
 
 /** What must hold before a program is loaded. */
-object Preflight {
+public object Preflight {
     /**
      * @throws BundleError.UnsupportedBackends if the program delegates to a backend that [runtime] has not.
      * @throws BundleError.UnsupportedOperators if it calls an operator that [runtime] has not.
      */
-    fun check(manifest: BundleManifest, runtime: ModelRuntime) {
+    @JvmStatic
+    @Throws(BundleError::class)
+    public fun check(manifest: BundleManifest, runtime: ModelRuntime) {
         val backends = manifest.backends - runtime.backends
         if (backends.isNotEmpty()) throw BundleError.UnsupportedBackends(backends.sorted())
         val operators = manifest.operators - runtime.operators
@@ -15,16 +17,19 @@ object Preflight {
 }
 
 /** The cases in the manifest, asked of the program that is really there. */
-object GoldenCheck {
+public object GoldenCheck {
     /** Another processor adds floats in another order; a wrong table or vocabulary is off by far more. */
-    const val TOLERANCE = 1e-3
+    public const val TOLERANCE: Double = 1e-3
 
     /**
      * The largest difference of a score.
      *
      * @throws BundleError.WrongAnswer if an id differs at all, or a score by more than [tolerance].
      */
-    fun run(bundle: ModelBundle, engine: Engine, tolerance: Double = TOLERANCE): Double {
+    @JvmStatic
+    @JvmOverloads
+    @Throws(BundleError::class)
+    public fun run(bundle: ModelBundle, engine: Engine, tolerance: Double = TOLERANCE): Double {
         val manifest = bundle.manifest
         val recommender = Recommender(bundle, engine)
         var largest = 0.0

@@ -1,13 +1,17 @@
 package org.ondevice.core
 
 import java.io.File
+import java.io.IOException
 import java.security.MessageDigest
 
 /** SHA-256 as lower-case hexadecimal. */
-object Sha256 {
-    fun of(data: ByteArray): String = hex(MessageDigest.getInstance("SHA-256").digest(data))
+public object Sha256 {
+    @JvmStatic
+    public fun of(data: ByteArray): String = hex(MessageDigest.getInstance("SHA-256").digest(data))
 
-    fun of(file: File): String {
+    @JvmStatic
+    @Throws(IOException::class)
+    public fun of(file: File): String {
         val digest = MessageDigest.getInstance("SHA-256")
         val buffer = ByteArray(64 * 1024)
         file.inputStream().use { input ->

@@ -1,13 +1,15 @@
 package org.ondevice.core
 
 /** The best of many scores, without sorting them all. */
-object TopK {
+public object TopK {
     /**
      * Indices of the [k] largest [scores], largest first; equal ones in order of index.
      *
      * @throws BundleError.EngineFailure if a score is not a number.
      */
-    fun of(scores: FloatArray, k: Int): IntArray {
+    @JvmStatic
+    @Throws(BundleError::class)
+    public fun of(scores: FloatArray, k: Int): IntArray {
         require(k >= 0) { "k is $k" }
         val heap = IntArray(minOf(k, scores.size))
         var size = 0

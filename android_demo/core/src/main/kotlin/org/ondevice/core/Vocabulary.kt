@@ -8,11 +8,11 @@ import java.nio.charset.CharacterCodingException
  * Keys stay in sorted primitive arrays and are found by binary search: about 4 bytes for an integer key, its UTF-8
  * bytes and 4 more for a text. A hashed field has none, one of fingerprints only those.
  */
-class Vocabulary private constructor(private val fields: Array<FieldKeys>) {
-    val numFields: Int get() = fields.size
+public class Vocabulary private constructor(private val fields: Array<FieldKeys>) {
+    public val numFields: Int get() = fields.size
 
     /** Number of values of [field] that have a row of their own and can be named, as fingerprints cannot. */
-    fun numKeys(field: Int): Int = fields[field].groups.sumOf { it.numKeys }
+    public fun numKeys(field: Int): Int = fields[field].groups.sumOf { it.numKeys }
 
     /** The rows of the known values of [field], in ascending order. */
     internal fun keyRows(field: Int): IntArray {
@@ -23,7 +23,7 @@ class Vocabulary private constructor(private val fields: Array<FieldKeys>) {
     }
 
     /** The place of a canonical text among the known values of [field], in the order of rows, or -1. */
-    fun indexOf(field: Int, text: String?): Int {
+    public fun indexOf(field: Int, text: String?): Int {
         val keys = fields[field]
         val row = row(field, text)
         var first = 0
@@ -38,7 +38,7 @@ class Vocabulary private constructor(private val fields: Array<FieldKeys>) {
     }
 
     /** The [index]-th known value of [field], in the order of the program's rows. */
-    fun key(field: Int, index: Int): String {
+    public fun key(field: Int, index: Int): String {
         var rest = index
         for (group in fields[field].groups) {
             if (rest < group.numKeys) return group.key(rest)
@@ -51,7 +51,7 @@ class Vocabulary private constructor(private val fields: Array<FieldKeys>) {
      * The row of a canonical text, or the field's unknown row for null and, unless the field is hashed, for a text
      * that is not there. Fingerprints take a few of those for others.
      */
-    fun row(field: Int, text: String?): Int {
+    public fun row(field: Int, text: String?): Int {
         val keys = fields[field]
         if (text == null) return keys.unknownRow
         if (keys.fingerprints != null) return utf8(text)?.let { keys.fingerprints.row(it) } ?: keys.unknownRow
@@ -157,9 +157,9 @@ class Vocabulary private constructor(private val fields: Array<FieldKeys>) {
         fun row(text: String): Int? = utf8(text)?.let { baseRow + (hash(it) % numRows.toUInt()).toInt() }
     }
 
-    companion object {
+    internal companion object {
         /** 32-bit FNV-1a. */
-        fun hash(bytes: ByteArray): UInt =
+        internal fun hash(bytes: ByteArray): UInt =
             bytes.fold(0x811c9dc5u) { value, byte -> (value xor (byte.toUInt() and 0xffu)) * 0x01000193u }
 
         /** Null for half of a surrogate pair, which has no bytes. */
@@ -187,7 +187,7 @@ class Vocabulary private constructor(private val fields: Array<FieldKeys>) {
          * How a key is stored: 0 for a canonical integer, 2 to 18 for that many digits with a zero in front, -1 for
          * a text.
          */
-        fun integerWidth(text: String): Int {
+        internal fun integerWidth(text: String): Int {
             val start = if (text.startsWith('-')) 1 else 0
             val numDigits = text.length - start
             if (numDigits !in 1..19) return -1
@@ -201,7 +201,7 @@ class Vocabulary private constructor(private val fields: Array<FieldKeys>) {
         }
 
         /** Reads [data], whose rows must lie below [numRows]; [numRows] itself is the row of zeros. */
-        fun read(data: ByteArray, numRows: Int): Vocabulary {
+        internal fun read(data: ByteArray, numRows: Int): Vocabulary {
             var input = ByteReader(data, Source.VOCABULARY)
             val magic = String(CharArray(4) { input.byte().toChar() })
             if (magic == DEFLATED) {

@@ -5,6 +5,7 @@ import org.junit.jupiter.api.Assertions.assertThrows
 import org.junit.jupiter.api.Test
 import org.junit.jupiter.api.io.TempDir
 import java.io.File
+import java.util.concurrent.CancellationException
 
 class BenchmarkTest {
     @TempDir
@@ -32,6 +33,23 @@ class BenchmarkTest {
         assertEquals(8, calls)
         assertEquals(5, latency.numCalls)
         assertEquals(2.0, latency.p95Micros, 1e-9)
+    }
+
+    @Test
+    fun `measuring ends when it is asked to, with nothing left loaded`() {
+        val bundle = ModelBundle.open(TestBundle.write(directory))
+        val cancellation = Cancellation()
+        val runtime = FakeRuntime()
+        var numCalls = 0
+        val benchmark = Benchmark(runtime, { MemoryUse(null, null) }, clock = {
+            if (numCalls++ == 9) cancellation.cancel()
+            0
+        })
+        val plan = BenchmarkPlan(listOf(1), listOf(1, 2), numWarmups = 0, numCalls = 100)
+        assertThrows(CancellationException::class.java) { benchmark.run(bundle, plan, cancellation) }
+        assertEquals(10, numCalls, "the load took two, each call two")
+        assertEquals(0, runtime.numOpen)
+        assertEquals(listOf(1), runtime.threads)
     }
 
     @Test

@@ -103,6 +103,7 @@ object TestBundle {
         .bytes()
 
     /** Writes the bundle; [change] may replace entries of the manifest before it is signed. */
+    @JvmOverloads
     fun write(
         directory: File,
         program: String = "a program",
@@ -136,7 +137,7 @@ object TestBundle {
  *
  * @property failure thrown by every load while it is there.
  */
-class FakeRuntime(
+class FakeRuntime @JvmOverloads constructor(
     override val operators: Set<String> = setOf("aten::cat.out", "aten::embedding.out", "aten::mul.out"),
     override val backends: Set<String> = setOf("XnnpackBackend"),
     var offset: Float = 0f,
