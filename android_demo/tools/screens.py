@@ -1,10 +1,11 @@
 """Draws every screen of the app in every state without a phone, and checks what a person would see.
 
     python android_demo/tools/screens.py --out FOLDER [NAME=]BUNDLE ... [--executorch-jar CLASSES.jar]
+        [--picture PNG]
 
 Robolectric runs the app's activities on a desktop JVM with Android's own views and its drawing code; the engine under
 them is the Android build of the runtime (`desktop_engine.py`), and it runs the bundles that are given. The pictures
-come as PNG files into FOLDER, by state and setting.
+come as PNG files into FOLDER, by state and setting; ``--picture`` joins three of them into one.
 """
 
 from __future__ import annotations
@@ -99,6 +100,23 @@ def draw(out: Path, bundles: dict[str, list[Path]], classes: Path) -> int:
     return len(list(out.glob("*.png")))
 
 
+SHOWN = ("recommend-start-light", "recommend-ranked-light", "compare-measured-light")
+
+
+def join(folder: Path, target: Path) -> None:
+    """One picture of three of those in ``folder``, side by side on grey."""
+    from PIL import Image  # matplotlib's
+
+    pictures = [Image.open(folder / f"{name}.png").convert("RGB") for name in SHOWN]
+    width, height = pictures[0].width // 2, pictures[0].height // 2
+    gap = width // 24
+    joined = Image.new("RGB", (len(pictures) * (width + gap) + gap, height + 2 * gap), "#9E9E9E")
+    for place, picture in enumerate(pictures):
+        small = picture.resize((width, height), Image.Resampling.LANCZOS)
+        joined.paste(small, (gap + place * (width + gap), gap))
+    joined.quantize(64).save(target, optimize=True)
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -106,11 +124,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("bundles", nargs="+", metavar="[NAME=]BUNDLE")
     parser.add_argument("--out", type=Path, required=True, help="a folder, which is emptied first")
     parser.add_argument("--executorch-jar", type=Path, help="classes of org.pytorch.executorch")
+    parser.add_argument("--picture", type=Path, help="also write one picture for a README")
     options = parser.parse_args(arguments)
     try:
         bundles = {n: add_bundles.bundle_files(n, at) for n, at in map(add_bundles.parse, options.bundles)}
         classes = (options.executorch_jar or toolchain.android_runtime() / "classes.jar").resolve()
         print(f"{options.out}: {draw(options.out, bundles, classes)} pictures")
+        if options.picture:
+            join(options.out, options.picture)
     except (ToolError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2

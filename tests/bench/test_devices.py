@@ -87,6 +87,25 @@ def test_a_phone_is_merged_into_the_report_of_a_run(
     assert "<td>3.2 ms</td><td>51.5 MB (+1.50 MB)</td>" in section
 
 
+def test_a_bundle_is_measured_from_a_computer_without_torch_and_unix(fake: FakePhones, bundle: Path) -> None:
+    fake()
+    script, missing = (
+        ROOT / "export" / "benchmark.py",
+        ("torch", "torchao", "executorch", "fcntl", "resource"),
+    )
+    code = (
+        "import runpy, sys\n"
+        f"sys.modules.update(dict.fromkeys({missing}))\n"
+        f"sys.argv = [{str(script)!r}, {str(bundle)!r}, '--device', 'adb']\n"
+        f"runpy.run_path({str(script)!r}, run_name='__main__')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Pixel 8\n64KB  1 threads" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "scenario", "message"),
     [
