@@ -100,7 +100,7 @@ def draw(out: Path, bundles: dict[str, list[Path]], classes: Path) -> int:
     return len(list(out.glob("*.png")))
 
 
-SHOWN = ("recommend-start-light", "recommend-ranked-light", "compare-measured-light")
+SHOWN = ("recommend-chosen-light", "recommend-ranked-light", "compare-measured-light")
 
 
 def join(folder: Path, target: Path) -> None:
@@ -114,7 +114,7 @@ def join(folder: Path, target: Path) -> None:
     for place, picture in enumerate(pictures):
         small = picture.resize((width, height), Image.Resampling.LANCZOS)
         joined.paste(small, (gap + place * (width + gap), gap))
-    joined.quantize(64).save(target, optimize=True)
+    joined.quantize(128, Image.Quantize.MAXCOVERAGE).save(target, optimize=True)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,6 +1,7 @@
 package org.ondevice.demo
 
 import android.widget.Button
+import android.widget.Spinner
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertFalse
 import org.junit.Assert.assertTrue
@@ -43,8 +44,13 @@ class RecommendScreenTest(setting: Setting) : Screen(setting) {
     }
 
     @Test
-    fun `after Recommend the best films are in sight`() {
+    fun `another model is chosen, and after Recommend its best films are in sight`() {
         val activity = opened()
+        val name = ready.models.names.last()
+        activity.findViewById<Spinner>(R.id.bundle).setSelection(ready.models.names.size - 1)
+        await { (app.recommend.state as? RecommendState.Ready)?.models?.selected == name }
+        settle(activity)
+        assertReads(look(activity, "recommend-chosen"), name)
         activity.recommend()
         val look = look(activity, "recommend-ranked")
         val films = (ready.answer as Answer.Ranked).films
