@@ -39,7 +39,7 @@ def settings_of(
     arguments: argparse.Namespace, candidates: tuple[int, ...], threads: tuple[int, ...] | None
 ) -> Any:
     """What is measured on this computer."""
-    from ondevice.bench.benchmark import Settings
+    from ondevice.bench.settings import Settings
 
     return Settings(
         rounds=arguments.repeats,
@@ -58,9 +58,9 @@ def on_phone(
 ) -> int:
     """Measure on a phone, which is looked for before anything else is done."""
     from ondevice.bench import require_packages
-    from ondevice.bench.adb import connect
-    from ondevice.bench.devices import benchmark_bundle, benchmark_run, require_all, text_table
-    from ondevice.bench.phone import Plan
+    from ondevice.bench.phone.adb import connect
+    from ondevice.bench.phone.devices import benchmark_bundle, benchmark_run, require_all, text_table
+    from ondevice.bench.phone.phone import Plan
 
     run, bundle = arguments.run, arguments.bundle
     if run is not None and (Path(run) / "manifest.json").is_file():
@@ -153,8 +153,8 @@ def main() -> int:
         raise UserError("give a run directory; a bundle alone can be measured with --device adb")
 
     from ondevice.bench import run_benchmark
-    from ondevice.bench.pareto import text_lines
-    from ondevice.bench.report import text_table
+    from ondevice.bench.report.pareto import text_lines
+    from ondevice.bench.report.report import text_table
 
     report = run_benchmark(
         arguments.run,

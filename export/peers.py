@@ -47,8 +47,8 @@ def main() -> int:
     from ondevice.bench import require_packages
 
     require_packages()
-    from ondevice.bench.benchmark import Settings
-    from ondevice.bench.peers import measure_peers, text_table
+    from ondevice.bench.peers.compare import measure_peers, text_table
+    from ondevice.bench.settings import Settings
 
     started = time.perf_counter()
     report = measure_peers(

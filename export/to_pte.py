@@ -52,11 +52,11 @@ def main() -> int:
     parser.add_argument("--dense", help="comma-separated formats of the dense model: fp32,int8,int4,int2")
     arguments = parser.parse_args()
 
-    from ondevice.training.run import Run
+    from ondevice.run.directory import Run
 
     Run(arguments.run)  # a wrong directory is said before the exporter is loaded
     if arguments.dense is not None:
-        from ondevice.bench.dense_bundles import export_dense
+        from ondevice.bench.dense.dense_bundles import export_dense
 
         names = [name.strip() for name in arguments.dense.split(",") if name.strip()]
         export_dense(

@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from ondevice.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from ondevice.program.bundle import Bundle
-    from ondevice.training.run import Run
+    from ondevice.run.directory import Run
 
 
 def train(config: Mapping[str, Any] | str | Path, output: str | Path, *, resume: bool = False) -> Run:
@@ -28,9 +28,9 @@ def train(config: Mapping[str, Any] | str | Path, output: str | Path, *, resume:
 
     Raises: UserError: when the configuration is wrong or the directory is in use.
     """
-    from ondevice.config_file import from_dict, load
-    from ondevice.training.pipeline import make_pipeline
-    from ondevice.training.run import Run
+    from ondevice.config.file import from_dict, load
+    from ondevice.run.directory import Run
+    from ondevice.start import make_pipeline
 
     settings = from_dict(config) if isinstance(config, Mapping) else load(config)
     make_pipeline(settings, output, resume=resume).run()
@@ -59,7 +59,7 @@ def export(
     """
     from ondevice.program.export import ExportOptions  # needs ExecuTorch, training does not
     from ondevice.program.export_run import export_run
-    from ondevice.training.run import Run
+    from ondevice.run.directory import Run
 
     path = run.path if isinstance(run, Run) else run
     exported = export_run(path, budgets=budgets, output=output, options=ExportOptions(layout=layout))

@@ -7,17 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ondevice.embeddings import (
-    METHODS,
-    CodedEmbedding,
-    Codes,
-    EmbeddingMethod,
-    Form,
-    RetrainedEmbedding,
-    SharedEmbedding,
-    SharedMap,
-    TableInfo,
-)
+from ondevice.forms.base import Codes, Form, SharedMap
+from ondevice.forms.codes import CodedEmbedding
+from ondevice.forms.sizes import RetrainedEmbedding, SharedEmbedding
+from ondevice.forms.table import EmbeddingMethod, TableInfo
+from ondevice.methods import METHODS
 from ondevice.models import MODELS, BaseModel
 from ondevice.models.layers import hidden_linears
 

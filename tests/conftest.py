@@ -15,7 +15,7 @@ import pytest
 import torch
 import yaml
 
-from ondevice.embeddings import TableInfo
+from ondevice.forms.table import TableInfo
 
 from .world import NUM_ITEMS, NUM_USERS, World, make_world, tastes
 

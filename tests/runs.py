@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ondevice.config_file import from_dict
-from ondevice.training.pipeline import Pipeline
+from ondevice.config.file import from_dict
+from ondevice.run.pipeline import Pipeline
 
 Make = Callable[..., dict[str, Any]]
 """What the fixture ``tiny_config`` is."""

@@ -41,7 +41,7 @@ def test_training_compacting_and_exporting_from_python(
 
 
 def test_adding_a_method_in_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ondevice.embeddings import METHODS
+    from ondevice.methods import METHODS
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(METHODS, "_entries", dict(METHODS._entries))

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from ondevice.embeddings import METHODS, Mask, Sizes, TableInfo
 from ondevice.errors import UserError
+from ondevice.forms.base import Mask, Sizes
+from ondevice.forms.table import TableInfo
+from ondevice.methods import METHODS
 from ondevice.models import MODELS
 from ondevice.recommender import Recommender, build, pruned_id_map, rebuild
 

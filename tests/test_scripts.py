@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
-from ondevice.config_file import load
+from ondevice.config.file import load
 from ondevice.data import DATASETS
-from ondevice.embeddings import METHODS
+from ondevice.methods import METHODS
 from ondevice.models import MODELS
 
 from .data.large.rows import real_sample
@@ -179,7 +179,7 @@ def test_training_needs_nothing_of_export(finished: tuple[Path, Path]) -> None:
 import sys
 for name in ("torchao", "executorch", "pandas", "tensorboard", "matplotlib", "pyarrow"):
     sys.modules[name] = None
-import ondevice, ondevice.training.pipeline
+import ondevice, ondevice.run.pipeline
 run = ondevice.train({str(config)!r}, {str(folder)!r})
 print(run.metrics["compact"]["kept_parameters"])
 """

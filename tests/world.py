@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ondevice.embeddings import Codes, TableInfo
+from ondevice.forms.base import Codes
+from ondevice.forms.table import TableInfo
 from ondevice.recommender import Recommender, build, rebuild
 from ondevice.training.batches import Batches
 

@@ -24,7 +24,7 @@ from ondevice.errors import UserError, run_script
 def list_choices() -> None:
     """Print data sets, models and methods, one line each."""
     from ondevice.data import DATASETS
-    from ondevice.embeddings import METHODS
+    from ondevice.methods import METHODS
     from ondevice.models import MODELS
 
     for title, registry in (("data sets", DATASETS), ("models", MODELS), ("methods", METHODS)):
@@ -48,11 +48,11 @@ def main() -> int:
     if arguments.config is None:
         raise UserError("no config given: name a YAML file (train/configs/ has some), or --list")
 
-    from ondevice.config_file import load
+    from ondevice.config.file import load
 
     config = load(arguments.config, arguments.overrides)  # a mistake is told before PyTorch is loaded
-    from ondevice.training.pipeline import make_pipeline
-    from ondevice.training.prepared_run import default_folder, describe
+    from ondevice.run.prepared import default_folder, describe
+    from ondevice.start import make_pipeline
 
     folder = default_folder(arguments.config, config)
     speaks = os.environ.get("RANK", "0") == "0"  # of the processes of a job the first one does

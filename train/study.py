@@ -36,10 +36,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, help="of the sampler")
     arguments = parser.parse_intermixed_args()
 
-    from ondevice.training.space import load_space
+    from ondevice.study.space import load_space
 
     space = load_space(arguments.space)  # a mistake is told before PyTorch is loaded
-    from ondevice.training.study import Study, StudyOptions
+    from ondevice.study.study import Study, StudyOptions
 
     options = StudyOptions(
         arguments.output, arguments.trials, arguments.storage, arguments.name, arguments.seed

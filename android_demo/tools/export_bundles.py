@@ -23,20 +23,20 @@ import torch
 from torch import nn
 
 import ondevice
-from ondevice.bench.dense_bundles import export_dense
+from ondevice.bench.dense.dense_bundles import export_dense
+from ondevice.bundle.manifest import CATALOG, PROGRAM, VOCABULARY
+from ondevice.bundle.vocabulary_file import decode
 from ondevice.data import Dataset
-from ondevice.data.movielens import SOURCE_1M
+from ondevice.data.sets.movielens import SOURCE_1M
 from ondevice.data.sources import obtain
 from ondevice.errors import UserError, run_script
 from ondevice.files import atomic_write
 from ondevice.program.bundle import Bundle, make_bundle
+from ondevice.program.endpoints import make_methods
 from ondevice.program.export import Exported, ExportOptions
 from ondevice.program.export_run import export_run
 from ondevice.program.lower import lower
-from ondevice.program.manifest import CATALOG, PROGRAM, VOCABULARY
-from ondevice.program.methods import make_methods
 from ondevice.program.pack import PackedRecommender
-from ondevice.program.vocabulary_file import decode
 
 NUM_GOLDEN = 32
 UNAVAILABLE = "unavailable.txt"

@@ -136,7 +136,7 @@ def instructions(options: Options) -> str:
 def adb(options: Options) -> str:
     """The benchmark's way to a phone: the real adb client without a device, and with a stand-in for adbd."""
     client = toolchain.adb()
-    words = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/bench/test_adbd.py"]
+    words = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/bench/phone/test_adbd.py"]
     output = run(words, "tests with the adb client", cwd=ROOT, env={"ADB": str(client)})
     found = re.search(r"^(\d+) passed in [\d.]+s", output, re.MULTILINE)
     if found is None:

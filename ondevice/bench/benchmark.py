@@ -15,60 +15,39 @@ from typing import Any
 
 from torch import Tensor
 
-from ondevice.bench.baselines import FORMATS, make_baseline
-from ondevice.bench.devices import REPORT, current, model_sha256, read_report
-from ondevice.bench.drawing import format_bytes, format_us
-from ondevice.bench.instructions import read_counts
-from ondevice.bench.pareto import curve, every_budget, measure_run, open_others, pareto, point
-from ondevice.bench.pte import EMBEDDINGS, PTE_PARTS, Inspection, inspect
-from ondevice.bench.quality import quality, score
-from ondevice.bench.report import choose_headline, environment, latency_summary, times_smaller, write
-from ondevice.bench.runtime import Program
-from ondevice.bench.shipped import compact_metrics, find_bundles, label_of, program_rows
-from ondevice.bench.size import PROGRAM, bundle_bytes, deflated_bytes
-from ondevice.bench.worker import run_jobs
-from ondevice.bench.workload import Request, make_requests, write_inputs
+from ondevice.bench.dense.baselines import make_baseline
+from ondevice.bench.dense.instructions import read_counts
+from ondevice.bench.measure.pte import EMBEDDINGS, PTE_PARTS, Inspection, inspect
+from ondevice.bench.measure.quality import quality, score
+from ondevice.bench.measure.runtime import Program
+from ondevice.bench.measure.size import PROGRAM, bundle_bytes, deflated_bytes
+from ondevice.bench.measure.worker import run_jobs
+from ondevice.bench.measure.workload import Request, make_requests, write_inputs
+from ondevice.bench.report.drawing import format_bytes, format_us
+from ondevice.bench.report.pareto import curve, every_budget, measure_run, open_others, pareto, point
+from ondevice.bench.report.report import (
+    REPORT,
+    choose_headline,
+    current,
+    environment,
+    latency_summary,
+    model_sha256,
+    read_report,
+    times_smaller,
+    write,
+)
+from ondevice.bench.settings import Settings
+from ondevice.bench.shipped import compact_metrics, field_sizes, find_bundles, label_of, program_rows
 from ondevice.data import Dataset, Vocabulary
-from ondevice.errors import UserError, nearest
+from ondevice.errors import UserError
 from ondevice.files import atomic_write
 from ondevice.program.bundle import Bundle, load_bundle
 from ondevice.program.export_run import COST
-from ondevice.training.run import Run
+from ondevice.run.directory import Run
+from ondevice.run.elastic import compact_model
 
 REFERENCE = "int8"
-CANDIDATES = (1, 100, 1000)
 RECOMMEND = "recommend"
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How much is measured."""
-
-    rounds: int = 15
-    """Rounds in which every program is timed."""
-    cold_starts: int = 3
-    """Fresh processes per program, for memory and load time."""
-    candidates: tuple[int, ...] = CANDIDATES
-    """Rows or items of one call."""
-    threads: tuple[int, ...] = (1, 2)
-    """Numbers of threads."""
-    baselines: tuple[str, ...] = tuple(FORMATS)
-    """Dense programs to compare with, fp32 first."""
-
-    def __post_init__(self) -> None:
-        for name, values in (
-            ("rounds", (self.rounds,)),
-            ("cold starts", (self.cold_starts,)),
-            ("candidates", self.candidates),
-            ("threads", self.threads),
-        ):
-            if not values or min(values) < 1:
-                raise UserError(f"{name}: at least 1, got {', '.join(map(str, values)) or 'nothing'}")
-        for name in self.baselines:
-            if name not in FORMATS:
-                raise UserError(f"unknown baseline '{name}' {nearest(name, FORMATS)}")
-        if "fp32" not in self.baselines:
-            raise UserError("baselines: fp32 is what every ratio is taken of; add it")
 
 
 @dataclass(frozen=True)
@@ -355,7 +334,7 @@ def _parity(run: Run, label: str, bundle: Bundle, dataset: Dataset, inspection: 
     from ondevice.program.parity import parity
     from ondevice.program.quantize import quantize
 
-    recommender = run.compact(label)
+    recommender = compact_model(run, label)
     bits = bundle.vocabulary.fingerprint_bits()
     named = set(range(len(dataset.schema.fields))).difference(bits)
     texts, most = dataset.vocabulary.key_texts(), max(bits.values(), default=None)
@@ -373,11 +352,3 @@ def key_figures(num_keys: int, sizes: Mapping[str, int]) -> dict[str, float]:
         figures["vocabulary_bytes_per_key"] = round(sizes["vocabulary"] / num_keys, 3)
         figures["bundle_bytes_per_key"] = round(sizes["bundle"] / num_keys, 3)
     return figures
-
-
-def field_sizes(run: Run, label: str) -> list[dict[str, Any]]:
-    """Kept dimensions of every row, field by field."""
-    sizes = run.compact(label).embedding.compact().row_sizes().tolist()
-    offsets = run.vocabulary.field_offsets.tolist()
-    names = run.schema.names
-    return [{"name": n, "sizes": sizes[offsets[i] : offsets[i + 1]]} for i, n in enumerate(names)]

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ondevice.bundle.manifest import MANIFEST
 from ondevice.data import Vocabulary
 from ondevice.errors import UserError
 from ondevice.program.bundle import Bundle
-from ondevice.program.manifest import MANIFEST
-from ondevice.training.run import Run
+from ondevice.run.directory import Run
+from ondevice.run.elastic import compact_model
 
 
 def find_bundles(
@@ -63,7 +64,7 @@ def compact_metrics(run: Run, label: str, bundle: Bundle) -> dict[str, Any]:
     known: dict[str, Any] | None = run.metrics["budgets"].get(label)
     if known is not None:
         return known
-    kept = run.compact(label).num_kept()
+    kept = compact_model(run, label).num_kept()
     return {"kept_parameters": kept, "valid_auc": bundle.manifest["metrics"]["valid_auc"]}
 
 
@@ -78,3 +79,11 @@ def program_rows(bundle: Bundle, vocabulary: Vocabulary) -> Tensor:
             lookup.rows(field, [str(key) for key in keys])
         )
     return rows
+
+
+def field_sizes(run: Run, label: str) -> list[dict[str, Any]]:
+    """Kept dimensions of every row, field by field."""
+    sizes = compact_model(run, label).embedding.compact().row_sizes().tolist()
+    offsets = run.vocabulary.field_offsets.tolist()
+    names = run.schema.names
+    return [{"name": n, "sizes": sizes[offsets[i] : offsets[i + 1]]} for i, n in enumerate(names)]

@@ -16,7 +16,7 @@ class BaseModel(nn.Module):
 
     ``uses_first_order`` says whether the recommender adds the sum of first-order weights to the logit.
     ``graph_bytes``, of the model and of each module in it, is what its operators take of a program beside its linear
-    layers, an interaction of second order included: budgets in bytes count it (`ondevice.training.bytes`).
+    layers, an interaction of second order included: budgets in bytes count it (`ondevice.bundle.estimate`).
 
     Args:
         num_fields: number of fields F.

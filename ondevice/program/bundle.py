@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from ondevice.bundle import manifest as manifests
+from ondevice.bundle import catalog_file, vocabulary_file
+from ondevice.bundle.row_lookup import RowLookup
 from ondevice.data.schema import Schema
 from ondevice.data.value_names import value_names
 from ondevice.errors import UserError, nearest
 from ondevice.files import atomic_directory
-from ondevice.program import catalog_file, vocabulary_file
-from ondevice.program import manifest as manifests
-from ondevice.program.row_lookup import RowLookup
 from ondevice.program.runtime import LoadedProgram
 
 Raw = Mapping[str, Any]

@@ -9,22 +9,22 @@ from typing import Any
 
 from torch import nn
 
-import ondevice
 from ondevice import memory
+from ondevice.bundle.catalog import catalog_items
+from ondevice.bundle.estimate import default_methods, linear_bytes, named_fields
+from ondevice.bundle.fingerprints import MAX_BITS
+from ondevice.bundle.manifest import PROGRAM
 from ondevice.data import Dataset
 from ondevice.errors import UserError
 from ondevice.program.bundle import Bundle, make_bundle
-from ondevice.program.catalog import catalog_items
-from ondevice.program.fingerprints import MAX_BITS
+from ondevice.program.endpoints import MAX_BATCH, TOP_K, Method, Recommend, make_methods
 from ondevice.program.lower import lower
-from ondevice.program.manifest import PROGRAM
-from ondevice.program.methods import MAX_BATCH, TOP_K, Method, Recommend, make_methods
 from ondevice.program.pack import PackedRecommender, pack
 from ondevice.program.parity import parity
 from ondevice.program.quantize import is_float_linear, quantize
 from ondevice.program.tables import Staircase
 from ondevice.recommender import Recommender
-from ondevice.training.bytes import default_methods, linear_bytes, named_fields
+from ondevice.version import __version__
 
 # Largest difference of a score between the quantized model in PyTorch and its program. XNNPACK may round an
 # activation the other way, one step of 255; a wrong table or operator is off by far more.
@@ -282,7 +282,7 @@ def _sizes(packed: PackedRecommender) -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Versions of what made the program."""
     found = {name: version(name).split("+")[0] for name in ("torch", "torchao", "executorch")}
-    return {"ondevice": ondevice.__version__, **found}
+    return {"ondevice": __version__, **found}
 
 
 def golden_rows(dataset: Dataset) -> list[dict[str, Any]]:

@@ -8,18 +8,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ondevice import memory
-from ondevice.config import parse_budget
+from ondevice.bundle.fitting import largest_fitting
+from ondevice.bundle.manifest import MANIFEST, PROGRAM, VOCABULARY
+from ondevice.bundle.vocabulary_file import vocabulary_bytes
+from ondevice.config.budget import elastic_label, elastic_target, parse_budget
 from ondevice.errors import UserError
 from ondevice.files import atomic_json
 from ondevice.program.export import Exported, ExportOptions, Reading, export_packed, pack_for
-from ondevice.program.fitting import largest_fitting
 from ondevice.program.lower import load_exporter
-from ondevice.program.manifest import MANIFEST, PROGRAM, VOCABULARY
 from ondevice.program.pack import PackedRecommender
-from ondevice.program.vocabulary_file import vocabulary_bytes
 from ondevice.recommender import Recommender
-from ondevice.training.elastic import ElasticRun
-from ondevice.training.run import Run, elastic_label, elastic_target
+from ondevice.run.directory import Run
+from ondevice.run.elastic import ElasticRun
 
 COST = "export.json"  # beside a bundle: what making it took
 

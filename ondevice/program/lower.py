@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from torch.export import export
 
 from ondevice.errors import UserError
-from ondevice.program.methods import Method
-from ondevice.program.quiet import quiet
+from ondevice.program.endpoints import Method
 from ondevice.program.slim import ProgramFile, slim
 from ondevice.program.stock import check_stock
+from ondevice.quiet import quiet
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ondevice.embeddings import CodedEmbedding, Form, Mask, RetrainedEmbedding, Sizes
-from ondevice.embeddings.base import EmbeddingMethod
+from ondevice.bundle.rows import RowOrder, order_rows
 from ondevice.errors import UserError, nearest
+from ondevice.forms.base import Form, Mask, Sizes
+from ondevice.forms.blocks import blocks_of
+from ondevice.forms.codes import CodedEmbedding
+from ondevice.forms.sizes import RetrainedEmbedding
+from ondevice.forms.table import EmbeddingMethod
 from ondevice.models import BaseModel
-from ondevice.program.blocks import blocks_of
-from ondevice.program.rows import RowOrder, order_rows
 from ondevice.program.tables import (
     CodedStaircase,
     FirstOrderTable,

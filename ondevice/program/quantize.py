@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from ondevice.errors import UserError, nearest
 from ondevice.models.layers import hidden_linears
 from ondevice.program.pack import PackedRecommender
-from ondevice.program.quiet import quiet
 from ondevice.program.tables import CLIPPINGS, FirstOrderTable, PackedTable
+from ondevice.quiet import quiet
 
 with quiet():
     from torchao.quantization import Int8DynamicActivationIntxWeightConfig, quantize_

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ondevice.errors import UserError
-from ondevice.program.quiet import quiet
+from ondevice.quiet import quiet
 
 
 class LoadedProgram:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ondevice.errors import UserError
 from ondevice.files import atomic_write
-from ondevice.program.quiet import quiet
+from ondevice.quiet import quiet
 
 STOCK_LIST = "stock_ops.txt"
 BACKEND = "XnnpackBackend"

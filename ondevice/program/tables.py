@@ -13,9 +13,9 @@ import torch.ao.quantization.fx._decomposed  # registers quantized_decomposed's 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ondevice.embeddings.codebook import joined
 from ondevice.errors import UserError
-from ondevice.program.blocks import Blocks
+from ondevice.forms.blocks import Blocks
+from ondevice.forms.codebook import joined
 
 # Fractions of the largest value at which rounded values are clipped; the one with the least squared error is taken.
 CLIPPINGS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.7)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from ondevice.training.table_adam import TableAdam
+from ondevice.training.optimizers.table_adam import TableAdam
 
 
 class WeightAverage:

@@ -14,19 +14,12 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
-from ondevice.embeddings import (
-    CodedEmbedding,
-    Codes,
-    EmbeddingMethod,
-    Mask,
-    RetrainedEmbedding,
-    SharedEmbedding,
-    SharedMap,
-    Sizes,
-    TableInfo,
-)
 from ondevice.errors import UserError
 from ondevice.files import atomic_directory, atomic_write
+from ondevice.forms.base import Codes, Mask, SharedMap, Sizes
+from ondevice.forms.codes import CodedEmbedding
+from ondevice.forms.sizes import RetrainedEmbedding, SharedEmbedding
+from ondevice.forms.table import EmbeddingMethod, TableInfo
 from ondevice.models import MODELS
 from ondevice.recommender import Recommender
 

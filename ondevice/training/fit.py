@@ -13,19 +13,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ondevice.config import TrainingConfig
-from ondevice.distributed.processes import ALONE, Processes
-from ondevice.embeddings import CodedEmbedding
+from ondevice.config.sections import TrainingConfig
 from ondevice.errors import UserError
+from ondevice.forms.codes import CodedEmbedding
+from ondevice.methods.code_search import CodePhase
 from ondevice.recommender import Recommender
 from ondevice.training.average import WeightAverage
 from ondevice.training.batches import Batches
 from ondevice.training.checkpoint import load_state, save_state
-from ondevice.training.codes import CodePhase
 from ondevice.training.metrics import auc, log_loss
+from ondevice.training.optimizers.table_adam import flush, release
+from ondevice.training.processes import ALONE, Processes
 from ondevice.training.progress import Progress
 from ondevice.training.step import make_optimizers, train_step
-from ondevice.training.table_adam import flush, release
 from ondevice.training.teacher import Teacher
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ondevice.embeddings import TableInfo
+from ondevice.forms.table import TableInfo
 from ondevice.training.batches import Batches
 
 SAMPLINGS = ("rows", "uniform", "popularity", "uncertainty")

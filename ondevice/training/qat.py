@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ondevice.errors import UserError
 from ondevice.models import BaseModel
 from ondevice.models.layers import hidden_linears
-from ondevice.program.quiet import quiet
+from ondevice.quiet import quiet
 
 BITS = (4, 8)
 

@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ondevice.config import SearchConfig, TrainingConfig
-from ondevice.distributed.processes import ALONE, Processes
-from ondevice.embeddings.rows import FetchedRows
+from ondevice.config.sections import SearchConfig, TrainingConfig
 from ondevice.errors import UserError
+from ondevice.forms.rows import FetchedRows
 from ondevice.recommender import Recommender
-from ondevice.training.optimizers import JointlyScaledSGD
-from ondevice.training.table_adam import TableAdam, reads_by_row
+from ondevice.training.optimizers.jointly_scaled import JointlyScaledSGD
+from ondevice.training.optimizers.table_adam import TableAdam, reads_by_row
+from ondevice.training.processes import ALONE, Processes
 
 ROW_WISE_FROM = 50_000
 """Ids from which on ``row_wise: auto`` leaves rows alone that a batch does not look up (docs/large_tables.md)."""

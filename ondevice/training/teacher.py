@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ondevice.config import TrainingConfig
-from ondevice.distributed.processes import ALONE, Processes
-from ondevice.embeddings import TableInfo
+from ondevice.config.sections import TrainingConfig
 from ondevice.errors import UserError
+from ondevice.forms.table import TableInfo
 from ondevice.recommender import Recommender
 from ondevice.training.batches import Batches
 from ondevice.training.pairs import CANDIDATES, MadeUpPairs, choose, constant_side
+from ondevice.training.processes import ALONE, Processes
 
 TEMPERATURES = (0.05, 20.0)  # between which the fitted one is looked for
 

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import torch
 
-from ondevice.embeddings import TableInfo
+from ondevice.forms.table import TableInfo
 from ondevice.recommender import Recommender, build
 
-from .fake_phone import FakePhone
-from .phones import write_bundle
+from .phone.fake_phone import FakePhone
+from .phone.phones import write_bundle
 
 FIELD_SIZES = (40, 3, 7, 25, 10)
 DIM = 8
@@ -61,7 +61,7 @@ def dense() -> Recommender:
 
 @pytest.fixture(scope="session")
 def baselines(dense: Recommender) -> dict:
-    from ondevice.bench.baselines import FORMATS, make_baseline
+    from ondevice.bench.dense.baselines import FORMATS, make_baseline
 
     return {name: make_baseline(dense, name, max_batch=64) for name in FORMATS}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ondevice.bench.report import latency_summary
+from ondevice.bench.report.report import latency_summary
 
 CANDIDATES = (1, 100, 1000)
 THREADS = ("1", "2")

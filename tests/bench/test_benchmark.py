@@ -14,10 +14,10 @@ import torch
 
 import ondevice
 from ondevice.bench import run_benchmark
-from ondevice.bench.benchmark import Settings
+from ondevice.bench.settings import Settings
 from ondevice.bench.shipped import find_bundles, label_of, program_rows
 from ondevice.errors import UserError
-from ondevice.training.run import Run
+from ondevice.run.directory import Run
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = Settings(

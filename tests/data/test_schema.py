@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ondevice.data.schema import Field, Label, Schema, log_bucket
-from ondevice.data.table import TableSpec
+from ondevice.data.sets.table import TableSpec
 from ondevice.errors import UserError
 
 USER = Field("user", "context", "integer")

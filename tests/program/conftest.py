@@ -10,8 +10,8 @@ import pytest
 
 from ondevice.data import Dataset
 from ondevice.program.bundle import Bundle
+from ondevice.program.endpoints import METHODS
 from ondevice.program.export import Exported, ExportOptions, export_model
-from ondevice.program.methods import METHODS
 
 from . import shop
 

@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from ondevice.data import Catalog, Dataset, EncodedSplit, Field, Label, Schema, Vocabulary
-from ondevice.embeddings import METHODS, CodedEmbedding, Codes, Form, Mask, Sizes, TableInfo
+from ondevice.forms.base import Codes, Form, Mask, Sizes
+from ondevice.forms.codes import CodedEmbedding
+from ondevice.forms.table import TableInfo
+from ondevice.methods import METHODS
 from ondevice.recommender import Recommender, rebuild
 
 NUM_USERS, NUM_FILMS = 90, 60

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from ondevice.config_file import from_dict
+from ondevice.config.file import from_dict
 from ondevice.errors import UserError
 from ondevice.program import export_run as module
 from ondevice.program.bundle import load_bundle
 from ondevice.program.export import Exported, ExportOptions
 from ondevice.program.export_run import export_run, part_lines, table_lines
-from ondevice.training.pipeline import Pipeline
-from ondevice.training.run import Run
+from ondevice.run.directory import Run
+from ondevice.run.pipeline import Pipeline
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ExportOptions(methods=("forward",))

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from ondevice.bundle.row_lookup import RowLookup
+from ondevice.bundle.vocabulary_file import HASHED, FieldKeys, Group, decode, encode
 from ondevice.data import Dataset
 from ondevice.data.key_hash import key_hash
-from ondevice.embeddings import SharedMap
 from ondevice.errors import UserError
+from ondevice.forms.base import SharedMap
 from ondevice.models import MODELS
 from ondevice.program.export import ExportOptions, export_model
 from ondevice.program.pack import form_of, pack
-from ondevice.program.row_lookup import RowLookup
-from ondevice.program.vocabulary_file import HASHED, FieldKeys, Group, decode, encode
 from ondevice.training.checkpoint import load_recommender, save_recommender
 
 from . import shop

@@ -11,19 +11,19 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
+from ondevice.bundle.manifest import PROGRAM
 from ondevice.data import Dataset
 from ondevice.errors import UserError
 from ondevice.models import MODELS
 from ondevice.program import lower as module
 from ondevice.program import stock
+from ondevice.program.endpoints import METHODS, Method, make_methods
 from ondevice.program.export import Exported, ExportOptions, export_model
 from ondevice.program.lower import lower, program_requirements
-from ondevice.program.manifest import PROGRAM
-from ondevice.program.methods import METHODS, Method, make_methods
 from ondevice.program.pack import LAYOUTS
-from ondevice.program.quiet import quiet
 from ondevice.program.slim import ProgramFile, parse_graph
 from ondevice.program.tables import CodedStaircase
+from ondevice.quiet import quiet
 
 from . import shop
 from .conftest import Export

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from ondevice.data import Dataset
-from ondevice.embeddings import Mask, Sizes, TableInfo
 from ondevice.errors import UserError
+from ondevice.forms.base import Mask, Sizes
+from ondevice.forms.blocks import Blocks
+from ondevice.forms.table import TableInfo
 from ondevice.models import MODELS
-from ondevice.program.blocks import Blocks
 from ondevice.program.pack import LAYOUTS, compacted_model, pack
 from ondevice.program.quantize import quantize
 from ondevice.program.tables import CodedStaircase, JaggedEmbedding, StaircaseEmbedding

@@ -8,14 +8,14 @@ from torch.export import export as torch_export
 
 from ondevice.data import Dataset
 from ondevice.errors import UserError
+from ondevice.program.endpoints import make_methods
 from ondevice.program.export import Exported
 from ondevice.program.flatbuffer import Table
-from ondevice.program.methods import make_methods
 from ondevice.program.pack import pack
 from ondevice.program.quantize import quantize
-from ondevice.program.quiet import quiet
 from ondevice.program.runtime import LoadedProgram
 from ondevice.program.slim import ProgramFile, merge_values, parse_graph, short_key, slim
+from ondevice.quiet import quiet
 
 from . import shop
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ondevice.embeddings import Form, Mask, Sizes
 from ondevice.errors import UserError
+from ondevice.forms.base import Form, Mask, Sizes
 from ondevice.models import MODELS
 from ondevice.recommender import Recommender, rebuild
 from ondevice.training.checkpoint import load_recommender, load_state, save_recommender, save_state

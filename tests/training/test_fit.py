@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from ondevice.config import TrainingConfig
+from ondevice.config.sections import TrainingConfig
 from ondevice.errors import UserError
 from ondevice.recommender import Recommender
 from ondevice.training import fit as fit_module

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ondevice.embeddings import TableInfo
+from ondevice.forms.table import TableInfo
 from ondevice.training import batches as batches_module
 from ondevice.training.batches import Batches
 from ondevice.training.pairs import CANDIDATES, SAMPLINGS, MadeUpPairs, choose, constant_side, distinct_items

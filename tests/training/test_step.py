@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from ondevice.config import SearchConfig
+from ondevice.config.sections import SearchConfig
 from ondevice.training.step import make_optimizers, train_step
 
 from ..world import World

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ondevice.config import TrainingConfig
-from ondevice.distributed.processes import Processes
+from ondevice.config.sections import TrainingConfig
 from ondevice.errors import UserError
 from ondevice.training.metrics import log_loss
 from ondevice.training.pairs import CANDIDATES
+from ondevice.training.processes import Processes
 from ondevice.training.teacher import Ensemble, Teacher, fitted_temperature, make_teacher
 
 from ..world import World

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from ondevice.data.arrow import PARQUET_SUFFIXES, parse_time, plain_values
 from ondevice.data.large.chunk import ChunkId, write_chunk
 from ondevice.data.large.files import Budget, Finished, chunk_meta
 from ondevice.data.large.plan import Plan
 from ondevice.data.schema import Schema
-from ondevice.data.table import PARQUET_SUFFIXES, parse_time, plain_values
 from ondevice.errors import UserError
 
 CHUNK_ROWS = 1 << 16

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.made_up import write_criteo
 from ondevice.data import Dataset, Vocabulary, load_dataset
-from ondevice.data.avazu import COLUMNS
 from ondevice.data.large import files, pool, prepare
-from ondevice.data.large.made_up import write_criteo
+from ondevice.data.sets.avazu import COLUMNS
 from ondevice.data.splits import SPLIT_STREAM, hash_rows
 from ondevice.errors import UserError
 

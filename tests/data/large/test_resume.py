@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
+from benchmarks import made_up
 from ondevice import files
 from ondevice.data import load_dataset
 from ondevice.data.large import files as large_files
-from ondevice.data.large import made_up, parquet, prepare
+from ondevice.data.large import parquet, prepare
 
 from .rows import criteo_lines, write_lines
 

@@ -1,0 +1,199 @@
+"""How many bytes a bundle will take, before anything is exported: for budgets in bytes.
+
+Tables, vocabulary, linear layers and the catalog are counted exactly. The rest of a program, its graphs, is
+constants for what is in it, measured on finished programs (`export/to_pte.py` prints the parts), and so is the
+manifest beside its schema and golden cases. `tests/bundle/test_estimate.py` compares all of it with exports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import nn
+
+from ondevice.bundle.catalog import CatalogRows, catalog_items
+from ondevice.bundle.manifest import compact_schema, dump
+from ondevice.bundle.rows import RowOrder, order_rows
+from ondevice.bundle.vocabulary_file import vocabulary_bytes
+from ondevice.config.sections import PROGRAM_METHODS
+from ondevice.data import Dataset, Schema
+from ondevice.errors import UserError
+from ondevice.forms.base import Codes, Form
+from ondevice.forms.blocks import Blocks, blocks_of
+from ondevice.forms.codes import NUM_CODES
+from ondevice.models import BaseModel
+
+# Bytes of a program's graphs by the methods in it: forward; what rank adds to it; what recommend adds to both.
+METHOD_BYTES = {"forward": 3_290, "rank": 950, "recommend": 2_440}
+LINEAR_BYTES, FIRST_LINEAR_BYTES = 600, 90
+COLUMNS_BYTES, COLUMN_BYTES = 570, 16  # more than one column of cells, and each of them: heights and starts
+SLICE_BYTES = 800  # cells that do not divide the dimension
+CODES_BYTES = {"forward": 0, "rank": 210, "recommend": 280}  # the lookup of codes; forward saves scales
+LEVELS_BYTES = {"forward": 260, "rank": 20, "recommend": 20}  # adding up levels, beside the product's weights
+FIRST_ORDER_BYTES = {"forward": 440, "rank": 150, "recommend": 10}
+PROJECTION_BYTES, PROJECTION_SHARED = 100, 160  # at least; its weights less what they share with the graphs
+# The manifest: what every one says, and each method; it lists the operators and sizes.
+MANIFEST_BYTES = 1_000
+MANIFEST_METHOD_BYTES = {"forward": 160, "rank": 280, "recommend": 340}
+
+
+def shipped_methods(given: Sequence[str] | None, dataset: Dataset) -> tuple[str, ...]:
+    """The methods of a program: those given, or all that the schema and its catalog allow.
+
+    Raises: UserError: when the data cannot serve one of those given.
+    """
+    allowed = default_methods(dataset)
+    if given is None:
+        return allowed
+    for name in given:
+        if name not in allowed:
+            raise UserError(
+                f"retrain.methods: got '{name}', but {dataset.schema.name} allows {', '.join(allowed)} alone: rank "
+                "needs fields of both sides, recommend a catalog too; leave it out"
+            )
+    return tuple(name for name in PROGRAM_METHODS if name in given)
+
+
+def named_fields(schema: Schema, methods: Sequence[str]) -> list[int]:
+    """The fields whose keys a bundle with these methods has to name: the item's, for ``recommend``."""
+    if "recommend" not in methods or schema.item_key is None:
+        return []
+    return [schema.names.index(schema.item_key)]
+
+
+def default_methods(dataset: Dataset) -> tuple[str, ...]:
+    """The methods that the schema and its catalog allow."""
+    if not (dataset.schema.context_fields and dataset.schema.item_fields):
+        return ("forward",)
+    return PROGRAM_METHODS if dataset.catalog is not None else ("forward", "rank")
+
+
+def bundle_bytes(
+    forms: Sequence[Form],
+    model: BaseModel,
+    dataset: Dataset,
+    methods: Sequence[str],
+    projected: bool = False,
+    fingerprint_bits: int | None = None,
+) -> int:
+    """Estimated bytes of the bundle of a model under these forms.
+
+    Args:
+        forms: of the embedding table, then of the first-order one.
+        model: the base model, at the width of the forms.
+        dataset: its vocabulary and catalog are shipped.
+        methods: of the program.
+        projected: whether first-order weights are projections of the embeddings.
+        fingerprint_bits: as in `order_rows`.
+    """
+    offsets = dataset.vocabulary.field_offsets
+    sizes = forms[0].row_sizes().numpy()
+    blocks = blocks_of(forms[0], len(offsets) - 1)
+    texts, named = dataset.vocabulary.key_texts(), named_fields(dataset.schema, methods)
+    order = order_rows(offsets, forms, texts, blocks.classes(sizes), fingerprint_bits, named)
+    cells = sum(height + 1 for height in blocks.heights(sizes))
+    coded = forms[0] if isinstance(forms[0], Codes) else None
+    stored = cells * blocks.width
+    graphs = _columns_bytes(blocks)
+    if coded is not None:
+        stored = cells + NUM_CODES * blocks.width
+        graphs += sum(CODES_BYTES[name] for name in methods)
+        if coded.levels > 1:
+            graphs += sum(LEVELS_BYTES[name] for name in methods) + 4 * coded.levels * coded.dim**2
+    if projected:
+        weights = 4 * model.num_fields * model.embedding_dim
+        graphs += max(PROJECTION_BYTES, weights - PROJECTION_SHARED)
+    if order.first_order_rows:
+        graphs += order.first_order_rows + 1 + sum(FIRST_ORDER_BYTES[name] for name in methods)
+    if "recommend" in methods:
+        graphs += _catalog_bytes(dataset, order)
+    return stored + graphs + vocabulary_bytes(order.field_keys) + fixed_bytes(model, dataset, methods)
+
+
+def _columns_bytes(blocks: Blocks) -> int:
+    if blocks.num_columns == 1:
+        return 0
+    sliced = SLICE_BYTES if blocks.dim % blocks.width else 0
+    return COLUMNS_BYTES + COLUMN_BYTES * blocks.num_columns + sliced
+
+
+def _catalog_bytes(dataset: Dataset, order: RowOrder) -> int:
+    """Bytes of the items that recommend can return."""
+    rows = catalog_items(dataset, order).rows
+    return CatalogRows(rows).stored_bytes() if len(rows) else 0
+
+
+def fixed_bytes(model: BaseModel, dataset: Dataset, methods: Sequence[str]) -> int:
+    """Bytes of a bundle beside its tables, catalog and vocabulary: graphs, linear layers and manifest."""
+    shipped = model.compacted([model.embedding_dim] * model.num_fields)
+    linears = [module for module in shipped.modules() if isinstance(module, nn.Linear)]
+    weights = sum(
+        linear_bytes(
+            m.in_features,
+            m.out_features,
+            model.linear_bits if m.out_features > 1 else 8,
+            m.bias is not None,
+        )
+        for m in linears
+    )
+    graphs = sum(METHOD_BYTES[name] for name in methods)
+    graphs += (
+        4 * (model.num_fields + 2) * model.embedding_dim
+    )  # scales of the dimensions, once for each field
+    graphs += LINEAR_BYTES * len(linears) + (FIRST_LINEAR_BYTES if linears else 0)
+    graphs += sum(getattr(module, "graph_bytes", 0) for module in shipped.modules())
+    return weights + graphs + manifest_bytes(dataset, methods)
+
+
+def manifest_bytes(dataset: Dataset, methods: Sequence[str]) -> int:
+    """Estimated bytes of manifest.json, whose golden cases are taken to be as long as two rows of validation."""
+    golden = dataset.raw_rows("valid", list(range(min(2, len(dataset.valid)))))
+    ids = 2 * (1 + len(str(dataset.vocabulary.num_embeddings))) * len(dataset.schema.fields)
+    described = len(dump(compact_schema(dataset.schema)).encode()) + len(dump(golden).encode()) + ids
+    return MANIFEST_BYTES + described + sum(MANIFEST_METHOD_BYTES[name] for name in methods)
+
+
+def linear_bytes(in_features: int, out_features: int, bits: int, bias: bool = True) -> int:
+    """Bytes of a linear layer as XNNPACK stores it: rows of whole bytes, and a scale each when they are integers."""
+    scales = 0 if bits == 32 else 4
+    return out_features * (-(-in_features * bits // 8) + scales + 4 * bias)
+
+
+def largest_target(
+    budget: int,
+    limit: int,
+    forms_at: Callable[[int], Sequence[Form]],
+    bytes_of: Callable[[Sequence[Form]], int],
+) -> int:
+    """The most kept values whose bundle is estimated to fit ``budget`` bytes.
+
+    Args:
+        budget: bytes of the whole bundle.
+        limit: values of the full tables.
+        forms_at: the final forms at a number of values.
+        bytes_of: the estimated bytes of the bundle under some forms.
+
+    Raises: UserError: when even the smallest tables do not fit.
+    """
+
+    def needed(target: int) -> int:
+        """Bytes; 0 where the values are too few for any table, so that more are tried."""
+        try:
+            forms = forms_at(target)
+        except UserError:
+            return 0
+        return bytes_of(forms)
+
+    if needed(limit) <= budget:
+        return limit
+    low, high = 0, limit
+    while high - low > max(1, low // 500):
+        middle = (low + high) // 2
+        low, high = (middle, high) if needed(middle) <= budget else (low, middle)
+    if not needed(low):
+        raise UserError(
+            f"budget {budget:,} bytes: the program, its linear layers, the manifest and the smallest tables take about "
+            f"{needed(high):,}; allow more, leave out some of retrain.methods, or train with a narrower model.hidden "
+            "or none (retrain.model={name: fm})"
+        )
+    return low

@@ -1,0 +1,149 @@
+"""Configurations as they are written: plain values, or a YAML file with ``section.key=value`` on top of it.
+
+Precedence: defaults, the YAML file, the command line. Unknown keys fail with the nearest match.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ondevice.config.sections import Choice, Config, DistributedConfig, RetrainConfig
+from ondevice.errors import UserError, nearest
+
+
+def _convert(where: str, value: Any, annotation: Any) -> Any:
+    """Check ``value`` against a field's type; numbers widen, lists become tuples, nothing else is guessed."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        for option in arguments:
+            try:
+                return _convert(where, value, option)
+            except UserError:
+                continue
+    elif annotation is type(None):
+        if value is None:
+            return None
+    elif origin is tuple:
+        items = value if isinstance(value, (list, tuple)) else [value]
+        return tuple(_convert(where, item, arguments[0]) for item in items)
+    elif origin is dict:
+        if isinstance(value, Mapping):
+            return dict(value)
+    elif annotation is bool:
+        if isinstance(value, bool):
+            return value
+    elif annotation is float:
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return float(value)
+        if isinstance(value, str):  # YAML reads 1e-3 as text
+            try:
+                return float(value)
+            except ValueError:
+                pass
+    elif isinstance(value, annotation) and not (annotation is int and isinstance(value, bool)):
+        return value
+    shown = str(getattr(annotation, "__name__", annotation)) if origin is None else str(annotation)
+    raise UserError(f"{where}: got {value!r}; it must be of type {shown.replace('None', 'null')}")
+
+
+def _section(name: str, kind: type, given: Any, base: Mapping[str, Any] | None = None) -> Any:
+    if given is None:
+        given = {}
+    if not isinstance(given, Mapping):
+        raise UserError(f"{name}: got {given!r}; it must be a section of keys and values")
+    hints = typing.get_type_hints(kind)
+    names = [f.name for f in dataclasses.fields(kind)]
+    for key in given:
+        if key not in names:
+            raise UserError(f"{name}.{key}: no such key {nearest(key, names)}")
+    merged = {**(base or {}), **given}
+    try:
+        return kind(**{key: _convert(f"{name}.{key}", value, hints[key]) for key, value in merged.items()})
+    except UserError as error:
+        text = str(error)
+        raise UserError(text if text.startswith(name) else f"{name}.{text}") from None
+
+
+def from_dict(values: Mapping[str, Any]) -> Config:
+    """A configuration from plain values.
+
+    Raises: UserError: for an unknown section or key, a wrong type or a value out of range.
+    """
+    hints = typing.get_type_hints(Config)
+    for key in values:
+        if key not in hints:
+            raise UserError(f"config: no such section '{key}' {nearest(key, hints)}")
+    sections: dict[str, Any] = {}
+    for name, kind in hints.items():
+        given = values.get(name)
+        if kind is Choice:
+            if given is None:
+                continue
+            given = {"name": given} if isinstance(given, str) else given
+            if not isinstance(given, Mapping) or not isinstance(given.get("name"), str):
+                raise UserError(f"{name}: got {given!r}; it must have a 'name'")
+            sections[name] = Choice(given["name"], {k: v for k, v in given.items() if k != "name"})
+        elif kind is DistributedConfig and isinstance(given, str):
+            sections[name] = _section(name, kind, {"mode": given})
+        elif kind is RetrainConfig:
+            inherited = {**(values.get("training") or {})}
+            sections[name] = _section(name, kind, given, inherited)
+        else:
+            sections[name] = _section(name, kind, given)
+    return Config(**sections)
+
+
+SHORT = {"data": "name", "model": "name", "method": "name", "distributed": "mode"}
+"""What a section's value is when it is written without keys: ``model=fm``, ``distributed: ddp``."""
+
+
+def load(path: str | Path, overrides: Iterable[str] = ()) -> Config:
+    """Read a YAML file and apply ``section.key=value`` overrides, values read as YAML.
+
+    Raises: UserError: when the file is missing or not YAML, or an override names nothing.
+    """
+    import yaml
+
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; the configs that come along are in train/configs/") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a YAML file: {error}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: got a {type(values).__name__}; a config is sections of keys and values")
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        section, _, name = key.partition(".")
+        if section in SHORT and not name:
+            name = SHORT[section]
+        if not separator or not name or not section:
+            raise UserError(f"'{override}': overrides are written section.key=value")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise UserError(f"'{override}': the value is not YAML") from None
+        chosen = getattr(Config(), section, None)
+        current = values.get(section)
+        if current is None:
+            current = values[section] = {"name": chosen.name} if isinstance(chosen, Choice) else {}
+        elif isinstance(current, str):
+            current = values[section] = {SHORT.get(section, "name"): current}
+        elif not isinstance(current, dict):
+            break  # `from_dict` says what is wrong with it
+        if name == "name" and isinstance(chosen, Choice) and current.get("name") != value:
+            current = values[section] = {}  # another entry has other options
+        current[name] = value
+    return from_dict(values)
+
+
+def plain_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Options from YAML as constructors take them: lists become tuples."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}

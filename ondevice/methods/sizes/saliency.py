@@ -1,0 +1,43 @@
+"""Sizes by what each dimension of a row is worth: second-order saliency in a trained model."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from ondevice.forms.table import TableInfo
+from ondevice.methods.base import METHODS
+from ondevice.methods.sizes.ranked import Ranked
+
+
+@METHODS.register("saliency")
+class Saliency(Ranked):
+    """Leading dimensions by the loss that leaving them out would cost a trained model.
+
+    The saliency of a value v is ½·h·v², h the curvature of the loss (Optimal Brain Damage, LeCun et al. 1990,
+    equation 5). With log loss the Gauss-Newton h of a direction b at one interaction is p·(1 − p)·(b·∂logit/∂e)²,
+    summed over those that look the row up, so that a row counts as often as it occurs. First each field's
+    dimensions are turned so that the leading ones hold as much of its curvature-weighted variance as they can: the
+    order that a table of leading dimensions would learn. The measurement by rows (`training.saliency`) and its use
+    for prefix sizes are this project's.
+
+    Args:
+        max_size: the largest dimension a row may get.
+        pairs: made-up pairs per real row that the curvature is measured on as well.
+        row_cost: as in `Ranked`.
+    """
+
+    needs: ClassVar[str] = "gradients"
+
+    def __init__(
+        self,
+        info: TableInfo,
+        embedding_dim: int,
+        *,
+        init_std: float | None = None,
+        max_size: int = 8,
+        pairs: float = 1.0,
+        row_cost: float = 0.0,
+    ) -> None:
+        super().__init__(info, embedding_dim, init_std=init_std, row_cost=row_cost)
+        self.max_size = min(max_size, embedding_dim)
+        self.pairs = pairs

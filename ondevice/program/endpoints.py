@@ -1,0 +1,190 @@
+"""The methods of a program: forward, rank and recommend, all over one packed recommender."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+from ondevice.bundle.catalog import CatalogRows
+from ondevice.config.sections import PROGRAM_METHODS
+from ondevice.errors import UserError, nearest
+from ondevice.program.pack import PackedRecommender
+
+METHODS = PROGRAM_METHODS
+MAX_BATCH = 1024
+TOP_K = 100
+
+
+class Forward(nn.Module):
+    """Scores of whole rows.
+
+    Shape: ids (B, F) int64 -> scores (B,) float32 in (0, 1).
+    """
+
+    def __init__(self, packed: PackedRecommender) -> None:
+        super().__init__()
+        self.packed = packed
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return torch.sigmoid(self.packed(ids))
+
+
+class Rank(nn.Module):
+    """Scores of many items in one context.
+
+    Ids are joined, not embeddings: one lookup for both sides is 2 kB of program less, and the scoring part is
+    byte for byte that of `Forward`, so that it is stored once.
+
+    Args:
+        packed: the recommender.
+        context_fields: places of the context's fields in a row.
+        item_fields: places of the item's fields.
+
+    Shape: context_ids (1, Fc) int64, item_ids (N, Fi) int64 -> scores (N,) float32.
+    """
+
+    def __init__(
+        self, packed: PackedRecommender, context_fields: Sequence[int], item_fields: Sequence[int]
+    ) -> None:
+        super().__init__()
+        self.packed = packed
+        joined = [*context_fields, *item_fields]
+        assert sorted(joined) == list(range(len(joined))), "every field is on one side"
+        # where each field of a row is found among the joined columns
+        self.order = [joined.index(f) for f in range(len(joined))]
+        if self.order != sorted(self.order):
+            self.register_buffer("columns", torch.tensor(self.order, dtype=torch.int32))
+
+    def rows(self, context_ids: Tensor, item_ids: Tensor) -> Tensor:
+        """Whole rows (N, F) in the order of the fields."""
+        joined = torch.cat([context_ids.expand(item_ids.shape[0], context_ids.shape[1]), item_ids], 1)
+        return joined if self.order == sorted(self.order) else joined.index_select(1, self.columns)  # type: ignore[arg-type]
+
+    def forward(self, context_ids: Tensor, item_ids: Tensor) -> Tensor:
+        return torch.sigmoid(self.packed(self.rows(context_ids, item_ids)))
+
+
+class Recommend(nn.Module):
+    """The best items of the catalog in one context.
+
+    Args:
+        rank: scores items.
+        catalog: program rows (I, Fi) of the items.
+        top_k: number of items returned.
+
+    Shape: context_ids (1, Fc) int64 -> scores (K,) float32 falling, item_index (K,) int64.
+    """
+
+    def __init__(self, rank: Rank, catalog: np.ndarray, top_k: int) -> None:
+        super().__init__()
+        self.rank = rank
+        self.catalog = CatalogRows(catalog)
+        self.top_k = min(top_k, len(catalog))
+
+    def forward(self, context_ids: Tensor) -> tuple[Tensor, Tensor]:
+        scores, item_index = torch.topk(self.rank(context_ids, self.catalog()), self.top_k)
+        return scores, item_index  # unpacked: the runtime returns no named tuples
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method, ready to be exported.
+
+    Args:
+        module: computes it.
+        example: inputs to trace with.
+        dynamic_shapes: for `torch.export.export`.
+        batch: the most rows at once.
+        signature: the manifest's entry.
+    """
+
+    module: nn.Module
+    example: tuple[Tensor, ...]
+    dynamic_shapes: tuple[dict[int, Any], ...]
+    batch: int
+    signature: dict[str, Any]
+
+
+def make_methods(
+    packed: PackedRecommender,
+    names: Sequence[str],
+    *,
+    context_fields: Sequence[int],
+    item_fields: Sequence[int],
+    catalog: np.ndarray | None = None,
+    max_batch: int = MAX_BATCH,
+    top_k: int = TOP_K,
+) -> dict[str, Method]:
+    """The methods of these names.
+
+    Args:
+        packed: the recommender, quantized or not.
+        names: some of `METHODS`.
+        context_fields: places of the fields known once per request.
+        item_fields: places of the fields that differ per candidate.
+        catalog: program rows (I, Fi) of the items, for ``recommend``.
+        max_batch: the most rows of ``forward`` and items of ``rank`` at once.
+        top_k: items that ``recommend`` returns.
+
+    Raises: UserError: for an unknown name, or one that the data cannot serve.
+    """
+    num_context, num_items = len(context_fields), len(item_fields)
+    result = {}
+    for name in names:
+        if name not in METHODS:
+            raise UserError(f"unknown method '{name}' {nearest(name, METHODS)}")
+        if name != "forward" and not (num_context and num_items):
+            raise UserError(
+                f"method '{name}' needs fields of both sides, but the schema has {num_context} of side context "
+                f"and {num_items} of side item; export with --methods forward"
+            )
+    rank = Rank(packed, context_fields, item_fields) if num_context and num_items else None
+    batch = Dim("batch", min=1, max=max_batch)
+    row = torch.zeros(2, num_context + num_items, dtype=torch.int64)
+    context, items = row[:1, :num_context].clone(), row[:, num_context:].clone()
+    if "forward" in names:
+        signature = {
+            "inputs": [_tensor("ids", "int64", ["batch", num_context + num_items])],
+            "outputs": [_tensor("scores", "float32", ["batch"])],
+            "max_batch": max_batch,
+        }
+        result["forward"] = Method(Forward(packed), (row,), ({0: batch},), max_batch, signature)
+    if "rank" in names:
+        assert rank is not None
+        signature = {
+            "inputs": [
+                _tensor("context_ids", "int64", ["1", num_context]),
+                _tensor("item_ids", "int64", ["items", num_items]),
+            ],
+            "outputs": [_tensor("scores", "float32", ["items"])],
+            "max_items": max_batch,
+        }
+        result["rank"] = Method(rank, (context, items), ({}, {0: batch}), max_batch, signature)
+    if "recommend" in names:
+        if catalog is None or len(catalog) == 0:
+            raise UserError(
+                "method 'recommend' needs a catalog, but this data set names no item or none kept a row; "
+                "export with --methods forward,rank"
+            )
+        assert rank is not None
+        recommend = Recommend(rank, catalog, top_k)
+        signature = {
+            "inputs": [_tensor("context_ids", "int64", ["1", num_context])],
+            "outputs": [
+                _tensor("scores", "float32", [recommend.top_k]),
+                _tensor("item_index", "int64", [recommend.top_k]),
+            ],
+            "k": recommend.top_k,
+        }
+        result["recommend"] = Method(recommend, (context,), ({},), len(catalog), signature)
+    return result
+
+
+def _tensor(name: str, dtype: str, shape: list[Any]) -> dict[str, Any]:
+    return {"name": name, "dtype": dtype, "shape": shape}

@@ -1,0 +1,187 @@
+"""From a budget to the forms that a compact model is trained under."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+
+from ondevice.bundle.estimate import bundle_bytes, fixed_bytes, largest_target, shipped_methods
+from ondevice.config.budget import parse_budget
+from ondevice.config.file import plain_options
+from ondevice.config.sections import Config, RetrainConfig
+from ondevice.data import Dataset
+from ondevice.errors import UserError
+from ondevice.forms.base import Form, Mask, SharedMap
+from ondevice.forms.blocks import MAX_COLUMNS
+from ondevice.forms.sizes import table_width
+from ondevice.forms.table import TableInfo
+from ondevice.methods.sizing import coded, field_places, shipped_sizes, unstored_removed
+from ondevice.models import MODELS, BaseModel
+
+MARGIN = 1.006
+"""For what estimates fall short: 0.2 and 0.4 % of two bundles of 128 and 64 kB."""
+CLOSE = 0.97
+"""Share of a budget in bytes below which sizes of fewer columns are tried."""
+
+
+class Budgets:
+    """What the budgets of a run leave of its tables.
+
+    Args:
+        config: of the run.
+        dataset: what compact models know, and ship.
+        info: its offsets and counts.
+    """
+
+    def __init__(self, config: Config, dataset: Dataset, info: TableInfo) -> None:
+        self.config, self.dataset, self.info = config, dataset, info
+        self.skip = field_places(dataset.schema.names, config.search.skip_fields)
+        self.methods = shipped_methods(config.retrain.methods, dataset)
+        self.model_options = plain_options(config.compact_model.options)
+        first_order = MODELS[config.model.name].uses_first_order
+        self.num_values = info.num_embeddings * (config.embedding.dim + first_order)
+
+    def search_target(self, budget: int | str) -> int:
+        """The number of values at which the search stops for a budget.
+
+        Raises: UserError: when the budget is in bytes and the program alone takes as many.
+        """
+        unit, amount = parse_budget(budget)
+        total = self.num_values
+        if unit == "share":
+            return max(1, int(amount * total))
+        if unit == "values":
+            return min(total, int(amount))
+        dim = self.config.embedding.dim
+        narrowest = self.base_model(min(self.config.retrain.size_step, dim))
+        least = fixed_bytes(narrowest, self.dataset, self.methods)
+        if amount <= least:
+            raise UserError(
+                f"budget {budget}: the program ({', '.join(self.methods)}), its linear layers and the manifest alone "
+                f"take about {least:,} bytes; allow more, leave out some of retrain.methods, or train with a narrower "
+                "model.hidden or none (retrain.model={name: fm})"
+            )
+        # a first guess, at a quarter byte of key per stored byte; `forms` settles the number for the sizes found
+        retrain = self.config.retrain
+        model = self.base_model(min(retrain.max_size or dim, dim))
+        left = amount - fixed_bytes(model, self.dataset, self.methods)
+        return max(total // 100, min(total, int(left / 1.25 * (retrain.code_dims or 1))))
+
+    def base_model(self, width: int) -> BaseModel:
+        """The base model of a compact recommender of some width."""
+        model = MODELS[self.config.compact_model.name](self.info.num_fields, width, **self.model_options)
+        model.linear_bits = self.config.retrain.linear_bits or model.linear_bits
+        return model
+
+    def model_of(self, forms: Sequence[Form]) -> BaseModel:
+        """The base model at the width of some forms."""
+        return self.base_model(table_width(forms[0]))
+
+    def estimated_bytes(self, forms: Sequence[Form], methods: Sequence[str] | None = None) -> int:
+        """Estimated bytes of the bundle of a model under these forms."""
+        settings = self.config.retrain
+        estimate = bundle_bytes(
+            forms,
+            self.model_of(forms),
+            self.dataset,
+            methods or self.methods,
+            settings.first_order == "projection",
+            settings.fingerprint_bits,
+        )
+        return math.ceil(MARGIN * estimate)
+
+    def final_forms(self, found: list[Form], target: int, max_size: int | None = None) -> list[Form]:
+        """What is retrained of what a search found, at ``target`` values.
+
+        Args:
+            found: the forms of the tables.
+            target: most values to keep.
+            max_size: largest dimension of a row; None for that of the config.
+        """
+        settings = self.config.retrain
+        if max_size is not None:
+            settings = dataclasses.replace(settings, max_size=max_size)
+        share = self.config.embedding.first_order is None
+        found = unstored_removed(found, self.info, self.skip)
+        return final_forms(found, target, settings, self.info, share=share)
+
+    def target(
+        self, budget: int | str, searched: int, forms_at: Callable[[int, int | None], list[Form]]
+    ) -> tuple[int, int | None]:
+        """The number of values that a budget allows, and the largest dimension of a row.
+
+        For bytes, the most values whose bundle is estimated to fit. Rows of more than `MAX_COLUMNS` steps make the
+        cells of all rows wider; where sizes below that use clearly more of the budget, rows end there.
+
+        Args:
+            budget: as in the config.
+            searched: where the search stopped for it: the number itself, unless the budget is in bytes.
+            forms_at: the final forms at a number of values and a largest dimension, None for that of the config.
+        """
+        unit, amount = parse_budget(budget)
+        settings = self.config.retrain
+        if unit != "bytes":
+            return searched, None
+        best: tuple[int, int, int | None] | None = None
+        narrow = MAX_COLUMNS * settings.size_step
+        wide = min(settings.max_size or self.config.embedding.dim, self.config.embedding.dim)
+        for max_size in (None, narrow) if narrow < wide else (None,):
+
+            def own(target: int, max_size: int | None = max_size) -> list[Form]:
+                return forms_at(target, max_size)
+
+            target = largest_target(int(amount), self.num_values, own, self.estimated_bytes)
+            used = self.estimated_bytes(own(target))
+            if best is None or used > best[0]:
+                best = used, target, max_size
+            if used >= CLOSE * amount:
+                break
+        assert best is not None
+        return best[1:]
+
+    def following(self, found: list[Form]) -> list[Form]:
+        """What was found, with first-order weights that go when their row's embedding goes.
+
+        Those of rows that keep an embedding are left out: `shipped_sizes` gives each row that still has one its own.
+        """
+        if self.config.embedding.first_order is not None:
+            return found
+        return [found[0], *(form.without(found[0].row_sizes() > 0) for form in found[1:])]
+
+    def forms(self, budget: int | str, searched: int, found: list[Form]) -> list[Form]:
+        """The final forms of a budget, in the proportions found."""
+        if parse_budget(budget)[0] == "bytes":
+            found = self.following(found)
+
+        def forms_at(target: int, max_size: int | None) -> list[Form]:
+            return self.final_forms(found, target, max_size)
+
+        return forms_at(*self.target(budget, searched, forms_at))
+
+
+def final_forms(
+    forms: list[Form], target: int, settings: RetrainConfig, info: TableInfo, share: bool = True
+) -> list[Form]:
+    """What is retrained: the positions as found, sizes in few classes, or sizes whose cells are codes."""
+    if settings.first_order != "rows":
+        forms = forms[:1]
+    if isinstance(forms[0], SharedMap):
+        return forms
+    if settings.form == "positions":
+        if not all(isinstance(form, Mask) for form in forms):
+            raise UserError("retrain.form: the method ends in sizes, not positions; use retrain.form=sizes")
+        return forms
+    max_size, width = settings.max_size, settings.code_dims
+    dim = min(max_size or forms[0].dim, forms[0].dim)
+    if width is not None:  # whole cells alone
+        dim = dim // width * width
+        max_size = settings.code_levels * dim
+        if not dim:
+            raise UserError(
+                f"retrain.code_dims: got {width}, but embedding.dim is {forms[0].dim}; it must be at most that"
+            )
+    final = shipped_sizes(forms, target, max_size=max_size, size_step=settings.size_step, share=share)
+    if settings.code_dims is not None:
+        final[0] = coded(final[0], settings.code_dims, dim)
+    return final

@@ -1,0 +1,174 @@
+"""The sizes of an elastic model at each budget, and between them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from safetensors.torch import save as save_safetensors
+from torch import Tensor
+
+from ondevice.config.budget import budget_label, parse_budget
+from ondevice.errors import UserError
+from ondevice.files import atomic_directory
+from ondevice.forms.base import Codes, Form, Sizes, form_of_tensors, form_tensors
+from ondevice.methods.sizing import coded
+from ondevice.run.budgets import Budgets
+
+Final = Callable[[list[Form], int, int | None], list[Form]]
+
+
+@dataclass(frozen=True)
+class Level:
+    """The sizes of one budget.
+
+    Args:
+        label: of the budget.
+        target: number of values asked for.
+        max_size: largest dimension of a row; None for that of the config.
+        found: what the search found for it.
+        forms: the final forms, each a part of the next larger level's.
+    """
+
+    label: str
+    target: int
+    max_size: int | None
+    found: list[Form]
+    forms: list[Form]
+
+
+class Staircases:
+    """Sizes at any number of values, each row's at most those of the largest level.
+
+    Args:
+        levels: of the budgets, the largest first.
+        final: what is shipped of what was found, at a number of values and a largest dimension.
+    """
+
+    def __init__(self, levels: Sequence[Level], final: Final) -> None:
+        self.levels, self.final = list(levels), final
+
+    @classmethod
+    def of_budgets(cls, budgets: Budgets, found: Sequence[tuple[int | str, int, list[Form]]]) -> Staircases:
+        """The levels of budgets, each under the next larger one.
+
+        Args:
+            budgets: of the run.
+            found: for each budget, where the search stopped and what it found.
+        """
+        made = cls([], budgets.final_forms)
+        for budget, searched, forms in sorted(found, key=lambda f: (-f[1], -parse_budget(f[0])[1])):
+            made._add(budgets, budget, searched, budgets.following(forms))
+        return made
+
+    def _add(self, budgets: Budgets, budget: int | str, searched: int, found: list[Form]) -> None:
+        """Add a level under those that are there."""
+        larger = self.levels[-1].forms if self.levels else None
+
+        def forms_at(target: int, max_size: int | None) -> list[Form]:
+            return self._under(self.final(found, target, max_size), larger)
+
+        target, max_size = budgets.target(budget, searched, forms_at)
+        label = budget_label(budget)
+        self.levels.append(Level(label, target, max_size, found, forms_at(target, max_size)))
+
+    @staticmethod
+    def _under(forms: list[Form], larger: list[Form] | None) -> list[Form]:
+        return forms if larger is None else [smaller_of(f, g) for f, g in zip(forms, larger, strict=True)]
+
+    def at(self, target: int) -> list[Form]:
+        """The forms at ``target`` values, found as those of the level above.
+
+        Raises: UserError: when nothing would be left.
+        """
+        above = [level for level in self.levels if level.target >= target]
+        level = above[-1] if above else self.levels[0]
+        if level.target <= target:
+            return level.forms
+        return self._under(self.final(level.found, target, level.max_size), level.forms)
+
+    def of_budget(self, budgets: Budgets, budget: int | str, searched: int) -> list[Form]:
+        """The forms of a budget: a level's, or for one that is named after the training, those of its number of values.
+
+        Raises: UserError: when the budget is above the largest level.
+        """
+        for level in self.levels:
+            if level.label == budget_label(budget):
+                return level.forms
+        target, _ = budgets.target(budget, searched, lambda target, max_size: self.at(target))
+        if target > self.levels[0].target:
+            raise UserError(
+                f"search.budgets: {budget} is more than the elastic model was trained for ({self.levels[0].label}); "
+                "name another run.output=DIR"
+            )
+        return self.at(target)
+
+    def between(self) -> list[list[Form]]:
+        """Forms between the largest and the smallest level: the other levels, and one between each two."""
+        inner = [level.forms for level in self.levels[1:-1]]
+        kept = [sum(form.num_kept() for form in level.forms) for level in self.levels]
+        return inner + [self.at(round((a * b) ** 0.5)) for a, b in itertools.pairwise(kept)]
+
+
+def smaller_of(form: Form, other: Form) -> Form:
+    """Row by row the smaller of two sizes."""
+    sizes = torch.minimum(form.row_sizes(), other.row_sizes())
+    if isinstance(form, Codes):
+        return coded(Sizes(sizes, max(1, int(sizes.max()))), form.code_dims, form.dim)
+    return Sizes(sizes, form.dim)
+
+
+def save_staircases(folder: Path, staircases: Staircases) -> None:
+    """Write the levels: ``levels.json`` and ``levels.safetensors``."""
+    tensors: dict[str, Tensor] = {}
+    for number, level in enumerate(staircases.levels):
+        for place, form in enumerate(level.found):
+            tensors |= form_tensors(form, f"{number}/found/{place}")
+        for place, form in enumerate(level.forms):
+            tensors[f"{number}/forms/{place}"] = form.row_sizes().to(torch.int32)
+    dims = [form.dim for form in staircases.levels[0].found]
+    levels = [
+        {"label": level.label, "target": level.target, "max_size": level.max_size}
+        for level in staircases.levels
+    ]
+    described = {"levels": levels, "dims": dims}
+    with atomic_directory(folder) as building:
+        (building / "levels.json").write_text(json.dumps(described) + "\n")
+        (building / "levels.safetensors").write_bytes(save_safetensors(tensors))
+
+
+def load_staircases(folder: Path, budgets: Budgets) -> Staircases:
+    """Read back what `save_staircases` wrote.
+
+    Raises: UserError: when the folder holds none.
+    """
+    try:
+        described = json.loads((folder / "levels.json").read_text())
+        tensors = load_file(folder / "levels.safetensors")
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{folder}: holds no levels of an elastic model ({error}); train the run again"
+        ) from None
+    settings = budgets.config.retrain
+    row_cost = float(budgets.config.method.options.get("row_cost", 0.0))
+    levels: list[Level] = []
+    for number, level in enumerate(described["levels"]):
+        found: list[Form] = [
+            form_of_tensors(tensors, f"{number}/found/{place}", dim, True, row_cost)
+            for place, dim in enumerate(described["dims"])
+        ]
+        forms: list[Form] = []
+        for place in range(1 if settings.first_order != "rows" else len(found)):
+            sizes = tensors[f"{number}/forms/{place}"].long()
+            if settings.code_dims is not None and place == 0:
+                own = coded(Sizes(sizes, described["dims"][0]), settings.code_dims, described["dims"][0])
+                forms.append(smaller_of(own, levels[0].forms[0]) if levels else own)
+            else:
+                forms.append(Sizes(sizes, described["dims"][place]))
+        levels.append(Level(level["label"], level["target"], level["max_size"], found, forms))
+    return Staircases(levels, budgets.final_forms)

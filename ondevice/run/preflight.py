@@ -1,0 +1,159 @@
+"""What can be known to be wrong before anything is written or trained."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ondevice.config.budget import parse_budget
+from ondevice.config.file import plain_options
+from ondevice.config.sections import Config
+from ondevice.data.schema import Schema
+from ondevice.errors import UserError
+from ondevice.forms.base import SharedMap
+from ondevice.forms.table import TableInfo
+from ondevice.methods import METHODS
+from ondevice.models import MODELS
+from ondevice.run.directory import CONFIG, read_config
+from ondevice.training import qat
+from ondevice.training.teacher import own_teacher
+
+
+def check_options(config: Config) -> None:
+    """Make the model and the method once at the smallest size, so that wrong options end the run at once.
+
+    Raises: UserError: for an unknown name or option, a value that an option does not take, or sections that
+        exclude one another.
+    """
+    MODELS.check_options(config.model.name, config.model.options, "model")
+    METHODS.check_options(config.method.name, config.method.options, "method")
+    smallest = TableInfo(torch.tensor([0, 2, 4]), torch.ones(4, dtype=torch.int64))
+    with _says_which("model", config.model.name, config.model.options):
+        MODELS[config.model.name](2, config.embedding.dim, **plain_options(config.model.options))
+    compact = config.compact_model
+    MODELS.check_options(compact.name, compact.options, "retrain.model")
+    with _says_which("retrain.model", compact.name, compact.options):
+        compact_model = MODELS[compact.name](2, config.embedding.dim, **plain_options(compact.options))
+    qat.prepare(compact_model, config.retrain.linear_bits)
+    with _says_which("method", config.method.name, config.method.options):
+        method = METHODS[config.method.name](smallest, 2, **config.method.options)
+    shares = method.needs == "nothing" and isinstance(method.compact(), SharedMap)
+    if shares and config.retrain.code_dims:
+        raise UserError(
+            f"retrain.code_dims: method '{config.method.name}' shares rows, which are stored as int8 values; "
+            "set retrain.code_dims=null"
+        )
+    if config.retrain.code_levels > 1 and method.needs == "gradients":
+        raise UserError(
+            f"retrain.code_levels: got {config.retrain.code_levels}, but method '{config.method.name}' ranks "
+            "dimensions and does not know what saying them twice is worth; use method.name=code_saliency, "
+            "or retrain.code_levels=1"
+        )
+    if config.embedding.first_order is not None and config.embedding.first_order not in METHODS:
+        METHODS.check_options(config.embedding.first_order, {}, "embedding.first_order")
+    if method.needs == "compact" and config.retrain.code_dims is None:
+        raise UserError(
+            f"retrain.code_dims: method '{config.method.name}' ranks codes; give their dimensions, such as "
+            "retrain.code_dims=3 with retrain.size_step=3 and retrain.max_size=9"
+        )
+    if config.retrain.form == "positions" and method.needs not in ("training", "search"):
+        raise UserError(
+            f"retrain.form: method '{config.method.name}' ends in sizes, not positions; use retrain.form=sizes"
+        )
+    in_bytes = [b for b in config.search.budgets if parse_budget(b)[0] == "bytes"]
+    if shares and in_bytes:
+        raise UserError(
+            f"search.budgets: {in_bytes[0]} is in bytes, which are met by sizes, but method '{config.method.name}' "
+            "shares rows; give a number of values or a share"
+        )
+    if config.retrain.form == "positions" and in_bytes:
+        raise UserError(
+            f"search.budgets: {in_bytes[0]} is in bytes, which are met by sizes; use retrain.form=sizes, or a "
+            "number of values or a share"
+        )
+    if config.retrain.elastic and len(config.search.budgets) < 2:
+        raise UserError(
+            f"retrain.elastic: one training makes several budgets, but search.budgets has {config.search.budgets[0]} "
+            "alone; name the smallest and the largest, or set elastic=false"
+        )
+    if any(own_teacher(name) is not None for name in config.training.teacher):
+        raise UserError("training.teacher: the dense model cannot be its own teacher; set retrain.teacher")
+
+
+def check_sides(config: Config, schema: Schema) -> None:
+    """Whether pairs can be made up from the schema's sides.
+
+    Raises: UserError: when a training asks for pairs and all fields are on one side.
+    """
+    for section, settings in (("training", config.training), ("retrain", config.retrain)):
+        if settings.teacher and settings.pairs and not (schema.context_fields and schema.item_fields):
+            raise UserError(
+                f"{section}.pairs: made-up pairs join context and item fields, but all fields of schema "
+                f"'{schema.name}' are on one side; set {section}.pairs=0 or give fields a side"
+            )
+
+
+@contextlib.contextmanager
+def _says_which(section: str, name: str, options: dict[str, Any]) -> Iterator[None]:
+    try:
+        yield
+    except UserError:
+        raise
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{section}: '{name}' does not take {options}: {error}") from None
+
+
+def check_folder(folder: Path, config: Config, resume: bool) -> None:
+    """Whether a run of this configuration may begin, or go on, in a folder.
+
+    Raises: UserError: when the folder is in use or was made by another configuration.
+    """
+    if (folder / CONFIG).exists():
+        if not resume:
+            raise UserError(f"{folder}: already holds a run; add --resume, or name another run.output=DIR")
+        _check_same(read_config(folder), config, folder)
+    elif folder.exists() and not _is_empty(folder):
+        raise UserError(f"{folder}: not empty and not a run directory; name another run.output=DIR")
+
+
+def _is_empty(folder: Path) -> bool:
+    """Hidden files do not count: they are what a process that was killed while writing leaves."""
+    return folder.is_dir() and all(path.name.startswith(".") for path in folder.iterdir())
+
+
+def _is_sharded(*configs: Config) -> bool:
+    return any(config.distributed.mode == "sharded" for config in configs)
+
+
+def _check_same(old: Config, new: Config, folder: Path) -> None:
+    """Raise UserError naming the first key in which a resumed run would differ."""
+    a, b = old.to_dict(), new.to_dict()
+    for section in a:
+        for key in sorted({*a[section], *b[section]}):
+            if (section == "run" and key != "seed") or (
+                section == "distributed" and not _is_sharded(old, new)
+            ):
+                continue  # where it runs may change
+            if section == "search" and key == "budgets":
+                continue  # more budgets may be added to a finished run
+            if a[section].get(key) != b[section].get(key):
+                raise UserError(
+                    f"{folder}: was started with {section}.{key}={a[section].get(key)!r}, not "
+                    f"{b[section].get(key)!r}; resume with the same config or name another run.output=DIR"
+                )
+
+
+def check_fingerprint(path: Path, fingerprint: str) -> None:
+    """Whether the data are still those that a run began with.
+
+    Raises: UserError: when they are not.
+    """
+    if path.exists() and path.read_text().strip() != fingerprint:
+        raise UserError(
+            f"{path.parent}: was started on other data (fingerprint {path.read_text()[:12]}, now "
+            f"{fingerprint[:12]}); give it that data back or name another run.output=DIR"
+        )

@@ -1,0 +1,133 @@
+"""Bytes by part: what is named and what the files hold add up."""
+
+from __future__ import annotations
+
+import zipfile
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+import torch
+
+from ondevice.bench.measure.pte import inspect
+from ondevice.bench.measure.size import bundle_bytes, deflated_bytes
+from ondevice.forms.base import Mask, Sizes
+from ondevice.recommender import Recommender, rebuild
+
+from ..conftest import DIM, FIELD_SIZES
+
+NUM_ROWS = sum(FIELD_SIZES)
+# 5 fields x 8 -> 16 -> 1
+WEIGHTS, BIASES = 40 * 16 + 16, 16 + 1
+
+
+@pytest.mark.parametrize(
+    ("name", "embeddings", "weights"),
+    [
+        ("fp32", NUM_ROWS * DIM * 4, 4 * (WEIGHTS + BIASES)),
+        # a scale per row or channel is four bytes
+        ("int8", NUM_ROWS * (DIM + 4), WEIGHTS + 4 * BIASES + 4 * BIASES),
+        ("int4", NUM_ROWS * (DIM // 2 + 4), WEIGHTS + 4 * BIASES + 4 * BIASES),
+        ("int2", NUM_ROWS * (DIM // 4 + 4), WEIGHTS + 4 * BIASES + 4 * BIASES),
+    ],
+)
+def test_parts_of_a_baseline_by_hand(
+    programs: dict[str, Path], name: str, embeddings: int, weights: int
+) -> None:
+    found = inspect(programs[name])
+    assert found.parts["embeddings"] == embeddings
+    assert found.parts["first_order"] == NUM_ROWS * 4
+    assert found.parts["catalog"] == 0
+    # the recommender's bias and one zero are constants of the graph
+    assert weights <= found.parts["other_weights"] <= weights + 8
+    assert sum(found.parts.values()) == found.num_bytes == programs[name].stat().st_size
+    assert 0 < found.parts["program_overhead"] < 20_000
+    assert found.methods == ["forward"]
+    assert 0 < found.delegated_fraction < 1
+
+
+def compact(dense: Recommender, positions: bool) -> Recommender:
+    """The dense recommender with a third of its values, sizes or positions, retrained nowhere."""
+    sizes = torch.arange(NUM_ROWS) * 5 % 6
+    kept = torch.rand(NUM_ROWS, DIM, generator=torch.Generator().manual_seed(3)) < 0.3
+    forms = [
+        Mask(kept) if positions else Sizes(sizes, DIM),
+        Sizes((torch.arange(NUM_ROWS) % 3 > 0).long(), 1),
+    ]
+    model = {"model": "deepfm", "model_options": {"hidden": (16,)}}
+    return rebuild(dense.info, forms=forms, initial=dense, **model).eval()
+
+
+@pytest.mark.parametrize("layout", ["staircase", "csr"])
+def test_parts_of_a_compact_program_are_what_its_tables_declare(
+    dense: Recommender, tmp_path: Path, layout: str
+) -> None:
+    from ondevice.program.endpoints import make_methods
+    from ondevice.program.lower import lower
+    from ondevice.program.pack import pack
+    from ondevice.program.quantize import quantize
+
+    packed = quantize(pack(compact(dense, positions=layout == "csr"), layout))
+    items = torch.stack([50 + torch.arange(25), 75 + torch.arange(25) * 7 % 10], 1)
+    catalog = packed.order.rows(items).numpy()
+    names = ["forward", "rank", "recommend"] if layout == "staircase" else ["forward"]
+    methods = make_methods(
+        packed,
+        names,
+        context_fields=[0, 1, 2],
+        item_fields=[3, 4],
+        catalog=catalog,
+        max_batch=64,
+        top_k=5,
+    )
+    path = tmp_path / "model.pte"
+    path.write_bytes(lower(methods).data)
+    found = inspect(path, first_order_rows=packed.order.first_order_rows)
+    assert sum(found.parts.values()) == found.num_bytes == path.stat().st_size
+    table, first_order = packed.tables()
+    assert found.parts["embeddings"] == table.stored_bytes()
+    assert found.parts["first_order"] == first_order.stored_bytes()
+    catalog_buffers = methods["recommend"].module.catalog.buffers() if "recommend" in methods else []
+    assert found.parts["catalog"] == sum(buffer.nbytes for buffer in catalog_buffers)
+    assert (found.parts["catalog"] > 0) == ("recommend" in methods)
+    assert WEIGHTS // 4 < found.parts["other_weights"] < 2 * (WEIGHTS + 8 * BIASES)
+    assert found.methods == names
+
+
+def test_a_file_that_is_no_program_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "broken.pte"
+    path.write_bytes(b"no program")
+    with pytest.raises(ValueError, match=r"broken\.pte"):
+        inspect(path)
+
+
+def test_deflated_bytes_are_those_of_a_zip() -> None:
+    content = {"b": b"x" * 10_000, "a": bytes(range(256))}
+    size = deflated_bytes(content)
+    assert size < 700
+    buffer = BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for name in ("a", "b"):
+            archive.writestr(zipfile.ZipInfo(name), content[name], zipfile.ZIP_DEFLATED, 9)
+    assert size == len(buffer.getvalue())
+
+
+def test_a_bundle_counts_all_that_a_program_needs(tmp_path: Path) -> None:
+    files = {
+        "model.pte": 500,
+        "vocabulary.bin": 70,
+        "manifest.json": 30,
+        "catalog.bin": 1000,
+        "report.json": 9,
+    }
+    for name, size in files.items():
+        (tmp_path / name).write_bytes(b"x" * size)
+    found = bundle_bytes(tmp_path)
+    assert {k: v for k, v in found.items() if k != "deflated_bundle"} == {
+        "pte": 500,
+        "vocabulary": 70,
+        "manifest": 30,
+        "bundle": 600,
+        "catalog": 1000,
+    }
+    assert found["deflated_bundle"] < 600

@@ -1,0 +1,257 @@
+"""The compact models of a run: whether they hold their budgets, and what each way to store them keeps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ondevice.config.file import from_dict
+from ondevice.data import load_dataset
+from ondevice.data.key_hash import key_hash
+from ondevice.errors import UserError
+from ondevice.forms.base import Codes, Ranking
+from ondevice.forms.codes import CodedEmbedding
+from ondevice.forms.sizes import SharedEmbedding
+from ondevice.methods import METHODS
+from ondevice.models import MODELS
+from ondevice.models.layers import hidden_linears
+from ondevice.program.quantize import rounded
+from ondevice.run.directory import Run
+from ondevice.run.pipeline import Pipeline
+from ondevice.training.batches import Batches
+from ondevice.training.fit import evaluate
+
+from ..runs import Make, run
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("model", ["fm", "autoint"])
+def test_every_method_and_model_holds_its_budgets(
+    tiny_config: Make, tmp_path: Path, method: str, model: str
+) -> None:
+    coded = {"code_dims": 2} if METHODS[method].needs == "compact" else {}
+    values = tiny_config(
+        method={"name": method},
+        model={"name": model},
+        search={"budgets": ["60%", "45%"]},
+        training={"epochs": 1},
+        retrain=coded,
+    )
+    metrics = run(values, tmp_path / "run")
+    kept = [metrics["budgets"][label]["kept_parameters"] for label in ("60pct", "45pct")]
+    assert 0 < kept[1] <= kept[0]
+    assert kept[0] <= 0.6 * 390
+    assert kept[1] <= 0.45 * 390
+    assert set(MODELS) == {"fm", "autoint", "deepfm"}  # deepfm is what the other tests run
+
+
+def test_compact_models_of_another_base_model(tiny_config: Make, tmp_path: Path) -> None:
+    """A DeepFM teaches factorization machines, elastic or not, and the bundle says what it is."""
+    retrain = {"model": {"name": "fm"}, "teacher": ["dense"], "pairs": 0, "first_order": "projection"}
+    for elastic in (False, True):
+        folder = tmp_path / f"elastic-{elastic}"
+        metrics = run(tiny_config(retrain={**retrain, "elastic": elastic}), folder)
+        assert metrics["model"] == "deepfm"
+        again = Run(folder)
+        assert isinstance(again.dense().model, MODELS["deepfm"])
+        for label, own in metrics["budgets"].items():
+            compact = again.compact(label)
+            assert isinstance(compact.model, MODELS["fm"])
+            valid = Batches(again.dataset().valid, 64, torch.device("cpu"))
+            assert evaluate(compact, valid)["auc"] == pytest.approx(own["valid_auc"], abs=1e-6)
+    with pytest.raises(UserError, match=r"retrain\.model: unknown model 'fn'"):
+        run(tiny_config(retrain={"model": {"name": "fn"}}), tmp_path / "wrong")
+    with pytest.raises(UserError, match=r"retrain\.model\.hidden: model 'fm' has no such option"):
+        run(tiny_config(retrain={"model": {"name": "fm", "hidden": [4]}}), tmp_path / "wrong")
+
+
+def test_positions_are_kept_as_they_were_found(tiny_config: Make, tmp_path: Path) -> None:
+    run(tiny_config(retrain={"form": "positions"}, search={"budgets": [100]}), tmp_path / "run")
+    found = load_file(tmp_path / "run" / "search.safetensors")["100/0"].bool()
+    counts = torch.tensor(load_dataset(**tiny_config()["data"]).counts)
+    kept = Run(tmp_path / "run").compact("100").embedding.compact().mask()
+    assert torch.equal(kept, found & (counts > 0)[:, None])
+    assert bool((kept[:, 1:] & ~kept[:, :-1]).any())  # no prefixes
+
+
+def test_a_budget_that_nothing_meets_is_told_before_anything_trains(
+    tiny_config: Make, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        UserError,
+        match=r"budget 9KB: the program \(forward, rank, recommend\), .* take about (9|1\d),\d{3} bytes",
+    ):
+        run(tiny_config(search={"budgets": ["9KB"]}), tmp_path / "run")
+    assert not (tmp_path / "run" / "progress.json").exists()
+
+
+def test_methods_that_do_not_ship_are_not_paid_for(tiny_config: Make, tmp_path: Path) -> None:
+    """The same budget holds more values when the program has one method."""
+    kept = []
+    for name, methods in (("one", ["forward"]), ("all", None)):
+        values = tiny_config(
+            method={"name": "frequency"},
+            search={"budgets": ["11.1KB"]},
+            retrain={"methods": methods, "epochs": 1},
+        )
+        kept.append(run(values, tmp_path / name)["compact"]["kept_parameters"])
+    assert kept[0] > kept[1] > 0, kept
+    with pytest.raises(UserError, match=r"budget 7KB: .* leave out some of retrain\.methods"):
+        run(
+            tiny_config(search={"budgets": ["7KB"]}, retrain={"methods": ["forward", "rank"]}),
+            tmp_path / "none",
+        )
+
+
+def test_skipped_fields_are_not_stored_and_read_as_unknown(tiny_config: Make, tmp_path: Path) -> None:
+    for method in ("pep", "frequency"):
+        values = tiny_config(method={"name": method}, search={"budgets": [100], "skip_fields": ["age"]})
+        run(values, tmp_path / method)
+        compact = Run(tmp_path / method).compact("100")
+        rows = slice(41, 47)  # of age
+        assert not compact.embedding.compact().mask()[rows].any()
+        assert compact.embedding.compact().mask().any()
+        assert compact.id_map[rows].tolist() == [41] * 6
+    with pytest.raises(UserError, match=r"search\.skip_fields: 'ages' is not a field .*did you mean 'age'"):
+        Pipeline(from_dict(tiny_config(search={"skip_fields": ["ages"]})), tmp_path / "wrong")
+    with pytest.raises(UserError, match="names every field"):
+        Pipeline(from_dict(tiny_config(search={"skip_fields": ["user", "age", "item"]})), tmp_path / "none")
+
+
+def test_a_compact_model_of_codes_with_layers_of_its_own_is_kept_and_read_back(
+    tiny_config: Make, tmp_path: Path
+) -> None:
+    for first_order in ("rows", "projection", "none"):
+        folder = tmp_path / first_order
+        own = {"hidden": [6], "dropout": 0, "batch_norm": False}
+        retrain = {"code_dims": 2, "first_order": first_order, "epochs": 3, "model": own}
+        metrics = run(tiny_config(search={"budgets": ["60%"]}, retrain=retrain), folder)
+        compact = Run(folder).compact("60pct")
+        table = compact.embedding
+        assert isinstance(table, CodedEmbedding)
+        assert table.codes.any()
+        assert (compact.first_order is not None) == (first_order == "rows")
+        assert (compact.projection is not None) == (first_order == "projection")
+        assert compact.model.dnn.layers[0].out_features == 6  # type: ignore[union-attr, index]
+        dataset = load_dataset(**tiny_config()["data"])
+        test = Batches(dataset.test, 64, torch.device("cpu"))
+        assert evaluate(compact, test)["auc"] == pytest.approx(metrics["compact"]["test_auc"], abs=1e-9)
+        finals = [entry["final"] for entry in metrics["history"]["60pct"]]
+        assert finals == [False, True, True]  # 0.4 of three epochs is in the second one
+
+
+def test_sizes_by_saliency_and_four_bit_layers_are_kept_and_read_back(
+    tiny_config: Make, tmp_path: Path
+) -> None:
+    """Budgets are met by one ranking, the smaller nested in the larger; layers are read back as rounded."""
+    values = tiny_config(
+        method={"name": "saliency", "max_size": 4},
+        retrain={"linear_bits": 4, "max_size": 4, "first_order": "none"},
+    )
+    run(values, tmp_path / "run")
+    found = Run(tmp_path / "run")
+    one, other = (found.compact(label) for label in found.budgets())
+    large, small = (each.embedding.compact().row_sizes() for each in (one, other))
+    assert int(small.sum()) <= 100 < int(large.sum())
+    assert bool((small <= large).all())
+    assert bool((small < large).any())
+    for layer in hidden_linears(other.model):
+        assert other.model.linear_bits == 4
+        torch.testing.assert_close(rounded(layer.weight.detach(), 4), layer.weight.detach())
+    again = Pipeline(from_dict(values), tmp_path / "run", resume=True)
+    assert isinstance(again.search(again.dense(), list(again.targets().values()))[100][0], Ranking)
+
+
+@pytest.mark.parametrize("first_order", ["rows", "projection"])
+def test_sizes_by_what_codes_are_worth_begin_with_the_model_that_was_measured(
+    tiny_config: Make, tmp_path: Path, first_order: str
+) -> None:
+    """Popular rows have more codes, and smaller budgets are nested. (So few rows need hardly any codes twice.)"""
+    values = tiny_config(
+        method={"name": "code_saliency"},
+        search={"epochs": 2, "budgets": [160, 90]},
+        retrain={
+            "model": {"name": "fm"},
+            "teacher": ["dense"],
+            "first_order": first_order,
+            "max_size": 4,
+            "code_dims": 2,
+            "code_levels": 2,
+            "code_choice": "loss",
+        },
+    )
+    metrics = run(values, tmp_path / "run")
+    found = Run(tmp_path / "run")
+    large, small = (found.compact(label).embedding.compact() for label in found.budgets())
+    assert isinstance(large, Codes)
+    assert large.dim == 4
+    assert bool((small.row_sizes() <= large.row_sizes()).all())
+    counts = torch.tensor(found.dataset().counts).double()
+    assert counts[small.row_sizes() > 2].mean() > counts[small.row_sizes() <= 2].mean()
+    assert len(metrics["history"]["search"]) == 2
+    config = from_dict(values)
+    pipeline = Pipeline(config, tmp_path / "run", resume=True)
+    forms = pipeline.search(pipeline.dense(), list(pipeline.targets().values()))[160]
+    assert isinstance(forms[0], Ranking)
+    started = pipeline._start(pipeline.budgets.forms(160, 160, forms))
+    searched = load_file(tmp_path / "run" / "searched" / "model.safetensors")
+    assert isinstance(started.embedding, CodedEmbedding)
+    assert started.embedding.is_turned
+    keep = started.embedding.keep
+    torch.testing.assert_close(started.embedding.weight[keep], searched["embedding.weight"][keep])
+    if first_order == "projection":
+        assert started.projection is not None
+        torch.testing.assert_close(started.projection.detach(), searched["projection"])
+
+
+def test_ranking_codes_needs_codes(tiny_config: Make, tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"retrain.code_dims: method 'code_saliency' ranks codes; give their dimensions"
+    ):
+        run(tiny_config(method={"name": "code_saliency"}), tmp_path / "run")
+    twice = {"max_size": 4, "code_dims": 2, "code_levels": 2}
+    with pytest.raises(
+        UserError, match=r"retrain.code_levels: got 2, but method 'saliency' ranks dimensions"
+    ):
+        run(tiny_config(method={"name": "saliency"}, retrain=twice), tmp_path / "run")
+
+
+def test_the_hashing_trick_is_retrained_like_any_other(tiny_config: Make, tmp_path: Path) -> None:
+    """Users and items share rows, under the same teacher; a resumed run and a read one know by whom."""
+    hashing = {"name": "hashing", "dim": 4}
+    values = tiny_config(method=hashing, search={"budgets": [100]}, retrain={"teacher": ["dense"]})
+    metrics = run(values, tmp_path / "run")
+    assert metrics["compact"]["valid_auc"] > 0.5
+    assert 60 < metrics["compact"]["kept_parameters"] <= 100
+    compact = Run(tmp_path / "run").compact("100")
+    assert isinstance(compact.embedding, SharedEmbedding)
+    assert compact.embedding.modulus.tolist()[0] > 0
+    texts = Run(tmp_path / "run").vocabulary.key_texts()
+    rows = 1 + compact.embedding.keep[1:41, 0].nonzero().squeeze(1)
+    assert len(rows) == compact.embedding.modulus[0] < 20
+    assert compact.id_map[1:41].tolist() == [int(rows[key_hash(str(t)) % len(rows)]) for t in texts[1:41]]
+    assert run(
+        {**values, "search": {**values["search"], "budgets": [100, 80]}}, tmp_path / "run", resume=True
+    )
+    with pytest.raises(
+        UserError, match=r"code_dims: .* which are stored as int8 values; set retrain.code_dims=null"
+    ):
+        run(
+            tiny_config(method=hashing, search={"budgets": [100]}, retrain={"max_size": 4, "code_dims": 2}),
+            tmp_path / "coded",
+        )
+
+
+def test_a_model_of_several_codebooks_is_refused(tiny_config: Make, tmp_path: Path) -> None:
+    """Versions before this one made them."""
+    run(tiny_config(retrain={"max_size": 4, "code_dims": 2}, search={"budgets": [100]}), tmp_path / "run")
+    described = tmp_path / "run" / "budgets" / "100" / "recommender.json"
+    old = json.loads(described.read_text())
+    old["tables"][0]["books"] = [0, 1, 0]
+    described.write_text(json.dumps(old))
+    with pytest.raises(UserError, match="several codebooks, which is no longer read; train the run again"):
+        Run(tmp_path / "run").compact("100")
