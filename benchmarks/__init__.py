@@ -1,0 +1,1 @@
+"""What measures the toolkit and is no part of it: step times, preparation, storage, clusters, summaries."""

@@ -12,7 +12,8 @@ from benchmarks.naive import WholeTablePEP, naive_batches, naive_step
 from ondevice.config.sections import SearchConfig
 from ondevice.data import Dataset
 from ondevice.forms.table import table_info
-from ondevice.recommender import Recommender, build
+from ondevice.methods.build import build
+from ondevice.recommender import Recommender
 from ondevice.training.batches import Batches
 from ondevice.training.step import make_optimizers, train_step
 

@@ -27,12 +27,11 @@ from ondevice.bundle.vocabulary_file import FieldKeys, text_of, vocabulary_bytes
 from ondevice.data import Dataset
 from ondevice.errors import UserError, run_script
 from ondevice.files import atomic_json
-from ondevice.forms.base import SharedMap, Sizes
-from ondevice.forms.blocks import COLUMN_BYTES, STAIRCASE_BYTES, blocks_of, choose_blocks
-from ondevice.forms.codes import CodedEmbedding
+from ondevice.forms.base import Form, RowLayout
+from ondevice.forms.blocks import COLUMN_BYTES, STAIRCASE_BYTES, choose_blocks
+from ondevice.forms.packed import CLIPPINGS
 from ondevice.models import BaseModel
-from ondevice.program.pack import compacted_model, form_of
-from ondevice.program.tables import CLIPPINGS
+from ondevice.program.pack import compacted_model
 from ondevice.recommender import Recommender
 from ondevice.training.batches import Batches
 from ondevice.training.fit import evaluate
@@ -58,25 +57,23 @@ def storage(
 
     Raises: UserError: when the model keeps positions or shares rows, which are stored otherwise.
     """
-    form = form_of(recommender.embedding)
-    if isinstance(form, SharedMap) or not isinstance(form, Sizes):
+    form = recommender.forms()[0]
+    if form.layout_name != "staircase" or form.is_shipped_as_found:
         raise UserError("storage is compared for models that keep leading dimensions of rows of their own")
     valid = Batches(dataset.valid, 4096, recommender.bias.device)
 
     def score(model: Recommender) -> float:
         return evaluate(model, valid)["auc"]
 
-    blocks = blocks_of(form, recommender.info.num_fields)
-    forms = [form_of(table) for table in recommender.tables()]
+    forms, layout = recommender.forms(), form.layout(recommender.info)
     texts = dataset.vocabulary.key_texts()
 
     def ordered(bits: int | None = None) -> RowOrder:
-        classes = blocks.classes(form.row_sizes().numpy())
-        return order_rows(recommender.info.field_offsets, forms, texts, classes, bits)
+        return order_rows(recommender.info.field_offsets, forms, texts, layout, bits)
 
     order = ordered()
     result: dict[str, list[Row]] = {}
-    if not isinstance(recommender.embedding, CodedEmbedding):
+    if not recommender.embedding.learns_codes:
         say("scales")
         result["scales"] = scale_rows(recommender, order, score)
         say("columns")
@@ -107,7 +104,7 @@ def scale_rows(recommender: Recommender, order: RowOrder, score: Score) -> list[
         "each row": row,
     }
     rows: list[Row] = [{"what": "float32", "bytes": 4 * kept, "valid_auc": score(recommender)}]
-    mask = torch.as_tensor(form_of(table).mask()[:, :dim])
+    mask = torch.as_tensor(recommender.forms()[0].mask()[:, :dim])
     for bits in (8, 4):
         for name, group in groups.items():
             rounded, scales = rounded_by_group(values, mask, group, bits)
@@ -150,12 +147,12 @@ def rounded_by_group(values: Tensor, kept: Tensor, group: Tensor, bits: int) -> 
 
 def column_rows(recommender: Recommender, texts: Sequence[str | None]) -> list[Row]:
     """Cells of every width: the values that columns of them store, what columns cost, and keys with their classes."""
-    info, forms = recommender.info, [form_of(table) for table in recommender.tables()]
+    info, forms = recommender.info, recommender.forms()
     sizes = forms[0].row_sizes().numpy()
-    chosen, rows = blocks_of(forms[0], info.num_fields), []
+    chosen, rows = choose_blocks(sizes, info.num_fields), []
     for width in range(1, int(sizes.max(initial=1)) + 1):
         blocks = choose_blocks(sizes, info.num_fields, width=width)
-        order = order_rows(info.field_offsets, forms, texts, blocks.classes(sizes))
+        order = order_rows(info.field_offsets, forms, texts, RowLayout(blocks.classes(sizes)))
         columns = STAIRCASE_BYTES + COLUMN_BYTES * blocks.num_columns if blocks.num_columns > 1 else 0
         stored, keys = blocks.num_values(sizes), vocabulary_bytes(order.field_keys)
         ships = " (what ships)" if width == chosen.width else ""
@@ -171,7 +168,7 @@ def column_rows(recommender: Recommender, texts: Sequence[str | None]) -> list[R
     return rows
 
 
-def layer_rows(model: BaseModel, form: Sizes, field_offsets: Tensor, dense_dim: int) -> list[Row]:
+def layer_rows(model: BaseModel, form: Form, field_offsets: Tensor, dense_dim: int) -> list[Row]:
     """Linear layers at 32, 8 and 4 bits, with more or fewer input columns of the first."""
     whole = model.compacted([model.embedding_dim] * model.num_fields)
     shipped = compacted_model(model, form, field_offsets)

@@ -18,7 +18,7 @@ from benchmarks.pep_step import wait
 from ondevice.config.sections import SearchConfig
 from ondevice.errors import UserError
 from ondevice.forms.table import TableInfo
-from ondevice.recommender import build
+from ondevice.methods.build import build
 from ondevice.training.optimizers.idle import CAPACITY
 from ondevice.training.optimizers.table_adam import TableAdam
 from ondevice.training.step import make_optimizers, train_step

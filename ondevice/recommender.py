@@ -1,17 +1,16 @@
-"""The whole model: ids through an embedding method and a base model to logits."""
+"""The whole model: ids through tables of embeddings and a base model to logits."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ondevice.forms.base import Codes, Form, SharedMap
-from ondevice.forms.codes import CodedEmbedding
-from ondevice.forms.sizes import RetrainedEmbedding, SharedEmbedding
-from ondevice.forms.table import EmbeddingMethod, TableInfo
-from ondevice.methods import METHODS
+from ondevice.forms.base import CompactTable, Form
+from ondevice.forms.sizes import full_sizes
+from ondevice.forms.table import EmbeddingTable, TableInfo
 from ondevice.models import MODELS, BaseModel
 from ondevice.models.layers import hidden_linears
 
@@ -38,8 +37,8 @@ class Recommender(nn.Module):
 
     def __init__(
         self,
-        embedding: EmbeddingMethod,
-        first_order: EmbeddingMethod | None,
+        embedding: EmbeddingTable,
+        first_order: EmbeddingTable | None,
         model: BaseModel,
         id_map: Tensor | None = None,
         projected: bool = False,
@@ -63,9 +62,15 @@ class Recommender(nn.Module):
     def info(self) -> TableInfo:
         return self.embedding.info
 
-    def tables(self) -> list[EmbeddingMethod]:
+    def tables(self) -> list[EmbeddingTable]:
         """The embedding table, and the first-order one where there is one."""
         return [self.embedding] if self.first_order is None else [self.embedding, self.first_order]
+
+    def forms(self) -> list[Form]:
+        """What each table keeps; everything where it was never under a form."""
+        return [
+            table.form if isinstance(table, CompactTable) else full_sizes(table) for table in self.tables()
+        ]
 
     def num_kept(self) -> int:
         """Number of embedding and first-order values in effect."""
@@ -115,9 +120,9 @@ class Recommender(nn.Module):
         return logits
 
     @torch.no_grad()
-    def turn(self, rotation: Tensor) -> bool:
-        """Read embeddings e·R as e was read, as `BaseModel.turn`; the table is the caller's to turn."""
-        if not self.model.turn(rotation):
+    def rotate(self, rotation: Tensor) -> bool:
+        """Read embeddings e·R as e was read, as `BaseModel.rotate`; the table is the caller's to rotate."""
+        if not self.model.rotate(rotation):
             return False
         if self.projection is not None:
             self.projection.copy_(self.projection @ rotation)
@@ -127,42 +132,10 @@ class Recommender(nn.Module):
         return self.logits_of(self.embed(ids), ids)
 
 
-def build(
-    info: TableInfo,
-    *,
-    model: str,
-    model_options: dict[str, Any],
-    method: str,
-    method_options: dict[str, Any],
-    embedding_dim: int,
-    first_order_method: str | None = None,
-    id_map: Tensor | None = None,
-) -> Recommender:
-    """A recommender with fresh weights, from names in the registries.
-
-    Args:
-        info: field offsets and training counts.
-        model: name of the base model, with its options.
-        method: name of the embedding method, with its options.
-        embedding_dim: dimension D of the table.
-        first_order_method: method of the first-order weights; None for the same as the embeddings.
-        id_map: as in `Recommender`.
-    """
-    MODELS.check_options(model, model_options, "model")
-    METHODS.check_options(method, method_options, "method")
-    base = MODELS[model](info.num_fields, embedding_dim, **model_options)
-    embedding = METHODS[method](info, embedding_dim, **method_options)
-    first_order: EmbeddingMethod | None = None
-    if base.uses_first_order:
-        name = first_order_method or method
-        first_order = METHODS[name](info, 1, **(method_options if name == method else {}))
-    return Recommender(embedding, first_order, base, id_map=id_map)
-
-
-def pruned_id_map(info: TableInfo, forms: list[Form]) -> Tensor:
+def pruned_id_map(info: TableInfo, forms: Sequence[Form]) -> Tensor:
     """The id each id reads: the one it shares a row with, or its field's unknown id where that keeps nothing."""
     empty = torch.stack([form.row_sizes() == 0 for form in forms]).all(0)
-    read = forms[0].shared if isinstance(forms[0], SharedMap) else torch.arange(info.num_embeddings)
+    read = forms[0].read()
     return torch.where(empty[read], info.unknown_of(), read)
 
 
@@ -182,19 +155,14 @@ def rebuild(
         forms: the form of the embedding table, then of the first-order one if the model uses it.
         initial: where initial weights are taken from (lottery ticket); columns of a first linear layer that
             only meet dropped dimensions are dropped with them. None to draw new ones.
-        init_std: as in `EmbeddingMethod`.
+        init_std: as in `EmbeddingTable`.
         projected: as in `Recommender`.
     """
     source = initial.tables()[: len(forms)] if initial is not None else [None] * len(forms)
-    tables: list[RetrainedEmbedding] = []
-    for form, s in zip(forms, source, strict=True):
-        values = None if s is None else s.weight.detach()
-        if isinstance(form, Codes):
-            tables.append(CodedEmbedding(info, form, initial=values, init_std=init_std))
-        elif isinstance(form, SharedMap):
-            tables.append(SharedEmbedding(info, form, initial=values, init_std=init_std))
-        else:
-            tables.append(RetrainedEmbedding(info, form, initial=values, init_std=init_std))
+    tables: list[CompactTable] = []
+    for form, table in zip(forms, source, strict=True):
+        values = None if table is None else table.weight.detach()
+        tables.append(form.table(info, initial=values, init_std=init_std))
     base = MODELS[model](info.num_fields, tables[0].embedding_dim, **model_options)
     first_order = tables[1] if len(tables) > 1 else None
     id_map = pruned_id_map(info, forms)
@@ -228,12 +196,9 @@ def cut(
         initial=recommender,
         projected=recommender.projection is not None,
     )
-    with torch.no_grad():
-        for table, own in zip(tables, smaller.tables(), strict=True):
-            if isinstance(own, CodedEmbedding):
-                assert isinstance(table, CodedEmbedding)
-                cells = own.codes.shape[1]
-                own.set_codes(table.codes[:, :cells].cpu() * own.cells, table.codebook.cpu())
+    for table, part in zip(tables, smaller.tables(), strict=True):
+        assert isinstance(part, CompactTable)
+        part.take_part(table)
     return smaller.to(recommender.bias.device).eval()
 
 

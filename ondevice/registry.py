@@ -38,6 +38,16 @@ class Registry(Generic[T]):
             raise UserError(f"unknown {self.kind} '{name}' {nearest(name, self._entries)}")
         return self._entries[name]
 
+    def name_of(self, entry: T) -> str:
+        """The name that a class was registered under.
+
+        Raises: KeyError: when it was not.
+        """
+        for name, other in self._entries.items():
+            if other is entry:
+                return name
+        raise KeyError(f"{entry} is no registered {self.kind}")
+
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._entries))
 

@@ -22,5 +22,5 @@ def lasting(metrics: dict[str, Any]) -> dict[str, Any]:
     return {
         key: lasting(value) if isinstance(value, dict) else value
         for key, value in metrics.items()
-        if key not in ("seconds", "step_time_over_dense")
+        if key != "seconds"
     }

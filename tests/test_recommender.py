@@ -8,11 +8,13 @@ import pytest
 import torch
 
 from ondevice.errors import UserError
-from ondevice.forms.base import Mask, Sizes
+from ondevice.forms.mask import Mask
+from ondevice.forms.sizes import Sizes
 from ondevice.forms.table import TableInfo
 from ondevice.methods import METHODS
+from ondevice.methods.build import build
 from ondevice.models import MODELS
-from ondevice.recommender import Recommender, build, pruned_id_map, rebuild
+from ondevice.recommender import Recommender, pruned_id_map, rebuild
 
 IDS = torch.tensor([[1, 3, 6], [2, 4, 8], [0, 3, 5]])
 

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ondevice.forms.base import Codes
+from ondevice.forms.codes import Codes
 from ondevice.forms.table import TableInfo
-from ondevice.recommender import Recommender, build, rebuild
+from ondevice.methods.build import build
+from ondevice.recommender import Recommender, rebuild
 from ondevice.training.batches import Batches
 
 NUM_USERS, NUM_ITEMS = 40, 30

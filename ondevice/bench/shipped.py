@@ -83,7 +83,7 @@ def program_rows(bundle: Bundle, vocabulary: Vocabulary) -> Tensor:
 
 def field_sizes(run: Run, label: str) -> list[dict[str, Any]]:
     """Kept dimensions of every row, field by field."""
-    sizes = compact_model(run, label).embedding.compact().row_sizes().tolist()
+    sizes = compact_model(run, label).forms()[0].row_sizes().tolist()
     offsets = run.vocabulary.field_offsets.tolist()
     names = run.schema.names
     return [{"name": n, "sizes": sizes[offsets[i] : offsets[i + 1]]} for i, n in enumerate(names)]

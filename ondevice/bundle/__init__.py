@@ -1,0 +1,1 @@
+"""The format of bundles, below training and without ExecuTorch: vocabulary, manifest, rows, and estimates of bytes."""

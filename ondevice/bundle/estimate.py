@@ -18,18 +18,13 @@ from ondevice.bundle.vocabulary_file import vocabulary_bytes
 from ondevice.config.sections import PROGRAM_METHODS
 from ondevice.data import Dataset, Schema
 from ondevice.errors import UserError
-from ondevice.forms.base import Codes, Form
-from ondevice.forms.blocks import Blocks, blocks_of
-from ondevice.forms.codes import NUM_CODES
+from ondevice.forms.base import Form
+from ondevice.forms.table import table_info
 from ondevice.models import BaseModel
 
 # Bytes of a program's graphs by the methods in it: forward; what rank adds to it; what recommend adds to both.
 METHOD_BYTES = {"forward": 3_290, "rank": 950, "recommend": 2_440}
 LINEAR_BYTES, FIRST_LINEAR_BYTES = 600, 90
-COLUMNS_BYTES, COLUMN_BYTES = 570, 16  # more than one column of cells, and each of them: heights and starts
-SLICE_BYTES = 800  # cells that do not divide the dimension
-CODES_BYTES = {"forward": 0, "rank": 210, "recommend": 280}  # the lookup of codes; forward saves scales
-LEVELS_BYTES = {"forward": 260, "rank": 20, "recommend": 20}  # adding up levels, beside the product's weights
 FIRST_ORDER_BYTES = {"forward": 440, "rank": 150, "recommend": 10}
 PROJECTION_BYTES, PROJECTION_SHARED = 100, 160  # at least; its weights less what they share with the graphs
 # The manifest: what every one says, and each method; it lists the operators and sizes.
@@ -86,20 +81,11 @@ def bundle_bytes(
         projected: whether first-order weights are projections of the embeddings.
         fingerprint_bits: as in `order_rows`.
     """
-    offsets = dataset.vocabulary.field_offsets
-    sizes = forms[0].row_sizes().numpy()
-    blocks = blocks_of(forms[0], len(offsets) - 1)
+    info = table_info(dataset.vocabulary.field_offsets, dataset.counts)
     texts, named = dataset.vocabulary.key_texts(), named_fields(dataset.schema, methods)
-    order = order_rows(offsets, forms, texts, blocks.classes(sizes), fingerprint_bits, named)
-    cells = sum(height + 1 for height in blocks.heights(sizes))
-    coded = forms[0] if isinstance(forms[0], Codes) else None
-    stored = cells * blocks.width
-    graphs = _columns_bytes(blocks)
-    if coded is not None:
-        stored = cells + NUM_CODES * blocks.width
-        graphs += sum(CODES_BYTES[name] for name in methods)
-        if coded.levels > 1:
-            graphs += sum(LEVELS_BYTES[name] for name in methods) + 4 * coded.levels * coded.dim**2
+    layout = forms[0].layout(info)
+    order = order_rows(info.field_offsets, forms, texts, layout, fingerprint_bits, named)
+    stored, graphs = forms[0].estimate(info.num_fields, methods), 0
     if projected:
         weights = 4 * model.num_fields * model.embedding_dim
         graphs += max(PROJECTION_BYTES, weights - PROJECTION_SHARED)
@@ -108,13 +94,6 @@ def bundle_bytes(
     if "recommend" in methods:
         graphs += _catalog_bytes(dataset, order)
     return stored + graphs + vocabulary_bytes(order.field_keys) + fixed_bytes(model, dataset, methods)
-
-
-def _columns_bytes(blocks: Blocks) -> int:
-    if blocks.num_columns == 1:
-        return 0
-    sliced = SLICE_BYTES if blocks.dim % blocks.width else 0
-    return COLUMNS_BYTES + COLUMN_BYTES * blocks.num_columns + sliced
 
 
 def _catalog_bytes(dataset: Dataset, order: RowOrder) -> int:

@@ -19,7 +19,7 @@ from ondevice.bundle.vocabulary_file import (
     form_of,
     vocabulary_bytes,
 )
-from ondevice.forms.base import Form, SharedMap
+from ondevice.forms.base import Form, RowLayout
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def order_rows(
     field_offsets: Sequence[int] | np.ndarray | Tensor,
     forms: Sequence[Form],
     keys: Sequence[str | None] | None = None,
-    classes: np.ndarray | None = None,
+    layout: RowLayout | None = None,
     fingerprint_bits: int | None = None,
     named: Collection[int] = (),
 ) -> RowOrder:
@@ -162,7 +162,7 @@ def order_rows(
         field_offsets: first training id of each field, and the total.
         forms: form of the embedding table, then of the first-order one if there is one.
         keys: canonical text of each training id's key, None for unknown ids; by default the place in its field.
-        classes: size class of each training id (rows of one class stay together); by default the sizes.
+        layout: of the embedding table's form; by default its sizes are the size classes.
         fingerprint_bits: of fingerprints in place of keys, in the fields where they take fewer bytes; None for none.
         named: fields whose keys are stored as they are.
     """
@@ -170,8 +170,9 @@ def order_rows(
     num_ids = int(offsets[-1])
     sizes = forms[0].row_sizes().cpu().numpy()
     first_order = forms[1].row_sizes().cpu().numpy() > 0 if len(forms) > 1 else np.zeros(num_ids, dtype=bool)
-    if classes is None:
-        classes = sizes
+    if layout is None:
+        layout = RowLayout(sizes)
+    classes, modulus = layout.classes, layout.modulus
     assert np.array_equal(classes > 0, sizes > 0), "class 0 is for rows that keep no embedding"
     field_of = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
     unknown = np.zeros(num_ids, dtype=bool)
@@ -179,8 +180,7 @@ def order_rows(
     if keys is None:
         local = np.arange(num_ids) - offsets[field_of]
         keys = [None if u else str(i) for u, i in zip(unknown, local, strict=True)]
-    shared = forms[0] if isinstance(forms[0], SharedMap) else None
-    modulus = None if shared is None else shared.modulus.cpu().numpy()
+    by_id = frozenset(layout.by_id)
     kept = np.flatnonzero((sizes > 0) | first_order)
 
     def place(training_id: int) -> tuple[object, ...]:
@@ -188,8 +188,8 @@ def order_rows(
         head = (-int(classes[training_id]), not first_order[training_id], int(field_of[training_id]))
         if text is None:
             return (*head, -1, 0)
-        if modulus is not None and modulus[field_of[training_id]]:
-            return (*head, 0, training_id)  # in the order of hash values
+        if int(field_of[training_id]) in by_id:
+            return (*head, 0, training_id)
         form, key = form_of(text)
         return (*head, form, key) if form else (*head, 256, key)  # integers first, then texts
 
@@ -199,8 +199,8 @@ def order_rows(
     unknown_rows = row_of[offsets[:-1]]
     unknown_rows = np.where(unknown_rows < 0, len(ids), unknown_rows)
     row_of = np.where(row_of < 0, unknown_rows[field_of], row_of)
-    if shared is not None:
-        row_of = row_of[shared.shared.cpu().numpy()]
+    if layout.read is not None:
+        row_of = row_of[layout.read]
     order = RowOrder(offsets, ids, row_of, classes[ids], first_order[ids], keys, modulus)
     if fingerprint_bits is not None:
         for number in sorted(set(range(order.num_fields)).difference(named)):

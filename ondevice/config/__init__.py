@@ -1,0 +1,1 @@
+"""Configurations: their sections, files and budgets."""

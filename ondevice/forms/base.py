@@ -1,286 +1,245 @@
-"""What an embedding method ends in: the compact forms that can be stored and shipped.
+"""The contract of a form: one way of storing a table, and everything that is to be known of it.
 
-A form says which values of a table (N, D) are kept; the values themselves stay with the module that trains them.
-Methods of the sizes family end in `Sizes`; PEP as published ends in `Mask`; `Codes` are sizes whose values are stored
-as indices into a codebook; methods of the sharing family end in a `SharedMap`. A `Ranking` gives the sizes for any
-number of values.
+A form says which values of a table (N, D) are kept, and who reads them; the values themselves stay with the module
+that trains them. Nobody else asks for a form's type: what a form can do differently from others it says itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ondevice.errors import UserError
+from ondevice.forms.packed import PackedTable
+from ondevice.forms.rows import lookup
+from ondevice.forms.table import EmbeddingTable, TableInfo
+from ondevice.registry import Registry
 
-MAX_LEVELS = 2
-"""How often a row of codes may say its dimensions."""
+FORMS: Registry[type[Form]] = Registry("form")
+LAYOUTS = ("staircase", "csr")
+"""What ``--layout`` may ask for: rows by falling size, or values with their columns."""
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """How many leading dimensions each row keeps.
+class RowLayout:
+    """How the rows of a form are numbered in a program.
 
     Args:
-        sizes: kept dimensions per row, each in [0, dim].
-        dim: the table's full dimension D.
+        classes: size class of each id; rows of one class stay together, the largest class first; 0 stores nothing.
+        by_id: fields whose rows follow one another in the order of their ids and not of their keys.
+        modulus: for each field the number of rows that its keys share by their hash, 0 where none do; None for no
+            such field.
+        read: the id whose row each id reads; None for its own.
 
-    Shape: sizes (N,) int64.
+    Shape: classes and read (N,) int64, modulus (F,) int64.
     """
 
-    sizes: Tensor
+    classes: np.ndarray
+    by_id: Collection[int] = ()
+    modulus: np.ndarray | None = None
+    read: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class SizeLimits:
+    """What sizes made of a form have to keep to.
+
+    Args:
+        target: most values, over the tables that share the budget.
+        room: how many values are left when a table of sizes is stored; below 0 when it is too large.
+        max_size: largest dimension of a row; None for no limit.
+        size_step: sizes are multiples of this.
+        per_row: values that a row costs beside its dimensions.
+        beside: values that are stored whatever the sizes are.
+    """
+
+    target: int
+    room: Callable[[Any], int]
+    max_size: int | None = None
+    size_step: int = 1
+    per_row: int = 0
+    beside: int = 0
+
+
+class Form(ABC):
+    """What is kept of one table: frozen, made by a method, and the one place that knows how it is stored.
+
+    Subclasses are registered in `FORMS` and have a ``dim``, the table's full dimension D.
+    """
+
     dim: int
+    is_shipped_as_found: ClassVar[bool] = False
+    """Whether a retraining takes the form as a method found it, without steps, limits and codes of sizes."""
+    keeps_positions: ClassVar[bool] = False
+    """Whether single values are kept, and not the first of a row."""
+    layout_name: ClassVar[str] = "staircase"
+    """Which of `LAYOUTS` it has."""
 
-    def __post_init__(self) -> None:
-        if self.sizes.dim() != 1 or self.sizes.dtype != torch.int64:
-            raise ValueError(f"sizes must be (N,) int64, got {tuple(self.sizes.shape)} {self.sizes.dtype}")
-        most = self.most_values()
-        if self.sizes.numel() and (int(self.sizes.min()) < 0 or int(self.sizes.max()) > most):
-            raise ValueError(f"sizes must lie in [0, {most}], got up to {int(self.sizes.max())}")
+    @classmethod
+    def kind(cls) -> str:
+        """The name that files have for it."""
+        return FORMS.name_of(cls)
 
-    def most_values(self) -> int:
-        """The largest size a row may have."""
+    @property
+    def width(self) -> int:
+        """Dimension of the table that is trained under it."""
         return self.dim
 
-    def num_kept(self) -> int:
-        """Number of values that are stored."""
-        return int(self.sizes.sum())
-
+    @abstractmethod
     def row_sizes(self) -> Tensor:
-        """Stored values per row, (N,) int64."""
-        return self.sizes
+        """Stored values of each id, (N,) int64."""
 
+    @abstractmethod
     def mask(self) -> Tensor:
-        """The kept positions as (N, D) bool: the first ``sizes[n]`` of each row."""
-        return torch.arange(self.dim, device=self.sizes.device)[None, :] < self.sizes[:, None]
+        """The values that are read, (N, D) bool."""
 
-    def without(self, rows: Tensor) -> Sizes:
-        """The same with ``rows`` ((N,) bool) removed entirely."""
-        return Sizes(self.sizes.masked_fill(rows, 0), self.dim)
+    @abstractmethod
+    def without(self, rows: Tensor) -> Form:
+        """The same with ``rows`` ((N,) bool) storing nothing."""
 
-    def snapped(self, classes: list[int]) -> Sizes:
-        """Each size moved to the nearest of ``classes`` (ties upward), so that every class is one block.
+    @abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """Numbers that `of_tensors` needs beside `tensors`, for JSON."""
 
-        A row that kept something keeps at least the smallest non-zero class.
+    @abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """What is to be saved of it."""
+
+    @classmethod
+    @abstractmethod
+    def of_tensors(cls, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Form:
+        """Read back from `tensors` and `facts`."""
+
+    @abstractmethod
+    def layout(self, info: TableInfo) -> RowLayout:
+        """How its rows are numbered in a program."""
+
+    @abstractmethod
+    def pack(self, table: EmbeddingTable, ids: Tensor) -> PackedTable:
+        """The module that is exported; equals ``table`` in evaluation.
+
+        Args:
+            table: trained under this form.
+            ids: training id of each program row (R,), in the order of `layout`.
         """
-        allowed = torch.tensor(sorted({0, *classes}), dtype=torch.int64)
-        if int(allowed[-1]) > self.dim:
-            raise UserError(f"size classes {classes}: the largest is above the table's dimension {self.dim}")
-        distance = (self.sizes[:, None] - allowed[None, :]).abs() * 2 - (
-            allowed[None, :] > self.sizes[:, None]
-        ).long()
-        nearest = allowed[distance.argmin(1)]
-        smallest = int(allowed[1]) if allowed.numel() > 1 else 0
-        return Sizes(torch.where(self.sizes > 0, nearest.clamp(min=smallest), 0), self.dim)
 
-
-@dataclass(frozen=True)
-class Codes(Sizes):
-    """Sizes whose cells of ``code_dims`` dimensions are stored as one byte each.
-
-    A size above ``dim`` is that of a row whose leading dimensions are refined: its cells from dim / code_dims on say
-    anew, more finely, what the cells from the first on have said (residual quantization).
-
-    Args:
-        sizes: stored values per row, each in [0, `MAX_LEVELS` · dim], a cell counted as ``code_dims`` values.
-        code_dims: dimensions per cell; every size is a multiple of it.
-    """
-
-    code_dims: int
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.code_dims < 1 or self.dim % self.code_dims or bool((self.sizes % self.code_dims).any()):
-            raise ValueError(f"sizes and dim {self.dim} must be multiples of code_dims {self.code_dims}")
-
-    def without(self, rows: Tensor) -> Codes:
-        """The same with ``rows`` ((N,) bool) removed entirely."""
-        return Codes(self.sizes.masked_fill(rows, 0), self.dim, self.code_dims)
-
-    def most_values(self) -> int:
-        return MAX_LEVELS * self.dim
-
-    @property
-    def levels(self) -> int:
-        """How often the most finely described rows say each dimension, from 1 to `MAX_LEVELS`."""
-        return max(1, -(-int(self.sizes.max()) // self.dim))
-
-    def cells(self) -> Tensor:
-        """Which cells each row has, (N, levels · dim / code_dims) bool."""
-        ends = torch.arange(0, self.levels * self.dim, self.code_dims, device=self.sizes.device)
-        return ends[None, :] < self.sizes[:, None]
-
-
-@dataclass(frozen=True)
-class SharedMap(Sizes):
-    """Rows that several ids read: hash(key) mod m in the fields that are hashed.
-
-    The rows of a hashed field are those of its ids of non-zero size, in ascending order, but for its unknown id:
-    the j-th is the row of hash value j.
-
-    Args:
-        shared: the id whose row each id reads.
-        modulus: m of each field; 0 where every id has its own row.
-
-    Shape: shared (N,) int64, modulus (F,) int64.
-    """
-
-    shared: Tensor
-    modulus: Tensor
-
-    def without(self, rows: Tensor) -> SharedMap:
-        """The same with the rows of some ids ((N,) bool) removed entirely."""
-        return SharedMap(self.sizes.masked_fill(rows, 0), self.dim, self.shared, self.modulus)
-
-
-@dataclass(frozen=True)
-class Mask:
-    """Which single values are kept, anywhere in a row (PEP as published, magnitude pruning).
-
-    Shape: kept (N, D) bool.
-    """
-
-    kept: Tensor
-
-    def __post_init__(self) -> None:
-        if self.kept.dim() != 2 or self.kept.dtype != torch.bool:
-            raise ValueError(f"a mask must be (N, D) bool, got {tuple(self.kept.shape)} {self.kept.dtype}")
-
-    @property
-    def dim(self) -> int:
-        return int(self.kept.shape[1])
+    @abstractmethod
+    def estimate(self, num_fields: int, endpoints: Sequence[str]) -> int:
+        """Bytes of the table and its lookups in a program with these endpoints."""
 
     def num_kept(self) -> int:
         """Number of values that are stored."""
-        return int(self.kept.sum())
-
-    def row_sizes(self) -> Tensor:
-        """Stored values per row, (N,) int64."""
-        return self.kept.sum(1)
-
-    def mask(self) -> Tensor:
-        """The kept positions, (N, D) bool."""
-        return self.kept
-
-    def without(self, rows: Tensor) -> Mask:
-        """The same with ``rows`` ((N,) bool) removed entirely."""
-        return Mask(self.kept & ~rows[:, None])
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """What each leading dimension of each row is worth: the sizes for any number of values follow from it.
-
-    Args:
-        gains: of each leading dimension.
-        dim: the table's full dimension D.
-        row_cost: what a row that is stored costs beside its dimensions (its key), in values.
-
-    Shape: gains (N, K) float32, K ≤ dim, not negative.
-    """
-
-    gains: Tensor
-    dim: int
-    row_cost: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.gains.dim() != 2 or self.gains.shape[1] > self.dim or bool((self.gains < 0).any()):
-            raise ValueError(
-                f"gains must be (N, K), K up to {self.dim}, and not negative, got {tuple(self.gains.shape)}"
-            )
-
-    def num_kept(self) -> int:
-        """Number of values that are worth something."""
         return int(self.row_sizes().sum())
 
-    def row_sizes(self) -> Tensor:
-        """Leading dimensions up to the last that is worth something, (N,) int64."""
-        places = torch.arange(1, self.gains.shape[1] + 1)
-        return ((self.gains > 0) * places).amax(1)
+    def read(self) -> Tensor:
+        """The id read in place of each, (N,) int64."""
+        return torch.arange(len(self.row_sizes()))
 
-    def mask(self) -> Tensor:
-        """Those dimensions as (N, D) bool."""
-        return torch.arange(self.dim)[None, :] < self.row_sizes()[:, None]
+    def within(self, larger: Form) -> Form:
+        """What is kept both here and in a form of the same kind: a part of it, for elastic tables.
 
-    def without(self, rows: Tensor) -> Ranking:
-        """The same with ``rows`` ((N,) bool) worth nothing."""
-        return Ranking(self.gains.masked_fill(rows[:, None], 0.0), self.dim, self.row_cost)
-
-    def staircase(self, step: int = 1, max_size: int | None = None) -> Callable[[int], Sizes]:
-        """What makes the sizes, multiples of ``step``, of at most so many values that are worth most together.
-
-        Cells of ``step`` dimensions are taken by their gain for what they cost. Since they are stored from the first
-        on, a large gain behind small ones is worth what they are on average (`concave`).
+        Raises: UserError: when parts of such a form are no forms.
         """
-        limit = min(max_size or self.gains.shape[1], self.gains.shape[1]) // step * step
-        costs = torch.full((limit // step,), float(step))
-        costs[:1] += self.row_cost
-        cells = concave(self.gains[:, :limit].unflatten(1, (-1, step)).sum(2), costs)
-        order = torch.argsort(cells.flatten(), descending=True, stable=True)[: int((cells > 0).sum())]
+        raise UserError(f"a table of {self.kind()} has no smaller versions; set retrain.elastic=false")
 
-        def of(num_values: int) -> Sizes:
-            kept = torch.zeros(cells.numel(), dtype=torch.bool)
-            kept[order[: num_values // step]] = True
-            return Sizes(kept.view_as(cells).sum(1) * step, self.dim)
+    def at_own_width(self) -> Form:
+        """The same form of a table that is no wider than `width`."""
+        return self
 
-        return of
+    @classmethod
+    def holding(cls, form: Form) -> Form | None:
+        """What stores the values of another form, where this one can store any; else None."""
+        return None
 
+    def laid_out(self, layout: str) -> Form:
+        """What stores the same values in one of `LAYOUTS`.
 
-def concave(gains: Tensor, costs: Tensor) -> Tensor:
-    """Gains for what they cost that never grow along a row: the slopes of the concave hull of cumulative gains.
+        Raises: UserError: when no form does.
+        """
+        if layout == self.layout_name:
+            return self
+        others = (FORMS[name] for name in FORMS if FORMS[name].layout_name == layout)
+        for made in (other.holding(self) for other in others):
+            if made is not None:
+                return made
+        raise UserError(
+            f"layout {layout} cannot hold the {self.kind()} that this model keeps; export with --layout "
+            f"{self.layout_name}, or retrain with sizes"
+        )
 
-    Shape: gains (N, K), costs (K,) above 0 -> (N, K) float64; the slopes times the costs add up to each row's gains.
-    """
-    gained = torch.nn.functional.pad(gains.double().cumsum(1), (1, 0))
-    spent = torch.nn.functional.pad(costs.double().cumsum(0), (1, 0))
-    count = gains.shape[1]
-    slopes = torch.empty_like(gained[:, 1:])
-    for place in range(count):
-        # the hull's slope is min over starts ≤ place of the max over ends > place of the mean slope in between
-        least = torch.full_like(gained[:, 0], torch.inf)
-        for start in range(place + 1):
-            ends = range(place + 1, count + 1)
-            means = [(gained[:, end] - gained[:, start]) / (spent[end] - spent[start]) for end in ends]
-            least = torch.minimum(least, torch.stack(means).amax(0))
-        slopes[:, place] = least
-    return slopes
+    def leading(self, limits: SizeLimits) -> Form:
+        """Sizes in proportion to the values that each row keeps.
 
+        Raises: UserError: when the limits leave nothing.
+        """
+        raise UserError(f"a table of {self.kind()} is no table of sizes")
 
-Form = Sizes | Mask | Ranking
-
-
-def form_tensors(form: Form, name: str) -> dict[str, Tensor]:
-    """A form as named tensors that `form_of_tensors` reads back."""
-    if isinstance(form, Ranking):
-        return {name: form.gains}
-    tensors = {name: form.mask().to(torch.uint8)}
-    if isinstance(form, SharedMap):
-        tensors |= {f"{name}/shared": form.shared, f"{name}/modulus": form.modulus}
-    return tensors
+    def table(
+        self, info: TableInfo, *, initial: Tensor | None = None, init_std: float | None = None
+    ) -> CompactTable:
+        """The module that is trained under it: arguments as of `CompactTable`."""
+        return CompactTable(info, self, initial=initial, init_std=init_std)
 
 
-def form_of_tensors(
-    tensors: dict[str, Tensor], name: str, dim: int, ruled: bool, row_cost: float = 0.0
-) -> Form:
-    """The form that `form_tensors` wrote.
+class CompactTable(EmbeddingTable):
+    """A table under a form that no longer changes: kept values are trained, the others are zero.
+
+    Under sizes the table is as wide as the largest one, so narrow models are narrow while they train too.
 
     Args:
-        tensors: what was written, and others.
-        name: of the form.
-        dim: the table's full dimension.
-        ruled: whether it was sizes, and no mask.
-        row_cost: of a `Ranking`.
+        info: field offsets and training counts.
+        form: what is kept.
+        initial: initial values (N, D), such as those saved before the search (lottery ticket); None to draw.
+        init_std: standard deviation of drawn values; None for Xavier uniform.
+
+    Shape: ids (B, F) int64 -> (B, F, D) float32, D the form's width.
     """
-    stored = tensors[name]
-    if stored.is_floating_point():
-        return Ranking(stored, max(dim, stored.shape[1]), row_cost)
-    kept = stored.bool()
-    if not ruled:
-        return Mask(kept)
-    if f"{name}/shared" in tensors:
-        shared, modulus = tensors[f"{name}/shared"], tensors[f"{name}/modulus"]
-        return SharedMap(kept.sum(1), kept.shape[1], shared, modulus)
-    return Sizes(kept.sum(1), kept.shape[1])
+
+    keep: Tensor
+    level: Tensor | None = None
+    """What is read and trained for now, (N, D) bool: a part of ``keep``; None for all of it."""
+
+    def __init__(
+        self, info: TableInfo, form: Form, *, initial: Tensor | None = None, init_std: float | None = None
+    ) -> None:
+        super().__init__(info, form.width, init_std=init_std)
+        self.form = form.at_own_width()
+        self.register_buffer("keep", form.mask()[:, : form.width].clone())
+        with torch.no_grad():
+            if initial is not None:
+                self.weight.copy_(initial[:, : form.width])
+            self.weight.mul_(self.keep)
+        # a gradient of zero keeps a zero weight at zero under Adam, momentum and weight decay alike
+        self.weight.register_hook(lambda gradient: gradient * self.keep)
+
+    @property
+    def in_effect(self) -> Tensor:
+        """The kept values that are read, (N, D) bool."""
+        return self.keep if self.level is None else self.level
+
+    def of_rows(self, rows: Tensor, inverse: Tensor, *values: Tensor) -> Tensor:
+        return lookup(values[0] * self.in_effect.index_select(0, rows), inverse)
+
+    def of_ids(self, ids: Tensor) -> Tensor:
+        embeddings = super().of_ids(ids)
+        return embeddings if self.level is None else embeddings * self.level[ids]
+
+    def table(self) -> Tensor:
+        return self.weight.detach() * self.in_effect
+
+    def num_kept(self) -> int:
+        return int(self.in_effect.sum())
+
+    def load_values(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what `values` gave of a table of the same form."""
+        with torch.no_grad():
+            self.weight.copy_(tensors["weight"])
+
+    def take_part(self, larger: EmbeddingTable) -> None:
+        """Take over what a larger table stores beside its free values, which are taken over already."""

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 
 import numpy as np
-
-from ondevice.forms.base import Codes, Form
 
 # Measured on finished programs of three methods (docstring of `pack.StaircaseEmbedding`): constants, index
 # arithmetic and their values, for the first column of cells beyond one, and for each further column.
@@ -16,6 +13,8 @@ STAIRCASE_BYTES = 560
 COLUMN_BYTES = 16
 # A slice of the looked-up values, needed when the cells do not divide the dimension.
 SLICE_BYTES = 300
+# The same in an estimate of a whole program.
+COLUMNS_BYTES, SLICES_BYTES = 570, 800
 # What a further size class adds to the vocabulary: the head of a group and the start of its keys.
 GROUP_BYTES = 6
 # Columns of cells looked up per row. Each costs about 100 us at 1000 rows of 9 fields, a dense int8 program of
@@ -100,14 +99,12 @@ def choose_blocks(
     return best[1]
 
 
-def blocks_of(form: Form, num_fields: int) -> Blocks:
-    """The cut of a staircase that holds these sizes; codes say themselves how wide a cell is."""
-    sizes = form.row_sizes().numpy()
-    if isinstance(form, Codes):
-        blocks = choose_blocks(sizes, num_fields, width=form.code_dims, value_bytes=1 / form.code_dims)
-        # levels are whole, so that they can be added up
-        return dataclasses.replace(blocks, dim=form.levels * form.dim) if form.levels > 1 else blocks
-    return choose_blocks(sizes, num_fields)
+def columns_bytes(blocks: Blocks) -> int:
+    """Bytes of a program's graph that find the cells of a row; none where there is one column."""
+    if blocks.num_columns == 1:
+        return 0
+    sliced = SLICES_BYTES if blocks.dim % blocks.width else 0
+    return COLUMNS_BYTES + COLUMN_BYTES * blocks.num_columns + sliced
 
 
 def _class_cost(rows: int, total: int, end: int, width: int, num_fields: int, value_bytes: float) -> int:

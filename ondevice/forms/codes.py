@@ -1,11 +1,18 @@
-"""Rows as codes: each cell of a few dimensions ends as one byte, an index into a codebook that many rows share."""
+"""Rows as codes: each cell of a few dimensions is one byte, an index into a codebook that many rows share."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ondevice.forms.base import Codes
+from ondevice.forms.base import FORMS, CompactTable, Form
+from ondevice.forms.blocks import Blocks, choose_blocks, columns_bytes
 from ondevice.forms.codebook import (
     NUM_CODES,
     choose_codes,
@@ -15,15 +22,121 @@ from ondevice.forms.codebook import (
     nearest_codes,
     spread,
 )
+from ondevice.forms.packed import PackedTable
 from ondevice.forms.rows import gather_rows, lookup
-from ondevice.forms.sizes import RetrainedEmbedding
-from ondevice.forms.table import TableInfo
+from ondevice.forms.sizes import Sizes
+from ondevice.forms.staircase import Staircase, staircase_columns
+from ondevice.forms.table import EmbeddingTable, TableInfo
 
+MAX_LEVELS = 2
+"""How often a row of codes may store its dimensions."""
 REFRESH_EVERY = 10  # steps between assignments of codes to the nearest entries
 COMMITMENT = 0.25
+CODES_BYTES = {"forward": 0, "rank": 210, "recommend": 280}
+"""Of a program, by endpoint: the lookup of codes; forward saves the scales of dimensions."""
+LEVELS_BYTES = {"forward": 260, "rank": 20, "recommend": 20}
+"""Adding up levels, beside the weights of the product that does it."""
 
 
-class CodedEmbedding(RetrainedEmbedding):
+@FORMS.register("codes")
+@dataclass(frozen=True)
+class Codes(Sizes):
+    """Sizes whose cells of ``code_dims`` dimensions are stored as one byte each.
+
+    A size above ``dim`` is that of a row whose leading dimensions are refined: its cells from dim / code_dims on say
+    anew, more finely, what the cells from the first on have said (residual quantization).
+
+    Args:
+        sizes: stored values per row, each in [0, `MAX_LEVELS` · dim], a cell counted as ``code_dims`` values.
+        code_dims: dimensions per cell; every size is a multiple of it.
+    """
+
+    code_dims: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.code_dims < 1 or self.dim % self.code_dims or bool((self.sizes % self.code_dims).any()):
+            raise ValueError(f"sizes and dim {self.dim} must be multiples of code_dims {self.code_dims}")
+
+    @property
+    def width(self) -> int:
+        return self.dim
+
+    def at_own_width(self) -> Form:
+        return self
+
+    def facts(self) -> dict[str, Any]:
+        return {"dim": self.dim, "code_dims": self.code_dims}
+
+    @classmethod
+    def of_tensors(cls, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Codes:
+        return Codes(tensors["sizes"].long(), facts["dim"], facts["code_dims"])
+
+    def without(self, rows: Tensor) -> Codes:
+        return Codes(self.sizes.masked_fill(rows, 0), self.dim, self.code_dims)
+
+    def most_values(self) -> int:
+        return MAX_LEVELS * self.dim
+
+    @property
+    def num_levels(self) -> int:
+        """How often the most finely described rows say each dimension, from 1 to `MAX_LEVELS`."""
+        return max(1, -(-int(self.sizes.max()) // self.dim))
+
+    def cells(self) -> Tensor:
+        """Which cells each row has, (N, num_levels · dim / code_dims) bool."""
+        ends = torch.arange(0, self.num_levels * self.dim, self.code_dims, device=self.sizes.device)
+        return ends[None, :] < self.sizes[:, None]
+
+    def within(self, larger: Form) -> Form:
+        """Row by row the smaller of two sizes."""
+        return coded(torch.minimum(self.sizes, larger.row_sizes()), self.code_dims, self.dim)
+
+    def table(
+        self, info: TableInfo, *, initial: Tensor | None = None, init_std: float | None = None
+    ) -> CompactTable:
+        return CodedEmbedding(info, self, initial=initial, init_std=init_std)
+
+    def blocks(self, num_fields: int) -> Blocks:
+        """Columns of whole cells; levels are whole, so that they can be added up."""
+        blocks = choose_blocks(
+            self.sizes.numpy(), num_fields, width=self.code_dims, value_bytes=1 / self.code_dims
+        )
+        return dataclasses.replace(blocks, dim=self.num_levels * self.dim) if self.num_levels > 1 else blocks
+
+    def pack(self, table: EmbeddingTable, ids: Tensor) -> PackedTable:
+        stored = table.values()
+        blocks = self.blocks(table.info.num_fields)
+        codes = stored["codes"].cpu()[ids][:, : blocks.num_columns]
+        levels = blocks.dim // min(blocks.dim, self.dim)
+        heights = blocks.heights(self.sizes.numpy())
+        return CodedStaircase(codes, stored["codebook"].cpu(), blocks, heights, levels)
+
+    def estimate(self, num_fields: int, endpoints: Sequence[str]) -> int:
+        blocks = self.blocks(num_fields)
+        cells = sum(height + 1 for height in blocks.heights(self.sizes.numpy()))
+        stored = cells + NUM_CODES * blocks.width + columns_bytes(blocks)
+        stored += sum(CODES_BYTES[name] for name in endpoints)
+        if self.num_levels > 1:
+            stored += sum(LEVELS_BYTES[name] for name in endpoints) + 4 * self.num_levels * self.dim**2
+        return stored
+
+
+def coded(sizes: Tensor, code_dims: int, max_dim: int) -> Codes:
+    """Sizes that are multiples of ``code_dims`` as cells of one byte each.
+
+    Args:
+        sizes: stored values of each row.
+        code_dims: dimensions of a cell.
+        max_dim: the largest dimension of a row: what a size is above it refines the row from its first cell on.
+
+    Shape: sizes (N,) int64.
+    """
+    widest = -(-max(1, int(sizes.max())) // code_dims) * code_dims
+    return Codes(sizes, min(widest, max_dim), code_dims)
+
+
+class CodedEmbedding(CompactTable):
     """A table under sizes whose values are first trained freely, then as codes.
 
     From `begin_codes` on, the cell c of a row is e_c = B[code_c], an entry of the codebook B, and training moves the
@@ -42,7 +155,7 @@ class CodedEmbedding(RetrainedEmbedding):
         info: field offsets and training counts.
         form: sizes in multiples of its ``code_dims``.
         initial: initial free values (N, D); None to draw.
-        init_std: as in `EmbeddingMethod`.
+        init_std: as in `CompactTable`.
 
     Shape: ids (B, F) int64 -> (B, F, D) float32; codes (N, K) uint8, K = levels · D / code_dims; codebook
     (256, code_dims).
@@ -52,9 +165,10 @@ class CodedEmbedding(RetrainedEmbedding):
     cells: Tensor
     """Which cells each row stores, (N, K) bool."""
     is_coded: Tensor
+    learns_codes = True
     straight_through: bool = True
-    is_turned: bool = False
-    """Whether the free values begin with axes turned to what codes are good at."""
+    is_rotated: bool = False
+    """Whether the free values begin with axes rotated to what codes are good at."""
 
     def __init__(
         self, info: TableInfo, form: Codes, *, initial: Tensor | None = None, init_std: float | None = None
@@ -96,11 +210,11 @@ class CodedEmbedding(RetrainedEmbedding):
         """Share of the values' variance that a rotation moves beyond the sizes of their rows, in [0, 1]."""
         rows, _ = self.stored()
         weight = self.occurrences(rows)[:, None]
-        turned = (self.weight[rows] @ rotation).square() * weight
-        return float((turned * ~self.keep[rows]).sum() / turned.sum().clamp(min=1e-30))
+        rotated = (self.weight[rows] @ rotation).square() * weight
+        return float((rotated * ~self.keep[rows]).sum() / rotated.sum().clamp(min=1e-30))
 
     @torch.no_grad()
-    def turn(self, rotation: Tensor) -> None:
+    def rotate(self, rotation: Tensor) -> None:
         """Rotate the free values; what leaves a row's size by that is lost."""
         self.weight.copy_(self.weight @ rotation * self.keep)
 
@@ -188,9 +302,22 @@ class CodedEmbedding(RetrainedEmbedding):
     def table(self) -> Tensor:
         return self.decoded().detach() * self.in_effect if self.is_coded else super().table()
 
-    def compact(self, target: int | None = None) -> Codes:
-        """The form the table was made with, at its own width."""
-        return Codes(self.cells.sum(1).cpu() * self.code_dims, self.embedding_dim, self.code_dims)
+    def values(self) -> dict[str, Tensor]:
+        """Codes (N, K) uint8 and their codebook, which are final.
+
+        Raises: RuntimeError: before there are any.
+        """
+        if not self.is_final:
+            raise RuntimeError("the table is stored before its codes were learnt")
+        return {"codes": self.codes, "codebook": self.codebook.detach()}
+
+    def load_values(self, tensors: Mapping[str, Tensor]) -> None:
+        self.set_codes(tensors["codes"], tensors["codebook"])
+
+    def take_part(self, larger: EmbeddingTable) -> None:
+        stored = larger.values()
+        codes = stored["codes"][:, : self.codes.shape[1]].cpu() * self.cells
+        self.set_codes(codes, stored["codebook"].cpu())
 
     def num_kept(self) -> int:
         return int(self.cells.sum()) * self.code_dims if self.level is None else int(self.level.sum())
@@ -200,3 +327,48 @@ def _without_first(gradient: Tensor) -> Tensor:
     gradient = gradient.clone()
     gradient[0] = 0
     return gradient
+
+
+class CodedStaircase(Staircase):
+    """A staircase whose cells are one byte each: an index into a codebook, whose entry 0 is zero.
+
+    e(row) = cat_k B[C[start_k + min(row, height_k)]], and with two levels the second half of it, a quarter as large, is
+    added to the first. ``values`` are the codebook; as integers they have one scale, which belongs to their conversion:
+    a scale per dimension would be an operator more for entries that are much alike.
+
+    Args:
+        codes: codes (num_rows, K) uint8 in program order, zero beyond each row's size.
+        codebook: values (256, width).
+        blocks: widths and size classes, of ``levels`` · D values.
+        heights: rows in each column.
+        levels: how often rows say their dimensions.
+
+    Shape: rows (B, F) int64 -> (B, F, D) float32.
+    """
+
+    codes: Tensor
+
+    def __init__(
+        self,
+        codes: Tensor,
+        codebook: Tensor,
+        blocks: Blocks,
+        heights: Sequence[int],
+        levels: int = 1,
+    ) -> None:
+        super().__init__(codebook.contiguous(), blocks, heights)
+        self.register_buffer("codes", staircase_columns(codes, 1, heights))
+        self.levels = levels
+        self.dim = blocks.dim // levels
+        if levels > 1:
+            self.sums = joined(torch.eye(blocks.dim), self.dim).t().contiguous()
+
+    def dimensions(self) -> Tensor:
+        return torch.zeros_like(self.values, dtype=torch.int64)
+
+    def quantize(self, values: Tensor, scale: Tensor) -> None:
+        self.values, self.step = values, float(scale[0])
+
+    def forward(self, rows: Tensor) -> Tensor:
+        codes = F.embedding(self.cells(rows), self.codes)  # (B, F, K, 1) uint8; that 1 ends with the reshape
+        return self.embeddings(F.embedding(codes.int(), self.values), rows)

@@ -1,105 +1,156 @@
-"""The table of the second phase: trained under a form that no longer changes."""
+"""Prefix sizes: how many leading dimensions each row keeps, stored as a staircase."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ondevice.forms.base import Codes, Form, Mask, SharedMap, Sizes
-from ondevice.forms.rows import lookup
-from ondevice.forms.table import EmbeddingMethod, TableInfo
+from ondevice.errors import UserError
+from ondevice.forms.base import FORMS, Form, RowLayout, SizeLimits
+from ondevice.forms.blocks import Blocks, choose_blocks, columns_bytes
+from ondevice.forms.packed import PackedTable
+from ondevice.forms.staircase import StaircaseEmbedding
+from ondevice.forms.table import EmbeddingTable, TableInfo
 
 
-def table_width(form: Form) -> int:
-    """Dimension of a table under a form: the largest size, where the form does not say otherwise."""
-    if isinstance(form, Sizes) and not isinstance(form, Codes):
-        return max(1, int(form.row_sizes().max()))
-    return form.dim
-
-
-class RetrainedEmbedding(EmbeddingMethod):
-    """A table whose kept values are trained and whose other values are zero.
-
-    With `Sizes` the table is as wide as the largest size, so narrow models are narrow while they train too.
+@FORMS.register("sizes")
+@dataclass(frozen=True)
+class Sizes(Form):
+    """How many leading dimensions each row keeps.
 
     Args:
-        info: field offsets and training counts.
-        form: what is kept.
-        initial: initial values (N, D), such as those saved before the search (lottery ticket); None to draw.
+        sizes: kept dimensions per row, each in [0, dim].
+        dim: the table's full dimension D.
 
-    Shape: ids (B, F) int64 -> (B, F, D) float32, D the largest size for `Sizes`, the full D for `Mask`.
+    Shape: sizes (N,) int64.
     """
 
-    keep: Tensor
-    level: Tensor | None = None
-    """What is read and trained for now, (N, D) bool: a part of ``keep``; None for all of it."""
+    sizes: Tensor
+    dim: int
 
-    def __init__(
-        self, info: TableInfo, form: Form, *, initial: Tensor | None = None, init_std: float | None = None
-    ) -> None:
-        width = table_width(form)
-        super().__init__(info, width, init_std=init_std)
-        self.positions = isinstance(form, Mask)
-        self.register_buffer("keep", form.mask()[:, :width].clone())
-        with torch.no_grad():
-            if initial is not None:
-                self.weight.copy_(initial[:, :width])
-            self.weight.mul_(self.keep)
-        # a gradient of zero keeps a zero weight at zero under Adam, momentum and weight decay alike
-        self.weight.register_hook(lambda gradient: gradient * self.keep)
+    def __post_init__(self) -> None:
+        if self.sizes.dim() != 1 or self.sizes.dtype != torch.int64:
+            raise ValueError(f"sizes must be (N,) int64, got {tuple(self.sizes.shape)} {self.sizes.dtype}")
+        most = self.most_values()
+        if self.sizes.numel() and (int(self.sizes.min()) < 0 or int(self.sizes.max()) > most):
+            raise ValueError(f"sizes must lie in [0, {most}], got up to {int(self.sizes.max())}")
+
+    def most_values(self) -> int:
+        """The largest size a row may have."""
+        return self.dim
 
     @property
-    def in_effect(self) -> Tensor:
-        """The kept values that are read, (N, D) bool."""
-        return self.keep if self.level is None else self.level
+    def width(self) -> int:
+        return max(1, int(self.sizes.max()))
 
-    def of_rows(self, rows: Tensor, inverse: Tensor, *values: Tensor) -> Tensor:
-        return lookup(values[0] * self.in_effect.index_select(0, rows), inverse)
+    def at_own_width(self) -> Form:
+        return Sizes(self.sizes, self.width)
 
-    def of_ids(self, ids: Tensor) -> Tensor:
-        found = super().of_ids(ids)
-        return found if self.level is None else found * self.level[ids]
+    def row_sizes(self) -> Tensor:
+        return self.sizes
 
-    def table(self) -> Tensor:
-        return self.weight.detach() * self.in_effect
+    def mask(self) -> Tensor:
+        """The first ``sizes[n]`` values of each row, (N, D) bool."""
+        return torch.arange(self.dim, device=self.sizes.device)[None, :] < self.sizes[:, None]
 
-    def num_kept(self) -> int:
-        return int(self.in_effect.sum())
+    def facts(self) -> dict[str, Any]:
+        return {"dim": self.dim}
 
-    def compact(self, target: int | None = None) -> Form:
-        """The form the table was made with, at its own width."""
-        if self.positions:
-            return Mask(self.keep.cpu())
-        return Sizes(self.keep.sum(1).cpu(), self.embedding_dim)
+    def tensors(self) -> dict[str, Tensor]:
+        return {"sizes": self.sizes}
+
+    @classmethod
+    def of_tensors(cls, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Sizes:
+        return Sizes(tensors["sizes"].long(), facts["dim"])
+
+    def without(self, rows: Tensor) -> Sizes:
+        return Sizes(self.sizes.masked_fill(rows, 0), self.dim)
+
+    def snapped(self, classes: list[int]) -> Sizes:
+        """Each size moved to the nearest of ``classes`` (ties upward), so that every class is one block.
+
+        A row that kept something keeps at least the smallest non-zero class.
+        """
+        allowed = torch.tensor(sorted({0, *classes}), dtype=torch.int64)
+        if int(allowed[-1]) > self.dim:
+            raise UserError(f"size classes {classes}: the largest is above the table's dimension {self.dim}")
+        distance = (self.sizes[:, None] - allowed[None, :]).abs() * 2 - (
+            allowed[None, :] > self.sizes[:, None]
+        ).long()
+        nearest = allowed[distance.argmin(1)]
+        smallest = int(allowed[1]) if allowed.numel() > 1 else 0
+        return Sizes(torch.where(self.sizes > 0, nearest.clamp(min=smallest), 0), self.dim)
+
+    def within(self, larger: Form) -> Form:
+        """Row by row the smaller of two sizes."""
+        return Sizes(torch.minimum(self.sizes, larger.row_sizes()), self.dim)
+
+    def leading(self, limits: SizeLimits) -> Form:
+        return proportional_sizes(self.sizes, self.dim, limits)
+
+    def blocks(self, num_fields: int) -> Blocks:
+        """The cut of the dimensions into columns of cells that takes the fewest bytes."""
+        return choose_blocks(self.sizes.numpy(), num_fields)
+
+    def layout(self, info: TableInfo) -> RowLayout:
+        return RowLayout(self.blocks(info.num_fields).classes(self.sizes.numpy()))
+
+    def pack(self, table: EmbeddingTable, ids: Tensor) -> PackedTable:
+        blocks = self.blocks(table.info.num_fields)
+        values = table.table().cpu()[ids, : blocks.dim]
+        return StaircaseEmbedding(values, blocks, blocks.heights(self.sizes.numpy()))
+
+    def estimate(self, num_fields: int, endpoints: Sequence[str]) -> int:
+        blocks = self.blocks(num_fields)
+        return blocks.num_values(self.sizes.numpy()) + columns_bytes(blocks)
 
 
-class SharedEmbedding(RetrainedEmbedding):
-    """A table under a `SharedMap`; `Recommender.id_map` leads each id to the row it reads.
+def full_sizes(table: EmbeddingTable) -> Sizes:
+    """The form of a table of which everything is kept."""
+    return Sizes(torch.full((table.num_embeddings,), table.embedding_dim), table.embedding_dim)
 
-    Args:
-        info: field offsets and training counts.
-        form: which ids have rows, and who reads them.
-        initial: as in `RetrainedEmbedding`.
-        init_std: as in `EmbeddingMethod`.
 
-    Shape: ids (B, F) int64 -> (B, F, D) float32.
+def proportional_sizes(counts: Tensor, dim: int, limits: SizeLimits) -> Sizes:
+    """Sizes in proportion to the values that each row keeps, in steps: the most that leave no less than no room.
+
+    Counts above the largest size are cut, and all are scaled by a common factor so that the budget is used; what the
+    steps between sizes leave of it goes to the rows that the next larger factor would promote.
+
+    Shape: counts (N,) int64.
+
+    Raises: UserError: when the target leaves nothing for the embeddings.
     """
+    step, room = limits.size_step, limits.room
+    limit = min(limits.max_size or dim, dim)
+    classes = sorted({*range(step, limit + 1, step), limit})
 
-    shared: Tensor
-    modulus: Tensor
+    def at(scale: float) -> Sizes:
+        scaled = (counts * scale).round().long().clamp(max=limit)
+        sizes = Sizes(torch.where(counts > 0, scaled.clamp(min=1), 0), dim)
+        return sizes.snapped(classes) if step > 1 else sizes
 
-    def __init__(
-        self,
-        info: TableInfo,
-        form: SharedMap,
-        *,
-        initial: Tensor | None = None,
-        init_std: float | None = None,
-    ) -> None:
-        super().__init__(info, form, initial=initial, init_std=init_std)
-        self.register_buffer("shared", form.shared)
-        self.register_buffer("modulus", form.modulus)
-
-    def compact(self, target: int | None = None) -> SharedMap:
-        """The form the table was made with, at its own width."""
-        return SharedMap(self.keep.sum(1).cpu(), self.embedding_dim, self.shared.cpu(), self.modulus.cpu())
+    row = classes[0] + limits.per_row
+    if room(at(0.0)) < 0:  # the smallest size for every row is too much: the rows of the smallest counts go
+        rows = max(0, limits.target - limits.beside) // row
+        largest = torch.argsort(counts, descending=True, stable=True)[:rows]
+        counts = torch.zeros_like(counts).index_copy(0, largest, counts[largest])
+    if int(counts.sum()) == 0:
+        raise UserError(
+            f"budget of {limits.target} values: nothing is left for the embeddings; allow more: the smallest is "
+            f"{limits.beside + row}, {row} values for a first row beside {limits.beside} first-order weights that were "
+            "found"
+        )
+    low, high = 0.0, float(limit)
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if room(at(middle)) >= 0 else (low, middle)
+    fitting = at(low)
+    steps = at(high).sizes - fitting.sizes
+    candidates = (steps > 0).nonzero().squeeze(1)
+    candidates = candidates[torch.argsort(counts[candidates], descending=True, stable=True)]
+    promoted = candidates[steps[candidates].cumsum(0) <= room(fitting)]
+    return Sizes(fitting.sizes.index_add(0, promoted, steps[promoted]), dim)

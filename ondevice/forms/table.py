@@ -1,15 +1,14 @@
-"""The contract of an embedding method, and the registry that its classes name themselves in."""
+"""Tables of embeddings as a training sees them: what is known of their rows, and how a batch reads them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ondevice.forms.base import Form
 from ondevice.forms.rows import FetchedRows, RowFinder, lookup
 
 
@@ -59,14 +58,16 @@ class TableInfo:
         return self.field_offsets[:-1][self.field_of()]
 
 
-class EmbeddingMethod(nn.Module):
-    """A table of N rows, trained in some way that ends in a compact form.
+def table_info(
+    field_offsets: Any, counts: Any, texts: Callable[[], Sequence[str | None]] | None = None
+) -> TableInfo:
+    """`TableInfo` from the arrays of a data set, and what gives its keys."""
+    offsets, occurrences = (torch.as_tensor(each).long().clone() for each in (field_offsets, counts))
+    return TableInfo(offsets, occurrences, texts)
 
-    Subclasses set ``needs`` to what must happen before `compact` can be called:
-    ``"nothing"`` (a rule on counts), ``"training"`` (an ordinary training of the table), ``"gradients"`` (the
-    same, and a pass over the data that measures what its values are worth), ``"compact"`` (the training of a compact
-    model with free values, and such a pass) or ``"search"`` (a training with this method in place, during which the
-    kept values fall below each target).
+
+class EmbeddingTable(nn.Module):
+    """A table of N rows that is trained: freely, under a method that searches, or under a form that is kept.
 
     Args:
         info: field offsets and training counts.
@@ -76,11 +77,12 @@ class EmbeddingMethod(nn.Module):
     Shape: ids (B, F) int64 -> (B, F, D) float32.
     """
 
-    needs: ClassVar[str] = "nothing"
     fetched: FetchedRows | None = None
     """What an optimizer has fetched for the step under way: read in place of the table."""
-    is_behind: bool = False
-    """Whether rows still wait for updates that an optimizer owes them."""
+    has_pending_updates: bool = False
+    """Whether an optimizer still owes rows their updates."""
+    learns_codes: bool = False
+    """Whether values end as codes, which a phase of the training chooses (`ondevice.methods.code_search`)."""
 
     def __init__(self, info: TableInfo, embedding_dim: int, *, init_std: float | None = None) -> None:
         super().__init__()
@@ -101,7 +103,7 @@ class EmbeddingMethod(nn.Module):
         if fetched is not None and fetched.ids is ids:
             values = [fetched.values[p] for p in self.row_parameters()]
             return self.of_rows(fetched.rows, fetched.inverse, *values)
-        if self.is_behind:
+        if self.has_pending_updates:
             raise RuntimeError("rows of the table wait for their updates: call the optimizer's flush() first")
         return self.of_ids(ids)
 
@@ -124,6 +126,10 @@ class EmbeddingMethod(nn.Module):
         """The values in effect, (N, D): zero where pruned."""
         return self.weight.detach()
 
+    def values(self) -> dict[str, Tensor]:
+        """The values in effect as named tensors, for a file."""
+        return {"weight": self.table()}
+
     def num_kept(self) -> int:
         """Number of values in effect now."""
         return self.weight.numel()
@@ -134,7 +140,7 @@ class EmbeddingMethod(nn.Module):
         return True
 
     def regularization(self) -> Tensor | None:
-        """A penalty for the step whose lookup came last, if the method has one."""
+        """A penalty for the step whose lookup came last, if there is one."""
         return None
 
     def step_end(self, step: int) -> None:
@@ -151,36 +157,5 @@ class EmbeddingMethod(nn.Module):
 
     @property
     def follows_budget(self) -> bool:
-        """Whether `margins` and `shift_thresholds` lead the thresholds; they are then moved by plain gradients."""
+        """Whether a search leads the thresholds along its budget; they are then moved by plain gradients."""
         return False
-
-    def scores(self) -> Tensor | None:
-        """What ranks single values when a budget is met, (N, D), 0 for values already gone; None for rules."""
-        return None
-
-    def margins(self, rows: Tensor, *values: Tensor) -> Tensor | None:
-        """How far each value is from being pruned, (U, D), for methods that follow a budget; else None.
-
-        Args: rows and values as of `of_rows`.
-        """
-        return None
-
-    def num_kept_of(self, rows: Tensor, *values: Tensor) -> int:
-        """Number of values in effect among those of ``rows``; an estimate where a method cannot tell."""
-        return self.num_kept() * len(rows) // self.num_embeddings
-
-    def shift_thresholds(self, amount: float) -> None:
-        """Raise every s of a method that follows a budget: values whose margin is not above it are pruned."""
-        raise RuntimeError(f"{type(self).__name__} follows no budget")
-
-    def compact(self, target: int | None = None) -> Form:
-        """The form this table ends in; a rule keeps at most ``target`` values, a ranking what `scores` says."""
-        raise NotImplementedError(f"{type(self).__name__} declares no compact form")
-
-
-def table_info(
-    field_offsets: Any, counts: Any, texts: Callable[[], Sequence[str | None]] | None = None
-) -> TableInfo:
-    """`TableInfo` from the arrays of a data set, and what gives its keys."""
-    offsets, occurrences = (torch.as_tensor(each).long().clone() for each in (field_offsets, counts))
-    return TableInfo(offsets, occurrences, texts)

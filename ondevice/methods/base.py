@@ -1,8 +1,193 @@
-"""The registry that methods name themselves in."""
+"""The contract of a method: how it is searched with, and what it ends in; and the registry of all methods."""
 
 from __future__ import annotations
 
-from ondevice.forms.table import EmbeddingMethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from ondevice.config.sections import Config
+from ondevice.errors import UserError
+from ondevice.forms.base import Form
+from ondevice.forms.mask import Mask
+from ondevice.forms.sizes import Sizes
+from ondevice.forms.table import EmbeddingTable
+from ondevice.methods.context import SearchContext
+from ondevice.methods.ranking import Ranking
 from ondevice.registry import Registry
 
-METHODS: Registry[type[EmbeddingMethod]] = Registry("method")
+METHODS: Registry[type[Method]] = Registry("method")
+Found = Form | Ranking
+"""What a method ends in."""
+
+
+class RowSearch(Protocol):
+    """The arithmetic of a search on some rows alone, with one s per row or value: what sharded tables need of a method.
+
+    Shape: weight (U, C) float32, s broadcastable to it.
+    """
+
+    @property
+    def by_value(self) -> bool:
+        """Whether every value has an s, or else a row's embedding and its first-order weight have one each."""
+
+    def initial(self, counts: Tensor) -> Tensor:
+        """The first s (U,) of rows by their training counts (U,)."""
+
+    def pruned(self, weight: Tensor, s: Tensor) -> Tensor:
+        """The values in effect, with a gradient for both."""
+
+    def margins(self, weight: Tensor, s: Tensor) -> Tensor:
+        """How far each value is from being pruned when all s rise alike."""
+
+
+class Method(EmbeddingTable):
+    """A table of N rows as it is searched, in some way that ends in what is kept of it.
+
+    A search calls `prepare`, which trains or measures what the method needs and gets it from the context; then
+    `forms_with` for each target, or, where `prepare` had the table searched in place, takes what was found on the way.
+
+    Shape: ids (B, F) int64 -> (B, F, D) float32.
+    """
+
+    finds_positions: ClassVar[bool] = False
+    """Whether single values are found, so that ``retrain.form=positions`` can keep them."""
+
+    def check(self, config: Config) -> None:
+        """Whether the rest of a configuration suits the method: known before anything is trained.
+
+        Raises: UserError: naming the key that does not, and the way out.
+        """
+
+    def prepare(self, context: SearchContext) -> list[dict[str, float]]:
+        """Train or measure what `compact` needs; returns the history of that training, an entry per epoch."""
+        return []
+
+    def compact(self, target: int | None = None) -> Found:
+        """What this table ends in; a rule keeps at most ``target`` values, a method with `scores` what they say."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what it ends in")
+
+    def forms_with(
+        self, others: Sequence[Method], target: int, removed: Tensor | None, first_order: bool
+    ) -> list[Found]:
+        """What this table and those beside it end in, together at no more than ``target`` values.
+
+        By default a rule: the most values that `compact` allows, and a first-order weight for every row that keeps
+        something. Arguments as of `ondevice.methods.sizing.forms_at`.
+
+        Raises: UserError: when the target is too small.
+        """
+
+        def forms(number: int) -> list[Found]:
+            form = self.compact(number)
+            return [form, *(Sizes((form.row_sizes() > 0).long(), 1) for _ in others)]
+
+        def stored(found: list[Found]) -> int:
+            if not found[0].is_shipped_as_found:
+                return sum(form.num_kept() for form in found)
+            shipped = found if first_order else found[:1]
+            return sum((f if removed is None else f.without(removed)).num_kept() for f in shipped)
+
+        values = sum(table.weight.numel() for table in (self, *others))
+        low, high = 1, max(target, values)
+        best: list[Found] | None = None
+        while low <= high:
+            middle = (low + high) // 2
+            try:
+                found = forms(middle)
+            except UserError:
+                low = middle + 1
+                continue
+            if stored(found) <= target:
+                best, low = found, middle + 1
+            else:
+                high = middle - 1
+        if best is None:
+            forms(target)  # says what is wrong
+            low, high = 0, values
+            while high - low > 1:
+                middle = (low + high) // 2
+                try:
+                    forms(middle)
+                except UserError:
+                    low = middle
+                else:
+                    high = middle
+            least = sum(form.num_kept() for form in forms(high))
+            raise UserError(
+                f"budget of {target} values: too small for the rows seen in training; the smallest is {least}"
+            )
+        return best
+
+    def first_order_form(self) -> Found:
+        """What this table keeps as the first-order weights beside embeddings that are ranked."""
+        return self.compact()
+
+    def scores(self) -> Tensor | None:
+        """What ranks single values when a budget is met, (N, D), 0 for values already gone; None for rules."""
+        return None
+
+    def margins(self, rows: Tensor, *values: Tensor) -> Tensor | None:
+        """How far each value is from being pruned, (U, D), for methods that follow a budget; else None.
+
+        Args: rows and values as of `of_rows`.
+        """
+        return None
+
+    def num_kept_of(self, rows: Tensor, *values: Tensor) -> int:
+        """Number of values in effect among those of ``rows``; an estimate where a method cannot tell."""
+        return self.num_kept() * len(rows) // self.num_embeddings
+
+    def shift_thresholds(self, amount: float) -> None:
+        """Raise every s of a method that follows a budget: values whose margin is not above it are pruned."""
+        raise RuntimeError(f"{type(self).__name__} follows no budget")
+
+    @classmethod
+    def row_search(cls, options: Mapping[str, Any]) -> RowSearch:
+        """The search of sharded tables, with the method's options.
+
+        Raises: UserError: when the method cannot be sharded, or not with these options.
+        """
+        raise UserError(
+            f"method: got '{METHODS.name_of(cls)}', which needs whole tables and cannot be sharded; use method=pep"
+        )
+
+
+def competing(tables: Sequence[Method]) -> Sequence[Method]:
+    """The tables that share the budget: those whose method scores values, or all when none does.
+
+    First-order weights that were given a method of their own without scores (``uniform``) are neither
+    pruned nor counted, as in the protocol of the PEP paper's code.
+    """
+    scoring = [table for table in tables if table.scores() is not None]
+    return scoring or tables
+
+
+def forms_at(
+    tables: Sequence[Method], target: int, removed: Tensor | None = None, first_order: bool = True
+) -> list[Found]:
+    """The forms of all tables, those that share the budget together at no more than ``target`` values.
+
+    Methods that score values compete over one ranking; else the embeddings' method decides (`Method.forms_with`).
+
+    Args:
+        tables: the embedding table, then the first-order one where there is one.
+        target: most values to keep, over the tables that share the budget.
+        removed: ids (N,) bool that will not be stored; shared rows, whose number nothing changes later, use what
+            these leave.
+        first_order: whether first-order weights are stored for each row; for shared rows, too.
+    """
+    scores = [table.scores() for table in tables]
+    scored = [s for s in scores if s is not None]
+    if not scored:
+        return tables[0].forms_with(tables[1:], target, removed, first_order)
+    flat = torch.cat([s.flatten() for s in scored])
+    threshold = torch.zeros((), device=flat.device)
+    if target < int((flat > 0).sum()):
+        threshold = flat.kthvalue(flat.numel() - target).values
+    return [
+        Mask((s > threshold).cpu()) if s is not None else table.compact()
+        for table, s in zip(tables, scores, strict=True)
+    ]

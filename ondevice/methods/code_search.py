@@ -10,6 +10,7 @@ field after the other: rows of one field meet in no interaction.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +27,7 @@ from ondevice.training.teacher import Teacher
 DAMPING = 0.1  # λ, in the mean curvature of a dimension
 SAMPLE_BYTES = 256 << 20  # of the interactions that codes are chosen on
 STARTS = 3  # fits of codebook and codes, of which the one with the least loss is kept
-TURN_LOSS = 0.2  # of the variance: where more would leave the sizes of rows, axes are not turned
+ROTATION_LOSS = 0.2  # of the variance: where more would leave the sizes of rows, axes are not rotated
 CODE_RATE = 0.1  # of the learning rate of free values
 MATRIX_BYTES = 1 << 30  # of curvatures held at once
 ROWS_AT_ONCE = 8192
@@ -88,8 +89,8 @@ class CodeSearch:
         processes: Processes = ALONE,
         before: Callable[[int], None] | None = None,
     ) -> None:
-        assert isinstance(recommender.embedding, CodedEmbedding)
-        self.recommender, self.table = recommender, recommender.embedding
+        assert recommender.embedding.learns_codes, "a table without codes"
+        self.recommender, self.table = recommender, cast(CodedEmbedding, recommender.embedding)
         self.samples, self.processes, self.before = samples, processes, before
 
     def begin(self) -> None:
@@ -213,26 +214,26 @@ class CodeSearch:
 
 
 @torch.no_grad()
-def turn_to_codes(recommender: Recommender, code_dims: int) -> bool:
+def rotate_to_codes(recommender: Recommender, code_dims: int) -> bool:
     """Rotate a table whose rows keep all dimensions to what codes are good at (`codebook.spread`), and its model too.
 
-    Returns: False, and nothing is changed, where the model cannot be turned.
+    Returns: False, and nothing is changed, where the model cannot be rotated.
     """
     table = recommender.embedding
     rows = (table.info.counts > 0).nonzero().squeeze(1).to(table.weight.device)
     weight = table.info.counts.to(rows.device)[rows].sqrt()
     rotation = spread(table.weight[rows], weight, code_dims)
-    turned = recommender.turn(rotation)
-    if turned:
+    rotated = recommender.rotate(rotation)
+    if rotated:
         table.weight.copy_(table.weight @ rotation)
-    return turned
+    return rotated
 
 
-class CodePhase:
+class CodeStages:
     """When the values of a training become codes, and how they are chosen from then on.
 
     With ``code_choice: nearest`` training goes on straight through. With ``loss`` codes are chosen by `CodeSearch`
-    when they begin and before each epoch after that, and the axes of the table are turned half way to the beginning,
+    when they begin and before each epoch after that, and the axes of the table are rotated half way to the beginning,
     to what codes are good at (`codebook.spread`): rows that lose something by it have the other half to make up for it.
     Where small rows would lose too much, axes stay.
 
@@ -243,7 +244,7 @@ class CodePhase:
         teacher: as in `Samples`.
         seed: of the samples.
         processes: that share batches.
-        levels: changes the level of an elastic table, whose axes are not turned; None for another.
+        levels: changes the level of an elastic table, whose axes are not rotated; None for another.
     """
 
     def __init__(
@@ -256,8 +257,8 @@ class CodePhase:
         processes: Processes = ALONE,
         levels: Callable[[int], None] | None = None,
     ) -> None:
-        assert isinstance(recommender.embedding, CodedEmbedding)
-        self.recommender, self.table = recommender, recommender.embedding
+        assert recommender.embedding.learns_codes, "a table without codes"
+        self.recommender, self.table = recommender, cast(CodedEmbedding, recommender.embedding)
         self.train, self.teacher, self.seed = train, teacher, seed
         self.processes, self.levels = processes, levels
         self.searched = getattr(settings, "code_choice", "nearest") == "loss"
@@ -281,21 +282,21 @@ class CodePhase:
         """Whether `at` does something before a step."""
         begins = not self.table.is_final and step >= self.start
         sweeps = self.searched and self.table.is_final and step % len(self.train) == 0
-        return begins or sweeps or self._turns(step)
+        return begins or sweeps or self._rotates(step)
 
-    def _turns(self, step: int) -> bool:
-        if not self.searched or self.levels is not None or self.table.is_turned:
+    def _rotates(self, step: int) -> bool:
+        if not self.searched or self.levels is not None or self.table.is_rotated:
             return False
         return step == int(self.start) // 2 and step < self.start
 
     def at(self, step: int) -> bool:
-        """What is due before a step; says whether axes were turned."""
-        if self._turns(step):
+        """What is due before a step; says whether axes were rotated."""
+        if self._rotates(step):
             rotation = self.table.spread()
-            turned = self.table.lost_by(rotation) < TURN_LOSS and self.recommender.turn(rotation)
-            if turned:
-                self.table.turn(rotation)
-            return turned
+            rotated = self.table.lost_by(rotation) < ROTATION_LOSS and self.recommender.rotate(rotation)
+            if rotated:
+                self.table.rotate(rotation)
+            return rotated
         with self.processes.same_draws(step):
             if not self.searched:
                 self.table.begin_codes()
@@ -313,3 +314,18 @@ class CodePhase:
         else:
             search.begin()
         self.recommender.train()
+
+
+def code_stages(
+    recommender: Recommender,
+    settings: TrainingConfig,
+    train: Batches,
+    teacher: Teacher | None,
+    seed: int,
+    processes: Processes = ALONE,
+    levels: Callable[[int], None] | None = None,
+) -> CodeStages | None:
+    """`CodeStages` of a recommender whose values become codes; None for another."""
+    if not recommender.embedding.learns_codes:
+        return None
+    return CodeStages(recommender, settings, train, teacher, seed, processes, levels)

@@ -35,7 +35,7 @@ def measure_gains(
     """
     sided = 0 < len(item_columns) < recommender.info.num_fields
     samples = _Samples(recommender.eval(), batches, item_columns, pairs if sided else 0.0, seed)
-    directions, coordinates = _turned(recommender, samples, num_dims)
+    directions, coordinates = _rotated(recommender, samples, num_dims)
     curvature = torch.zeros_like(coordinates)
     for ids, _, gradients, weight in samples:
         along = torch.einsum("bfd,fdk->bfk", gradients, directions).square() * weight[:, None, None]
@@ -72,7 +72,7 @@ class _Samples:
             yield self.recommender.mapped(ids), embeddings.detach(), gradients, p * (1 - p)
 
 
-def _turned(recommender: Recommender, samples: _Samples, width: int) -> tuple[Tensor, Tensor]:
+def _rotated(recommender: Recommender, samples: _Samples, width: int) -> tuple[Tensor, Tensor]:
     """Directions (F, D, width) of each field's curvature-weighted variance, and every row's coordinates (N, width).
 
     With a field's mean curvature H = R², R symmetric, the directions are R⁻¹·u for the leading eigenvectors u of
@@ -89,8 +89,8 @@ def _turned(recommender: Recommender, samples: _Samples, width: int) -> tuple[Te
     values = values.clamp(min=1e-9 * values.amax(1, keepdim=True)).clamp(min=1e-30)
     root = (vectors * values.sqrt()[:, None]) @ vectors.mT
     inverse = (vectors / values.sqrt()[:, None]) @ vectors.mT
-    _, turned = torch.linalg.eigh(root @ second @ root)
-    leading = turned.flip(2)[..., :width]
+    _, rotated = torch.linalg.eigh(root @ second @ root)
+    leading = rotated.flip(2)[..., :width]
     directions = (inverse @ leading).float()
     onto = (root @ leading).float()
     coordinates = torch.empty(len(weight), leading.shape[2], device=weight.device)

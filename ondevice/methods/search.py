@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -13,9 +13,8 @@ from torch import Tensor
 
 from ondevice.config.sections import SearchConfig
 from ondevice.errors import UserError
-from ondevice.forms.base import Form, Mask
-from ondevice.forms.table import EmbeddingMethod
-from ondevice.methods.sizing import competing, forms_at
+from ondevice.forms.mask import Mask
+from ondevice.methods.base import Found, Method, competing, forms_at
 from ondevice.recommender import Recommender
 from ondevice.training.batches import Batches
 from ondevice.training.checkpoint import load_state, save_state
@@ -39,7 +38,7 @@ class SearchResult:
         seconds: time spent, over all resumes.
     """
 
-    forms: dict[int, list[Form]]
+    forms: dict[int, list[Found]]
     history: list[dict[str, float]]
     seconds: float
 
@@ -76,7 +75,7 @@ class Search:
     def __post_init__(self) -> None:
         self.targets = sorted(set(self.targets), reverse=True)
         self._begin()
-        self.forms: dict[int, list[Form]] = {}
+        self.forms: dict[int, list[Found]] = {}
         self.epoch = 0
         self.seconds = 0.0
         self.history: list[dict[str, float]] = []
@@ -85,12 +84,16 @@ class Search:
             self._load(self.checkpoint)
 
     def _begin(self) -> None:
-        self.tables = competing(self.recommender.tables())
+        self.tables = competing(self._methods())
         self.num_values = sum(table.weight.numel() for table in self.tables)
         self.optimizers = make_optimizers(self.recommender, self.settings)
         self.stride = -(-self.num_values // SAMPLED_VALUES)
         lookups = self.settings.batch_size * self.recommender.info.num_fields * self.tables[0].embedding_dim
         self.check_every = max(self.settings.check_every, 2 * self.num_values // lookups)
+
+    def _methods(self) -> list[Method]:
+        """The tables, which are those of methods."""
+        return [cast(Method, table) for table in self.recommender.tables()]
 
     def run(self) -> SearchResult:
         """Search to the end.
@@ -126,7 +129,7 @@ class Search:
 
         Returns: how many are kept now of the values looked at; None when no method follows a budget.
         """
-        followers = [table for table in self.recommender.tables() if table.follows_budget]
+        followers = [table for table in self._methods() if table.follows_budget]
         margins = [t.margins(*self._rows(t, stride)) for t in followers]
         if not margins:
             return None
@@ -146,7 +149,7 @@ class Search:
         share = (target / num_values) ** min(1.0, step / max(1, self.total_steps - 1))
         return max(round(target), int(share * num_values), 1)
 
-    def _rows(self, table: EmbeddingMethod, stride: int) -> tuple[Tensor, ...]:
+    def _rows(self, table: Method, stride: int) -> tuple[Tensor, ...]:
         """Row numbers, and these rows of the table's parameters."""
         rows = torch.arange(0, table.num_embeddings, stride, device=table.weight.device)
         if stride == 1:
@@ -154,8 +157,8 @@ class Search:
         (adam,) = (o for o in self.optimizers if isinstance(o, TableAdam))
         return rows, *adam.peek(table, rows)
 
-    def _forms(self, target: int) -> list[Form]:
-        return forms_at(self.recommender.tables(), target)
+    def _forms(self, target: int) -> list[Found]:
+        return forms_at(self._methods(), target)
 
     def _check(self, step: int, stride: int = 1) -> int:
         """Lead thresholds along the schedule, and save the forms of targets that are passed."""

@@ -85,14 +85,14 @@ class AutoInt(BaseModel):
             logits = logits + self.dnn(self.inputs(embeddings))
         return logits
 
-    def turn(self, rotation: Tensor) -> bool:
+    def rotate(self, rotation: Tensor) -> bool:
         first = self.layers[0]
         assert isinstance(first, InteractingLayer)
         with torch.no_grad():
             for linear in (first.query, first.key, first.value, first.residual):
                 linear.weight.copy_(linear.weight @ rotation)
         if self.dnn is not None:
-            self.dnn.turn(rotation)
+            self.dnn.rotate(rotation)
         return True
 
     def compacted(self, field_dims: list[int]) -> AutoInt:

@@ -38,7 +38,7 @@ class BaseModel(nn.Module):
     def forward(self, embeddings: Tensor) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
-    def turn(self, rotation: Tensor) -> bool:
+    def rotate(self, rotation: Tensor) -> bool:
         """Change the weights so that embeddings e·R give what e gave; False, and no change, where that cannot be done.
 
         Shape: rotation R (D, D), orthogonal.

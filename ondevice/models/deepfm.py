@@ -37,8 +37,8 @@ class DeepFM(BaseModel):
         output: Tensor = self.dnn(self.inputs(embeddings))
         return second_order(embeddings) + output
 
-    def turn(self, rotation: Tensor) -> bool:
-        self.dnn.turn(rotation)
+    def rotate(self, rotation: Tensor) -> bool:
+        self.dnn.rotate(rotation)
         return True
 
     def compacted(self, field_dims: list[int]) -> DeepFM:

@@ -15,5 +15,5 @@ class FM(BaseModel):
     def forward(self, embeddings: Tensor) -> Tensor:
         return second_order(embeddings)
 
-    def turn(self, rotation: Tensor) -> bool:
+    def rotate(self, rotation: Tensor) -> bool:
         return True  # inner products are the same in any orthogonal basis

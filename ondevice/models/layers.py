@@ -81,7 +81,7 @@ class DNN(nn.Module):
         return other.eval()
 
     @torch.no_grad()
-    def turn(self, rotation: Tensor) -> None:
+    def rotate(self, rotation: Tensor) -> None:
         """Take each of the vectors that make up the input as its product with a rotation (D, D)."""
         weight = self.layers[0].weight
         assert isinstance(weight, Tensor)

@@ -22,7 +22,6 @@ from ondevice.program.lower import lower
 from ondevice.program.pack import PackedRecommender, pack
 from ondevice.program.parity import parity
 from ondevice.program.quantize import is_float_linear, quantize
-from ondevice.program.tables import Staircase
 from ondevice.recommender import Recommender
 from ondevice.version import __version__
 
@@ -267,16 +266,7 @@ def _check_parity(measured: dict[str, Any]) -> None:
 
 
 def _sizes(packed: PackedRecommender) -> dict[str, Any]:
-    table, first_order_rows = packed.table, packed.order.first_order_rows
-    if isinstance(table, Staircase):
-        widths = [table.width] * table.columns
-        widths[-1] = table.dim - table.width * (table.columns - 1)
-        return {"dims": widths, "rows": table.column_heights, "first_order_rows": first_order_rows}
-    return {
-        "dims": [table.dim],
-        "rows": [int((packed.order.classes > 0).sum())],
-        "first_order_rows": first_order_rows,
-    }
+    return {**packed.table.describe(), "first_order_rows": packed.order.first_order_rows}
 
 
 def versions() -> dict[str, str]:

@@ -14,22 +14,11 @@ from torch import Tensor, nn
 
 from ondevice.bundle.rows import RowOrder, order_rows
 from ondevice.errors import UserError, nearest
-from ondevice.forms.base import Form, Mask, Sizes
-from ondevice.forms.blocks import blocks_of
-from ondevice.forms.codes import CodedEmbedding
-from ondevice.forms.sizes import RetrainedEmbedding
-from ondevice.forms.table import EmbeddingMethod
+from ondevice.forms.base import LAYOUTS, Form
+from ondevice.forms.packed import FirstOrderTable, PackedTable
 from ondevice.models import BaseModel
-from ondevice.program.tables import (
-    CodedStaircase,
-    FirstOrderTable,
-    JaggedEmbedding,
-    PackedTable,
-    StaircaseEmbedding,
-)
 from ondevice.recommender import Recommender
 
-LAYOUTS = ("staircase", "csr")
 # A second delegate, and what passes between the two, in a program of three methods (measured).
 SPLIT_BYTES = 1500
 
@@ -70,6 +59,12 @@ class PackedRecommender(nn.Module):
         """The embedding table, and the first-order one where there is one."""
         return [self.table] if self.first_order is None else [self.table, self.first_order]
 
+    def fold_first_order_scale(self) -> None:
+        """Let the weights that sum the fields take over the scale of integer first-order weights."""
+        if self.first_order is not None and self.first_order.scale is not None:
+            self.first_weight = torch.full_like(self.first_weight, float(self.first_order.scale))
+            self.first_order.scale = None
+
     def forward(self, rows: Tensor) -> Tensor:
         embeddings = self.table(rows)
         logits: Tensor = self.model(embeddings)
@@ -78,13 +73,6 @@ class PackedRecommender(nn.Module):
         if self.first_order is None:
             return logits + self.bias
         return logits + F.linear(self.first_order(rows), self.first_weight, self.bias).squeeze(-1)
-
-
-def form_of(table: EmbeddingMethod) -> Form:
-    """What a table keeps; everything when it was never compacted."""
-    if isinstance(table, RetrainedEmbedding):
-        return table.compact()
-    return Sizes(torch.full((table.num_embeddings,), table.embedding_dim), table.embedding_dim)
 
 
 def pack(
@@ -107,36 +95,15 @@ def pack(
     """
     if layout not in LAYOUTS:
         raise UserError(f"unknown layout '{layout}' {nearest(layout, LAYOUTS)}")
-    forms = [form_of(table) for table in recommender.tables()]
+    forms = recommender.forms()
     if sum(form.num_kept() for form in forms) == 0:
         raise UserError("packing stored nothing: neither an embedding value nor a first-order weight is kept")
-    if layout == "staircase" and isinstance(forms[0], Mask):
-        raise UserError(
-            "layout staircase holds leading dimensions, but this model keeps positions; "
-            "export with --layout csr, or retrain with sizes"
-        )
-    info, sizes = recommender.info, forms[0].row_sizes().numpy()
-    embedding = recommender.tables()[0]
+    forms[0] = forms[0].laid_out(layout)
+    info, embedding = recommender.info, recommender.tables()[0]
     model = compacted_model(recommender.model, forms[0], info.field_offsets)
-    packed: PackedTable
-    if layout == "staircase":
-        blocks = blocks_of(forms[0], info.num_fields)
-        classes = blocks.classes(sizes)
-        order = order_rows(info.field_offsets, forms, keys, classes, fingerprint_bits, named)
-        rows = torch.from_numpy(order.ids)
-        if isinstance(embedding, CodedEmbedding):
-            codes, codebook = embedding.codes.cpu()[rows], embedding.codebook.detach().cpu()
-            codes = codes[:, : blocks.num_columns]
-            levels = blocks.dim // min(blocks.dim, embedding.embedding_dim)
-            packed = CodedStaircase(codes, codebook, blocks, blocks.heights(sizes), levels)
-        else:
-            table = embedding.table().cpu()[rows, : blocks.dim]
-            packed = StaircaseEmbedding(table, blocks, blocks.heights(sizes))
-    else:
-        order = order_rows(info.field_offsets, forms, keys, None, fingerprint_bits, named)
-        rows = torch.from_numpy(order.ids)
-        table = embedding.table().cpu()[rows]
-        packed = JaggedEmbedding(table, forms[0].mask()[rows, : table.shape[1]])
+    order = order_rows(info.field_offsets, forms, keys, forms[0].layout(info), fingerprint_bits, named)
+    rows = torch.from_numpy(order.ids)
+    packed = forms[0].pack(embedding, rows)
     first_order = None
     if len(forms) > 1 and order.first_order_rows:
         weights = recommender.tables()[1].table().cpu()[rows, 0]

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from ondevice.errors import UserError, nearest
+from ondevice.forms.packed import CLIPPINGS, PackedTable
 from ondevice.models.layers import hidden_linears
 from ondevice.program.pack import PackedRecommender
-from ondevice.program.tables import CLIPPINGS, FirstOrderTable, PackedTable
 from ondevice.quiet import quiet
 
 with quiet():
@@ -58,10 +58,7 @@ def quantize_tables(packed: PackedRecommender) -> int:
         values, scale = quantized_values(table)
         table.quantize(values, scale)
         changed += 1
-        if isinstance(table, FirstOrderTable):
-            # The scale goes into the weights that sum the fields.
-            packed.first_weight = torch.full_like(packed.first_weight, float(scale))
-            table.scale = None
+    packed.fold_first_order_scale()
     return changed
 
 

@@ -1,0 +1,1 @@
+"""Runs: the phases of a configuration, in a directory that can be resumed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from typing import cast
 
 from ondevice.bundle.estimate import bundle_bytes, fixed_bytes, largest_target, shipped_methods
 from ondevice.config.budget import parse_budget
@@ -12,11 +13,12 @@ from ondevice.config.file import plain_options
 from ondevice.config.sections import Config, RetrainConfig
 from ondevice.data import Dataset
 from ondevice.errors import UserError
-from ondevice.forms.base import Form, Mask, SharedMap
+from ondevice.forms.base import Form
 from ondevice.forms.blocks import MAX_COLUMNS
-from ondevice.forms.sizes import table_width
+from ondevice.forms.codes import coded
 from ondevice.forms.table import TableInfo
-from ondevice.methods.sizing import coded, field_places, shipped_sizes, unstored_removed
+from ondevice.methods.base import Found
+from ondevice.methods.sizing import field_places, shipped_sizes, unstored_removed
 from ondevice.models import MODELS, BaseModel
 
 MARGIN = 1.006
@@ -76,7 +78,7 @@ class Budgets:
 
     def model_of(self, forms: Sequence[Form]) -> BaseModel:
         """The base model at the width of some forms."""
-        return self.base_model(table_width(forms[0]))
+        return self.base_model(forms[0].width)
 
     def estimated_bytes(self, forms: Sequence[Form], methods: Sequence[str] | None = None) -> int:
         """Estimated bytes of the bundle of a model under these forms."""
@@ -91,7 +93,7 @@ class Budgets:
         )
         return math.ceil(MARGIN * estimate)
 
-    def final_forms(self, found: list[Form], target: int, max_size: int | None = None) -> list[Form]:
+    def final_forms(self, found: list[Found], target: int, max_size: int | None = None) -> list[Form]:
         """What is retrained of what a search found, at ``target`` values.
 
         Args:
@@ -140,7 +142,7 @@ class Budgets:
         assert best is not None
         return best[1:]
 
-    def following(self, found: list[Form]) -> list[Form]:
+    def following(self, found: list[Found]) -> list[Found]:
         """What was found, with first-order weights that go when their row's embedding goes.
 
         Those of rows that keep an embedding are left out: `shipped_sizes` gives each row that still has one its own.
@@ -149,7 +151,7 @@ class Budgets:
             return found
         return [found[0], *(form.without(found[0].row_sizes() > 0) for form in found[1:])]
 
-    def forms(self, budget: int | str, searched: int, found: list[Form]) -> list[Form]:
+    def forms(self, budget: int | str, searched: int, found: list[Found]) -> list[Form]:
         """The final forms of a budget, in the proportions found."""
         if parse_budget(budget)[0] == "bytes":
             found = self.following(found)
@@ -161,17 +163,17 @@ class Budgets:
 
 
 def final_forms(
-    forms: list[Form], target: int, settings: RetrainConfig, info: TableInfo, share: bool = True
+    forms: list[Found], target: int, settings: RetrainConfig, info: TableInfo, share: bool = True
 ) -> list[Form]:
     """What is retrained: the positions as found, sizes in few classes, or sizes whose cells are codes."""
     if settings.first_order != "rows":
         forms = forms[:1]
-    if isinstance(forms[0], SharedMap):
-        return forms
+    if forms[0].is_shipped_as_found:
+        return cast(list[Form], forms)
     if settings.form == "positions":
-        if not all(isinstance(form, Mask) for form in forms):
+        if not all(form.keeps_positions for form in forms):
             raise UserError("retrain.form: the method ends in sizes, not positions; use retrain.form=sizes")
-        return forms
+        return cast(list[Form], forms)
     max_size, width = settings.max_size, settings.code_dims
     dim = min(max_size or forms[0].dim, forms[0].dim)
     if width is not None:  # whole cells alone
@@ -183,5 +185,5 @@ def final_forms(
             )
     final = shipped_sizes(forms, target, max_size=max_size, size_step=settings.size_step, share=share)
     if settings.code_dims is not None:
-        final[0] = coded(final[0], settings.code_dims, dim)
+        final[0] = coded(final[0].row_sizes(), settings.code_dims, dim)
     return final

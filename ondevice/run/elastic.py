@@ -23,8 +23,7 @@ from ondevice.config.budget import elastic_target
 from ondevice.config.sections import RetrainConfig
 from ondevice.data import Dataset
 from ondevice.errors import UserError
-from ondevice.forms.base import Form
-from ondevice.forms.sizes import RetrainedEmbedding
+from ondevice.forms.base import CompactTable, Form
 from ondevice.forms.table import table_info
 from ondevice.recommender import Recommender, cut, pruned_id_map
 from ondevice.run.budgets import Budgets
@@ -63,7 +62,7 @@ class Masks:
     def apply(self, recommender: Recommender) -> None:
         """From now on the recommender reads and trains this level alone."""
         for table, values in zip(recommender.tables(), self.values, strict=True):
-            assert isinstance(table, RetrainedEmbedding)
+            assert isinstance(table, CompactTable)
             table.level = values
         recommender.read_through(self.id_map)
 

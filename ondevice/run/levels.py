@@ -7,8 +7,8 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import torch
 from safetensors.torch import load_file
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
@@ -16,11 +16,12 @@ from torch import Tensor
 from ondevice.config.budget import budget_label, parse_budget
 from ondevice.errors import UserError
 from ondevice.files import atomic_directory
-from ondevice.forms.base import Codes, Form, Sizes, form_of_tensors, form_tensors
-from ondevice.methods.sizing import coded
+from ondevice.forms.base import Form
+from ondevice.methods.base import Found
+from ondevice.methods.found import described, named, part_of, read_found
 from ondevice.run.budgets import Budgets
 
-Final = Callable[[list[Form], int, int | None], list[Form]]
+Final = Callable[[list[Found], int, int | None], list[Form]]
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Level:
     label: str
     target: int
     max_size: int | None
-    found: list[Form]
+    found: list[Found]
     forms: list[Form]
 
 
@@ -54,7 +55,7 @@ class Staircases:
         self.levels, self.final = list(levels), final
 
     @classmethod
-    def of_budgets(cls, budgets: Budgets, found: Sequence[tuple[int | str, int, list[Form]]]) -> Staircases:
+    def of_budgets(cls, budgets: Budgets, found: Sequence[tuple[int | str, int, list[Found]]]) -> Staircases:
         """The levels of budgets, each under the next larger one.
 
         Args:
@@ -66,7 +67,7 @@ class Staircases:
             made._add(budgets, budget, searched, budgets.following(forms))
         return made
 
-    def _add(self, budgets: Budgets, budget: int | str, searched: int, found: list[Form]) -> None:
+    def _add(self, budgets: Budgets, budget: int | str, searched: int, found: list[Found]) -> None:
         """Add a level under those that are there."""
         larger = self.levels[-1].forms if self.levels else None
 
@@ -79,7 +80,7 @@ class Staircases:
 
     @staticmethod
     def _under(forms: list[Form], larger: list[Form] | None) -> list[Form]:
-        return forms if larger is None else [smaller_of(f, g) for f, g in zip(forms, larger, strict=True)]
+        return forms if larger is None else [form.within(g) for form, g in zip(forms, larger, strict=True)]
 
     def at(self, target: int) -> list[Form]:
         """The forms at ``target`` values, found as those of the level above.
@@ -115,30 +116,19 @@ class Staircases:
         return inner + [self.at(round((a * b) ** 0.5)) for a, b in itertools.pairwise(kept)]
 
 
-def smaller_of(form: Form, other: Form) -> Form:
-    """Row by row the smaller of two sizes."""
-    sizes = torch.minimum(form.row_sizes(), other.row_sizes())
-    if isinstance(form, Codes):
-        return coded(Sizes(sizes, max(1, int(sizes.max()))), form.code_dims, form.dim)
-    return Sizes(sizes, form.dim)
-
-
 def save_staircases(folder: Path, staircases: Staircases) -> None:
     """Write the levels: ``levels.json`` and ``levels.safetensors``."""
     tensors: dict[str, Tensor] = {}
+    levels: list[dict[str, Any]] = []
     for number, level in enumerate(staircases.levels):
-        for place, form in enumerate(level.found):
-            tensors |= form_tensors(form, f"{number}/found/{place}")
-        for place, form in enumerate(level.forms):
-            tensors[f"{number}/forms/{place}"] = form.row_sizes().to(torch.int32)
-    dims = [form.dim for form in staircases.levels[0].found]
-    levels = [
-        {"label": level.label, "target": level.target, "max_size": level.max_size}
-        for level in staircases.levels
-    ]
-    described = {"levels": levels, "dims": dims}
+        entry: dict[str, Any] = {"label": level.label, "target": level.target, "max_size": level.max_size}
+        for name, forms in (("found", level.found), ("forms", level.forms)):
+            entry[name] = [described(form) for form in forms]
+            for place, form in enumerate(forms):
+                tensors |= named(form, f"{number}/{name}/{place}")
+        levels.append(entry)
     with atomic_directory(folder) as building:
-        (building / "levels.json").write_text(json.dumps(described) + "\n")
+        (building / "levels.json").write_text(json.dumps({"levels": levels}) + "\n")
         (building / "levels.safetensors").write_bytes(save_safetensors(tensors))
 
 
@@ -148,27 +138,20 @@ def load_staircases(folder: Path, budgets: Budgets) -> Staircases:
     Raises: UserError: when the folder holds none.
     """
     try:
-        described = json.loads((folder / "levels.json").read_text())
+        content = json.loads((folder / "levels.json").read_text())
         tensors = load_file(folder / "levels.safetensors")
     except (OSError, ValueError) as error:
         raise UserError(
             f"{folder}: holds no levels of an elastic model ({error}); train the run again"
         ) from None
-    settings = budgets.config.retrain
-    row_cost = float(budgets.config.method.options.get("row_cost", 0.0))
     levels: list[Level] = []
-    for number, level in enumerate(described["levels"]):
-        found: list[Form] = [
-            form_of_tensors(tensors, f"{number}/found/{place}", dim, True, row_cost)
-            for place, dim in enumerate(described["dims"])
-        ]
-        forms: list[Form] = []
-        for place in range(1 if settings.first_order != "rows" else len(found)):
-            sizes = tensors[f"{number}/forms/{place}"].long()
-            if settings.code_dims is not None and place == 0:
-                own = coded(Sizes(sizes, described["dims"][0]), settings.code_dims, described["dims"][0])
-                forms.append(smaller_of(own, levels[0].forms[0]) if levels else own)
-            else:
-                forms.append(Sizes(sizes, described["dims"][place]))
-        levels.append(Level(level["label"], level["target"], level["max_size"], found, forms))
+    for number, level in enumerate(content["levels"]):
+        found, forms = (
+            [
+                read_found(description, part_of(tensors, f"{number}/{name}/{place}"))
+                for place, description in enumerate(level[name])
+            ]
+            for name in ("found", "forms")
+        )
+        levels.append(Level(level["label"], level["target"], level["max_size"], found, forms))  # type: ignore[arg-type]
     return Staircases(levels, budgets.final_forms)

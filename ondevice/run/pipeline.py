@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
-import torch
 from safetensors.torch import load as load_safetensors
+from torch import Tensor
 
-from benchmarks.pep_step import step_time_ratio
 from ondevice.config.budget import budget_label
 from ondevice.config.sections import TrainingConfig
-from ondevice.forms.base import Form, Sizes, form_of_tensors, form_tensors
+from ondevice.forms.base import Form
 from ondevice.forms.codes import CodedEmbedding
-from ondevice.methods import METHODS
-from ondevice.methods.code_search import CodeSearch, Samples, turn_to_codes
-from ondevice.methods.gains import measure_gains
+from ondevice.methods.base import Found, Method, forms_at
+from ondevice.methods.code_search import code_stages
+from ondevice.methods.found import described, named, part_of, read_found
 from ondevice.methods.search import Search
-from ondevice.methods.sizes.code_saliency import CodeSaliency
-from ondevice.methods.sizes.saliency import Saliency
-from ondevice.methods.sizing import all_codes, forms_at, skipped
-from ondevice.models import MODELS
+from ondevice.methods.sizing import skipped
 from ondevice.recommender import Recommender
 from ondevice.run.elastic import ELASTIC, LEVELS, Cutter, ElasticFit
 from ondevice.run.levels import Staircases, load_staircases, save_staircases
@@ -36,7 +31,7 @@ from ondevice.training.norm import synced
 from ondevice.training.teacher import Teacher, make_teacher, own_teacher
 
 SEARCHED = "searched"
-"""Folder of the compact model with free values that a ranking of codes was measured in."""
+"""Folder of the compact model with free values that a method measured, and that retraining begins with."""
 
 
 class Pipeline(PreparedRun):
@@ -67,7 +62,7 @@ class Pipeline(PreparedRun):
         """For each budget, the number of values at which the search stops."""
         return {budget: self.budgets.search_target(budget) for budget in self.config.search.budgets}
 
-    def _fit(
+    def fit(
         self,
         phase: str,
         recommender: Recommender,
@@ -87,12 +82,15 @@ class Pipeline(PreparedRun):
             phase=phase,
             progress=self.progress,
             checkpoint=self.files.checkpoint(phase),
-            teacher=self._teacher(settings, train, dense),
+            teacher=self.teacher_of(settings, train, dense),
             processes=self.processes,
+            make_stages=code_stages,
         )
         return fit.run()
 
-    def _teacher(self, settings: TrainingConfig, train: Batches, dense: Recommender | None) -> Teacher | None:
+    def teacher_of(
+        self, settings: TrainingConfig, train: Batches, dense: Recommender | None
+    ) -> Teacher | None:
         if not settings.teacher:
             return None
         models = []
@@ -122,7 +120,7 @@ class Pipeline(PreparedRun):
         folder = self.folder / "dense"
         if "dense" not in self.state:
             recommender = self._fresh("uniform", {}, None)
-            result = self._fit("dense", recommender, self.config.training, None)
+            result = self.fit("dense", recommender, self.config.training, None)
             parameters = count_parameters(recommender)
             self.files.save("dense", recommender, self.config.model.name, self.model_options)
             self._finish("dense", recommender, result, {"parameters": parameters})
@@ -134,7 +132,7 @@ class Pipeline(PreparedRun):
         if phase not in self.state:
             seed = self.config.run.seed + number
             recommender = self._fresh("uniform", {}, None, seed=seed)
-            result = self._fit("dense", recommender, self.config.training, None, seed)
+            result = self.fit("dense", recommender, self.config.training, None, seed)
             self.files.save(phase, recommender, self.config.model.name, self.model_options)
             self.files.remember(**{phase: {"valid_auc": result.valid["auc"], "epochs": result.epochs}})
             self.files.forget("dense")
@@ -168,144 +166,82 @@ class Pipeline(PreparedRun):
             "epochs": result.epochs,
         }
 
-    def search(self, dense: Recommender, targets: list[int]) -> dict[int, list[Form]]:
+    def search(self, dense: Recommender, targets: list[int]) -> dict[int, list[Found]]:
         """The forms at each target: found, or read back."""
-        path = self.folder / "search.safetensors"
         if "search" not in self.state or not set(targets) <= {
             int(t) for t in self.state["search"]["targets"]
         }:
-            initial = self._searching()
-            self.files.write("initial.safetensors", tensors_of(initial))
-            started = time.perf_counter()
-            needs = METHODS[self.config.method.name].needs
-            history: list[dict[str, float]] = []
-            ratio: float | None = None
-            if needs == "search":
-                synced(initial, self.processes)
-                search = Search(
-                    initial,
-                    self.train_batches(self.config.search.batch_size),
-                    self.valid,
-                    self.config.search,
-                    targets,
-                    seed=self.config.run.seed,
-                    progress=self.progress,
-                    checkpoint=self.files.checkpoint("search"),
-                    processes=self.processes,
-                )
-                result = search.run()
-                forms, history, seconds = result.forms, result.history, result.seconds
-                if self.processes.size == 1:  # steps of several processes wait for one another
-                    ratio = self._step_time(initial)
-            else:
-                if needs == "training":
-                    for table, trained in zip(initial.tables(), dense.tables(), strict=True):
-                        table.weight.data.copy_(trained.table())
-                if needs == "gradients":
-                    self._measure(initial, dense)
-                if needs == "compact":
-                    history = self._measure_codes(initial, dense)
-                removed = (self.info.counts == 0) | skipped(self.info, self.skip)
-                rows = self.config.retrain.first_order == "rows"
-                forms = {target: forms_at(initial.tables(), target, removed, rows) for target in targets}
-                seconds = time.perf_counter() - started
-            content = {
-                name: value
-                for t, fs in forms.items()
-                for i, f in enumerate(fs)
-                for name, value in form_tensors(f, f"{t}/{i}").items()
-            }
-            self.files.write("search.safetensors", content)
-            entry = {
-                "seconds": round(seconds, 2),
-                "step_time_over_dense": ratio,
-                "targets": [str(t) for t in targets],
-            }
-            self.files.remember(search=entry, history={**self.state["history"], "search": history})
-            self.files.forget("search")
-        stored = load_safetensors(path.read_bytes())
-        tables = 2 if MODELS[self.config.model.name].uses_first_order else 1
-        ruled = METHODS[self.config.method.name].needs in ("nothing", "gradients", "compact")
-        found: dict[int, list[Form]] = {}
-        for target in targets:
-            dims = (self.config.embedding.dim, 1)
-            cost = float(self.config.method.options.get("row_cost", 0.0))
-            found[target] = [
-                form_of_tensors(stored, f"{target}/{i}", dims[i], ruled, cost) for i in range(tables)
+            self._search(dense, targets)
+        stored = load_safetensors((self.folder / "search.safetensors").read_bytes())
+        descriptions = self.state["search"]["found"]
+        return {
+            target: [
+                read_found(description, part_of(stored, f"{target}/{place}"))
+                for place, description in enumerate(descriptions[str(target)])
             ]
-        return found
+            for target in targets
+        }
 
-    def _measure(self, searching: Recommender, dense: Recommender) -> None:
-        """Let the dense model say what dimensions are worth, for methods that rank by that."""
-        table = searching.embedding
-        assert isinstance(table, Saliency)
-        table.gains = measure_gains(
-            dense,
-            self.train_batches(self.config.search.batch_size),
-            tuple(self.dataset.schema.item_fields),
-            num_dims=table.max_size,
-            pairs=table.pairs,
-            seed=self.config.run.seed,
-        )
-
-    def _measure_codes(self, searching: Recommender, dense: Recommender) -> list[dict[str, float]]:
-        """Train a compact model with free values, and let it say what codes are worth; the training's history."""
-        settings, table = self.config.retrain, searching.embedding
-        assert isinstance(table, CodeSaliency)
-        values, codes = all_codes(self.info, self.skip, settings, table.embedding_dim)
-        weights = settings.first_order == "rows" and searching.first_order is not None
-        others: list[Form] = [Sizes((codes.sizes > 0).long(), 1)] if weights else []
-        free = self._rebuilt(self.info, [values, *others], None)
-        training = dataclasses.replace(settings, epochs=self.config.search.epochs)
-        result = self._fit("search", free, training, dense)
-        turned = turn_to_codes(free, codes.code_dims)
-        self.files.save(SEARCHED, free, self.config.compact_model.name, self.compact_options)
-        self.files.remember(turned=turned)
-        train = self.train_batches(settings.batch_size)
-        samples = Samples(train, self._teacher(settings, train, dense), self.config.run.seed)
-        with self.processes.same_draws(0):
-            whole = self._rebuilt(self.info, [codes, *others], free).eval()
-            table.gains = CodeSearch(whole, samples, self.processes).gains().cpu()
-        return result.history
-
-    def _step_time(self, searching: Recommender) -> float:
-        """PEP's step over the dense step, both on the same batches, steps interleaved."""
-        torch.manual_seed(self.config.run.seed)
-        plain = self._fresh("uniform", {}, None)
-        batches = self.train_batches(self.config.search.batch_size)
-        return step_time_ratio(searching, plain, batches, self.config.search)
+    def _search(self, dense: Recommender, targets: list[int]) -> None:
+        """Let the method find what is kept at each target, and write it."""
+        initial = self._searching()
+        self.files.write("initial.safetensors", tensors_of(initial))
+        started = time.perf_counter()
+        context = PipelineContext(self, initial, dense, targets)
+        method = initial.tables()[0]
+        assert isinstance(method, Method)
+        history = method.prepare(context)
+        found = context.found
+        if not found:
+            removed = (self.info.counts == 0) | skipped(self.info, self.skip)
+            rows = self.config.retrain.first_order == "rows"
+            tables = [cast(Method, table) for table in initial.tables()]
+            found = {target: forms_at(tables, target, removed, rows) for target in targets}
+        seconds = time.perf_counter() - started if context.seconds is None else context.seconds
+        content: dict[str, Tensor] = {}
+        for target, forms in found.items():
+            for place, form in enumerate(forms):
+                content |= named(form, f"{target}/{place}")
+        self.files.write("search.safetensors", content)
+        entry = {
+            "seconds": round(seconds, 2),
+            "targets": [str(target) for target in targets],
+            "found": {str(target): [described(form) for form in forms] for target, forms in found.items()},
+        }
+        self.files.remember(search=entry, history={**self.state["history"], "search": history})
+        self.files.forget("search")
 
     def _start(self, forms: list[Form]) -> Recommender:
         """The compact recommender that a retraining begins with."""
         initial, start = None, self.config.retrain.start
-        ranked = start == "initial" and METHODS[self.config.method.name].needs == "compact"
-        if ranked:  # it begins with the model that its codes were ranked in
+        measured = start == "initial" and SEARCHED in self.state
+        if measured:  # it begins with the model that the method measured
             initial = load_recommender(self.folder / SEARCHED, self.info).to(self.device)
         elif start == "initial":
             initial = self._searching()
             initial.load_state_dict(load_safetensors((self.folder / "initial.safetensors").read_bytes()))
         elif start == "dense":
             initial = self.dense()
-        recommender = self._rebuilt(self.info, forms, initial)
-        if ranked and isinstance(recommender.embedding, CodedEmbedding):
-            recommender.embedding.is_turned = self.state["turned"]
+        recommender = self.rebuilt(self.info, forms, initial)
+        if measured and recommender.embedding.learns_codes:
+            cast(CodedEmbedding, recommender.embedding).is_rotated = self.state[SEARCHED]["is_rotated"]
         return recommender
 
-    def retrain(self, budget: int | str, forms: list[Form], target: int, dense: Recommender) -> None:
+    def retrain(self, budget: int | str, forms: list[Found], target: int, dense: Recommender) -> None:
         """Train the compact model of one budget."""
         label = budget_label(budget)
         if label in self.state.get("compact", {}):
             return
         settings = self.config.retrain
-        forms = self.budgets.forms(budget, target, forms)
-        recommender = self._start(forms)
+        final = self.budgets.forms(budget, target, forms)
+        recommender = self._start(final)
         phase = f"retrain-{label}"
         kept, full = recommender.num_kept(), dense.num_values()
         self.progress.say(
-            f"{phase}: {kept:,} of {full:,} values kept, {int(sum(forms[0].row_sizes() > 0)):,} rows"
+            f"{phase}: {kept:,} of {full:,} values kept, {int(sum(final[0].row_sizes() > 0)):,} rows"
         )
         qat.prepare(recommender.model, settings.linear_bits)
-        result = self._fit(phase, recommender, settings, dense)
+        result = self.fit(phase, recommender, settings, dense)
         qat.finish(recommender.model)
         self.files.save(f"budgets/{label}", recommender, self.config.compact_model.name, self.compact_options)
         self._finish(phase, recommender, result, {"kept_parameters": kept, "sparsity": 1 - kept / full})
@@ -315,7 +251,7 @@ class Pipeline(PreparedRun):
         self.files.remember(compact={**self.state.get("compact", {}), label: entry}, history=history)
 
     def elastic(
-        self, targets: dict[int | str, int], found: dict[int, list[Form]], dense: Recommender
+        self, targets: dict[int | str, int], found: dict[int, list[Found]], dense: Recommender
     ) -> None:
         """Train the largest compact model so that the others are parts of it, and cut these from it."""
         settings, folder, name = self.config.retrain, self.folder / ELASTIC, self.config.compact_model.name
@@ -327,7 +263,7 @@ class Pipeline(PreparedRun):
             self.progress.say(f"{ELASTIC}: {each} of {dense.num_values():,} values kept")
             qat.prepare(recommender.model, settings.linear_bits)
             kind = functools.partial(ElasticFit, staircases=staircases, cutter=cutter)
-            result = self._fit(ELASTIC, recommender, settings, dense, kind=kind)
+            result = self.fit(ELASTIC, recommender, settings, dense, kind=kind)
             self.files.save(ELASTIC, recommender, name, self.compact_options)
             self.processes.only_first(lambda: save_staircases(folder / LEVELS, staircases))
             entry = {
@@ -370,10 +306,68 @@ class Pipeline(PreparedRun):
             "rows": {"train": len(data.train), "valid": len(data.valid), "test": len(data.test)},
             "dense": self.state["dense"],
             "compact": compact[best],
-            "search": self.state["search"],
+            "search": {key: value for key, value in self.state["search"].items() if key != "found"},
             **({ELASTIC: self.state[ELASTIC]} if ELASTIC in self.state else {}),
             "budgets": compact,
             "history": self.state["history"],
         }
         self.files.finish(metrics)
         return metrics
+
+
+class PipelineContext:
+    """What a pipeline gives to the method that searches in it: see `ondevice.methods.context.SearchContext`.
+
+    Args:
+        pipeline: of the run.
+        recommender: with the method's tables.
+        dense: the trained dense model.
+        targets: numbers of values at which something is to be found.
+    """
+
+    def __init__(
+        self, pipeline: Pipeline, recommender: Recommender, dense: Recommender, targets: list[int]
+    ) -> None:
+        self.pipeline, self.recommender, self.targets = pipeline, recommender, targets
+        self.config, self.info, self.processes = pipeline.config, pipeline.info, pipeline.processes
+        self.skip, self.item_fields = pipeline.skip, tuple(pipeline.dataset.schema.item_fields)
+        self._dense = dense
+        self.found: dict[int, list[Found]] = {}
+        self.seconds: float | None = None
+        """Of a search, over all resumes."""
+
+    def dense(self) -> Recommender:
+        return self._dense
+
+    def train_batches(self, batch_size: int) -> Batches:
+        return self.pipeline.train_batches(batch_size)
+
+    def search(self) -> list[dict[str, float]]:
+        synced(self.recommender, self.processes)
+        result = Search(
+            self.recommender,
+            self.train_batches(self.config.search.batch_size),
+            self.pipeline.valid,
+            self.config.search,
+            self.targets,
+            seed=self.config.run.seed,
+            progress=self.pipeline.progress,
+            checkpoint=self.pipeline.files.checkpoint("search"),
+            processes=self.processes,
+        ).run()
+        self.found, self.seconds = result.forms, result.seconds
+        return result.history
+
+    def compact_model(self, forms: list[Form], initial: Recommender | None) -> Recommender:
+        return self.pipeline.rebuilt(self.info, forms, initial)
+
+    def train(self, recommender: Recommender, settings: TrainingConfig) -> list[dict[str, float]]:
+        return self.pipeline.fit("search", recommender, settings, self._dense).history
+
+    def teacher(self, settings: TrainingConfig) -> Teacher | None:
+        return self.pipeline.teacher_of(settings, self.train_batches(settings.batch_size), self._dense)
+
+    def begin_retraining_with(self, recommender: Recommender, is_rotated: bool) -> None:
+        pipeline = self.pipeline
+        pipeline.files.save(SEARCHED, recommender, self.config.compact_model.name, pipeline.compact_options)
+        pipeline.files.remember(**{SEARCHED: {"is_rotated": is_rotated}})

@@ -14,7 +14,6 @@ from ondevice.config.file import plain_options
 from ondevice.config.sections import Config
 from ondevice.data.schema import Schema
 from ondevice.errors import UserError
-from ondevice.forms.base import SharedMap
 from ondevice.forms.table import TableInfo
 from ondevice.methods import METHODS
 from ondevice.models import MODELS
@@ -41,35 +40,14 @@ def check_options(config: Config) -> None:
     qat.prepare(compact_model, config.retrain.linear_bits)
     with _says_which("method", config.method.name, config.method.options):
         method = METHODS[config.method.name](smallest, 2, **config.method.options)
-    shares = method.needs == "nothing" and isinstance(method.compact(), SharedMap)
-    if shares and config.retrain.code_dims:
-        raise UserError(
-            f"retrain.code_dims: method '{config.method.name}' shares rows, which are stored as int8 values; "
-            "set retrain.code_dims=null"
-        )
-    if config.retrain.code_levels > 1 and method.needs == "gradients":
-        raise UserError(
-            f"retrain.code_levels: got {config.retrain.code_levels}, but method '{config.method.name}' ranks "
-            "dimensions and does not know what saying them twice is worth; use method.name=code_saliency, "
-            "or retrain.code_levels=1"
-        )
     if config.embedding.first_order is not None and config.embedding.first_order not in METHODS:
         METHODS.check_options(config.embedding.first_order, {}, "embedding.first_order")
-    if method.needs == "compact" and config.retrain.code_dims is None:
-        raise UserError(
-            f"retrain.code_dims: method '{config.method.name}' ranks codes; give their dimensions, such as "
-            "retrain.code_dims=3 with retrain.size_step=3 and retrain.max_size=9"
-        )
-    if config.retrain.form == "positions" and method.needs not in ("training", "search"):
+    if config.retrain.form == "positions" and not method.finds_positions:
         raise UserError(
             f"retrain.form: method '{config.method.name}' ends in sizes, not positions; use retrain.form=sizes"
         )
+    method.check(config)
     in_bytes = [b for b in config.search.budgets if parse_budget(b)[0] == "bytes"]
-    if shares and in_bytes:
-        raise UserError(
-            f"search.budgets: {in_bytes[0]} is in bytes, which are met by sizes, but method '{config.method.name}' "
-            "shares rows; give a number of values or a share"
-        )
     if config.retrain.form == "positions" and in_bytes:
         raise UserError(
             f"search.budgets: {in_bytes[0]} is in bytes, which are met by sizes; use retrain.form=sizes, or a "

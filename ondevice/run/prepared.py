@@ -14,8 +14,9 @@ from ondevice.data import load_dataset
 from ondevice.errors import UserError
 from ondevice.forms.base import Form
 from ondevice.forms.table import TableInfo, table_info
+from ondevice.methods.build import build
 from ondevice.methods.sizing import skipped_id_map
-from ondevice.recommender import Recommender, build, rebuild
+from ondevice.recommender import Recommender, rebuild
 from ondevice.run.budgets import Budgets
 from ondevice.run.directory import CONFIG, Run
 from ondevice.run.files import RunFiles
@@ -124,7 +125,7 @@ class PreparedRun:
             id_map=id_map,
         ).to(self.device)
 
-    def _rebuilt(self, info: TableInfo, forms: list[Form], initial: Recommender | None) -> Recommender:
+    def rebuilt(self, info: TableInfo, forms: list[Form], initial: Recommender | None) -> Recommender:
         """A compact recommender under ``forms``, from initial weights or drawn ones."""
         torch.manual_seed(self.config.run.seed)
         return rebuild(

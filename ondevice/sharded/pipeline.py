@@ -17,11 +17,14 @@ from torch import Tensor
 from ondevice.config.sections import Config
 from ondevice.data.kept import keep_ids, kept_id_map, with_unknown
 from ondevice.errors import UserError
-from ondevice.forms.base import Form, Sizes
+from ondevice.forms.base import Form
+from ondevice.forms.sizes import Sizes
 from ondevice.forms.table import table_info
-from ondevice.methods.sizes.pep import THRESHOLD_INIT
+from ondevice.methods import METHODS
+from ondevice.methods.base import Found
+from ondevice.methods.build import build
 from ondevice.models import MODELS
-from ondevice.recommender import Recommender, build
+from ondevice.recommender import Recommender
 from ondevice.run.budgets import Budgets
 from ondevice.run.directory import KEPT
 from ondevice.run.pipeline import Pipeline
@@ -43,14 +46,11 @@ def check_sharded(config: Config) -> None:
     """
     options = config.method.options
     whole = "or use distributed=ddp where the tables fit"
-    granularity = options.get("granularity", "feature-dimension")
+    try:
+        METHODS[config.method.name].row_search(options)
+    except UserError as error:
+        raise UserError(f"{error}, {whole}") from None
     checks = [
-        (config.method.name == "pep", f"method: got '{config.method.name}'; sharded tables know pep alone"),
-        (options.get("regime", "budget") == "budget", "method.regime: sharded thresholds follow a budget"),
-        (
-            granularity in ("feature", "feature-dimension"),
-            f"method.granularity: got '{granularity}'; sharded thresholds belong to rows: feature or feature-dimension",
-        ),
         (
             config.embedding.first_order is None,
             "embedding.first_order: first-order weights share the sharded table; leave it null",
@@ -156,7 +156,7 @@ class ShardedPipeline(Pipeline):
             phase="dense",
             progress=self.progress,
             checkpoint=self._checkpoint("dense"),
-            teacher=self._teacher(settings, train, None),
+            teacher=self.teacher_of(settings, train, None),
             processes=self.processes,
             distributed=self.config.distributed,
         ).run()
@@ -165,19 +165,14 @@ class ShardedPipeline(Pipeline):
         return recommender, result
 
     def _thresholds(self) -> Thresholds:
-        options, search = self.config.method.options, self.config.search
-        init, prior = options.get("threshold_init"), options.get("count_prior")
-        return Thresholds(
-            options.get("granularity", "feature-dimension") == "feature-dimension",
-            THRESHOLD_INIT["budget"] if init is None else float(init),
-            1.0 if prior is None else float(prior),
-            search.threshold_learning_rate or search.learning_rate,
-        )
+        method, search = self.config.method, self.config.search
+        rate = search.threshold_learning_rate or search.learning_rate
+        return Thresholds(METHODS[method.name].row_search(method.options), rate)
 
-    def search(self, dense: Recommender, targets: list[int]) -> dict[int, list[Form]]:
+    def search(self, dense: Recommender, targets: list[int]) -> dict[int, list[Found]]:
         """The sizes at each target, of the rows that keep something at any."""
         if "search" not in self.state:
-            self._search(targets)
+            self._search(dense, targets)
         elif not set(targets) <= {int(t) for t in self.state["search"]["targets"]}:
             raise UserError(
                 f"{self.folder}: search.budgets: sharded tables are not searched again for another budget, since the "
@@ -203,7 +198,7 @@ class ShardedPipeline(Pipeline):
             for target in targets
         }
 
-    def _search(self, targets: list[int]) -> None:
+    def _search(self, dense: Recommender, targets: list[int]) -> None:
         """Search, and write the sizes that were found, a byte for each row and target."""
         settings = self.config.search
         recommender = self._sharded(settings.learning_rate, self.config.run.seed, self._thresholds())
@@ -228,7 +223,6 @@ class ShardedPipeline(Pipeline):
         self.files.write("search.safetensors", content)
         entry = {
             "seconds": round(result.seconds, 2),
-            "step_time_over_dense": None,
             "targets": [str(t) for t in targets],
         }
         self.files.remember(search=entry, history={**self.state["history"], "search": result.history})
@@ -251,7 +245,7 @@ class ShardedPipeline(Pipeline):
             widths = [table.embedding_dim for table in initial.tables()]
             for table, own in zip(initial.tables(), values.split(widths, 1), strict=True):
                 table.weight.data.copy_(own)
-        recommender = self._rebuilt(self.shipped_info, forms, initial)
+        recommender = self.rebuilt(self.shipped_info, forms, initial)
         recommender.read_whole(
             torch.from_numpy(kept_id_map(self.dataset.vocabulary.field_offsets, self.kept))
         )

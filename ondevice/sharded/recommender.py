@@ -1,4 +1,4 @@
-"""A recommender whose rows lie in several processes, with or without the thresholds of PEP."""
+"""A recommender whose rows lie in several processes, with or without the thresholds of a search."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ondevice.config.sections import DistributedConfig
-from ondevice.forms.soft_threshold import soft_threshold
-from ondevice.forms.table import EmbeddingMethod, TableInfo
+from ondevice.forms.table import EmbeddingTable, TableInfo
+from ondevice.methods.base import RowSearch
 from ondevice.models import BaseModel
 from ondevice.sharded.descent import ScaledDescent
 from ondevice.sharded.initial import InitialRows
@@ -29,23 +29,19 @@ class Thresholds:
     """How a search's thresholds begin and move.
 
     Args:
-        by_value: a threshold for every value, or else one for a row's embedding and one for its first-order weight.
-        init: initial s of a row that occurs once.
-        count_prior: γ of init − γ·ln(occurrences).
-        learning_rate: of their descent.
+        rows: what the method does with some rows.
+        learning_rate: of the descent of thresholds.
     """
 
-    by_value: bool
-    init: float
-    count_prior: float
+    rows: RowSearch
     learning_rate: float
 
 
 class ShardedRecommender(nn.Module):
     """`Recommender` with the embeddings and the first-order weight of a row side by side in one sharded table.
 
-    With thresholds it is one under `PEP`, whose s lie in a second table. Parameters of the module are those of the
-    base model and the bias, which every process holds.
+    With thresholds it is one under a method that searches (`RowSearch`), whose s lie in a second table.
+    Parameters of the module are those of the base model and the bias, which every process holds.
 
     Args:
         info: field offsets and training counts.
@@ -82,7 +78,7 @@ class ShardedRecommender(nn.Module):
         specs = [TableSpec(WEIGHT, rows.width, settings.table_optimizer, learning_rate)]
         self.descent: ScaledDescent | None = None
         if thresholds is not None:
-            width = rows.width if thresholds.by_value else 1 + rows.width - rows.dim
+            width = rows.width if thresholds.rows.by_value else 1 + rows.width - rows.dim
             specs.append(TableSpec(THRESHOLD, width, "sgd", thresholds.learning_rate))
             self.descent = ScaledDescent(rows.num_rows * width, processes)
         store = ShardedTables(rows.num_rows, specs, processes, device)
@@ -91,12 +87,12 @@ class ShardedRecommender(nn.Module):
             rows.fill_(store.shard(WEIGHT), store.rows.start)
             if thresholds is not None:
                 own = info.counts[store.rows.start : store.rows.stop].to(device)
-                s = thresholds.init - thresholds.count_prior * own.clamp(min=1).log()
+                s = thresholds.rows.initial(own)
                 store.shard(THRESHOLD).copy_(s[:, None].expand_as(store.shard(THRESHOLD)))
 
     store: ShardedTables
 
-    def tables(self) -> list[EmbeddingMethod]:
+    def tables(self) -> list[EmbeddingTable]:
         """None that a process holds as a whole."""
         return []
 
@@ -114,7 +110,8 @@ class ShardedRecommender(nn.Module):
         found = self.store(rows)
         values = found[WEIGHT]
         if self.descent is not None:
-            values = soft_threshold(values, self._spread(self.descent(found[THRESHOLD], rows)))
+            assert self.thresholds is not None
+            values = self.thresholds.rows.pruned(values, self._spread(self.descent(found[THRESHOLD], rows)))
         looked_up = F.embedding(inverse, values)
         self._first_order = looked_up[..., self.dim :]
         return looked_up[..., : self.dim]
@@ -129,7 +126,7 @@ class ShardedRecommender(nn.Module):
     def _spread(self, s: Tensor) -> Tensor:
         """The threshold of every value of some rows."""
         assert self.thresholds is not None
-        if self.thresholds.by_value:
+        if self.thresholds.rows.by_value:
             return s
         return torch.cat([s[:, :1].expand(-1, self.dim), s[:, 1:]], 1)
 
@@ -150,15 +147,16 @@ class ShardedRecommender(nn.Module):
         for weight, s in zip(*(shard.split(CHUNK_ROWS) for shard in shards), strict=True):
             yield weight, self._spread(s)
 
+    @torch.no_grad()
     def _pruned(self) -> Iterator[Tensor]:
+        assert self.thresholds is not None
         for weight, s in self._chunks():
-            threshold = torch.sigmoid(s)
-            yield weight - torch.clamp(weight, -threshold, threshold)
+            yield self.thresholds.rows.pruned(weight, s)
 
     def _margins(self) -> Iterator[Tensor]:
-        """g⁻¹(|V|) − s, as in `PEP.margins`."""
+        assert self.thresholds is not None
         for weight, s in self._chunks():
-            yield torch.logit(weight.abs().clamp(1e-9, 1 - 1e-6)) - s
+            yield self.thresholds.rows.margins(weight, s)
 
     def _scores(self) -> Iterator[Tensor]:
         """|V̂|, 0 for rows that training never saw."""

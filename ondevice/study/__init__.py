@@ -1,0 +1,1 @@
+"""Studies: many trials of a configuration over a space."""

@@ -16,10 +16,9 @@ from torch import Tensor
 
 from ondevice.errors import UserError
 from ondevice.files import atomic_directory, atomic_write
-from ondevice.forms.base import Codes, Mask, SharedMap, Sizes
-from ondevice.forms.codes import CodedEmbedding
-from ondevice.forms.sizes import RetrainedEmbedding, SharedEmbedding
-from ondevice.forms.table import EmbeddingMethod, TableInfo
+from ondevice.forms import FORMS
+from ondevice.forms.base import CompactTable
+from ondevice.forms.table import TableInfo
 from ondevice.models import MODELS
 from ondevice.recommender import Recommender
 
@@ -59,27 +58,11 @@ def save_recommender(
     if recommender.projection is not None:
         tensors["projection"] = recommender.projection.detach()
     tables = []
-    for name, table in zip(("embedding", "first_order"), recommender.tables(), strict=False):
-        form = table.compact() if isinstance(table, RetrainedEmbedding) else full_form(table)
-        entry: dict[str, Any] = {
-            "name": name,
-            "form": "positions" if isinstance(form, Mask) else "sizes",
-            "dim": form.dim,
-        }
-        if isinstance(form, Mask):
-            tensors[f"{name}.kept"] = form.kept
-        else:
-            tensors[f"{name}.sizes"] = form.row_sizes()
-        if isinstance(form, SharedMap):
-            entry["form"] = "shared"
-            tensors[f"{name}.shared"], tensors[f"{name}.modulus"] = form.shared, form.modulus
-        if isinstance(table, CodedEmbedding):
-            assert table.is_final, "saved before its codes were learnt"
-            entry.update(form="codes", code_dims=table.code_dims)
-            tensors[f"{name}.codes"], tensors[f"{name}.codebook"] = table.codes, table.codebook
-        else:
-            tensors[f"{name}.weight"] = table.table()
-        tables.append(entry)
+    each = zip(("embedding", "first_order"), recommender.tables(), recommender.forms(), strict=False)
+    for name, table, form in each:
+        tables.append({"name": name, "form": form.kind(), **form.facts()})
+        for part, value in (form.tensors() | table.values()).items():
+            tensors[f"{name}.{part}"] = value
     bits = recommender.model.linear_bits
     description = {"model": model, "model_options": model_options, "linear_bits": bits, "tables": tables}
     content = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
@@ -91,11 +74,6 @@ def save_recommender(
 def tensors_of(recommender: Recommender) -> dict[str, Tensor]:
     """The state of a recommender on the CPU, as a file takes it."""
     return {k: v.detach().cpu().contiguous() for k, v in recommender.state_dict().items()}
-
-
-def full_form(table: EmbeddingMethod) -> Sizes:
-    """Every value kept."""
-    return Sizes(torch.full((table.num_embeddings,), table.embedding_dim), table.embedding_dim)
 
 
 def _read(path: Path, parse: Callable[[bytes], Any]) -> Any:
@@ -134,20 +112,9 @@ def load_recommender(folder: Path, info: TableInfo) -> Recommender:
     return recommender.eval()
 
 
-def _read_table(info: TableInfo, entry: dict[str, Any], tensors: dict[str, Tensor]) -> RetrainedEmbedding:
-    name = entry["name"]
-    if entry["form"] == "codes":
-        if entry.get("books"):
-            raise UserError(
-                "a model of several codebooks, which is no longer read; train the run again in a new directory"
-            )
-        coded = CodedEmbedding(info, Codes(tensors[f"{name}.sizes"], entry["dim"], entry["code_dims"]))
-        coded.set_codes(tensors[f"{name}.codes"], tensors[f"{name}.codebook"])
-        return coded
-    if entry["form"] == "shared":
-        own = {key: tensors[f"{name}.{key}"] for key in ("sizes", "shared", "modulus", "weight")}
-        shared = SharedMap(own["sizes"], entry["dim"], own["shared"], own["modulus"])
-        return SharedEmbedding(info, shared, initial=own["weight"])
-    sizes = tensors.get(f"{name}.sizes")
-    form = Mask(tensors[f"{name}.kept"]) if sizes is None else Sizes(sizes, entry["dim"])
-    return RetrainedEmbedding(info, form, initial=tensors[f"{name}.weight"])
+def _read_table(info: TableInfo, entry: dict[str, Any], tensors: dict[str, Tensor]) -> CompactTable:
+    prefix = f"{entry['name']}."
+    stored = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    table = FORMS[entry["form"]].of_tensors(stored, entry).table(info)
+    table.load_values(stored)
+    return table

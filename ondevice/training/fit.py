@@ -15,8 +15,6 @@ from torch import Tensor, nn
 
 from ondevice.config.sections import TrainingConfig
 from ondevice.errors import UserError
-from ondevice.forms.codes import CodedEmbedding
-from ondevice.methods.code_search import CodePhase
 from ondevice.recommender import Recommender
 from ondevice.training.average import WeightAverage
 from ondevice.training.batches import Batches
@@ -25,6 +23,7 @@ from ondevice.training.metrics import auc, log_loss
 from ondevice.training.optimizers.table_adam import flush, release
 from ondevice.training.processes import ALONE, Processes
 from ondevice.training.progress import Progress
+from ondevice.training.stages import MakeStages
 from ondevice.training.step import make_optimizers, train_step
 from ondevice.training.teacher import Teacher
 
@@ -104,6 +103,8 @@ class Fit:
         checkpoint: file to resume from and to write after every epoch; None for neither.
         teacher: whose predictions are learnt beside the labels.
         processes: that share each batch.
+        make_stages: makes what changes in the model while it is trained; tables of codes need theirs
+            (`ondevice.methods.code_search.code_stages`).
     """
 
     recommender: Recommender
@@ -116,12 +117,13 @@ class Fit:
     checkpoint: Path | None = None
     teacher: Teacher | None = None
     processes: Processes = ALONE
+    make_stages: MakeStages | None = None
 
     def __post_init__(self) -> None:
-        self.codes = None
-        if any(isinstance(table, CodedEmbedding) for table in self.recommender.tables()):
+        self.stages = None
+        if self.make_stages is not None:
             seed = epoch_seed(self.seed, self.phase, 0) + 3
-            self.codes = CodePhase(
+            self.stages = self.make_stages(
                 self.recommender,
                 self.settings,
                 self.train,
@@ -130,6 +132,7 @@ class Fit:
                 self.processes,
                 self._levels(),
             )
+        assert self.stages is not None or all(table.is_final for table in self.recommender.tables())
         self.optimizers = self._make_optimizers()
         decay = self.settings.ema_decay
         every = self.settings.ema_every
@@ -177,21 +180,20 @@ class Fit:
 
     def _begin_step(self, step: int) -> None:
         """What happens to the model before a step, counted from 0."""
-        self._codes(step)
+        self._change_stage(step)
 
     def _validate(self) -> dict[str, float]:
         """Validation ``auc`` and ``logloss`` of the model as it is, and what else is to be shown."""
         return evaluate(self.recommender, self.valid, self.processes)
 
-    def _codes(self, step: int) -> None:
-        """What happens to codes before a step; training then goes on from the averaged weights."""
-        if self.codes is None or not self.codes.is_due(step):
+    def _change_stage(self, step: int) -> None:
+        """What changes in the model before a step; training then goes on from the averaged weights."""
+        if self.stages is None or not self.stages.is_due(step):
             return
         flush(self.optimizers)
         if self.average is not None:
             self.average.adopt()
-        turned = self.codes.at(step)
-        if turned:  # momentum along axes that are gone is no help
+        if self.stages.at(step):  # momentum along axes that are gone is no help
             for optimizer in self.optimizers:
                 for state in optimizer.state.values():
                     if "exp_avg" in state:
@@ -201,8 +203,8 @@ class Fit:
 
     def _learning_rate(self, step: int) -> float:
         base, begin, end = self.settings.learning_rate, 0.0, float(len(self.train) * self.settings.epochs)
-        if self.codes is not None:
-            base, begin, end = self.codes.rate(step)
+        if self.stages is not None:
+            base, begin, end = self.stages.rate(step)
         if self.settings.schedule == "constant":
             return base
         return base * 0.5 * (1 + math.cos(math.pi * (step - begin) / (end - begin)))

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from ondevice.forms.table import TableInfo
-from ondevice.recommender import Recommender, build
+from ondevice.methods.build import build
+from ondevice.recommender import Recommender
 
 from .phone.fake_phone import FakePhone
 from .phone.phones import write_bundle
@@ -84,10 +85,10 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]
         FakePhone.create(folder / "phone", **scenario)
         (folder / "scenario.json").write_text(json.dumps(scenario))
         program, here = folder / "adb", Path(__file__).parent
-        code = (here / "fake_adb.py").read_text(encoding="utf-8")
+        code = (here / "phone" / "fake_adb.py").read_text(encoding="utf-8")
         # Isolated and without site-packages, which starts sooner.
         program.write_text(
-            f"#!{sys.executable} -IS\nimport sys; sys.path.insert(0, {str(here)!r})\n{code}", encoding="utf-8"
+            f"#!{sys.executable} -IS\nimport sys; sys.path.insert(0, {str(here / "phone")!r})\n{code}", encoding="utf-8"
         )
         program.chmod(0o755)
         monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")

@@ -13,7 +13,8 @@ from benchmarks.naive import WholeTablePEP, naive_batches, naive_step
 from benchmarks.pep_step import compare_steps, compare_with_naive, step_time_ratio
 from ondevice.config.sections import SearchConfig
 from ondevice.data import Dataset, load_dataset
-from ondevice.recommender import Recommender, build
+from ondevice.methods.build import build
+from ondevice.recommender import Recommender
 from ondevice.training.step import make_optimizers, train_step
 
 from ..world import World

@@ -14,7 +14,7 @@ import torch
 
 import ondevice
 from benchmarks.storage import layer_rows, rounded_by_group
-from ondevice.forms.base import Sizes
+from ondevice.forms.sizes import Sizes
 from ondevice.models import MODELS
 
 

@@ -84,7 +84,7 @@ def test_numbers_are_short() -> None:
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     root = Path(__file__).resolve().parents[2]
-    script = str(root / "train" / "step_time.py")
+    script = str(root / "benchmarks" / "step_time.py")
     return subprocess.run(
         [sys.executable, script, *arguments], capture_output=True, text=True, env={**os.environ}, check=False
     )

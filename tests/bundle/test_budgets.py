@@ -18,7 +18,8 @@ from ondevice.bundle.estimate import (
 )
 from ondevice.data import Dataset, load_dataset
 from ondevice.errors import UserError
-from ondevice.forms.base import Form, Sizes
+from ondevice.forms.base import Form
+from ondevice.forms.sizes import Sizes
 from ondevice.methods.sizing import shipped_sizes
 from ondevice.models import MODELS, BaseModel
 

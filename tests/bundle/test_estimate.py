@@ -6,7 +6,8 @@ import pytest
 
 from ondevice.bundle.estimate import bundle_bytes
 from ondevice.data import Dataset
-from ondevice.forms.base import Codes, Form, Sizes
+from ondevice.forms.codes import Codes
+from ondevice.forms.sizes import Sizes
 from ondevice.models import MODELS
 from ondevice.program.endpoints import METHODS
 from ondevice.program.export import Exported, ExportOptions, export_model
@@ -23,7 +24,7 @@ SMALLEST = 24_000
 def estimated(
     recommender: Recommender, data: Dataset, methods: tuple[str, ...], fingerprint_bits: int | None = None
 ) -> int:
-    forms: list[Form] = [table.compact() for table in recommender.tables()]
+    forms = recommender.forms()
     projected = recommender.projection is not None
     return bundle_bytes(forms, recommender.model, data, methods, projected, fingerprint_bits)
 

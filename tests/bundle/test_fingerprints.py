@@ -26,7 +26,7 @@ from ondevice.bundle.vocabulary_file import FINGERPRINTED, FieldKeys, Group, enc
 from ondevice.bundle.vocabulary_file import decode as decode_vocabulary
 from ondevice.data import Dataset
 from ondevice.errors import UserError
-from ondevice.forms.base import Sizes
+from ondevice.forms.sizes import Sizes
 from ondevice.program.export import ExportOptions, export_model, pack_for
 from ondevice.program.export_run import export_run
 from ondevice.program.pack import pack

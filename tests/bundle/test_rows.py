@@ -14,7 +14,9 @@ from ondevice.bundle.row_lookup import RowLookup
 from ondevice.bundle.rows import order_rows
 from ondevice.bundle.vocabulary_file import FieldKeys, Group
 from ondevice.data import Dataset
-from ondevice.forms.base import Mask, Sizes
+from ondevice.forms.base import RowLayout
+from ondevice.forms.mask import Mask
+from ondevice.forms.sizes import Sizes
 from ondevice.forms.table import TableInfo
 from ondevice.recommender import pruned_id_map
 
@@ -42,7 +44,7 @@ def test_rows_of_two_small_fields_by_hand() -> None:
 def test_classes_keep_rows_together_that_sizes_would_part() -> None:
     sizes = Sizes(torch.tensor([1, 2, 1, 2]), 2)
     assert order_rows([0, 4], [sizes]).ids.tolist() == [1, 3, 0, 2]
-    together = order_rows([0, 4], [sizes], classes=np.array([1, 1, 1, 1]))
+    together = order_rows([0, 4], [sizes], layout=RowLayout(np.array([1, 1, 1, 1])))
     assert together.ids.tolist() == [0, 1, 2, 3]
     assert len(together.field_keys[0].groups) == 1
 

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ondevice.errors import UserError
-from ondevice.forms.base import Form, Mask, Sizes
-from ondevice.forms.sizes import RetrainedEmbedding
+from ondevice.forms.base import CompactTable, Form
+from ondevice.forms.mask import Mask
+from ondevice.forms.sizes import Sizes
 from ondevice.forms.table import TableInfo
 
 SIZES = Sizes(torch.tensor([0, 2, 1, 3, 0, 0, 1, 2, 3]), 4)
@@ -67,20 +68,20 @@ def test_snapped_moves_each_size_the_least(sizes: list[int], classes: set[int]) 
 
 def test_a_retrained_table_is_as_wide_as_its_largest_row(info: TableInfo) -> None:
     initial = torch.arange(36.0).reshape(9, 4) + 1
-    table = RetrainedEmbedding(info, SIZES, initial=initial)
+    table = CompactTable(info, SIZES, initial=initial)
     assert table.weight.shape == (9, 3)
     assert torch.equal(table.weight, (initial * SIZES.mask())[:, :3])
     assert table.num_kept() == 12
-    assert torch.equal(table.compact().sizes, SIZES.sizes)
-    masked = RetrainedEmbedding(info, MASK, initial=initial)
+    assert torch.equal(table.form.row_sizes(), SIZES.sizes)
+    masked = CompactTable(info, MASK, initial=initial)
     assert torch.equal(masked.weight, initial * MASK.kept)
-    assert torch.equal(masked.compact().kept, MASK.kept)
+    assert torch.equal(masked.form.mask(), MASK.kept)
 
 
 @pytest.mark.parametrize("form", [SIZES, MASK])
 @pytest.mark.parametrize("fused", [False, True])
 def test_pruned_values_stay_zero_and_kept_ones_learn(info: TableInfo, form: Form, fused: bool) -> None:
-    table = RetrainedEmbedding(info, form, init_std=0.1)
+    table = CompactTable(info, form, init_std=0.1)
     before = table.weight.detach().clone()
     optimizer = torch.optim.Adam(table.parameters(), lr=0.01, weight_decay=0.1, fused=fused)
     for _ in range(5):
@@ -93,6 +94,6 @@ def test_pruned_values_stay_zero_and_kept_ones_learn(info: TableInfo, form: Form
 
 
 def test_nothing_kept_is_a_table_of_zeros(info: TableInfo) -> None:
-    table = RetrainedEmbedding(info, Sizes(torch.zeros(9, dtype=torch.int64), 4))
+    table = CompactTable(info, Sizes(torch.zeros(9, dtype=torch.int64), 4))
     assert table.weight.shape == (9, 1)
     assert table(torch.tensor([[1, 3, 6]])).abs().sum() == 0

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ondevice.forms.base import Codes
-from ondevice.forms.codes import COMMITMENT, REFRESH_EVERY, CodedEmbedding
+from ondevice.forms.codes import COMMITMENT, REFRESH_EVERY, CodedEmbedding, Codes
 from ondevice.forms.table import TableInfo
 
 
@@ -181,7 +180,7 @@ def test_refined_rows_are_entries_and_quarters_of_entries() -> None:
         torch.testing.assert_close(own.train(training)(ids)[0], expected)
     torch.testing.assert_close(own.table(), expected)
     assert own.num_kept() == 18
-    form = own.compact()
+    form = own.form
     assert (form.row_sizes().tolist(), form.dim, form.levels) == ([8, 6, 4, 0], 4, 2)
     own.train()(ids).sum().backward()
     assert own.codebook.grad is not None

@@ -14,8 +14,8 @@ import torch
 from ondevice.forms import fused as fusing
 from ondevice.forms.fused import fused
 from ondevice.forms.soft_threshold import _gradients_, _pruned
-from ondevice.training.optimizers.idle import AdamStep, IdleSteps, Rows
 from ondevice.training.optimizers import idle
+from ondevice.training.optimizers.idle import AdamStep, IdleSteps, Rows
 
 ROOT = Path(__file__).resolve().parents[2]
 needs_compiler = pytest.mark.skipif(

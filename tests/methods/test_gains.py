@@ -8,12 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ondevice.errors import UserError
-from ondevice.forms.base import Ranking, concave
 from ondevice.forms.table import TableInfo
 from ondevice.methods import METHODS
+from ondevice.methods.build import build
 from ondevice.methods.gains import measure_gains
+from ondevice.methods.ranking import Ranking, concave
 from ondevice.methods.sizing import shipped_sizes
-from ondevice.recommender import Recommender, build
+from ondevice.recommender import Recommender
 
 from ..world import World
 

@@ -6,17 +6,19 @@ import pytest
 import torch
 
 from ondevice.errors import UserError
-from ondevice.forms.base import Ranking, Sizes
-from ondevice.forms.table import EmbeddingMethod, TableInfo
+from ondevice.forms.sizes import Sizes
+from ondevice.forms.table import TableInfo
 from ondevice.methods import METHODS
+from ondevice.methods.base import Method, forms_at
+from ondevice.methods.ranking import Ranking
 from ondevice.methods.sizes.ranked import Ranked
-from ondevice.methods.sizing import forms_at, shipped_sizes, unstored_removed
+from ondevice.methods.sizing import shipped_sizes, unstored_removed
 
 IDS = torch.tensor([[1, 3, 6], [2, 4, 8], [0, 3, 5]])
 every_method = pytest.mark.parametrize("name", METHODS)
 
 
-def tables(name: str, info: TableInfo, seed: int = 0) -> list[EmbeddingMethod]:
+def tables(name: str, info: TableInfo, seed: int = 0) -> list[Method]:
     """A table of embeddings (9, 4) and one of first-order weights (9, 1): 45 values."""
     torch.manual_seed(seed)
     made = [METHODS[name](info, dim, init_std=0.1) for dim in (4, 1)]
@@ -74,8 +76,7 @@ def test_forms_hold_a_joint_target(name: str, info: TableInfo, target: int) -> N
 
 
 @every_method
-def test_it_says_what_it_needs_and_what_it_is(name: str) -> None:
-    assert METHODS[name].needs in ("nothing", "training", "gradients", "compact", "search")
+def test_it_says_what_it_is(name: str) -> None:
     assert METHODS.describe()[name].endswith(".")
 
 
@@ -84,7 +85,7 @@ def test_only_a_search_has_thresholds(name: str, info: TableInfo) -> None:
     table = tables(name, info)[0]
     own = {id(parameter) for parameter in table.parameters()}
     assert {id(threshold) for threshold in table.thresholds()} <= own
-    assert bool(table.thresholds()) == (table.needs == "search")
+    assert bool(table.thresholds()) == (type(table).margins is not Method.margins)
 
 
 def test_initial_weights_are_normal_or_xavier(info: TableInfo) -> None:
@@ -162,10 +163,10 @@ def test_a_rule_that_cannot_hold_the_target_says_so(info: TableInfo) -> None:
 
 
 def test_a_method_without_a_form_or_a_budget_says_so(info: TableInfo) -> None:
-    bare = EmbeddingMethod(info, 4)
-    with pytest.raises(NotImplementedError, match="EmbeddingMethod declares no compact form"):
+    bare = Method(info, 4)
+    with pytest.raises(NotImplementedError, match="Method declares no compact form"):
         bare.compact()
-    with pytest.raises(RuntimeError, match="EmbeddingMethod follows no budget"):
+    with pytest.raises(RuntimeError, match="Method follows no budget"):
         bare.shift_thresholds(1.0)
     assert bare.scores() is None
     rows = torch.arange(0, 9, 3)

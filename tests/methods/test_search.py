@@ -126,7 +126,7 @@ def test_a_search_is_the_same_again(world: World) -> None:
 
 def test_first_order_weights_of_another_method_do_not_count(world: World) -> None:
     """``embedding.first_order: uniform``: the budget is the embeddings' own."""
-    from ondevice.recommender import build
+    from ondevice.methods.build import build
 
     recommender = build(
         world.info,

@@ -11,16 +11,15 @@ from hypothesis import strategies as st
 
 from ondevice.config.sections import RetrainConfig
 from ondevice.errors import UserError
-from ondevice.forms.base import Form, Mask, SharedMap, Sizes
+from ondevice.forms.base import Form
+from ondevice.forms.codes import coded
+from ondevice.forms.mask import Mask
+from ondevice.forms.shared import SharedMap
+from ondevice.forms.sizes import Sizes
 from ondevice.forms.table import TableInfo
 from ondevice.methods import METHODS
-from ondevice.methods.sizing import (
-    coded,
-    competing,
-    forms_at,
-    shipped_sizes,
-    unstored_removed,
-)
+from ondevice.methods.base import competing, forms_at
+from ondevice.methods.sizing import shipped_sizes, unstored_removed
 from ondevice.run.budgets import final_forms
 
 DIM = 6

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from ondevice.data import Catalog, Dataset, EncodedSplit, Field, Label, Schema, Vocabulary
-from ondevice.forms.base import Codes, Form, Mask, Sizes
-from ondevice.forms.codes import CodedEmbedding
+from ondevice.forms.base import Form
+from ondevice.forms.codes import CodedEmbedding, Codes
+from ondevice.forms.mask import Mask
+from ondevice.forms.sizes import Sizes
 from ondevice.forms.table import TableInfo
 from ondevice.methods import METHODS
 from ondevice.recommender import Recommender, rebuild

@@ -13,10 +13,10 @@ from ondevice.bundle.vocabulary_file import HASHED, FieldKeys, Group, decode, en
 from ondevice.data import Dataset
 from ondevice.data.key_hash import key_hash
 from ondevice.errors import UserError
-from ondevice.forms.base import SharedMap
+from ondevice.forms.shared import SharedMap
 from ondevice.models import MODELS
 from ondevice.program.export import ExportOptions, export_model
-from ondevice.program.pack import form_of, pack
+from ondevice.program.pack import pack
 from ondevice.training.checkpoint import load_recommender, save_recommender
 
 from . import shop
@@ -55,7 +55,7 @@ def test_it_reads_back(data: Dataset, tmp_path: Path) -> None:
     again = load_recommender(tmp_path / "model", shop.info(data))
     ids = shop.all_ids(data)
     assert torch.equal(recommender(ids), again(ids))
-    one, other = form_of(recommender.embedding), form_of(again.embedding)
+    one, other = recommender.forms()[0], again.forms()[0]
     assert isinstance(one, SharedMap)
     assert isinstance(other, SharedMap)
     assert torch.equal(one.modulus, other.modulus)

@@ -14,6 +14,7 @@ from torch.export import Dim
 from ondevice.bundle.manifest import PROGRAM
 from ondevice.data import Dataset
 from ondevice.errors import UserError
+from ondevice.forms.codes import CodedStaircase
 from ondevice.models import MODELS
 from ondevice.program import lower as module
 from ondevice.program import stock
@@ -22,7 +23,6 @@ from ondevice.program.export import Exported, ExportOptions, export_model
 from ondevice.program.lower import lower, program_requirements
 from ondevice.program.pack import LAYOUTS
 from ondevice.program.slim import ProgramFile, parse_graph
-from ondevice.program.tables import CodedStaircase
 from ondevice.quiet import quiet
 
 from . import shop

@@ -7,14 +7,17 @@ import torch
 
 from ondevice.data import Dataset
 from ondevice.errors import UserError
-from ondevice.forms.base import Mask, Sizes
 from ondevice.forms.blocks import Blocks
+from ondevice.forms.codes import CodedStaircase
+from ondevice.forms.mask import JaggedEmbedding, Mask
+from ondevice.forms.sizes import Sizes
+from ondevice.forms.staircase import StaircaseEmbedding
 from ondevice.forms.table import TableInfo
+from ondevice.methods.build import build
 from ondevice.models import MODELS
 from ondevice.program.pack import LAYOUTS, compacted_model, pack
 from ondevice.program.quantize import quantize
-from ondevice.program.tables import CodedStaircase, JaggedEmbedding, StaircaseEmbedding
-from ondevice.recommender import build, rebuild
+from ondevice.recommender import rebuild
 
 from . import shop
 

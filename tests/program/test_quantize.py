@@ -10,12 +10,12 @@ from torch import nn
 
 from ondevice.data import Dataset
 from ondevice.errors import UserError
+from ondevice.forms.packed import FirstOrderTable
 from ondevice.models import MODELS
 from ondevice.models.layers import hidden_linears
 from ondevice.program import quantize as module
 from ondevice.program.pack import LAYOUTS, pack
 from ondevice.program.quantize import quantize, quantize_linears, quantized_values, rounded, sqnr_db
-from ondevice.program.tables import FirstOrderTable
 
 from . import shop
 

@@ -13,10 +13,10 @@ from ondevice.config.file import from_dict
 from ondevice.data import load_dataset
 from ondevice.data.key_hash import key_hash
 from ondevice.errors import UserError
-from ondevice.forms.base import Codes, Ranking
-from ondevice.forms.codes import CodedEmbedding
-from ondevice.forms.sizes import SharedEmbedding
+from ondevice.forms.codes import CodedEmbedding, Codes
+from ondevice.forms.shared import SharedMap
 from ondevice.methods import METHODS
+from ondevice.methods.ranking import Ranking
 from ondevice.models import MODELS
 from ondevice.models.layers import hidden_linears
 from ondevice.program.quantize import rounded
@@ -33,7 +33,7 @@ from ..runs import Make, run
 def test_every_method_and_model_holds_its_budgets(
     tiny_config: Make, tmp_path: Path, method: str, model: str
 ) -> None:
-    coded = {"code_dims": 2} if METHODS[method].needs == "compact" else {}
+    coded = {"code_dims": 2} if method == "code_saliency" else {}
     values = tiny_config(
         method={"name": method},
         model={"name": model},
@@ -71,9 +71,9 @@ def test_compact_models_of_another_base_model(tiny_config: Make, tmp_path: Path)
 
 def test_positions_are_kept_as_they_were_found(tiny_config: Make, tmp_path: Path) -> None:
     run(tiny_config(retrain={"form": "positions"}, search={"budgets": [100]}), tmp_path / "run")
-    found = load_file(tmp_path / "run" / "search.safetensors")["100/0"].bool()
+    found = load_file(tmp_path / "run" / "search.safetensors")["100/0/kept"].bool()
     counts = torch.tensor(load_dataset(**tiny_config()["data"]).counts)
-    kept = Run(tmp_path / "run").compact("100").embedding.compact().mask()
+    kept = Run(tmp_path / "run").compact("100").forms()[0].mask()
     assert torch.equal(kept, found & (counts > 0)[:, None])
     assert bool((kept[:, 1:] & ~kept[:, :-1]).any())  # no prefixes
 
@@ -113,8 +113,8 @@ def test_skipped_fields_are_not_stored_and_read_as_unknown(tiny_config: Make, tm
         run(values, tmp_path / method)
         compact = Run(tmp_path / method).compact("100")
         rows = slice(41, 47)  # of age
-        assert not compact.embedding.compact().mask()[rows].any()
-        assert compact.embedding.compact().mask().any()
+        assert not compact.forms()[0].mask()[rows].any()
+        assert compact.forms()[0].mask().any()
         assert compact.id_map[rows].tolist() == [41] * 6
     with pytest.raises(UserError, match=r"search\.skip_fields: 'ages' is not a field .*did you mean 'age'"):
         Pipeline(from_dict(tiny_config(search={"skip_fields": ["ages"]})), tmp_path / "wrong")
@@ -155,7 +155,7 @@ def test_sizes_by_saliency_and_four_bit_layers_are_kept_and_read_back(
     run(values, tmp_path / "run")
     found = Run(tmp_path / "run")
     one, other = (found.compact(label) for label in found.budgets())
-    large, small = (each.embedding.compact().row_sizes() for each in (one, other))
+    large, small = (each.forms()[0].row_sizes() for each in (one, other))
     assert int(small.sum()) <= 100 < int(large.sum())
     assert bool((small <= large).all())
     assert bool((small < large).any())
@@ -186,7 +186,7 @@ def test_sizes_by_what_codes_are_worth_begin_with_the_model_that_was_measured(
     )
     metrics = run(values, tmp_path / "run")
     found = Run(tmp_path / "run")
-    large, small = (found.compact(label).embedding.compact() for label in found.budgets())
+    large, small = (found.compact(label).forms()[0] for label in found.budgets())
     assert isinstance(large, Codes)
     assert large.dim == 4
     assert bool((small.row_sizes() <= large.row_sizes()).all())
@@ -200,7 +200,7 @@ def test_sizes_by_what_codes_are_worth_begin_with_the_model_that_was_measured(
     started = pipeline._start(pipeline.budgets.forms(160, 160, forms))
     searched = load_file(tmp_path / "run" / "searched" / "model.safetensors")
     assert isinstance(started.embedding, CodedEmbedding)
-    assert started.embedding.is_turned
+    assert started.embedding.is_rotated
     keep = started.embedding.keep
     torch.testing.assert_close(started.embedding.weight[keep], searched["embedding.weight"][keep])
     if first_order == "projection":
@@ -228,7 +228,7 @@ def test_the_hashing_trick_is_retrained_like_any_other(tiny_config: Make, tmp_pa
     assert metrics["compact"]["valid_auc"] > 0.5
     assert 60 < metrics["compact"]["kept_parameters"] <= 100
     compact = Run(tmp_path / "run").compact("100")
-    assert isinstance(compact.embedding, SharedEmbedding)
+    assert isinstance(compact.forms()[0], SharedMap)
     assert compact.embedding.modulus.tolist()[0] > 0
     texts = Run(tmp_path / "run").vocabulary.key_texts()
     rows = 1 + compact.embedding.keep[1:41, 0].nonzero().squeeze(1)

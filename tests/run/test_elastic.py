@@ -20,8 +20,9 @@ from ondevice.config.file import from_dict
 from ondevice.config.sections import Config
 from ondevice.data import load_dataset
 from ondevice.errors import UserError
-from ondevice.forms.base import Codes, Form, Sizes
-from ondevice.forms.codes import CodedEmbedding
+from ondevice.forms.base import Form
+from ondevice.forms.codes import CodedEmbedding, Codes
+from ondevice.forms.sizes import Sizes
 from ondevice.forms.table import TableInfo, table_info
 from ondevice.models import MODELS
 from ondevice.models.layers import hidden_linears
@@ -30,7 +31,7 @@ from ondevice.run import elastic as module
 from ondevice.run.budgets import Budgets, final_forms
 from ondevice.run.directory import Run
 from ondevice.run.elastic import ElasticFit, ElasticRun, Masks, calibrate, compact_model
-from ondevice.run.levels import Level, Staircases, load_staircases, save_staircases, smaller_of
+from ondevice.run.levels import Level, Staircases, load_staircases, save_staircases
 from ondevice.run.pipeline import Pipeline
 from ondevice.training.step import train_step
 
@@ -115,14 +116,9 @@ def test_levels_are_nested_whatever_was_found(
 
 
 def test_the_smaller_of_two_sizes_by_hand() -> None:
-    assert smaller_of(
-        Sizes(torch.tensor([4, 0, 2]), 8), Sizes(torch.tensor([2, 6, 2]), 6)
-    ).row_sizes().tolist() == [
-        2,
-        0,
-        2,
-    ]
-    codes = smaller_of(Codes(torch.tensor([4, 2]), 4, 2), Codes(torch.tensor([2, 8]), 8, 2))
+    sizes = Sizes(torch.tensor([4, 0, 2]), 8).within(Sizes(torch.tensor([2, 6, 2]), 6))
+    assert sizes.row_sizes().tolist() == [2, 0, 2]
+    codes = Codes(torch.tensor([4, 2]), 4, 2).within(Codes(torch.tensor([2, 8]), 8, 2))
     assert isinstance(codes, Codes)
     assert (codes.row_sizes().tolist(), codes.dim) == ([2, 2], 2)
 

@@ -15,7 +15,8 @@ from benchmarks.cluster import Cluster, Job, bytes_per_row, estimate, threshold_
 from ondevice.config.sections import DistributedConfig
 from ondevice.errors import UserError
 from ondevice.methods import METHODS
-from ondevice.methods.sizing import forms_at
+from ondevice.methods.base import forms_at
+from ondevice.methods.sizes.pep import PEPRows
 from ondevice.models import MODELS
 from ondevice.recommender import Recommender
 from ondevice.sharded.descent import ScaledDescent
@@ -45,7 +46,7 @@ def base_model() -> nn.Module:
 
 def sharded(by_value: bool = True) -> ShardedRecommender:
     settings = DistributedConfig("sharded", table_optimizer="adagrad")
-    thresholds = Thresholds(by_value, -3.0, 0.2, THRESHOLD_RATE)
+    thresholds = Thresholds(PEPRows(by_value, -3.0, 0.2), THRESHOLD_RATE)
     return ShardedRecommender(WORLD.info, base_model(), ROWS, settings, RATE, joined(), CPU, thresholds)
 
 
@@ -241,7 +242,7 @@ def search_of_many_rows(num_rows: int, dim: int) -> int:
 
     info = TableInfo(torch.tensor([0, num_rows]), torch.ones(num_rows, dtype=torch.int64))
     rows = InitialRows(num_rows, dim, True, None, seed=0)
-    thresholds = Thresholds(True, -7.0, 1.0, 0.01)
+    thresholds = Thresholds(PEPRows(True, -7.0, 1.0), 0.01)
     recommender = ShardedRecommender(
         info, base_model(), rows, DistributedConfig("sharded"), 0.1, joined(), CPU, thresholds
     )
@@ -291,7 +292,7 @@ def test_paper_and_exchanges_agree(tmp_path: Path, by_value: bool) -> None:
 
 def bytes_held(optimizer: str) -> float:
     settings = DistributedConfig("sharded", table_optimizer=optimizer)
-    thresholds = Thresholds(True, -3.0, 0.2, 0.1)
+    thresholds = Thresholds(PEPRows(True, -3.0, 0.2), 0.1)
     recommender = ShardedRecommender(
         WORLD.info, base_model(), ROWS, settings, RATE, joined(), CPU, thresholds
     )

@@ -1,0 +1,1 @@
+"""The opponents: dense programs that torchao and ExecuTorch make by themselves."""

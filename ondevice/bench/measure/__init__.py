@@ -1,0 +1,1 @@
+"""Measuring programs: bytes, latency, memory and quality, in fresh processes."""

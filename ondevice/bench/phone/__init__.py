@@ -1,0 +1,1 @@
+"""Benchmarks on a phone, over adb."""

@@ -5,15 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ondevice.config.budget import parse_budget
+from ondevice.config.sections import Config
 from ondevice.data.key_hash import key_hashes
 from ondevice.errors import UserError
-from ondevice.forms.base import SharedMap
-from ondevice.forms.table import EmbeddingMethod, TableInfo
-from ondevice.methods.base import METHODS
+from ondevice.forms.shared import SharedMap
+from ondevice.forms.table import TableInfo
+from ondevice.methods.base import METHODS, Method
 
 
 @METHODS.register("hashing")
-class Hashing(EmbeddingMethod):
+class Hashing(Method):
     """A field of many values reads row hash(key) mod m of its table, which several values then share.
 
     Weinberger et al. 2009 (arXiv 0902.2206), unsigned, for each field by itself. All fields get at most the same
@@ -32,6 +34,24 @@ class Hashing(EmbeddingMethod):
             raise UserError(f"method.dim: got {dim}; it must be at least 1")
         self.dim = min(dim, embedding_dim)
         self._hashes: Tensor | None = None
+
+    def check(self, config: Config) -> None:
+        if config.retrain.code_dims:
+            raise UserError(
+                "retrain.code_dims: method 'hashing' shares rows, which are stored as int8 values; "
+                "set retrain.code_dims=null"
+            )
+        if config.retrain.elastic:
+            raise UserError(
+                "retrain.elastic: method 'hashing' shares rows by a modulus for each budget, so that a smaller model "
+                "is no part of a larger one; set retrain.elastic=false"
+            )
+        in_bytes = [b for b in config.search.budgets if parse_budget(b)[0] == "bytes"]
+        if in_bytes:
+            raise UserError(
+                f"search.budgets: {in_bytes[0]} is in bytes, which are met by sizes, but method 'hashing' "
+                "shares rows; give a number of values or a share"
+            )
 
     def compact(self, target: int | None = None) -> SharedMap:
         """At most ``target`` values: m rows of ``dim`` values, fewer values where not even one row a field fits.

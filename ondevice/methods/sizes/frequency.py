@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from ondevice.forms.base import Sizes
-from ondevice.forms.table import EmbeddingMethod, TableInfo
-from ondevice.methods.base import METHODS
+from ondevice.forms.sizes import Sizes
+from ondevice.forms.table import TableInfo
+from ondevice.methods.base import METHODS, Method
 
 
 @METHODS.register("frequency")
-class Frequency(EmbeddingMethod):
+class Frequency(Method):
     """Mixed dimensions: a row's dimension grows with a power of how often it occurs.
 
     d_n = round(c · count_n^exponent), at most ``max_size``; c is solved so that the budget is met. After

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ondevice.forms.base import Mask
-from ondevice.forms.table import EmbeddingMethod
-from ondevice.methods.base import METHODS
+from ondevice.forms.mask import Mask
+from ondevice.methods.base import METHODS, Method
+from ondevice.methods.context import SearchContext
 
 
 @METHODS.register("magnitude")
-class Magnitude(EmbeddingMethod):
+class Magnitude(Method):
     """The values of largest magnitude in a table trained as usual."""
 
-    needs = "training"
+    finds_positions = True
+
+    def prepare(self, context: SearchContext) -> list[dict[str, float]]:
+        """Take over the tables of the trained dense model."""
+        for table, trained in zip(context.recommender.tables(), context.dense().tables(), strict=True):
+            table.weight.data.copy_(trained.table())
+        return []
 
     def scores(self) -> Tensor:
         """|V|, 0 for rows that training never saw."""

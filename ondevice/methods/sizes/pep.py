@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from ondevice.errors import UserError, nearest
-from ondevice.forms.base import Mask
+from ondevice.forms.mask import Mask
 from ondevice.forms.rows import gather_rows, lookup
-from ondevice.forms.soft_threshold import pruned_lookup
-from ondevice.forms.table import EmbeddingMethod, TableInfo
-from ondevice.methods.base import METHODS
+from ondevice.forms.soft_threshold import pruned_lookup, soft_threshold
+from ondevice.forms.table import TableInfo
+from ondevice.methods.base import METHODS, Method
+from ondevice.methods.context import SearchContext
 
 GRANULARITIES = ("global", "dimension", "field", "field-dimension", "feature", "feature-dimension")
 REGIMES = {
@@ -24,8 +29,59 @@ THRESHOLD_INIT = {"decay": -15.0, "data": -11.0, "budget": -7.0}
 """Initial s of each regime."""
 
 
+@torch.no_grad()
+def pruned_values(weight: Tensor, s: Tensor) -> Tensor:
+    """V̂ = sign(V)·ReLU(|V| − g(s)) without a gradient (equation 4).
+
+    Shape: weight (U, D), s broadcastable to it -> (U, D).
+    """
+    threshold = torch.sigmoid(s)
+    return weight - torch.clamp(weight, -threshold, threshold)
+
+
+@torch.no_grad()
+def margins_of(weight: Tensor, s: Tensor) -> Tensor:
+    """g⁻¹(|V|) − s: a value is pruned when all s rise by its margin.
+
+    Shape: weight (U, D), s broadcastable to it -> (U, D).
+    """
+    return torch.logit(weight.abs().clamp(1e-9, 1 - 1e-6)) - s
+
+
+def initial_thresholds(counts: Tensor, init: float, count_prior: float) -> Tensor:
+    """s₀ − γ·ln(occurrences) of rows.
+
+    Shape: counts (U,) -> (U,).
+    """
+    return init - count_prior * counts.clamp(min=1).log()
+
+
+@dataclass(frozen=True)
+class PEPRows:
+    """PEP on some rows, as sharded tables search with it: see `ondevice.methods.base.RowSearch`.
+
+    Args:
+        by_value: whether every value has a threshold, or every row.
+        init: initial s of a row that occurs once.
+        count_prior: γ of init − γ·ln(occurrences).
+    """
+
+    by_value: bool
+    init: float
+    count_prior: float
+
+    def initial(self, counts: Tensor) -> Tensor:
+        return initial_thresholds(counts, self.init, self.count_prior)
+
+    def pruned(self, weight: Tensor, s: Tensor) -> Tensor:
+        return soft_threshold(weight, s)
+
+    def margins(self, weight: Tensor, s: Tensor) -> Tensor:
+        return margins_of(weight, s)
+
+
 @METHODS.register("pep")
-class PEP(EmbeddingMethod):
+class PEP(Method):
     """Plug-in Embedding Pruning: a soft threshold learnt for each value, row, field or table.
 
     V̂ = sign(V)·ReLU(|V| − g(s)), g = sigmoid (equation 4). Only the rows of the batch are thresholded, so a
@@ -46,7 +102,7 @@ class PEP(EmbeddingMethod):
     Raises: UserError: when the granularity or the regime is unknown.
     """
 
-    needs = "search"
+    finds_positions = True
 
     def __init__(
         self,
@@ -78,7 +134,7 @@ class PEP(EmbeddingMethod):
         s = torch.full(shape, float(threshold_init))
         if granularity.startswith("feature"):
             gamma = count_prior if count_prior is not None else float(regime == "budget")
-            s -= gamma * info.counts.clamp(min=1).log()[:, None]
+            s = initial_thresholds(info.counts, float(threshold_init), gamma)[:, None].expand(shape).clone()
         elif count_prior:
             raise UserError(
                 f"method.count_prior: granularity '{granularity}' has no threshold per row; use feature"
@@ -106,11 +162,13 @@ class PEP(EmbeddingMethod):
         rows, inverse = self.info.distinct(ids)
         return self.of_rows(rows, inverse, *(gather_rows(p, rows) for p in self.row_parameters()))
 
-    @torch.no_grad()
+    def prepare(self, context: SearchContext) -> list[dict[str, float]]:
+        """Train with the thresholds in place."""
+        return context.search()
+
     def table(self) -> Tensor:
         rows = torch.arange(self.num_embeddings, device=self.weight.device)
-        threshold = torch.sigmoid(self._s_of_rows(rows, *self.row_parameters()))
-        return self.weight - torch.clamp(self.weight, -threshold, threshold)
+        return pruned_values(self.weight, self._s_of_rows(rows, *self.row_parameters()))
 
     def num_kept(self) -> int:
         return int((self.table() != 0).sum())
@@ -126,12 +184,10 @@ class PEP(EmbeddingMethod):
     def follows_budget(self) -> bool:
         return self.regime == "budget"
 
-    @torch.no_grad()
     def margins(self, rows: Tensor, *values: Tensor) -> Tensor | None:
-        """g⁻¹(|V|) − s: a value is pruned when all s rise by its margin."""
         if self.regime != "budget":
             return None
-        return torch.logit(values[0].abs().clamp(1e-9, 1 - 1e-6)) - self._s_of_rows(rows, *values)
+        return margins_of(values[0], self._s_of_rows(rows, *values))
 
     @torch.no_grad()
     def num_kept_of(self, rows: Tensor, *values: Tensor) -> int:
@@ -142,6 +198,23 @@ class PEP(EmbeddingMethod):
         if self.regime != "budget":
             raise RuntimeError(f"regime {self.regime} follows no budget")
         self.s.add_(amount)
+
+    @classmethod
+    def row_search(cls, options: Mapping[str, Any]) -> PEPRows:
+        if options.get("regime", "budget") != "budget":
+            raise UserError("method.regime: sharded thresholds follow a budget")
+        granularity = options.get("granularity", "feature-dimension")
+        if granularity not in ("feature", "feature-dimension"):
+            raise UserError(
+                f"method.granularity: got '{granularity}'; sharded thresholds belong to rows: feature or "
+                "feature-dimension"
+            )
+        init, prior = options.get("threshold_init"), options.get("count_prior")
+        return PEPRows(
+            granularity == "feature-dimension",
+            THRESHOLD_INIT["budget"] if init is None else float(init),
+            1.0 if prior is None else float(prior),
+        )
 
     def scores(self) -> Tensor:
         """|V̂|, 0 for rows that training never saw."""

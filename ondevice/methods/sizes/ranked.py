@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
-from ondevice.forms.base import Ranking
-from ondevice.forms.table import EmbeddingMethod, TableInfo
+from ondevice.forms.sizes import Sizes
+from ondevice.forms.table import TableInfo
+from ondevice.methods.base import Found, Method
+from ondevice.methods.ranking import Ranking
 
 
-class Ranked(EmbeddingMethod):
+class Ranked(Method):
     """A method whose gains are measured in a trained model, and from which the sizes for any budget follow.
 
     Args:
@@ -27,6 +32,16 @@ class Ranked(EmbeddingMethod):
         super().__init__(info, embedding_dim, init_std=init_std)
         self.row_cost = row_cost
         self.gains: Tensor | None = None
+
+    def forms_with(
+        self, others: Sequence[Method], target: int, removed: Tensor | None, first_order: bool
+    ) -> list[Found]:
+        """The ranking, from which the sizes for any target follow."""
+        return [self.compact(), *(table.first_order_form() for table in others)]
+
+    def first_order_form(self) -> Found:
+        """None of its own: rows that keep an embedding get a first-order weight."""
+        return Sizes(torch.zeros(self.num_embeddings, dtype=torch.int64), 1)
 
     def compact(self, target: int | None = None) -> Ranking:
         """All leading dimensions by their gains, those of rows that training never saw without any.

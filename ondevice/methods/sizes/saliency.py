@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
+from ondevice.config.sections import Config
+from ondevice.errors import UserError
 from ondevice.forms.table import TableInfo
 from ondevice.methods.base import METHODS
+from ondevice.methods.context import SearchContext
+from ondevice.methods.gains import measure_gains
 from ondevice.methods.sizes.ranked import Ranked
 
 
@@ -16,8 +18,8 @@ class Saliency(Ranked):
     The saliency of a value v is ½·h·v², h the curvature of the loss (Optimal Brain Damage, LeCun et al. 1990,
     equation 5). With log loss the Gauss-Newton h of a direction b at one interaction is p·(1 − p)·(b·∂logit/∂e)²,
     summed over those that look the row up, so that a row counts as often as it occurs. First each field's
-    dimensions are turned so that the leading ones hold as much of its curvature-weighted variance as they can: the
-    order that a table of leading dimensions would learn. The measurement by rows (`training.saliency`) and its use
+    dimensions are rotated so that the leading ones hold as much of its curvature-weighted variance as they can: the
+    order that a table of leading dimensions would learn. The measurement by rows (`ondevice.methods.gains`) and its use
     for prefix sizes are this project's.
 
     Args:
@@ -25,8 +27,6 @@ class Saliency(Ranked):
         pairs: made-up pairs per real row that the curvature is measured on as well.
         row_cost: as in `Ranked`.
     """
-
-    needs: ClassVar[str] = "gradients"
 
     def __init__(
         self,
@@ -41,3 +41,23 @@ class Saliency(Ranked):
         super().__init__(info, embedding_dim, init_std=init_std, row_cost=row_cost)
         self.max_size = min(max_size, embedding_dim)
         self.pairs = pairs
+
+    def check(self, config: Config) -> None:
+        if config.retrain.code_levels > 1:
+            raise UserError(
+                f"retrain.code_levels: got {config.retrain.code_levels}, but method 'saliency' ranks dimensions and "
+                "does not know what storing them twice is worth; use method.name=code_saliency, or "
+                "retrain.code_levels=1"
+            )
+
+    def prepare(self, context: SearchContext) -> list[dict[str, float]]:
+        """Let the dense model say what dimensions are worth."""
+        self.gains = measure_gains(
+            context.dense(),
+            context.train_batches(context.config.search.batch_size),
+            context.item_fields,
+            num_dims=self.max_size,
+            pairs=self.pairs,
+            seed=context.config.run.seed,
+        )
+        return []

@@ -5,13 +5,12 @@ from __future__ import annotations
 import torch
 
 from ondevice.errors import UserError
-from ondevice.forms.base import Sizes
-from ondevice.forms.table import EmbeddingMethod
-from ondevice.methods.base import METHODS
+from ondevice.forms.sizes import Sizes
+from ondevice.methods.base import METHODS, Method
 
 
 @METHODS.register("uniform")
-class Uniform(EmbeddingMethod):
+class Uniform(Method):
     """Every row keeps the same number of dimensions."""
 
     def compact(self, target: int | None = None) -> Sizes:

@@ -1,0 +1,1 @@
+"""Optimizers that touch the rows of a batch alone."""

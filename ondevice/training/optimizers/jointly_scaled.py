@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ondevice.forms.rows import FetchedRows
-from ondevice.forms.table import EmbeddingMethod
+from ondevice.forms.table import EmbeddingTable
 
 
 class JointlyScaledSGD(torch.optim.Optimizer):
@@ -31,7 +31,7 @@ class JointlyScaledSGD(torch.optim.Optimizer):
         params: Iterable[nn.Parameter],
         lr: float,
         decay: float = 0.99,
-        tables: Sequence[EmbeddingMethod] = (),
+        tables: Sequence[EmbeddingTable] = (),
     ) -> None:
         super().__init__(params, {"lr": lr, "decay": decay})
         self.table_of = {p: table for table in tables for p in table.row_parameters()}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ondevice.forms.rows import FetchedRows, copy_rows_, zero_rows_
-from ondevice.forms.table import EmbeddingMethod
+from ondevice.forms.table import EmbeddingTable
 from ondevice.training.optimizers.idle import CAPACITY, AdamStep, IdleSteps, ReplayedSteps, Rows
 from ondevice.training.optimizers.packed import Column, PackedRows
 
@@ -38,7 +38,7 @@ class TableAdam(torch.optim.Adam):
     def __init__(
         self,
         groups: Sequence[dict[str, Any]],
-        tables: Sequence[EmbeddingMethod],
+        tables: Sequence[EmbeddingTable],
         *,
         lr: float,
         lazy: bool = False,
@@ -124,8 +124,8 @@ class TableAdam(torch.optim.Adam):
         return Rows(*(columns[p, name] for name in self._columns))
 
     @torch.no_grad()
-    def peek(self, table: EmbeddingMethod, rows: Tensor) -> list[Tensor]:
-        """Copies of some rows (U,) of a table's `EmbeddingMethod.row_parameters`, as `flush` would leave them."""
+    def peek(self, table: EmbeddingTable, rows: Tensor) -> list[Tensor]:
+        """Copies of some rows (U,) of a table's `EmbeddingTable.row_parameters`, as `flush` would leave them."""
         parameters = table.row_parameters()
         if not self.lazy or table not in self.tables:
             return [p.index_select(0, rows) for p in parameters]
@@ -197,7 +197,7 @@ class TableAdam(torch.optim.Adam):
         self._packed.write_(next(iter(read.values())).rows, self._fetched, self._idle[0].count)
         self._fetched = {}
         for table in self.tables:
-            table.is_behind = True
+            table.has_pending_updates = True
 
     @torch.no_grad()
     def flush(self) -> None:
@@ -213,7 +213,7 @@ class TableAdam(torch.optim.Adam):
             for p in self._by_row(group):
                 self.state[p]["step"].fill_(self._number)
         for table in self.tables:
-            table.is_behind = False
+            table.has_pending_updates = False
 
     def average(self, share: float) -> None:
         """Take (1 − ``share``)·w into `averages`, which keep ``share`` of themselves."""
@@ -244,11 +244,11 @@ class TableAdam(torch.optim.Adam):
             self._begin()
 
 
-def reads_by_row(table: EmbeddingMethod, lazy: bool) -> bool:
+def reads_by_row(table: EmbeddingTable, lazy: bool) -> bool:
     """Whether a table's rows are fetched: all that can be if ``lazy``, else those whose rows are worked on."""
-    if type(table).forward is not EmbeddingMethod.forward:
+    if type(table).forward is not EmbeddingTable.forward:
         return False
-    return lazy or type(table).of_rows is not EmbeddingMethod.of_rows
+    return lazy or type(table).of_rows is not EmbeddingTable.of_rows
 
 
 def release(optimizers: Sequence[torch.optim.Optimizer]) -> None:

@@ -11,7 +11,8 @@ import torch
 
 from ondevice.bench.measure.pte import inspect
 from ondevice.bench.measure.size import bundle_bytes, deflated_bytes
-from ondevice.forms.base import Mask, Sizes
+from ondevice.forms.mask import Mask
+from ondevice.forms.sizes import Sizes
 from ondevice.recommender import Recommender, rebuild
 
 from ..conftest import DIM, FIELD_SIZES

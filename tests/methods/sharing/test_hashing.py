@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from ondevice.data.key_hash import key_hash, key_hashes
 from ondevice.errors import UserError
-from ondevice.forms.base import SharedMap, form_of_tensors, form_tensors
-from ondevice.forms.sizes import SharedEmbedding
+from ondevice.forms.shared import SharedMap
 from ondevice.forms.table import TableInfo
 from ondevice.methods import METHODS
+from ondevice.methods.found import described, named, part_of, read_found
 from ondevice.recommender import pruned_id_map
 
 
@@ -101,7 +101,7 @@ def test_removed_ids_and_their_readers_read_the_unknown_id() -> None:
 
 def test_a_form_reads_back_from_tensors() -> None:
     form = compact([0, 1, 1, 1], [0, 4], 4)
-    again = form_of_tensors(form_tensors(form, "7/0"), "7/0", dim=4, ruled=True)
+    again = read_found(described(form), part_of(named(form, "7/0"), "7/0"))
     assert isinstance(again, SharedMap)
     assert all(torch.equal(getattr(form, n), getattr(again, n)) for n in ("sizes", "shared", "modulus"))
     assert again.dim == form.dim
@@ -111,7 +111,7 @@ def test_a_trained_table_still_knows_who_shares() -> None:
     info = TableInfo(torch.tensor([0, 4]), torch.tensor([0, 1, 1, 1]))
     form = METHODS["hashing"](info, 4, dim=2).compact(4)
     assert isinstance(form, SharedMap)
-    compact = SharedEmbedding(info, form).compact()
+    compact = form.table(info).form
     assert (compact.dim, compact.sizes.tolist()) == (2, form.sizes.tolist())
     assert torch.equal(compact.shared, form.shared)
     assert torch.equal(compact.modulus, form.modulus)

@@ -13,7 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ondevice.config.sections import SearchConfig
 from ondevice.forms import fused
 from ondevice.forms.table import TableInfo
-from ondevice.recommender import Recommender, build
+from ondevice.methods.build import build
+from ondevice.recommender import Recommender
 from ondevice.training.average import WeightAverage
 from ondevice.training.optimizers import idle, table_adam
 from ondevice.training.optimizers.table_adam import TableAdam, flush, release
