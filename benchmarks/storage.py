@@ -184,7 +184,11 @@ def layer_rows(model: BaseModel, form: Form, field_offsets: Tensor, dense_dim: i
         ),
     ):
         linears = [module for module in each.modules() if isinstance(module, nn.Linear)]
-        shapes = [(wide if m.in_features == flat else m.in_features, m.out_features) for m in linears]
+        inputs = {id(layer.linear) for layer in each.input_layers() if layer.fields is not None}
+        shapes = [
+            (wide if id(m) in inputs and m.in_features == flat else m.in_features, m.out_features)
+            for m in linears
+        ]
         for bits in (32, 8, 4) if shapes else ():
             size = sum(linear_bytes(i, o, bits if o > 1 else max(bits, 8)) for i, o in shapes)
             rows.append({"what": f"{bits} bits, {what}", "columns": shapes[0][0], "bytes": size})

@@ -12,7 +12,7 @@ from ondevice.forms.base import CompactTable, Form
 from ondevice.forms.sizes import full_sizes
 from ondevice.forms.table import EmbeddingTable, TableInfo
 from ondevice.models import MODELS, BaseModel
-from ondevice.models.layers import hidden_linears
+from ondevice.models.base import InputLayer
 
 
 class Recommender(nn.Module):
@@ -203,47 +203,42 @@ def cut(
 
 
 def _copy_fitting(source: Recommender, target: Recommender) -> None:
-    """Copy the base model's weights, narrowing layers that read D-dimensional embeddings.
+    """Copy the base model's weights, narrowing the layers that read embeddings.
 
     Layers that the target has otherwise (`retrain.model`) keep the weights they were drawn with.
     """
     wide, narrow = source.model.embedding_dim, target.model.embedding_dim
-    fields = source.model.num_fields
     given = source.model.state_dict()
+    for name, layer in _named_inputs(source.model).items() if narrow < wide else ():
+        given |= {f"{name}.{part}": value for part, value in layer.narrowed(wide, narrow).items()}
     with torch.no_grad():
         for name, value in target.model.state_dict().items():
             other = given.get(name)
-            if other is None:
-                continue
-            if other.shape == value.shape:
+            if other is not None and other.shape == value.shape:
                 value.copy_(other)
-            elif other.shape[:-1] != value.shape[:-1]:
-                continue  # a layer of another width
-            elif other.shape[-1] == fields * wide and value.shape[-1] == fields * narrow:
-                value.copy_(other.unflatten(-1, (fields, wide))[..., :narrow].flatten(-2))
-            elif (other.shape[-1], value.shape[-1]) == (wide, narrow):
-                value.copy_(other[..., :narrow])
         target.bias.copy_(source.bias)
         if source.projection is not None and target.projection is not None:
             target.projection.copy_(source.projection[:, :narrow])
 
 
+def _named_inputs(model: BaseModel) -> dict[str, InputLayer]:
+    """The layers that read embeddings by their names in the model."""
+    layers = {id(layer.linear): layer for layer in model.input_layers()}
+    return {name: layers[id(module)] for name, module in model.named_modules() if id(module) in layers}
+
+
 def _clear_unseen(recommender: Recommender, form: Form) -> None:
-    """Zero the weights of a first linear layer that only ever meet zeros: they are not to widen its range."""
+    """Zero the weights of input layers that only ever meet zeros: they are not to widen its range.
+
+    A layer that reads each field by itself meets the dimensions of all of them.
+    """
     model, field_of = recommender.model, recommender.info.field_of()
     largest = torch.zeros(model.num_fields, dtype=torch.int64)
-    largest.scatter_reduce_(
-        0,
-        field_of,
-        form.mask()[:, : model.embedding_dim]
-        .cpu()
-        .long()
-        .mul(torch.arange(1, model.embedding_dim + 1))
-        .amax(1),
-        "amax",
-    )
-    unseen = torch.arange(model.embedding_dim) >= largest[:, None]
+    places = torch.arange(1, model.embedding_dim + 1)
+    kept = form.mask()[:, : model.embedding_dim].cpu().long().mul(places).amax(1)
+    largest.scatter_reduce_(0, field_of, kept, "amax")
+    unseen = torch.arange(model.embedding_dim) >= largest[:, None]  # (F, D)
     with torch.no_grad():
-        for layer in hidden_linears(model):
-            if layer.in_features == unseen.numel():
-                layer.weight[:, unseen.flatten()] = 0.0
+        for layer in model.input_layers():
+            if layer.is_reading and layer.fields is not None and layer.linear.out_features > 1:
+                layer.linear.weight[:, unseen[list(layer.fields)].flatten()] = 0.0

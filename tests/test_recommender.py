@@ -92,17 +92,19 @@ def test_rebuild_starts_from_the_initial_weights(info: TableInfo, model: str, ki
     kept = torch.rand(9, 4) < 0.5
     kept[3], kept[:, 3] = False, False
     embedding = Mask(kept) if kind == "positions" else Sizes(torch.tensor([1, 2, 0, 3, 0, 1, 1, 2, 1]), 4)
-    forms = [embedding, Sizes((embedding.row_sizes() > 0).long(), 1)]
+    forms = [embedding, Sizes((embedding.row_sizes() > 0).long(), 1)][: len(initial.tables())]
     second = rebuild(info, model=model, model_options={}, forms=forms, initial=initial)
     width = 3 if kind == "sizes" else 4
     expected = initial.embedding.weight * embedding.mask()
     assert torch.equal(second.embedding.weight, expected[:, :width])
-    assert torch.equal(second.first_order.weight, initial.first_order.weight * forms[1].mask())
+    if len(forms) > 1:
+        assert torch.equal(second.first_order.weight, initial.first_order.weight * forms[1].mask())
     assert second.bias.item() == initial.bias.item() == pytest.approx(0.7)
     # The wide model fed with the masked embeddings must say the same as the narrow one.
     with torch.no_grad():
         initial.embedding.weight.copy_(expected)
-        initial.first_order.weight.mul_(forms[1].mask())
+        if len(forms) > 1:
+            initial.first_order.weight.mul_(forms[1].mask())
     mapped = pruned_id_map(info, forms)[IDS]
     torch.testing.assert_close(second.eval()(IDS), initial.eval()(mapped), rtol=1e-5, atol=1e-6)
 
@@ -115,3 +117,43 @@ def test_rebuild_without_initial_weights_draws_new_ones(info: TableInfo) -> None
     assert 0 < fresh.embedding.weight.abs().max() < 0.1
     assert fresh.model.dnn.layers[0].in_features == 3 * 2
     assert not torch.equal(fresh.embedding.weight, initial.embedding.weight[:, :2])
+
+
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        ("deepfm", {"hidden": (6, 5), "dropout": 0.0}),
+        ("autoint", {"num_heads": 1, "head_dim": 6, "num_layers": 2}),
+    ],
+)
+def test_only_layers_that_read_embeddings_lose_columns(
+    info: TableInfo, model: str, options: dict[str, Any]
+) -> None:
+    """Three fields of two dimensions: a later layer of six inputs is none of the first, whatever its width."""
+    torch.manual_seed(0)
+    sizes = torch.tensor([2, 2, 0, 1, 1, 0, 2, 2, 0])  # the second field has nothing in its second dimension
+    recommender = rebuild(info, model=model, model_options=options, forms=[Sizes(sizes, 4)], init_std=1.0)
+    reading = {id(layer.linear): layer for layer in recommender.model.input_layers()}
+    zeroed = 0
+    for module in recommender.model.modules():
+        if isinstance(module, torch.nn.Linear) and module.out_features > 1:
+            columns = (module.weight == 0).all(0).nonzero().flatten().tolist()
+            layer = reading.get(id(module))
+            assert columns == ([3] if layer is not None and layer.fields is not None else []), module
+            zeroed += len(columns)
+    assert zeroed == 1
+
+
+def test_weights_of_a_later_layer_of_the_same_width_are_kept(info: TableInfo) -> None:
+    """From 4 to 2 dimensions the first layer narrows from 12 inputs; a second one of 12 does not."""
+    options = {"hidden": (12, 6), "dropout": 0.0}
+    initial = whole(info, model="deepfm", model_options=options)
+    narrow = {"hidden": (6, 6), "dropout": 0.0}
+    forms = [Sizes(torch.full((9,), 2), 4), Sizes(torch.ones(9, dtype=torch.int64), 1)]
+    torch.manual_seed(5)
+    fresh = rebuild(info, model="deepfm", model_options=narrow, forms=forms)
+    torch.manual_seed(5)
+    compact = rebuild(info, model="deepfm", model_options=narrow, forms=forms, initial=initial)
+    linears = [module for module in compact.model.modules() if isinstance(module, torch.nn.Linear)]
+    drawn = [module for module in fresh.model.modules() if isinstance(module, torch.nn.Linear)]
+    assert torch.equal(linears[1].weight, drawn[1].weight)  # (6, 6) of (6, 12): another layer, drawn anew

@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from ondevice.models.base import MODELS, BaseModel
+from ondevice.models.base import MODELS, BaseModel, InputLayer
 from ondevice.models.layers import DNN, FlatInputs
 
 
@@ -60,6 +60,8 @@ class AutoInt(BaseModel):
         batch_norm: normalize before each ReLU of the DNN.
     """
 
+    can_rotate = True
+
     def __init__(
         self,
         num_fields: int,
@@ -85,15 +87,14 @@ class AutoInt(BaseModel):
             logits = logits + self.dnn(self.inputs(embeddings))
         return logits
 
-    def rotate(self, rotation: Tensor) -> bool:
-        first = self.layers[0]
-        assert isinstance(first, InteractingLayer)
-        with torch.no_grad():
-            for linear in (first.query, first.key, first.value, first.residual):
-                linear.weight.copy_(linear.weight @ rotation)
+    def input_layers(self) -> list[InputLayer]:
+        attention = self.layers[0]
+        assert isinstance(attention, InteractingLayer)
+        linears = (attention.query, attention.key, attention.value, attention.residual)
+        layers = [InputLayer(linear, None) for linear in linears]
         if self.dnn is not None:
-            self.dnn.rotate(rotation)
-        return True
+            layers.append(InputLayer(self.dnn.first, tuple(range(self.num_fields))))
+        return layers
 
     def compacted(self, field_dims: list[int]) -> AutoInt:
         if self.dnn is None:

@@ -2,13 +2,44 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from ondevice.registry import Registry
 
 MODELS: Registry[type[BaseModel]] = Registry("model")
+
+
+@dataclass(frozen=True)
+class InputLayer:
+    """A linear layer that reads embeddings.
+
+    Args:
+        linear: the layer.
+        fields: the fields whose embeddings are its input, one after the other; None where it reads each field's by
+            itself.
+        is_reading: whether embeddings are its input.
+        is_writing: whether its output has the shape of its input, so that it narrows alike (a cross layer).
+    """
+
+    linear: nn.Linear
+    fields: tuple[int, ...] | None
+    is_reading: bool = True
+    is_writing: bool = False
+
+    def narrowed(self, dim: int, narrow: int) -> dict[str, Tensor]:
+        """Its parameters without what belongs to dimensions beyond the first ``narrow`` of each embedding's ``dim``."""
+        state: dict[str, Tensor] = dict(self.linear.named_parameters())
+        if self.is_reading:
+            state["weight"] = state["weight"].unflatten(1, (-1, dim))[..., :narrow].flatten(1)
+        if self.is_writing:
+            state = {
+                name: value.unflatten(0, (-1, dim))[:, :narrow].flatten(0, 1) for name, value in state.items()
+            }
+        return state
 
 
 class BaseModel(nn.Module):
@@ -26,6 +57,8 @@ class BaseModel(nn.Module):
     """
 
     uses_first_order: ClassVar[bool] = True
+    can_rotate: ClassVar[bool] = False
+    """Whether embeddings in another orthogonal basis give the same logits, once the input layers have been rotated."""
     linear_bits: int = 8
     """Bits a weight that linear layers with more than one output ship with: 8 or 4."""
     graph_bytes: ClassVar[int] = 0
@@ -38,12 +71,21 @@ class BaseModel(nn.Module):
     def forward(self, embeddings: Tensor) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
+    def input_layers(self) -> list[InputLayer]:
+        """The linear layers that read embeddings: they narrow, and rotate, with the table. Others never do."""
+        return []
+
+    @torch.no_grad()
     def rotate(self, rotation: Tensor) -> bool:
-        """Change the weights so that embeddings e·R give what e gave; False, and no change, where that cannot be done.
+        """Change the weights so that embeddings e·R give what e gave; False, and no change, where they cannot.
 
         Shape: rotation R (D, D), orthogonal.
         """
-        return False
+        if self.can_rotate:
+            for layer in self.input_layers():
+                weight = layer.linear.weight
+                weight.copy_((weight.unflatten(1, (-1, len(rotation))) @ rotation).flatten(1))
+        return self.can_rotate
 
     def compacted(self, field_dims: list[int]) -> BaseModel:
         """An equal model without the weights that only meet zeros, for evaluation.

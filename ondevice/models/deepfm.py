@@ -6,7 +6,7 @@ import copy
 
 from torch import Tensor
 
-from ondevice.models.base import MODELS, BaseModel
+from ondevice.models.base import MODELS, BaseModel, InputLayer
 from ondevice.models.layers import DNN, FlatInputs, second_order
 
 
@@ -19,6 +19,8 @@ class DeepFM(BaseModel):
         dropout: probability of zeroing a hidden unit.
         batch_norm: normalize before each ReLU.
     """
+
+    can_rotate = True
 
     def __init__(
         self,
@@ -37,9 +39,8 @@ class DeepFM(BaseModel):
         output: Tensor = self.dnn(self.inputs(embeddings))
         return second_order(embeddings) + output
 
-    def rotate(self, rotation: Tensor) -> bool:
-        self.dnn.rotate(rotation)
-        return True
+    def input_layers(self) -> list[InputLayer]:
+        return [InputLayer(self.dnn.first, tuple(range(self.num_fields)))]
 
     def compacted(self, field_dims: list[int]) -> DeepFM:
         other = copy.copy(self)

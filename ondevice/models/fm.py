@@ -12,8 +12,7 @@ from ondevice.models.layers import second_order
 class FM(BaseModel):
     """Factorization machine: first-order weights and all pairwise inner products."""
 
+    can_rotate = True  # inner products are the same in any orthogonal basis
+
     def forward(self, embeddings: Tensor) -> Tensor:
         return second_order(embeddings)
-
-    def rotate(self, rotation: Tensor) -> bool:
-        return True  # inner products are the same in any orthogonal basis

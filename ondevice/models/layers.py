@@ -80,18 +80,17 @@ class DNN(nn.Module):
         other._modules = {"layers": nn.Sequential(*layers)}
         return other.eval()
 
-    @torch.no_grad()
-    def rotate(self, rotation: Tensor) -> None:
-        """Take each of the vectors that make up the input as its product with a rotation (D, D)."""
-        weight = self.layers[0].weight
-        assert isinstance(weight, Tensor)
-        weight.copy_((weight.unflatten(1, (-1, len(rotation))) @ rotation).flatten(1))
+    @property
+    def first(self) -> nn.Linear:
+        """The layer that reads the input."""
+        first = self.layers[0]
+        assert isinstance(first, nn.Linear)
+        return first
 
     def without_inputs(self, keep: Tensor) -> DNN:
         """The same function of the inputs at ``keep`` (K,) int64, when all others are zero."""
         other = copy.deepcopy(self)
-        first = other.layers[0]
-        assert isinstance(first, nn.Linear)
+        first = other.first
         narrow = nn.Linear(keep.numel(), first.out_features)
         with torch.no_grad():
             narrow.weight.copy_(first.weight[:, keep])

@@ -106,6 +106,8 @@ class Budgets:
             settings = dataclasses.replace(settings, max_size=max_size)
         share = self.config.embedding.first_order is None
         found = unstored_removed(found, self.info, self.skip)
+        if not MODELS[self.config.compact_model.name].uses_first_order:
+            found = found[:1]
         return final_forms(found, target, settings, self.info, share=share)
 
     def target(

@@ -84,11 +84,12 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]
         folder = tmp_path / "platform-tools"
         FakePhone.create(folder / "phone", **scenario)
         (folder / "scenario.json").write_text(json.dumps(scenario))
-        program, here = folder / "adb", Path(__file__).parent
-        code = (here / "phone" / "fake_adb.py").read_text(encoding="utf-8")
+        program, here = folder / "adb", Path(__file__).parent / "phone"
+        code = (here / "fake_adb.py").read_text(encoding="utf-8")
         # Isolated and without site-packages, which starts sooner.
         program.write_text(
-            f"#!{sys.executable} -IS\nimport sys; sys.path.insert(0, {str(here / "phone")!r})\n{code}", encoding="utf-8"
+            f"#!{sys.executable} -IS\nimport sys; sys.path.insert(0, {str(here / 'phone')!r})\n{code}",
+            encoding="utf-8",
         )
         program.chmod(0o755)
         monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")

@@ -38,13 +38,33 @@ def test_embeddings_become_logits(name: str) -> None:
 
 
 @every_model
-def test_a_turned_model_gives_of_turned_embeddings_what_it_gave(name: str) -> None:
+def test_a_rotated_model_gives_of_rotated_embeddings_what_it_gave(name: str) -> None:
     model = trained(name)
     rotation, _ = torch.linalg.qr(torch.randn(4, 4))
     embeddings = torch.randn(20, 3, 4)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
     expected = model(embeddings).detach()
-    assert model.turn(rotation)
-    torch.testing.assert_close(model(embeddings @ rotation), expected, atol=1e-5, rtol=1e-4)
+    rotated = model.rotate(rotation)
+    assert rotated == model.can_rotate
+    if rotated:
+        torch.testing.assert_close(model(embeddings @ rotation), expected, atol=1e-5, rtol=1e-4)
+    else:
+        assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+@every_model
+def test_its_input_layers_are_all_that_narrows(name: str) -> None:
+    """The weights of the first dimensions give a model of narrower embeddings, equal where the others are zero."""
+    wide, narrow = trained(name), MODELS[name](3, 2).eval()
+    state = wide.state_dict()
+    names = {id(module): part for part, module in wide.named_modules()}
+    for layer in wide.input_layers():
+        own = names[id(layer.linear)]
+        state |= {f"{own}.{part}": value for part, value in layer.narrowed(4, 2).items()}
+    narrow.load_state_dict(state)
+    embeddings = torch.randn(20, 3, 2)
+    padded = torch.nn.functional.pad(embeddings, (0, 2))
+    torch.testing.assert_close(narrow(embeddings), wide(padded), atol=1e-5, rtol=1e-4)
 
 
 @every_model
@@ -97,7 +117,7 @@ def test_compacting_leaves_the_model_as_it_was(name: str) -> None:
     assert compacted is model or not compacted.training
 
 
-@pytest.mark.parametrize("name", ["deepfm", "autoint"])
+@pytest.mark.parametrize("name", ["deepfm", "autoint", "widedeep", "dcn"])
 def test_a_compacted_dnn_reads_only_what_is_in_use(name: str) -> None:
     first = trained(name).compacted(FIELD_DIMS).dnn.layers[0]
     assert first.in_features == sum(FIELD_DIMS)

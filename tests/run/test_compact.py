@@ -46,7 +46,7 @@ def test_every_method_and_model_holds_its_budgets(
     assert 0 < kept[1] <= kept[0]
     assert kept[0] <= 0.6 * 390
     assert kept[1] <= 0.45 * 390
-    assert set(MODELS) == {"fm", "autoint", "deepfm"}  # deepfm is what the other tests run
+    assert {"fm", "autoint", "deepfm"} <= set(MODELS)  # deepfm is what the other tests run
 
 
 def test_compact_models_of_another_base_model(tiny_config: Make, tmp_path: Path) -> None:
