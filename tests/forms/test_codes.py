@@ -110,7 +110,7 @@ def test_turned_values_need_less_of_a_codebook() -> None:
     for turned in (False, True):
         own = table(values, [4] * 1000)
         rotation = own.spread() if turned else torch.eye(4)
-        own.turn(rotation)
+        own.rotate(rotation)
         own.begin_codes(torch.eye(4).expand(1000, 4, 4))
         lost.append(float((own.table() - values @ rotation).square().mean()))
     assert lost[1] < 0.1 * lost[0]
@@ -121,7 +121,7 @@ def test_what_a_rotation_takes_from_small_rows_is_known_beforehand() -> None:
     swap = torch.eye(4)[[2, 1, 0, 3]]  # the first dimension for the third
     assert own.lost_by(swap) == pytest.approx(1 / 30)
     assert own.lost_by(torch.eye(4)) == 0
-    own.turn(swap)
+    own.rotate(swap)
     assert own.weight.tolist() == [[4, 0, 3, 0], [0, 2, 0, 0]]
 
 
@@ -181,7 +181,7 @@ def test_refined_rows_are_entries_and_quarters_of_entries() -> None:
     torch.testing.assert_close(own.table(), expected)
     assert own.num_kept() == 18
     form = own.form
-    assert (form.row_sizes().tolist(), form.dim, form.levels) == ([8, 6, 4, 0], 4, 2)
+    assert (form.row_sizes().tolist(), form.dim, form.num_levels) == ([8, 6, 4, 0], 4, 2)
     own.train()(ids).sum().backward()
     assert own.codebook.grad is not None
     assert own.codebook.grad[:4, 0].tolist() == [0.0, 2.25, 2.0, 2.5]

@@ -146,7 +146,7 @@ def phase(world: World, **settings: object) -> CodeStages:
 def test_with_codes_chosen_by_the_loss_rates_run_twice_and_axes_are_turned_half_way(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "TURN_LOSS", 1.0)
+    monkeypatch.setattr(module, "ROTATION_LOSS", 1.0)
     searched = phase(world, code_choice="loss")
     assert [searched.rate(step) for step in (0, 51)] == [(0.2, 0, 52)] * 2
     assert searched.rate(52) == (pytest.approx(0.02), 52, 130)
@@ -161,7 +161,7 @@ def test_with_codes_chosen_by_the_loss_rates_run_twice_and_axes_are_turned_half_
 def test_axes_stay_where_small_rows_would_lose_by_turning(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "TURN_LOSS", 0.0)
+    monkeypatch.setattr(module, "ROTATION_LOSS", 0.0)
     searched = phase(world, code_choice="loss")
     before = searched.table.weight.detach().clone()
     assert not searched.at(26)

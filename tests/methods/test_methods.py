@@ -164,7 +164,7 @@ def test_a_rule_that_cannot_hold_the_target_says_so(info: TableInfo) -> None:
 
 def test_a_method_without_a_form_or_a_budget_says_so(info: TableInfo) -> None:
     bare = Method(info, 4)
-    with pytest.raises(NotImplementedError, match="Method declares no compact form"):
+    with pytest.raises(NotImplementedError, match="Method does not say what it ends in"):
         bare.compact()
     with pytest.raises(RuntimeError, match="Method follows no budget"):
         bare.shift_thresholds(1.0)

@@ -145,13 +145,13 @@ def fields(*counts: int) -> TableInfo:
 
 def test_sizes_above_the_largest_dimension_refine() -> None:
     form = Sizes(torch.tensor([4, 0, 2, 8, 6]), 8)
-    plain, refined = coded(form, 2, 8), coded(form, 2, 4)
-    assert (plain.dim, plain.levels, refined.dim, refined.levels) == (8, 1, 4, 2)
+    plain, refined = coded(form.row_sizes(), 2, 8), coded(form.row_sizes(), 2, 4)
+    assert (plain.dim, plain.num_levels, refined.dim, refined.num_levels) == (8, 1, 4, 2)
     assert refined.row_sizes().tolist() == plain.row_sizes().tolist() == [4, 0, 2, 8, 6]
     assert refined.cells().sum(1).tolist() == [2, 0, 1, 4, 3]
     assert refined.mask().sum(1).tolist() == [4, 0, 2, 4, 4]
     with pytest.raises(ValueError, match=r"sizes must lie in \[0, 4\], got up to 8"):
-        coded(form, 2, 2)
+        coded(form.row_sizes(), 2, 2)
 
 
 def test_codes_are_whole_cells_whatever_the_dimension_of_the_search() -> None:
