@@ -24,9 +24,9 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ondevice.errors import UserError
 from ondevice.bundle.manifest import dump
 from ondevice.bundle.subset import Reader, varint
+from ondevice.errors import UserError
 
 MAGIC = b"ODC1"
 TITLE = "title"

@@ -22,7 +22,7 @@ class CrossLayer(nn.Module):
     Shape: x₀ and x (B, width) -> (B, width).
     """
 
-    graph_bytes = 420
+    graph_bytes = -20
     """Of a program, what a layer's graph takes beside its linears (see `BaseModel.graph_bytes`)."""
 
     def __init__(self, width: int, rank: int) -> None:
@@ -61,6 +61,7 @@ class DCN(BaseModel):
     """
 
     uses_first_order = False
+    graph_bytes = -870  # no interaction of second order
 
     def __init__(
         self,

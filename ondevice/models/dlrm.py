@@ -26,6 +26,7 @@ class DLRM(BaseModel):
 
     uses_first_order = False
     can_rotate = True  # inner products are the same in any orthogonal basis
+    graph_bytes = 130
 
     def __init__(
         self,

@@ -23,6 +23,7 @@ class WideDeep(BaseModel):
     """
 
     can_rotate = True
+    graph_bytes = -870  # no interaction of second order
 
     def __init__(
         self,

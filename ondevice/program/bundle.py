@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ondevice.bundle import manifest as manifests
 from ondevice.bundle import catalog_file, vocabulary_file
+from ondevice.bundle import manifest as manifests
 from ondevice.bundle.row_lookup import RowLookup
 from ondevice.data.schema import Schema
 from ondevice.data.value_names import value_names

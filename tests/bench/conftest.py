@@ -88,7 +88,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]
         code = (here / "fake_adb.py").read_text(encoding="utf-8")
         # Isolated and without site-packages, which starts sooner.
         program.write_text(
-            f"#!{sys.executable} -IS\nimport sys; sys.path.insert(0, {str(here / 'phone')!r})\n{code}",
+            f"#!{sys.executable} -IS\nimport sys; sys.path.insert(0, {str(here)!r})\n{code}",
             encoding="utf-8",
         )
         program.chmod(0o755)

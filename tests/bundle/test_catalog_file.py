@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ondevice.errors import UserError
 from ondevice.bundle.catalog_file import check_order, decode, encode
+from ondevice.errors import UserError
 
 ITEMS: list[dict[str, Any]] = [
     {"title": "Heat", "film": 7, "year": 1995, "genre": "Crime"},
