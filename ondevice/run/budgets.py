@@ -173,7 +173,7 @@ def final_forms(
     if forms[0].is_shipped_as_found:
         return cast(list[Form], forms)
     if settings.form == "positions":
-        if not all(form.keeps_positions for form in forms):
+        if not forms[0].keeps_positions:
             raise UserError("retrain.form: the method ends in sizes, not positions; use retrain.form=sizes")
         return cast(list[Form], forms)
     max_size, width = settings.max_size, settings.code_dims

@@ -14,10 +14,10 @@ import torch
 
 import ondevice
 from ondevice.bundle import manifest as manifests
+from ondevice.bundle import vocabulary_file
 from ondevice.data import Dataset
 from ondevice.data.value_names import VALUE_NAMES
 from ondevice.errors import UserError
-from ondevice.bundle import vocabulary_file
 from ondevice.program.bundle import Bundle, load_bundle, make_bundle
 from ondevice.program.export import Exported
 

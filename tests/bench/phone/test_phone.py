@@ -179,7 +179,7 @@ def test_the_phone_is_asked_less_and_less_often(
         clock[0] += seconds
 
     time = SimpleNamespace(monotonic=lambda: clock[0], sleep=sleep)
-    monkeypatch.setattr("ondevice.bench.phone.time", time)
+    monkeypatch.setattr("ondevice.bench.phone.phone.time", time)
     with pytest.raises(UserError, match="no figures after 100 s"):
         benchmark_bundle(phone, bundle, Plan(seconds=100), lambda text: None)
     assert slept == [5.0, 7.5, 11.25, 16.875, 25.3125, 30.0, pytest.approx(4.0625)]
