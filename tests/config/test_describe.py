@@ -1,0 +1,57 @@
+"""Every key has a default and a sentence, and docs/config.md holds just these."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from pathlib import Path
+
+import pytest
+
+from ondevice.config.describe import COMMAND, INHERITED, REGISTRIES, lines, markdown, parts
+from ondevice.config.sections import Choice, Config, TrainingConfig
+from ondevice.registry import Registry
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+def test_the_page_is_what_the_command_writes() -> None:
+    assert (DOCS / "config.md").read_text(encoding="utf-8") == markdown(), f"run {COMMAND}"
+
+
+def test_every_key_of_every_section_is_described() -> None:
+    described = {
+        f"{key.section}.{key.name}": key for part in parts() for key in part.keys if "=" not in part.title
+    }
+    expected = set()
+    for section in dataclasses.fields(Config):
+        value = getattr(Config(), section.name)
+        names = ["name"] if isinstance(value, Choice) else [f.name for f in dataclasses.fields(value)]
+        expected |= {f"{section.name}.{name}" for name in names}
+    assert set(described) == expected
+    assert all(len(key.sentence.split()) > 2 for key in described.values())
+    assert described["search.budgets"].default == "[10%]"
+    assert described["retrain.epochs"].default == INHERITED
+    assert described["retrain.code_dims"].default == "null"
+
+
+@pytest.mark.parametrize("section", REGISTRIES)
+def test_every_option_of_every_entry_is_described(section: str) -> None:
+    """The docstring of an entry, of a class it extends or of the entry it refers to says what its options mean."""
+    registry: Registry[object] = REGISTRIES[section]
+    described = {part.title: part for part in parts()}
+    for name in registry:
+        options = inspect.signature(registry[name]).parameters.values()  # type: ignore[arg-type]
+        expected = [option.name for option in options if option.kind is option.KEYWORD_ONLY]
+        keys = described[f"{section}={name}"].keys
+        assert [key.name for key in keys] == expected
+        assert all(len(key.sentence.split()) > 1 for key in keys)
+
+
+def test_a_key_is_a_line_with_its_default_and_its_sentence() -> None:
+    said = lines()
+    assert any(line.startswith("training: One training") for line in said)
+    default = TrainingConfig().batch_size
+    assert f"  training.batch_size={default}  Real rows per step." in said
+    assert "  model.hidden=[100, 100]  width of each hidden layer." in said
+    assert not [line for line in said if "\n" in line]
