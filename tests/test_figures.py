@@ -1,0 +1,166 @@
+"""The figures of the README and of docs/ are those of the files in docs/benchmarks/.
+
+A table under `<!-- figures: FILE: PROGRAM, PROGRAM; FILE: PROGRAM -->` has one program a row, in that order. Each
+of its columns has a rule below that computes the cell's numbers from the file; they must be equal when rounded to the
+digits that the page shows.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+COUNTS = ("1", "100", "1000")
+LABELS = ("", "what ships", "program", "budget")
+"""Columns that name the row; a size in kB in them is the program's."""
+
+Programs = dict[str, Any]
+Rule = Callable[[Programs, str], list[float]]
+
+
+@cache
+def measured(file: str) -> dict[str, Any]:
+    """What one file of docs/benchmarks/ holds."""
+    content: dict[str, Any] = json.loads((ROOT / "docs" / "benchmarks" / f"{file}.json").read_text())
+    return content
+
+
+def mean(programs: Programs, name: str, key: str) -> float:
+    return float(programs[name][key]["mean"])
+
+
+def both(programs: Programs, name: str, key: str) -> list[float]:
+    """Mean and standard deviation."""
+    return [mean(programs, name, key), float(programs[name][key]["std"])]
+
+
+def smaller(programs: Programs, name: str, *others: str) -> list[float]:
+    """How many times smaller than other programs of the same runs."""
+    return [mean(programs, other, "bytes") / mean(programs, name, "bytes") for other in others]
+
+
+def spread(programs: Programs, name: str) -> list[float]:
+    """Standard deviation of the times over the runs, in percent of their mean."""
+    times = [both(programs, name, f"p50_us_{count}") for count in COUNTS]
+    return [100 * std / average for average, std in times]
+
+
+def below(programs: Programs, name: str) -> list[float]:
+    """Percent of a budget in bytes that its bundle leaves."""
+    budget = float(name.removesuffix("B").replace("K", "e3"))
+    return [100 * (1 - mean(programs, name, "bytes") / budget)]
+
+
+SUMMARIES: dict[str, Rule] = {
+    "bytes": lambda p, n: [mean(p, n, "bytes") / 1e3],
+    "smaller": lambda p, n: smaller(p, n, "fp32"),
+    "test AUC": lambda p, n: both(p, n, "test_auc"),
+    "against dense fp32": lambda p, n: [mean(p, n, "over_dense")],
+    "p50 µs at 1 / 100 / 1000": lambda p, n: [mean(p, n, f"p50_us_{c}") for c in COUNTS],
+    "spread": spread,
+    "over int8": lambda p, n: [mean(p, n, f"over_int8_{c}") for c in COUNTS],
+    "over fp32": lambda p, n: [mean(p, n, f"p50_us_{c}") / mean(p, "fp32", f"p50_us_{c}") for c in COUNTS],
+    "memory": lambda p, n: [mean(p, n, "added_rss_bytes") / 1e6],
+    "dense fp32": lambda p, n: [mean(p, "fp32", "bytes") / 1e3],
+    "its test AUC": lambda p, n: both(p, "fp32", "test_auc"),
+    "smaller than fp32 / int8 / int2": lambda p, n: smaller(p, n, "fp32", "int8", "int2"),
+    "memory over int8": lambda p, n: [mean(p, n, "added_rss_bytes") / mean(p, "int8", "added_rss_bytes")],
+    "bundle": lambda p, n: [mean(p, n, "bytes") / 1e3],
+    "bundle, bytes": lambda p, n: [mean(p, n, "bytes")],
+    "below it": below,
+}
+"""What `benchmarks/summarize.py --json` wrote: several runs."""
+
+
+def against(name: str, key: str, value: str) -> list[float]:
+    """How one of our programs stands against a peer, where one can be compared."""
+    found = measured("peers")["against"].get(name, {}).get(key)
+    return [found[value]] if found else []
+
+
+PEERS: dict[str, Rule] = {
+    "bytes": lambda p, n: [p[n]["bytes"]],
+    "deflated": lambda p, n: [p[n]["deflated_bytes"]],
+    "test AUC": lambda p, n: [p[n]["test_auc"]],
+    "p50 µs at 1 / 100 / 1000": lambda p, n: [p[n]["latency_us"][c]["p50"] for c in COUNTS],
+    "memory added": lambda p, n: [p[n]["memory"]["added_rss_bytes"] / 1e6],
+    "at its bytes, ours": lambda p, n: against(n, "at_bytes", "auc_gain"),
+    "at its AUC, ours": lambda p, n: against(n, "at_auc", "times_smaller"),
+}
+"""What `export/peers.py` wrote: one run."""
+
+
+def marked(text: str) -> list[tuple[list[tuple[str, str]], list[str]]]:
+    """The marked tables of a page: the file and the program of each row, and the table's lines."""
+    tables = []
+    for names, lines in re.findall(r"^<!-- figures: (.*?) -->\n\n((?:^\|.*\n)+)", text, re.MULTILINE):
+        rows = []
+        for part in names.split("; "):
+            file, programs = part.split(": ")
+            rows += [(file, program) for program in programs.split(", ")]
+        tables.append((rows, lines.splitlines()))
+    return tables
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def numbers(cell: str) -> list[str]:
+    """The numbers of a cell as they are written, but for separators and the minus sign."""
+    return re.findall(r"[+-]?\d+(?:\.\d+)?", cell.replace("−", "-").replace(",", ""))
+
+
+def same(shown: str, value: float) -> bool:
+    """Whether a value, rounded to the digits that are shown, is what is shown."""
+    digits = len(shown.partition(".")[2])
+    return abs(float(shown) - value) <= 0.5 * 10**-digits * (1 + 1e-9)
+
+
+def mistakes(rows: list[tuple[str, str]], lines: list[str]) -> list[str]:
+    """What a marked table says otherwise than its files, a sentence each."""
+    headers, body = cells(lines[0]), lines[2:]
+    if len(body) != len(rows):
+        return [f"{len(body)} rows, but the comment names {len(rows)} programs"]
+    found = []
+    for (file, name), line in zip(rows, body, strict=True):
+        content = measured(file)
+        rules = PEERS if file == "peers" else SUMMARIES
+        for header, cell in zip(headers, cells(line), strict=True):
+            if header in LABELS:
+                shown = [size.replace(",", "") for size in re.findall(r"([\d,.]+) kB", cell)]
+                values = [rules["bytes"](content["programs"], name)[0] / (1e3 if file == "peers" else 1)]
+                values = values if shown else []
+            else:
+                shown, values = numbers(cell), rules[header](content["programs"], name)
+            if len(shown) != len(values) or not all(map(same, shown, values)):
+                found.append(f"{file}, {name}, {header!r}: the page says {cell!r}, the file {values}")
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_figures_are_those_of_the_files(page: Path) -> None:
+    tables = marked(page.read_text(encoding="utf-8"))
+    assert page.read_text(encoding="utf-8").count("<!-- figures") == len(tables)
+    assert [mistake for table in tables for mistake in mistakes(*table)] == []
+
+
+@pytest.mark.parametrize("page", ["results.md", "budgets.md"])
+def test_pages_of_measurements_have_marked_tables(page: str) -> None:
+    assert marked((ROOT / "docs" / page).read_text(encoding="utf-8"))
+
+
+def test_a_wrong_figure_is_found() -> None:
+    rows = [("movielens_1m_deepfm_curve", "39700B")]
+    right = ["| what ships | bytes | test AUC |", "|---|--:|--:|", "| ours | 39.4 kB | 0.9063 ± 0.00005 |"]
+    assert mistakes(rows, right) == []
+    for wrong in ("39.5 kB | 0.9063 ± 0.00005", "39.4 kB | 0.9064 ± 0.00005", "39.4 kB | 0.9063"):
+        assert len(mistakes(rows, [*right[:2], f"| ours | {wrong} |"])) == 1
