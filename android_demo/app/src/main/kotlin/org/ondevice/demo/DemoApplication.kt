@@ -2,6 +2,7 @@ package org.ondevice.demo
 
 import android.app.Application
 import org.ondevice.core.BundleStore
+import org.ondevice.engine.AssetBundles
 import org.ondevice.engine.ExecuTorch
 import java.io.File
 

@@ -20,25 +20,39 @@ public class ModelLibrary @JvmOverloads constructor(
     public val runtime: ModelRuntime,
     public val numThreads: Int = 1,
 ) {
+    private var problems: Map<String, Throwable>? = null
+
     /**
      * Ends what an earlier process began, and puts bundles of the app to use that are new and answer their golden cases.
-     * To be called once, before anything else.
+     * The first call does it, before anything else; [install] and [open] see to that.
      *
      * @return why bundles of the app were not put to use, by name.
      */
+    @Synchronized
     @Throws(IOException::class)
-    public fun prepare(): Map<String, Throwable> = store.prepare(::check)
+    public fun prepare(): Map<String, Throwable> = problems ?: store.prepare(::check).also { problems = it }
 
     /**
      * Puts the bundle that [write] writes under [name], once it has answered its golden cases; where there was another,
      * on trial: the other stays until the new one has been opened.
      */
     @Throws(BundleError::class, IOException::class)
-    public fun install(name: String, write: BundleWriter): Unit = store.install(name, write, ::check)
+    public fun install(name: String, write: BundleWriter) {
+        prepare()
+        store.install(name, write, ::check)
+    }
 
-    /** Loads the bundle [name] and asks it its golden cases; the caller closes what is returned. */
+    /**
+     * Loads the bundle [name] and asks it its golden cases; the caller closes what is returned.
+     *
+     * @throws Exception what [prepare] says of [name], where there is no bundle for that reason.
+     */
     @Throws(BundleError::class, IOException::class)
-    public fun open(name: String): Recommender = store.start(name) { load(it) }
+    public fun open(name: String): Recommender {
+        val problem = prepare()[name]
+        if (problem != null && name !in store.names()) throw problem
+        return store.start(name) { load(it) }
+    }
 
     private fun check(bundle: ModelBundle) = load(bundle).close()
 

@@ -21,7 +21,7 @@ import java.nio.LongBuffer
  * Whatever can be checked without native code is checked first, since a phone's library may end the app where
  * another throws: the program's hash, its methods, the shapes and the ranges of ids.
  */
-object ExecuTorch : ModelRuntime {
+public object ExecuTorch : ModelRuntime {
     private val runtime: ExecuTorchRuntime by lazy {
         try {
             ExecuTorchRuntime.getRuntime()

@@ -1,0 +1,21 @@
+package org.ondevice.engine
+
+import org.jetbrains.kotlin.abi.tools.AbiFilters
+import org.jetbrains.kotlin.abi.tools.AbiTools
+import org.junit.jupiter.api.Assertions.assertEquals
+import org.junit.jupiter.api.Test
+import java.io.File
+
+/** The public API is the one in `api/engine.api`; see core's test of that name. */
+class ApiTest {
+    @Test
+    fun `the public API is the committed one`() {
+        val classes = File(Callback::class.java.protectionDomain.codeSource.location.toURI())
+        val files = classes.walk().filter { it.extension == "class" }.sorted().asIterable()
+        val dump = StringBuilder()
+        AbiTools.getInstance().printJvmDump(dump, files, AbiFilters.EMPTY)
+        val committed = File("api/engine.api")
+        if (System.getProperty("api.update") == "true") committed.writeText(dump.toString())
+        assertEquals(committed.readText(), dump.toString(), "the API changed; mvn test -Dtest=ApiTest -Dapi.update=true")
+    }
+}
