@@ -152,7 +152,7 @@ def test_what_cannot_be_packed_is_refused(data: Dataset) -> None:
     ]
     with pytest.raises(UserError, match="packing stored nothing"):
         pack(shop.recommender("fm", "staircase", data, own=nothing))
-    with pytest.raises(UserError, match="cannot hold the positions .*export with --layout csr"):
+    with pytest.raises(UserError, match=r"cannot hold the positions .*export with --layout csr"):
         pack(shop.recommender("fm", "csr", data), "staircase")
     with pytest.raises(UserError, match=r"unknown layout 'stairs' \(did you mean 'staircase'"):
         pack(shop.recommender("fm", "staircase", data), "stairs")

@@ -51,3 +51,25 @@ def test_a_wrong_link_shows_where_it_is(exported: Exported, data: Dataset) -> No
     assert off["int8_vs_pte_max_abs"] > 0.1
     with pytest.raises(RuntimeError, match="int8_vs_pte_max_abs"):
         _check_parity(off)
+
+
+def test_a_program_whose_scores_are_off_by_a_tenth_is_refused(
+    exported: Exported, data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each link by itself: what XNNPACK rounds otherwise is a step of 255, a tenth is another program."""
+    _check_parity({**exported.parity, "int8_vs_pte_max_abs": 0.01})
+    for wrong in (0.1, 0.03, float("nan")):
+        with pytest.raises(
+            RuntimeError, match=f"the exported program is wrong: int8_vs_pte_max_abs is {wrong}"
+        ):
+            _check_parity({**exported.parity, "int8_vs_pte_max_abs": wrong})
+    _check_parity({**exported.parity, "eager_vs_packed": 5e-4})
+    with pytest.raises(RuntimeError, match="the exported program is wrong: eager_vs_packed is"):
+        _check_parity({**exported.parity, "eager_vs_packed": 0.01})
+
+    score_rows = type(exported.bundle).score_rows
+    monkeypatch.setattr(
+        type(exported.bundle), "score_rows", lambda self, rows: np.clip(score_rows(self, rows) + 0.1, 0, 1.1)
+    )
+    with pytest.raises(RuntimeError, match="int8_vs_pte_max_abs"):
+        dataclasses.replace(exported).measure_parity(data)
