@@ -36,8 +36,8 @@ ROOMS: list[tuple[str, ...]] = [
     ("bench",),
 ]
 """The rooms of ``ondevice/`` in the order in which data flow: a room imports from itself and from those before it."""
-DOORS = ("", "__main__", "start", "cli")
-"""What people enter by, above all rooms: ``import ondevice`` and what starts a run."""
+DOORS = ("", "__main__", "start", "cli", "describe")
+"""What people enter by, above all rooms: ``import ondevice``, what starts a run, what shows every room's choices."""
 WITHOUT_EXECUTORCH = [room for room in ROOMS if room[0] not in ("program", "bench")]
 OTHER_MEANINGS = {("ondevice.training.pairs", "uniform")}
 """Words that name a method, but something else in a file: there, how pairs are drawn."""
@@ -124,6 +124,8 @@ class Sources:
 
 def room(name: str) -> str:
     """The part of a dotted name after ``ondevice``; empty for the package's own file."""
+    if name == "ondevice.config.describe":  # stands beside the sections, and reads every registry
+        return "describe"
     return name.split(".")[1] if "." in name else ""
 
 
