@@ -1,73 +1,11 @@
-"""Measure a run's bundles beside every peer: dense programs of three runtimes, and compact models of other runs.
+"""``ondevice peers`` in a checkout: python export/peers.py --help."""
 
-    python export/peers.py runs/NAME [--also runs/HASHING …] [--budget 64KB …] [--output peers.json] [--repeats 15]
-        [--candidates 1,100,1000] [--baselines fp32,int8,int4,int2] [--cold-starts 3]
-
-Writes the figures as JSON and, beside it, the table (.md) and a picture (.png). Every compact model of the runs that
---also names is a peer: the hashing trick (method=hashing), smaller uniform dimensions (method=uniform), pruning by
-magnitude, PEP's mask (retrain.form=positions, stored as CSR). "At its bytes" is the test AUC of our best bundle that
-is no larger, less the peer's; "at its AUC" says how much smaller our smallest bundle is that is no worse.
-
-What a runtime needs comes with pip install 'ondevice[peers]'; one that is not installed is left out and named.
-Bytes of a bundle are those of program, vocabulary and manifest; of any other program, of its file for the largest
-number of candidates (LiteRT's converter makes a file for each).
-"""
-
-from __future__ import annotations
-
-import argparse
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ondevice.errors import UserError, run_script
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("run", help="a run directory that train/run.py wrote")
-    parser.add_argument("--also", nargs="+", default=[], help="runs on the same data, whose models are peers")
-    parser.add_argument("--budget", action="append", default=[], help="a bundle of the run; may be repeated")
-    parser.add_argument("--output", help="where the figures go (default RUN/peers.json)")
-    parser.add_argument("--repeats", type=int, default=15, help="rounds of timing (default 15)")
-    parser.add_argument("--cold-starts", type=int, default=3, help="fresh processes per program (default 3)")
-    parser.add_argument("--candidates", default="1,100,1000", help="rows of one call (default 1,100,1000)")
-    parser.add_argument("--baselines", default="fp32,int8,int4,int2", help="dense programs of ExecuTorch")
-    arguments = parser.parse_args()
-    try:
-        candidates = tuple(int(part) for part in arguments.candidates.split(","))
-    except ValueError:
-        raise UserError(
-            f"--candidates {arguments.candidates}: give whole numbers separated by commas"
-        ) from None
-    from ondevice.bench import require_packages
-
-    require_packages()
-    from ondevice.bench.peers.compare import measure_peers, text_table
-    from ondevice.bench.settings import Settings
-
-    started = time.perf_counter()
-    report = measure_peers(
-        arguments.run,
-        output=arguments.output,
-        bundles=arguments.budget,
-        also=arguments.also,
-        settings=Settings(
-            rounds=arguments.repeats,
-            cold_starts=arguments.cold_starts,
-            candidates=candidates,
-            threads=(1,),
-            baselines=tuple(arguments.baselines.split(",")),
-        ),
-        say=lambda text: print(f"{time.perf_counter() - started:6.1f} s  {text}", flush=True),
-    )
-    print(f"\n{text_table(report)}")
-    return 0
-
+from ondevice.cli.main import run_twin
 
 if __name__ == "__main__":
-    run_script(main)
+    run_twin("peers", "export/peers.py")

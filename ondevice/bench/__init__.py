@@ -18,7 +18,8 @@ def require_packages() -> None:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(
-            f"the benchmark needs {', '.join(missing)}; install it with pip install 'ondevice[export,train]'"
+            f"the benchmark needs {', '.join(missing)}; install it with "
+            "pip install 'ondevice-recommender[export,train]'"
         )
 
 

@@ -32,7 +32,7 @@ class LoadedProgram:
                 self._program = Runtime.get().load_program(data)
         except ImportError:
             raise UserError(
-                "running a bundle needs ExecuTorch; install it with pip install 'ondevice[export]'"
+                "running a bundle needs ExecuTorch; install it with pip install 'ondevice-recommender[export]'"
             ) from None
         except RuntimeError as error:
             raise UserError(f"{name}: the runtime refuses this program: {error}") from None

@@ -21,8 +21,8 @@ from ondevice.training.processes import Processes
 MULTIPLE = 4  # columns of a table that the kernels take
 OPTIMIZERS = ("rowwise_adagrad", "adagrad", "adam", "sgd")
 MISSING = (
-    "distributed=sharded needs TorchRec: pip install 'ondevice[distributed]' && pip install --no-deps torchrec==1.8.0 "
-    "fbgemm-gpu-cpu==1.8.0 (docs/cluster.md)"
+    "distributed=sharded needs TorchRec: pip install 'ondevice-recommender[distributed]' && "
+    "pip install --no-deps torchrec==1.8.0 fbgemm-gpu-cpu==1.8.0 (docs/cluster.md)"
 )
 
 

@@ -63,7 +63,7 @@ def _optuna() -> Any:
     try:
         import optuna
     except ImportError:
-        raise UserError("a study needs Optuna: pip install 'ondevice[study]'") from None
+        raise UserError("a study needs Optuna: pip install 'ondevice-recommender[study]'") from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna
 
@@ -290,7 +290,9 @@ def write_plots(study: Any, folder: Path) -> None:
     try:
         import matplotlib
     except ImportError:
-        raise UserError("a study's plots need matplotlib: pip install 'ondevice[study]'") from None
+        raise UserError(
+            "a study's plots need matplotlib: pip install 'ondevice-recommender[study]'"
+        ) from None
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
     from optuna.visualization import matplotlib as drawn

@@ -35,7 +35,7 @@ def prepare(model: BaseModel, bits: int | None) -> int:
     except ImportError:
         raise UserError(
             "retrain.linear_bits: torchao, which rounds in training, is not installed; "
-            "pip install 'ondevice[export]', or set retrain.linear_bits=null"
+            "pip install 'ondevice-recommender[export]', or set retrain.linear_bits=null"
         ) from None
     dtype = getattr(torch, f"int{bits}")
     config = QATConfig(

@@ -117,7 +117,8 @@ def test_settings_that_make_no_sense_are_refused(options: dict[str, Any], messag
 def test_a_missing_package_is_named_before_anything_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ondevice.bench.NEEDED", ("torch", "no_such_package"))
     with pytest.raises(
-        UserError, match=r"needs no_such_package; install it with pip install 'ondevice\[export,train\]'"
+        UserError,
+        match=r"needs no_such_package; install it with pip install 'ondevice-recommender\[export,train\]'",
     ):
         run_benchmark("anything")
 

@@ -52,7 +52,9 @@ def summarize(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
 def test_mean_and_spread_of_what_all_runs_measured(
     summarize: Summarize, runs: list[str], tmp_path: Path
 ) -> None:
-    pytest.importorskip("matplotlib", reason="pictures need matplotlib: the extra ondevice[train]")
+    pytest.importorskip(
+        "matplotlib", reason="pictures need matplotlib: the extra ondevice-recommender[train]"
+    )
     path, image = tmp_path / "summary.json", tmp_path / "curve.png"
     code, said, _ = summarize(*runs, "--json", str(path), "--picture", str(image))
     assert code == 0
@@ -83,7 +85,7 @@ def test_names_in_the_picture_do_not_lie_on_each_other(
     summarize: Summarize, runs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     axes = pytest.importorskip(
-        "matplotlib.axes", reason="pictures need matplotlib: the extra ondevice[train]"
+        "matplotlib.axes", reason="pictures need matplotlib: the extra ondevice-recommender[train]"
     ).Axes
     names: list[str] = []
     annotate = axes.annotate

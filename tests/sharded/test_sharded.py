@@ -71,7 +71,7 @@ def test_processes_find_what_one_does(tiny_config: Make, tmp_path: Path) -> None
 
 def test_what_is_kept_is_a_run_that_can_be_exported(tiny_config: Make, tmp_path: Path) -> None:
     """Its vocabulary is that of the kept rows, and the program agrees with what was measured."""
-    pytest.importorskip("executorch", reason="exporting needs the extra ondevice[export]")
+    pytest.importorskip("executorch", reason="exporting needs the extra ondevice-recommender[export]")
     from ondevice.program.export_run import export_run
 
     values = tiny_config(**EXACT)

@@ -28,7 +28,7 @@ from ondevice.training.fit import Fit
 from ..run.test_pipeline import UnreadSplit, with_splits
 from ..runs import Make
 
-optuna = pytest.importorskip("optuna", reason="studies need the extra ondevice[study]")
+optuna = pytest.importorskip("optuna", reason="studies need the extra ondevice-recommender[study]")
 ROOT = Path(__file__).resolve().parents[2]
 STATES = optuna.trial.TrialState
 

@@ -197,6 +197,6 @@ def test_what_sharded_tables_need_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "torchrec", None)
     specs = [TableSpec("weight", 5, "adagrad", 0.1)]
     with pytest.raises(
-        UserError, match=r"needs TorchRec: pip install 'ondevice\[distributed\]' && pip install"
+        UserError, match=r"needs TorchRec: pip install 'ondevice-recommender\[distributed\]' && pip install"
     ):
         ShardedTables(10, specs, ALONE, torch.device("cpu"))

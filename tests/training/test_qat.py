@@ -68,5 +68,7 @@ def test_nothing_to_round_and_no_torchao_are_said(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(UserError, match="no hidden linear layer"):
         qat.prepare(MODELS["fm"](3, 4), 4)
     monkeypatch.setitem(sys.modules, "torchao.quantization", None)
-    with pytest.raises(UserError, match=r"torchao.* is not installed; pip install 'ondevice\[export\]'"):
+    with pytest.raises(
+        UserError, match=r"torchao.* is not installed; pip install 'ondevice-recommender\[export\]'"
+    ):
         qat.prepare(MODELS["deepfm"](3, 4), 4)

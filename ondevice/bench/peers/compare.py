@@ -38,7 +38,7 @@ FORMAT_VERSION = 1
 PACKAGES = ("onnx", "onnxruntime", "litert-torch", "ai-edge-quantizer", "ai-edge-litert")
 REFERENCE = "executorch int8"
 DEFAULTS = Settings(baselines=("fp32", "int8"), threads=(1,))
-INSTALL = "pip install 'ondevice[peers]'"
+INSTALL = "pip install 'ondevice-recommender[peers]'"
 
 
 def measure_peers(

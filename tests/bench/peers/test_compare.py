@@ -30,7 +30,7 @@ def made(
     """The fp32 and int8 programs of one runtime."""
     missing = missing_packages(request.param)
     if missing:
-        pytest.skip(f"{', '.join(missing)} not installed (pip install 'ondevice[peers]')")
+        pytest.skip(f"{', '.join(missing)} not installed (pip install 'ondevice-recommender[peers]')")
     folder = tmp_path_factory.mktemp(request.param)
     programs: dict[str, Peer] = MAKERS[request.param][1](DenseProgram(dense), len(FIELD_SIZES), ROWS, folder)
     return programs
@@ -79,7 +79,9 @@ def test_without_other_runtimes_it_says_how_to_get_them(
     (tmp_path / "config.yaml").write_text("data: {name: movielens_1m}\n")
     (tmp_path / "metrics.json").write_text(json.dumps({"seed": 0}))
     monkeypatch.setattr(peers, "missing_packages", lambda runtime: [f"{runtime}-package"])
-    with pytest.raises(UserError, match=r"no other runtime is installed; pip install 'ondevice\[peers\]'"):
+    with pytest.raises(
+        UserError, match=r"no other runtime is installed; pip install 'ondevice-recommender\[peers\]'"
+    ):
         peers.measure_peers(tmp_path)
 
 

@@ -1,0 +1,38 @@
+"""List data sets, base models, methods, and the configs that come along.
+
+ondevice list
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import re
+from pathlib import Path
+
+from ondevice.cli.configs import FOLDER, config_names
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    del parser  # it has none
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from ondevice.data import DATASETS
+    from ondevice.methods import METHODS
+    from ondevice.models import MODELS
+
+    for title, registry in (("data sets", DATASETS), ("models", MODELS), ("methods", METHODS)):
+        print(f"{title}:")
+        for name, line in registry.describe().items():
+            print(f"  {name:16} {line}")
+    print("configs:")
+    for name in config_names():
+        print(f"  {name:32} {first_comment(FOLDER / f'{name}.yaml')}")
+
+
+def first_comment(path: Path) -> str:
+    """What a config says of itself before its first stop."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    comment = " ".join(line.lstrip("# ") for line in itertools.takewhile(lambda x: x.startswith("#"), lines))
+    return re.split(r"[.:;](?= |$)", comment)[0]
