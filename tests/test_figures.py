@@ -98,6 +98,27 @@ PEERS: dict[str, Rule] = {
 """What `export/peers.py` wrote: one run."""
 
 
+RATIOS: dict[str, Callable[[list[float], list[float]], list[float]]] = {
+    "test AUC": lambda a, b: [a[0] - b[0]],
+    "spread": lambda a, b: [],
+}
+"""Columns that a row of two programs, `fp32 / 39700B`, does not divide."""
+
+
+def divided(a: list[float], b: list[float]) -> list[float]:
+    return [left / right for left, right in zip(a, b, strict=True)]
+
+
+def values_of(file: str, name: str, header: str) -> list[float]:
+    """The numbers that a column has for a program, or for one program over another."""
+    programs = measured(file)["programs"]
+    rule = (PEERS if file == "peers" else SUMMARIES)[header]
+    if " / " not in name:
+        return rule(programs, name)
+    left, right = (rule(programs, each) for each in name.split(" / "))
+    return RATIOS.get(header, divided)(left, right)
+
+
 def marked(text: str) -> list[tuple[list[tuple[str, str]], list[str]]]:
     """The marked tables of a page: the file and the program of each row, and the table's lines."""
     tables = []
@@ -132,15 +153,14 @@ def mistakes(rows: list[tuple[str, str]], lines: list[str]) -> list[str]:
         return [f"{len(body)} rows, but the comment names {len(rows)} programs"]
     found = []
     for (file, name), line in zip(rows, body, strict=True):
-        content = measured(file)
-        rules = PEERS if file == "peers" else SUMMARIES
         for header, cell in zip(headers, cells(line), strict=True):
             if header in LABELS:
                 shown = [size.replace(",", "") for size in re.findall(r"([\d,.]+) kB", cell)]
-                values = [rules["bytes"](content["programs"], name)[0] / (1e3 if file == "peers" else 1)]
-                values = values if shown else []
+                values = [
+                    size / (1e3 if file == "peers" else 1) for size in values_of(file, name, "bytes") if shown
+                ]
             else:
-                shown, values = numbers(cell), rules[header](content["programs"], name)
+                shown, values = numbers(cell), values_of(file, name, header)
             if len(shown) != len(values) or not all(map(same, shown, values)):
                 found.append(f"{file}, {name}, {header!r}: the page says {cell!r}, the file {values}")
     return found
@@ -151,6 +171,11 @@ def test_figures_are_those_of_the_files(page: Path) -> None:
     tables = marked(page.read_text(encoding="utf-8"))
     assert page.read_text(encoding="utf-8").count("<!-- figures") == len(tables)
     assert [mistake for table in tables for mistake in mistakes(*table)] == []
+
+
+def test_every_table_of_the_readme_is_compared() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(marked(text)) == len(re.findall(r"^\|[-:|]+\|$", text, re.MULTILINE)) > 0
 
 
 @pytest.mark.parametrize("page", ["results.md", "budgets.md"])
