@@ -2,13 +2,14 @@
 #   make demo   sets up, trains on MovieLens-1M, exports, proves, reports
 #   make test   sets up and runs the tests, then those of the phone's parts (android_demo/Makefile; 2 GB the first time)
 #   make check  lint, types and the Python tests
+#   make docs   builds the pages of docs/ and of the library into build/site; a broken link is an error
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 RUN ?= runs/demo
 CONFIG ?= train/configs/movielens_1m_deepfm_pep.yaml
 
-.PHONY: setup demo test check clean
+.PHONY: setup demo test check docs clean
 
 setup: $(VENV)/installed
 
@@ -39,6 +40,15 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+$(VENV)/docs: $(VENV)/installed
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[docs]'
+	@touch $@
+
+# (Without --quiet, under which mkdocs counts no warnings, and no link is broken.)
+docs: $(VENV)/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo build/site/index.html
 
 clean:
 	rm -rf $(VENV) build *.egg-info

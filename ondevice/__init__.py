@@ -1,8 +1,10 @@
 """ondevice: recommenders that learn how many dimensions each feature deserves, and ship to phones.
 
+```python
 run = ondevice.train({"data": {"name": "movielens_1m"}, …}, "runs/mine")
 bundles = ondevice.export(run)
 ondevice.load_bundle(bundles[0]).recommend({"user": 42, "age": 25})
+```
 """
 
 from __future__ import annotations

@@ -18,6 +18,25 @@ def block(heading: str) -> str:
     return match[1]
 
 
+def anchors(page: Path) -> set[str]:
+    """The names under which a page's headings are linked to."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "android_demo/README.md"])
+def test_links_lead_somewhere(page: str) -> None:
+    """The pages that `make docs` does not build."""
+    here = README.parent / page
+    for target in re.findall(r"\]\(([^)\s]+)\)", here.read_text(encoding="utf-8")):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        linked = here.parent / path if path else here
+        assert linked.exists(), target
+        assert not anchor or anchor in anchors(linked), target
+
+
 def shrunk(code: str) -> str:
     """The same code on 20,000 rows and one epoch of everything."""
     small = code.replace('"fields": "full"', '"fields": "full", "max_rows": 20000')
