@@ -16,6 +16,7 @@ import torch
 import yaml
 
 from ondevice.forms.table import TableInfo
+from ondevice.methods import METHODS
 
 from .world import NUM_ITEMS, NUM_USERS, World, make_world, tastes
 
@@ -67,7 +68,10 @@ def cache(session_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def tiny_config(table_files: tuple[Path, Path], cache: Path) -> Callable[..., dict[str, Any]]:
-    """Plain values of a configuration that runs in about a second; keywords replace keys of its sections."""
+    """Plain values of a configuration that runs in about a second; keywords replace keys of its sections.
+
+    Retraining is as the dense training where nothing else is said, and of ``search`` there is what the method reads.
+    """
 
     def make(**sections: dict[str, Any]) -> dict[str, Any]:
         schema, path = table_files
@@ -77,19 +81,19 @@ def tiny_config(table_files: tuple[Path, Path], cache: Path) -> Callable[..., di
             "method": {"name": "pep"},
             "embedding": {"dim": 4},
             "training": {"epochs": 2, "batch_size": 128, "learning_rate": 0.01},
-            "search": {
-                "budgets": ["50%", 100],
-                "epochs": 2,
-                "batch_size": 128,
-                "learning_rate": 0.01,
-                "check_every": 5,
-            },
+            "search": {"budgets": ["50%", 100]},
             "retrain": {"max_size": 4},
             "run": {"device": "cpu", "progress": False},
         }
+        method = METHODS[sections.get("method", {}).get("name", "pep")]
+        search = {"epochs": 2, "batch_size": 128, "learning_rate": 0.01, "check_every": 5}
+        values["search"] |= {key: search[key] for key in method.search_keys if key in search}
+        if method.ships_as_found or sections.get("retrain", {}).get("form") == "positions":
+            values["retrain"] = {}  # which limit no sizes
         for name, section in sections.items():
             replaces = "name" in section
             values[name] = section if replaces else {**values.get(name, {}), **section}
+        values["retrain"] = {**values["training"], **values["retrain"]}
         return values
 
     return make

@@ -18,7 +18,8 @@ from typing import Any
 import yaml
 
 from ondevice.config import sections
-from ondevice.config.sections import Choice, Config, RetrainConfig, TrainingConfig
+from ondevice.config.recipes import RECIPES
+from ondevice.config.sections import Choice, Config
 from ondevice.data import DATASETS
 from ondevice.errors import UserError, run_script
 from ondevice.files import atomic_write
@@ -28,9 +29,8 @@ from ondevice.registry import Registry
 
 REGISTRIES: dict[str, Registry[Any]] = {"data": DATASETS, "model": MODELS, "method": METHODS}
 """The registry that a section chooses from."""
+RECIPE_SENTENCE = "A starting point, of which every key can be changed; null for the defaults."
 COMMAND = "python -m ondevice.config.describe docs/config.md"
-INHERITED = "training's"
-"""What stands for the default of a key that ``retrain`` takes from ``training``."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,7 @@ def _section(name: str, value: Any, sentences: dict[tuple[str, str], str]) -> Pa
     kind, keys = type(value), []
     for entry in dataclasses.fields(value):
         owner = next(c.__name__ for c in kind.__mro__ if (c.__name__, entry.name) in sentences)
-        inherits = kind is RetrainConfig and owner == TrainingConfig.__name__
-        default = INHERITED if inherits else _written(getattr(value, entry.name))
+        default = _written(getattr(value, entry.name))
         keys.append(Key(name, entry.name, default, sentences[owner, entry.name]))
     return Part(name, _one_line(inspect.getdoc(kind) or ""), tuple(keys))
 
@@ -147,8 +146,9 @@ def parts(with_plugins: bool = True) -> Iterator[Part]:
 
 
 def lines() -> list[str]:
-    """Every key on a line, ``section.key=default  sentence``, below a line for each section."""
-    shown = []
+    """The recipes, then every key on a line, ``section.key=default  sentence``, below a line for each section."""
+    shown = [f"recipe: {RECIPE_SENTENCE}"]
+    shown += [f"  recipe={name}  {_one_line(recipe.sentence)}" for name, recipe in RECIPES.items()]
     for part in parts():
         shown.append(f"{part.title}: {part.sentence}")
         shown += [f"  {key.section}.{key.name}={key.default}  {key.sentence}" for key in part.keys]
@@ -163,8 +163,12 @@ def markdown() -> str:
         f"Made by `{COMMAND}` from the sentences under the fields of",
         "`ondevice/config/sections.py` and the docstrings of data sets, models and methods. A key is written",
         "`section.key=value` on a command line, or in its section of a YAML file; the command line wins over the file,",
-        "the file over the defaults.",
+        "the file over the recipe, the recipe over the defaults. An option that would change nothing in a run is",
+        "refused with the reason and the ways out (one counts as given when its value is not the default).",
     ]
+    text += ["", "## recipe", "", RECIPE_SENTENCE]
+    for name, recipe in RECIPES.items():
+        text += ["", f"### recipe={name}", "", recipe.sentence, "", "```yaml", recipe.text.strip(), "```"]
     for part in parts(with_plugins=False):
         level = "###" if "=" in part.title else "##"
         text += ["", f"{level} {part.title}", "", _markdown(part.sentence)]

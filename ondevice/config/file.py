@@ -1,6 +1,6 @@
 """Configurations as they are written: plain values, or a YAML file with ``section.key=value`` on top of it.
 
-Precedence: defaults, the YAML file, the command line. Unknown keys fail with the nearest match.
+Precedence: defaults, the recipe, the YAML file, the command line. Unknown keys fail with the nearest match.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ondevice.config.sections import Choice, Config, DistributedConfig, RetrainConfig
+from ondevice.config.recipes import with_recipe
+from ondevice.config.sections import Choice, Config, DistributedConfig
 from ondevice.errors import UserError, nearest
 
 
@@ -51,7 +52,7 @@ def _convert(where: str, value: Any, annotation: Any) -> Any:
     raise UserError(f"{where}: got {value!r}; it must be of type {shown.replace('None', 'null')}")
 
 
-def _section(name: str, kind: type, given: Any, base: Mapping[str, Any] | None = None) -> Any:
+def _section(name: str, kind: type, given: Any) -> Any:
     if given is None:
         given = {}
     if not isinstance(given, Mapping):
@@ -61,20 +62,20 @@ def _section(name: str, kind: type, given: Any, base: Mapping[str, Any] | None =
     for key in given:
         if key not in names:
             raise UserError(f"{name}.{key}: no such key {nearest(key, names)}")
-    merged = {**(base or {}), **given}
     try:
-        return kind(**{key: _convert(f"{name}.{key}", value, hints[key]) for key, value in merged.items()})
+        return kind(**{key: _convert(f"{name}.{key}", value, hints[key]) for key, value in given.items()})
     except UserError as error:
         text = str(error)
         raise UserError(text if text.startswith(name) else f"{name}.{text}") from None
 
 
 def from_dict(values: Mapping[str, Any]) -> Config:
-    """A configuration from plain values.
+    """A configuration from plain values, and the recipe that they name.
 
-    Raises: UserError: for an unknown section or key, a wrong type or a value out of range.
+    Raises: UserError: for an unknown recipe, section or key, a wrong type or a value out of range.
     """
     hints = typing.get_type_hints(Config)
+    values = with_recipe(values)
     for key in values:
         if key not in hints:
             raise UserError(f"config: no such section '{key}' {nearest(key, hints)}")
@@ -90,9 +91,6 @@ def from_dict(values: Mapping[str, Any]) -> Config:
             sections[name] = Choice(given["name"], {k: v for k, v in given.items() if k != "name"})
         elif kind is DistributedConfig and isinstance(given, str):
             sections[name] = _section(name, kind, {"mode": given})
-        elif kind is RetrainConfig:
-            inherited = {**(values.get("training") or {})}
-            sections[name] = _section(name, kind, given, inherited)
         else:
             sections[name] = _section(name, kind, given)
     return Config(**sections)
@@ -100,10 +98,12 @@ def from_dict(values: Mapping[str, Any]) -> Config:
 
 SHORT = {"data": "name", "model": "name", "method": "name", "distributed": "mode"}
 """What a section's value is when it is written without keys: ``model=fm``, ``distributed: ddp``."""
+RECIPE = "recipe="
+"""How an override names a recipe."""
 
 
 def load(path: str | Path, overrides: Iterable[str] = ()) -> Config:
-    """Read a YAML file and apply ``section.key=value`` overrides, values read as YAML.
+    """Read a YAML file and apply ``recipe=name`` and ``section.key=value`` overrides, values read as YAML.
 
     Raises: UserError: when the file is missing or not YAML, or an override names nothing.
     """
@@ -119,7 +119,14 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> Config:
         raise UserError(f"{path}: not a YAML file: {error}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: got a {type(values).__name__}; a config is sections of keys and values")
+    overrides = list(overrides)
     for override in overrides:
+        if override.startswith(RECIPE):
+            values["recipe"] = override.removeprefix(RECIPE)
+    values = with_recipe(values)
+    for override in overrides:
+        if override.startswith(RECIPE):
+            continue
         key, separator, text = override.partition("=")
         section, _, name = key.partition(".")
         if section in SHORT and not name:

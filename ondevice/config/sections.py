@@ -58,7 +58,7 @@ def _check_step(settings: TrainingConfig | SearchConfig) -> None:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """One training: the dense model's, and by default every other one's."""
+    """The training of the dense model."""
 
     batch_size: int = 1024
     """Real rows per step."""
@@ -176,7 +176,7 @@ class SearchConfig:
 
 @dataclass(frozen=True)
 class RetrainConfig(TrainingConfig):
-    """The training of the compact model; keys not given are taken from ``training``."""
+    """The training of the compact model, and what of it is stored; it takes nothing from ``training``."""
 
     form: str = "sizes"
     """sizes (per-row counts as leading dimensions) or positions (the mask as it was found)."""

@@ -54,6 +54,10 @@ class Method(EmbeddingTable):
 
     finds_positions: ClassVar[bool] = False
     """Whether single values are found, so that ``retrain.form=positions`` can keep them."""
+    ships_as_found: ClassVar[bool] = False
+    """Whether its form ends the matter, so that sizes are neither limited nor made multiples of a step."""
+    search_keys: ClassVar[tuple[str, ...]] = ()
+    """Keys of ``search`` that it reads, beside budgets and fields to skip; others are refused."""
 
     def check(self, config: Config) -> None:
         """Whether the rest of a configuration suits the method: known before anything is trained.

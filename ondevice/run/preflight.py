@@ -18,6 +18,7 @@ from ondevice.forms.table import TableInfo
 from ondevice.methods import METHODS
 from ondevice.models import MODELS
 from ondevice.run.directory import CONFIG, read_config
+from ondevice.run.effects import check_effects
 from ondevice.training import qat
 from ondevice.training.teacher import own_teacher
 
@@ -60,6 +61,7 @@ def check_options(config: Config) -> None:
         )
     if any(own_teacher(name) is not None for name in config.training.teacher):
         raise UserError("training.teacher: the dense model cannot be its own teacher; set retrain.teacher")
+    check_effects(config)
 
 
 def check_sides(config: Config, schema: Schema) -> None:

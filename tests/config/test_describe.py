@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ondevice.config.describe import COMMAND, INHERITED, REGISTRIES, lines, markdown, parts
+from ondevice.config.describe import COMMAND, REGISTRIES, lines, markdown, parts
 from ondevice.config.sections import Choice, Config, TrainingConfig
 from ondevice.registry import Registry
 
@@ -31,7 +31,7 @@ def test_every_key_of_every_section_is_described() -> None:
     assert set(described) == expected
     assert all(len(key.sentence.split()) > 2 for key in described.values())
     assert described["search.budgets"].default == "[10%]"
-    assert described["retrain.epochs"].default == INHERITED
+    assert described["retrain.epochs"].default == "15"
     assert described["retrain.code_dims"].default == "null"
 
 
@@ -50,8 +50,9 @@ def test_every_option_of_every_entry_is_described(section: str) -> None:
 
 def test_a_key_is_a_line_with_its_default_and_its_sentence() -> None:
     said = lines()
-    assert any(line.startswith("training: One training") for line in said)
+    assert any(line.startswith("training: The training of the dense model") for line in said)
     default = TrainingConfig().batch_size
     assert f"  training.batch_size={default}  Real rows per step." in said
     assert "  model.hidden=[100, 100]  width of each hidden layer." in said
+    assert said[1].startswith("  recipe=smallest  The smallest program at a dense DeepFM's quality")
     assert not [line for line in said if "\n" in line]

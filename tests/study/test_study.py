@@ -133,12 +133,12 @@ def test_a_space_that_does_not_fit_is_told_before_anything_is_written(
     assert not (tmp_path / "study").exists()
 
 
-def test_values_are_inherited_as_on_the_command_line(config: Path) -> None:
+def test_values_are_those_of_the_command_line(config: Path) -> None:
     found = Space("dense", (RATE, HIDDEN)).config(
         config, ["training.epochs=3"], {"training.learning_rate": 1e-5, "model.hidden": [4, 4]}
     )
     assert found == load(config, ["training.epochs=3", "training.learning_rate=1.0e-5", "model.hidden=[4,4]"])
-    assert found.retrain.learning_rate == 1e-5
+    assert found.training.learning_rate == 1e-5
 
 
 def rows_of(study: Path) -> list[dict[str, str]]:

@@ -26,6 +26,8 @@ class Hashing(Method):
         dim: values per row.
     """
 
+    ships_as_found = True
+
     def __init__(
         self, info: TableInfo, embedding_dim: int, *, init_std: float | None = None, dim: int = 8
     ) -> None:

@@ -31,6 +31,8 @@ class CodeSaliency(Ranked):
         row_cost: as in `Ranked`.
     """
 
+    search_keys = ("epochs",)
+
     def check(self, config: Config) -> None:
         if config.retrain.code_dims is None:
             raise UserError(

@@ -103,6 +103,18 @@ class PEP(Method):
     """
 
     finds_positions = True
+    search_keys = (
+        "epochs",
+        "batch_size",
+        "learning_rate",
+        "threshold_learning_rate",
+        "weight_decay",
+        "decoupled_decay",
+        "embedding_penalty",
+        "check_every",
+        "row_wise",
+        "precision",
+    )
 
     def __init__(
         self,

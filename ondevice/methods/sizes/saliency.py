@@ -28,6 +28,8 @@ class Saliency(Ranked):
         row_cost: as in `Ranked`.
     """
 
+    search_keys = ("batch_size",)
+
     def __init__(
         self,
         info: TableInfo,

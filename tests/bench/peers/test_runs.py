@@ -38,7 +38,7 @@ def runs(
                 "embedding": {"dim": 4},
                 "training": training,
                 "search": {"budgets": [100]},
-                "retrain": {**training, "max_size": 4, "form": form},
+                "retrain": {**training, "form": form, **({"max_size": 4} if name == "frequency" else {})},
                 "run": {"device": "cpu", "progress": False},
             }
             made[name] = tmp_path_factory.mktemp("peers") / name
