@@ -27,6 +27,8 @@ class QuotientRemainder(Method):
         operation: mult or add.
     """
 
+    ships_as_found = True
+
     def __init__(
         self,
         info: TableInfo,
