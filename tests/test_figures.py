@@ -19,7 +19,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 COUNTS = ("1", "100", "1000")
-LABELS = ("", "what ships", "program", "budget")
+LABELS = ("", "what ships", "program", "budget", "thresholds", "regime")
 """Columns that name the row; a size in kB in them is the program's."""
 
 Programs = dict[str, Any]
@@ -111,12 +111,39 @@ def divided(a: list[float], b: list[float]) -> list[float]:
 
 def values_of(file: str, name: str, header: str) -> list[float]:
     """The numbers that a column has for a program, or for one program over another."""
-    programs = measured(file)["programs"]
-    rule = (PEERS if file == "peers" else SUMMARIES)[header]
+    programs = programs_of(file)
+    rule = RULES.get(file, SUMMARIES)[header]
     if " / " not in name:
         return rule(programs, name)
     left, right = (rule(programs, each) for each in name.split(" / "))
     return RATIOS.get(header, divided)(left, right)
+
+
+def of_table(key: str, size: str) -> Rule:
+    """A figure of a training step on tables of a size."""
+    return lambda p, n: [p[n]["tables"][size][key]]
+
+
+STEPS: dict[str, Rule] = {
+    "dense, 100k": of_table("dense_ms", "100k"),
+    "PEP, 100k": of_table("pep_ms", "100k"),
+    "dense, 10M": of_table("dense_ms", "10M"),
+    "PEP, 10M": of_table("pep_ms", "10M"),
+    "PEP / dense, 100k": of_table("pep_over_dense", "100k"),
+    "PEP / dense, 10M": of_table("pep_over_dense", "10M"),
+    "PEP, 10M / 100k": lambda p, n: [p[n]["ratio_10M_over_100k"]],
+}
+"""What `benchmarks/step_time.py --tables` wrote: thresholds and regimes, not programs."""
+
+RULES = {"peers": PEERS, "step_time": STEPS}
+
+
+def programs_of(file: str) -> Programs:
+    """The entries of a file by the names that a comment gives them."""
+    if file == "step_time":
+        return {f"{each['granularity']} {each['regime']}": each for each in measured(file)["measured"]}
+    programs: Programs = measured(file)["programs"]
+    return programs
 
 
 def marked(text: str) -> list[tuple[list[tuple[str, str]], list[str]]]:
@@ -156,9 +183,8 @@ def mistakes(rows: list[tuple[str, str]], lines: list[str]) -> list[str]:
         for header, cell in zip(headers, cells(line), strict=True):
             if header in LABELS:
                 shown = [size.replace(",", "") for size in re.findall(r"([\d,.]+) kB", cell)]
-                values = [
-                    size / (1e3 if file == "peers" else 1) for size in values_of(file, name, "bytes") if shown
-                ]
+                kilo = 1e3 if file == "peers" else 1
+                values = [size / kilo for size in values_of(file, name, "bytes")] if shown else []
             else:
                 shown, values = numbers(cell), values_of(file, name, header)
             if len(shown) != len(values) or not all(map(same, shown, values)):

@@ -37,6 +37,15 @@ def test_links_lead_somewhere(page: str) -> None:
         assert not anchor or anchor in anchors(linked), target
 
 
+PAGES = [README, README.parent / "CONTRIBUTING.md", *sorted((README.parent / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(README.parent)))
+def test_files_that_pages_name_are_there(page: Path) -> None:
+    for name in re.findall(r"`((?:\w+/)+\w+\.py)`", page.read_text(encoding="utf-8")):
+        assert any((README.parent / room / name).exists() for room in ("", "ondevice", "android_demo")), name
+
+
 def shrunk(code: str) -> str:
     """The same code on 20,000 rows and one epoch of everything."""
     small = code.replace('"fields": "full"', '"fields": "full", "max_rows": 20000')
