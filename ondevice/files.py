@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
+
+T = TypeVar("T")
 
 
 @contextlib.contextmanager
@@ -17,13 +19,12 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """A file to write, put at ``path`` only when the block ends without an error and all is on the disk."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    handle, temporary = _beside(target, _new_file)
     try:
         with os.fdopen(handle, "wb") as out:
             yield out
             out.flush()
             os.fsync(out.fileno())
-        os.chmod(temporary, 0o644)
         os.replace(temporary, target)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
@@ -50,12 +51,11 @@ def atomic_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-    os.chmod(building, 0o755)
+    _, building = _beside(target, os.mkdir)
     try:
         yield building
         if target.exists():
-            old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
+            _, old = _beside(target, os.mkdir)
             os.replace(target, old / "old")
             try:
                 os.replace(building, target)
@@ -69,3 +69,18 @@ def atomic_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
         raise
+
+
+def _new_file(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+
+
+def _beside(target: Path, make: Callable[[Path], T]) -> tuple[T, Path]:
+    """Make something new under a hidden name in the folder of ``target``; returns what ``make`` did, and its path.
+
+    `tempfile` would give it to its owner alone. ``make`` leaves the mode to the umask.
+    """
+    while True:
+        path = target.parent / f".{target.name}.{secrets.token_hex(4)}"
+        with contextlib.suppress(FileExistsError):
+            return make(path), path

@@ -26,7 +26,6 @@ def test_content_is_written_and_replaced(tmp_path: Path) -> None:
     atomic_json(path, {"a": [1, "é"]})
     assert path.read_text(encoding="utf-8") == '{\n  "a": [\n    1,\n    "é"\n  ]\n}\n'
     assert names(tmp_path / "deep") == ["file"]
-    assert path.stat().st_mode & 0o777 == 0o644
 
 
 def test_a_write_that_fails_leaves_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,7 +51,21 @@ def test_a_folder_is_filled_and_replaced_as_a_whole(tmp_path: Path) -> None:
             assert not (target / content).exists()
         assert names(target) == [content]
     assert names(tmp_path / "deep") == ["folder"]
-    assert target.stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002, 0o007])
+def test_who_may_read_is_what_the_umask_says(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        atomic_write(tmp_path / "file", "new")
+        atomic_write(tmp_path / "file", "replaced")
+        for _ in range(2):
+            with atomic_directory(tmp_path / "folder") as building:
+                (building / "inside").write_text("")
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    assert modes == {"file": 0o666 & ~umask, "folder": 0o777 & ~umask, "inside": 0o666 & ~umask}
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
