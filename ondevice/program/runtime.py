@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ondevice.errors import UserError
+from ondevice.errors import UserError, nearest
 from ondevice.quiet import quiet
 
 
@@ -35,16 +35,31 @@ class LoadedProgram:
                 "running a bundle needs ExecuTorch; install it with pip install 'ondevice-recommender[export]'"
             ) from None
         except RuntimeError as error:
-            raise UserError(f"{name}: the runtime refuses this program: {error}") from None
+            raise UserError(f"{name}: the runtime refuses this program: {error}; export it again") from None
 
     def __call__(self, method: str, *inputs: np.ndarray) -> list[np.ndarray]:
-        """Run a method on int64 arrays."""
+        """Run a method on int64 arrays.
+
+        Raises: UserError: when the program lacks the method, or the runtime cannot run it on these arrays.
+        """
         import torch
 
-        if method not in self._methods:
-            with quiet():
-                self._methods[method] = self._program.load_method(method)
-        outputs = self._methods[method].execute([torch.from_numpy(np.ascontiguousarray(i)) for i in inputs])
+        if method not in self.methods:
+            raise UserError(f"{self.name}: no method '{method}' {nearest(method, self.methods)}")
+        shapes = ", ".join(str(each.shape) for each in inputs)
+        if not all(each.size for each in inputs):  # the runtime would end this process
+            raise UserError(f"{self.name}: '{method}' got arrays of shape {shapes}; give at least one row")
+        try:
+            if method not in self._methods:
+                with quiet():
+                    self._methods[method] = self._program.load_method(method)
+            arrays = [torch.from_numpy(np.ascontiguousarray(each)) for each in inputs]
+            outputs = self._methods[method].execute(arrays)
+        except RuntimeError as error:
+            raise UserError(
+                f"{self.name}: the runtime cannot run '{method}' on arrays of shape {shapes}: {error}; give int64 "
+                "rows of the manifest's shapes, at most as many as it names and none below 0, or export it again"
+            ) from None
         # the next call reuses the output's memory
         return [output.numpy().copy() for output in outputs]
 

@@ -7,7 +7,6 @@ import pytest
 from torch.export import export as torch_export
 
 from ondevice.data import Dataset
-from ondevice.errors import UserError
 from ondevice.program.endpoints import make_methods
 from ondevice.program.export import Exported
 from ondevice.program.flatbuffer import Table
@@ -135,10 +134,3 @@ def test_programs_that_jump_are_left_alone() -> None:
     )
     merge_values(own)
     assert len(own["values"]) == 2
-
-
-def test_the_runtime_refuses_a_broken_program(exported: Exported) -> None:
-    data = bytearray(exported.bundle.contents["model.pte"])
-    data[4:8] = b"XXXX"
-    with pytest.raises(UserError, match=r"broken\.pte: the runtime refuses this program"):
-        LoadedProgram(bytes(data), "broken.pte")
