@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ondevice.config.file import from_dict
 from ondevice.data.key_hash import key_hash, key_hashes
 from ondevice.errors import UserError
 from ondevice.forms.shared import SharedMap
@@ -115,3 +116,12 @@ def test_a_trained_table_still_knows_who_shares() -> None:
     assert (compact.dim, compact.sizes.tolist()) == (2, form.sizes.tolist())
     assert torch.equal(compact.shared, form.shared)
     assert torch.equal(compact.modulus, form.modulus)
+
+
+def test_a_model_of_several_budgets_cannot_share_rows() -> None:
+    """A smaller modulus sends keys to other rows: the rows of the larger model are no part of the smaller one."""
+    values = {"method": {"name": "hashing"}, "search": {"budgets": [100, 200]}}
+    method = METHODS["hashing"](TableInfo(torch.tensor([0, 4]), torch.ones(4)), 4)
+    method.check(from_dict({**values, "retrain": {"elastic": False}}))
+    with pytest.raises(UserError, match=r"retrain\.elastic: method 'hashing' .*set retrain\.elastic=false"):
+        method.check(from_dict({**values, "retrain": {"elastic": True}}))
