@@ -38,11 +38,11 @@ from ondevice.bench.report.report import (
 )
 from ondevice.bench.settings import Settings
 from ondevice.bench.shipped import compact_metrics, field_sizes, find_bundles, label_of, program_rows
+from ondevice.bundle.manifest import COST
 from ondevice.data import Dataset, Vocabulary
 from ondevice.errors import UserError
 from ondevice.files import atomic_write
 from ondevice.program.bundle import Bundle, load_bundle
-from ondevice.program.export_run import COST
 from ondevice.run.directory import Run
 from ondevice.run.elastic import compact_model
 

@@ -19,11 +19,11 @@ themselves. Of the two forms a column takes the one with fewer bytes, deflated.
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ondevice.bundle.json_object import parse
 from ondevice.bundle.manifest import dump
 from ondevice.bundle.subset import Reader, varint
 from ondevice.errors import UserError
@@ -138,7 +138,7 @@ def _decode_column(reader: Reader, num_items: int) -> Column:
 
 def _scalar(text: str, reader: Reader) -> Any:
     try:
-        value = json.loads(text)
+        value = parse(text.encode())
     except ValueError:
         value = []
     if isinstance(value, (dict, list)):

@@ -9,18 +9,20 @@ import re
 from pathlib import Path
 from typing import Any
 
+from ondevice.bundle.json_object import parse
+from ondevice.bundle.manifest_check import check_entries
 from ondevice.data.schema import Field, Label, Schema
 from ondevice.errors import UserError
 
 FORMAT = "ondevice-bundle"
 FORMAT_VERSION = 3
 MANIFEST, PROGRAM, VOCABULARY, CATALOG = "manifest.json", "model.pte", "vocabulary.bin", "catalog.bin"
+COST = "export.json"  # beside a bundle: what making it took
 
 ASSUMED = {"side": "context", "kind": "string"}  # of a field that does not say otherwise
 
 _ZEROS = "0" * 64
 _OWN_HASH = re.compile(rb'\{"sha256":"([0-9a-f]{64})"')
-_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
 
 def dump(value: Any) -> str:
@@ -68,12 +70,13 @@ def _without_defaults(kind: type, values: dict[str, Any]) -> dict[str, Any]:
 def read_manifest(folder: Path) -> tuple[dict[str, Any], bytes]:
     """The manifest of a bundle, verified to be as it was written, and its bytes.
 
-    Raises: UserError: naming the file, when it is absent, damaged, or of a newer format.
+    Raises: UserError: naming the file, when it is absent, damaged, or of a newer format; and the entry that is not
+        what readers rely on.
     """
     path = folder / MANIFEST
     content = _read(folder, MANIFEST)
     try:
-        manifest = json.loads(content)
+        manifest = parse(content)
     except ValueError as error:
         raise UserError(f"{path}: not JSON ({error}); the file is damaged, export it again") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
@@ -92,6 +95,7 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], bytes]:
     zeroed = b"" if own is None else content[: own.start(1)] + _ZEROS.encode() + content[own.end(1) :]
     if own is None or hashlib.sha256(zeroed).hexdigest().encode() != own[1]:
         raise UserError(f"{path}: changed since it was exported (SHA-256 differs); export it again")
+    check_entries(manifest, path, full_schema, (MANIFEST, PROGRAM, VOCABULARY, CATALOG))
     return manifest, content
 
 
@@ -102,8 +106,6 @@ def read_files(folder: Path, manifest: dict[str, Any]) -> dict[str, bytes]:
     """
     contents = {}
     for name, entry in manifest["files"].items():
-        if not _FILE_NAME.fullmatch(name):
-            raise UserError(f"{folder / MANIFEST}: names a file '{name}' outside the bundle")
         content = _read(folder, name)
         if len(content) != entry["bytes"] or hashlib.sha256(content).hexdigest() != entry["sha256"]:
             raise UserError(
@@ -111,6 +113,34 @@ def read_files(folder: Path, manifest: dict[str, Any]) -> dict[str, bytes]:
             )
         contents[name] = content
     return contents
+
+
+def check_replaceable(folder: Path) -> None:
+    """Refuse a folder that holds anything but the files of a bundle, of whatever version.
+
+    Raises: UserError: naming what would be lost.
+    """
+    if not folder.is_dir():
+        return
+    there = {path.name for path in folder.iterdir()}
+    if there - _bundle_files(folder):
+        lost = sorted(there - _bundle_files(folder))
+        more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
+        raise UserError(
+            f"{folder}: not empty and no bundle: {', '.join(lost[:3])}{more} would be lost; give another --output"
+        )
+
+
+def _bundle_files(folder: Path) -> set[str]:
+    """Names of the files that belong to the bundle in a folder; none where its manifest is not that of one."""
+    try:
+        manifest = parse((folder / MANIFEST).read_bytes())
+    except (OSError, ValueError):
+        return set()
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        return set()
+    files = manifest.get("files")
+    return {MANIFEST, COST, *(files if isinstance(files, dict) else ())}
 
 
 def _read(folder: Path, name: str) -> bytes:

@@ -144,9 +144,8 @@ class Bundle:
         Raises: UserError: when the directory cannot be written, or holds something else.
         """
         folder = Path(path)
-        if folder.is_dir() and not (folder / manifests.MANIFEST).exists() and any(folder.iterdir()):
-            raise UserError(f"{folder}: not empty and no bundle; give another --output")
         try:
+            manifests.check_replaceable(folder)
             with atomic_directory(folder) as building:
                 for name, content in self.contents.items():
                     (building / name).write_bytes(content)
@@ -255,6 +254,8 @@ class Bundle:
                 "recommend: this bundle has neither the method nor catalog.bin; export with "
                 "--methods forward,rank,recommend or with --catalog"
             )
+        if any(not 0 <= item < len(self._keys) for item in items[:k]):
+            raise self._damaged(f"it has {len(self._keys)} items, and the program recommends others")
         return [
             self._described(int(item), float(score))
             for item, score in zip(items[:k], scores[:k], strict=True)
@@ -282,6 +283,9 @@ class Bundle:
                     f"recorded {case['ids']} and {case['score']}"
                 )
         return worst
+
+    def _damaged(self, what: str) -> UserError:
+        return UserError(f"{self.path / manifests.VOCABULARY}: {what}; export it again")
 
     def _needs_both_sides(self) -> None:
         if not self.schema.context_fields or not self.schema.item_fields:
@@ -312,7 +316,14 @@ class Bundle:
         assert self.schema.item_key is not None
         field = self.schema.names.index(self.schema.item_key)
         texts = [text for _, text in self.vocabulary.items(field)]
-        return [int(text) for text in texts] if self.schema.fields[field].kind == "integer" else list(texts)
+        if self.schema.fields[field].kind != "integer":
+            return list(texts)
+        try:
+            return [int(text) for text in texts]
+        except ValueError:
+            raise self._damaged(
+                f"'{self.schema.item_key}' has texts, where the schema says integers"
+            ) from None
 
     @cached_property
     def _places(self) -> dict[str, int]:

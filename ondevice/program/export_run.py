@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ondevice import memory
 from ondevice.bundle.fitting import largest_fitting
-from ondevice.bundle.manifest import MANIFEST, PROGRAM, VOCABULARY
+from ondevice.bundle.manifest import COST, MANIFEST, PROGRAM, VOCABULARY, check_replaceable
 from ondevice.bundle.vocabulary_file import vocabulary_bytes
 from ondevice.config.budget import elastic_label, elastic_target, parse_budget
 from ondevice.errors import UserError
@@ -20,8 +20,6 @@ from ondevice.program.pack import PackedRecommender
 from ondevice.recommender import Recommender
 from ondevice.run.directory import Run
 from ondevice.run.elastic import ElasticRun
-
-COST = "export.json"  # beside a bundle: what making it took
 
 
 def export_run(
@@ -51,16 +49,17 @@ def export_run(
     exporter = _RunExporter(run, options, check)
     if not exporter.labels:
         raise UserError(f"{path}: holds no compact model yet; finish the training with --resume")
-    chosen: list[tuple[str, Exported]] = [(label, exporter.export(label)) for label in labels]
-    for budget in budgets:
-        chosen.append((str(budget).replace(" ", ""), exporter.fitting(budget)))
     if not labels and not budgets:
-        chosen = [(label, exporter.export(label)) for label in exporter.labels]
+        labels = exporter.labels
     base = Path(output) if output is not None else run.path / "bundles"
+    names = [*labels, *(str(budget).replace(" ", "") for budget in budgets)]
+    places = [base] if output is not None and len(names) == 1 else [base / name for name in names]
+    for place in places:
+        check_replaceable(place)  # before the minutes that exporting takes
+    made = [*map(exporter.export, labels), *map(exporter.fitting, budgets)]
     results = []
-    for place, exported in chosen:
-        single = output is not None and len(chosen) == 1
-        written = exported.bundle.write(base if single else base / place)
+    for place, exported in zip(places, made, strict=True):
+        written = exported.bundle.write(place)
         if exported.cost:
             atomic_json(written.path / COST, exported.cost)
         results.append(dataclasses.replace(exported, bundle=written))

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ondevice.bundle.catalog_file import check_order, decode, encode
+from ondevice.bundle.subset import varint
 from ondevice.errors import UserError
 
 ITEMS: list[dict[str, Any]] = [
@@ -34,10 +35,7 @@ def content(data: bytes) -> bytes:
 def packed(content: bytes, size: int | None = None) -> bytes:
     deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
     return (
-        b"ODC1"
-        + bytes([len(content) if size is None else size])
-        + deflate.compress(content)
-        + deflate.flush()
+        b"ODC1" + varint(len(content) if size is None else size) + deflate.compress(content) + deflate.flush()
     )
 
 
@@ -100,6 +98,8 @@ def test_any_values_come_back(values: list[dict[str, Any]]) -> None:
         (packed(b"\x02\x01\x01a\x01\x01\x01x\xff"), "not UTF-8"),
         (packed(b"\x02\x01\x01a\x02\x01\x011\x00\x01"), "a value beyond the 1 of its column"),
         (packed(b"\x02\x01\x01a\x02\x01\x02[]\x00\x00"), "no JSON scalar"),
+        (packed(b"\x02\x01\x01a\x02\x01\x03NaN\x00\x00"), "no JSON scalar"),
+        (packed(b"\x02\x01\x01a\x02\x01\x80\x7d" + b"[" * 16_000 + b"\x00\x00", size=None), "no JSON scalar"),
         (packed(b"\x02\x01\x01a\x02\xff\xff\x03"), "65535 texts in 0 bytes"),
     ],
 )

@@ -173,6 +173,14 @@ def test_writing_replaces_a_bundle_and_nothing_else(
     with pytest.raises(UserError, match="not empty and no bundle"):
         exported.bundle.write(other)
     assert (other / "thesis.tex").read_text() == "years"
+    for manifest in ('{"version": 1}', "[]", '{"format": "ondevice-bundle"}', "not JSON", "[" * 100_000):
+        (other / "manifest.json").write_text(manifest)  # of a browser's extension, say
+        with pytest.raises(UserError, match=r"no bundle: .*thesis\.tex would be lost; give another --output"):
+            exported.bundle.write(other)
+        assert (other / "thesis.tex").read_text() == "years"
+    (bundle.path / "notes").mkdir()
+    with pytest.raises(UserError, match="no bundle: notes would be lost"):
+        exported.bundle.write(bundle.path)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"):
         exported.bundle.write(tmp_path / "file" / "bundle")

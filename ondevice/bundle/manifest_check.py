@@ -1,0 +1,146 @@
+"""Whether a manifest's entries are what readers of a bundle rely on; the reader on the phone checks the same."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ondevice.bundle.json_object import JsonObject, is_count
+from ondevice.data.schema import Field, Schema
+
+MAXIMUMS = {"forward": "max_batch", "rank": "max_items", "recommend": "k"}
+MAX_ORIGIN = 2.0**63
+
+_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def check_entries(
+    manifest: dict[str, Any],
+    path: Path,
+    schema_of: Callable[[dict[str, Any]], dict[str, Any]],
+    files: tuple[str, ...],
+) -> None:
+    """Check types, ranges and names of all entries.
+
+    Args:
+        manifest: the parsed file.
+        path: the file, for messages.
+        schema_of: fills in what the manifest's schema leaves out.
+        files: the manifest's own name, that of the program, of the vocabulary and of the catalog.
+
+    Raises: UserError: naming the entry that is wrong.
+    """
+    top = JsonObject(manifest, path)
+    for name in ("sha256", "name", "model", "method", "layout"):
+        top.text(name)
+    num_rows = top.count("num_rows")
+    fields = _check_schema(top, schema_of)
+    top.child("sizes").count("first_order_rows")
+    methods = top.child("methods").children()
+    if not any(name in methods for name in MAXIMUMS):
+        top.wrong("methods", f"an object with one of {', '.join(MAXIMUMS)}")
+    for name, method in methods.items():
+        _check_method(method, name, fields)
+    top.texts("ops")
+    top.texts("backends")
+    versions = top.child("versions")
+    for name in versions.values:
+        versions.text(name)
+    if "metrics" in top:
+        metrics = top.child("metrics")
+        for name in metrics.values:
+            metrics.number(name)
+    named = _check_files(top, files)
+    names = [field.name for field in fields]
+    if "catalog" in top:
+        catalog = top.child("catalog")
+        catalog.count("num_items")
+        if catalog.text("key_field") != manifest["schema"].get("item_key"):
+            catalog.wrong("key_field", "the schema's item_key")
+    elif files[3] in named or "recommend" in methods:
+        top.wrong("catalog", "there where the bundle lists items")
+    if "labels" in top:
+        for name, labels in top.child("labels").children().items():
+            if name not in names:
+                top.wrong("labels", f"an object of fields, where '{name}' is none")
+            for key in labels.values:
+                labels.text(key)
+    _check_golden(top, len(fields), num_rows)
+
+
+def _check_schema(
+    top: JsonObject, schema_of: Callable[[dict[str, Any]], dict[str, Any]]
+) -> tuple[Field, ...]:
+    described = top.child("schema")
+    described.text("name")
+    if "item_key" in described:
+        described.text("item_key")
+    label = described.child("label")
+    for name in ("column", "sampling", "context_key"):
+        if name in label:
+            label.text(name)
+    for entry in described.objects("fields"):
+        if "origin" in entry and abs(entry.number("origin")) > MAX_ORIGIN:
+            entry.wrong("origin", "a number that 64 bits hold")
+    schema = Schema.from_dict(schema_of(dict(described.values)), f"{top.file}: schema")
+    for place, field in enumerate(schema.fields):
+        if field.origin is None:
+            described.wrong(f"fields[{place}].origin", "a number")
+    return schema.fields
+
+
+def _check_method(method: JsonObject, name: str, fields: tuple[Field, ...]) -> None:
+    inputs, outputs = method.objects("inputs"), method.objects("outputs")
+    for tensor in (*inputs, *outputs):
+        tensor.text("name")
+        tensor.text("dtype")
+        for size in tensor.items("shape"):
+            if not isinstance(size, str) and not is_count(size):
+                tensor.wrong("shape", "a list of sizes and names")
+    if name not in MAXIMUMS:
+        return
+    method.count(MAXIMUMS[name], least=1)
+    num_context = sum(field.side == "context" for field in fields)
+    widths = {
+        "forward": [len(fields)],
+        "rank": [num_context, len(fields) - num_context],
+        "recommend": [num_context],
+    }[name]
+    for tensor in inputs:
+        if tensor.text("dtype") != "int64" or len(tensor.items("shape")) != 2:
+            tensor.wrong("shape", "that of a matrix of int64")
+    if [tensor.items("shape")[1] for tensor in inputs] != widths:
+        method.wrong("inputs", f"matrices of the schema's fields, {widths} wide")
+    kinds = ["float32", "int64"] if name == "recommend" else ["float32"]
+    if [tensor.text("dtype") for tensor in outputs] != kinds:
+        method.wrong("outputs", f"tensors of {' and '.join(kinds)}")
+
+
+def _check_files(top: JsonObject, files: tuple[str, ...]) -> set[str]:
+    itself, program, vocabulary, _ = files
+    entries = top.child("files").children()
+    for name, entry in entries.items():
+        if not _FILE_NAME.fullmatch(name) or name == itself:
+            top.wrong("files", f"an object of file names, where '{name}' is outside the bundle")
+        entry.count("bytes")
+        if not _SHA256.fullmatch(entry.text("sha256")):
+            entry.wrong("sha256", "64 hexadecimal digits")
+    for name in (program, vocabulary):
+        if name not in entries:
+            top.wrong("files", f"an object with {name}")
+    return set(entries)
+
+
+def _check_golden(top: JsonObject, num_fields: int, num_rows: int) -> None:
+    cases = top.objects("golden")
+    if len(cases) < 2:
+        top.wrong("golden", "two cases or more")
+    for case in cases:
+        case.child("raw")
+        case.number("score")
+        ids = case.counts("ids")
+        if len(ids) != num_fields or any(row > num_rows for row in ids):
+            case.wrong("ids", f"{num_fields} rows of 0 to {num_rows}")
