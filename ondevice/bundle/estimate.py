@@ -22,22 +22,22 @@ from ondevice.forms.base import Form
 from ondevice.forms.table import table_info
 from ondevice.models import BaseModel
 
-# Bytes of a program's graphs by the methods in it: forward; what rank adds to it; what recommend adds to both.
-METHOD_BYTES = {"forward": 3_290, "rank": 950, "recommend": 2_440}
+# Bytes of a program's graphs by the endpoints in it: forward; what rank adds to it; what recommend adds to both.
+ENDPOINT_BYTES = {"forward": 3_290, "rank": 950, "recommend": 2_440}
 LINEAR_BYTES, FIRST_LINEAR_BYTES = 600, 90
 FIRST_ORDER_BYTES = {"forward": 440, "rank": 150, "recommend": 10}
 PROJECTION_BYTES, PROJECTION_SHARED = 100, 160  # at least; its weights less what they share with the graphs
 # The manifest: what every one says, and each method; it lists the operators and sizes.
 MANIFEST_BYTES = 1_000
-MANIFEST_METHOD_BYTES = {"forward": 160, "rank": 280, "recommend": 340}
+MANIFEST_ENDPOINT_BYTES = {"forward": 160, "rank": 280, "recommend": 340}
 
 
-def shipped_methods(given: Sequence[str] | None, dataset: Dataset) -> tuple[str, ...]:
-    """The methods of a program: those given, or all that the schema and its catalog allow.
+def shipped_endpoints(given: Sequence[str] | None, dataset: Dataset) -> tuple[str, ...]:
+    """The endpoints of a program: those given, or all that the schema and its catalog allow.
 
     Raises: UserError: when the data cannot serve one of those given.
     """
-    allowed = default_methods(dataset)
+    allowed = default_endpoints(dataset)
     if given is None:
         return allowed
     for name in given:
@@ -49,15 +49,15 @@ def shipped_methods(given: Sequence[str] | None, dataset: Dataset) -> tuple[str,
     return tuple(name for name in PROGRAM_METHODS if name in given)
 
 
-def named_fields(schema: Schema, methods: Sequence[str]) -> list[int]:
-    """The fields whose keys a bundle with these methods has to name: the item's, for ``recommend``."""
-    if "recommend" not in methods or schema.item_key is None:
+def named_fields(schema: Schema, endpoints: Sequence[str]) -> list[int]:
+    """The fields whose keys a bundle with these endpoints has to name: the item's, for ``recommend``."""
+    if "recommend" not in endpoints or schema.item_key is None:
         return []
     return [schema.names.index(schema.item_key)]
 
 
-def default_methods(dataset: Dataset) -> tuple[str, ...]:
-    """The methods that the schema and its catalog allow."""
+def default_endpoints(dataset: Dataset) -> tuple[str, ...]:
+    """The endpoints that the schema and its catalog allow."""
     if not (dataset.schema.context_fields and dataset.schema.item_fields):
         return ("forward",)
     return PROGRAM_METHODS if dataset.catalog is not None else ("forward", "rank")
@@ -67,7 +67,7 @@ def bundle_bytes(
     forms: Sequence[Form],
     model: BaseModel,
     dataset: Dataset,
-    methods: Sequence[str],
+    endpoints: Sequence[str],
     projected: bool = False,
     fingerprint_bits: int | None = None,
 ) -> int:
@@ -77,23 +77,23 @@ def bundle_bytes(
         forms: of the embedding table, then of the first-order one.
         model: the base model, at the width of the forms.
         dataset: its vocabulary and catalog are shipped.
-        methods: of the program.
+        endpoints: of the program.
         projected: whether first-order weights are projections of the embeddings.
         fingerprint_bits: as in `order_rows`.
     """
     info = table_info(dataset.vocabulary.field_offsets, dataset.counts)
-    texts, named = dataset.vocabulary.key_texts(), named_fields(dataset.schema, methods)
+    texts, named = dataset.vocabulary.key_texts(), named_fields(dataset.schema, endpoints)
     layout = forms[0].layout(info)
     order = order_rows(info.field_offsets, forms, texts, layout, fingerprint_bits, named)
-    stored, graphs = forms[0].estimate(info.num_fields, methods), 0
+    stored, graphs = forms[0].estimate(info.num_fields, endpoints), 0
     if projected:
         weights = 4 * model.num_fields * model.embedding_dim
         graphs += max(PROJECTION_BYTES, weights - PROJECTION_SHARED)
     if order.first_order_rows:
-        graphs += order.first_order_rows + 1 + sum(FIRST_ORDER_BYTES[name] for name in methods)
-    if "recommend" in methods:
+        graphs += order.first_order_rows + 1 + sum(FIRST_ORDER_BYTES[name] for name in endpoints)
+    if "recommend" in endpoints:
         graphs += _catalog_bytes(dataset, order)
-    return stored + graphs + vocabulary_bytes(order.field_keys) + fixed_bytes(model, dataset, methods)
+    return stored + graphs + vocabulary_bytes(order.field_keys) + fixed_bytes(model, dataset, endpoints)
 
 
 def _catalog_bytes(dataset: Dataset, order: RowOrder) -> int:
@@ -102,7 +102,7 @@ def _catalog_bytes(dataset: Dataset, order: RowOrder) -> int:
     return CatalogRows(rows).stored_bytes() if len(rows) else 0
 
 
-def fixed_bytes(model: BaseModel, dataset: Dataset, methods: Sequence[str]) -> int:
+def fixed_bytes(model: BaseModel, dataset: Dataset, endpoints: Sequence[str]) -> int:
     """Bytes of a bundle beside its tables, catalog and vocabulary: graphs, linear layers and manifest."""
     shipped = model.compacted([model.embedding_dim] * model.num_fields)
     linears = [module for module in shipped.modules() if isinstance(module, nn.Linear)]
@@ -115,21 +115,21 @@ def fixed_bytes(model: BaseModel, dataset: Dataset, methods: Sequence[str]) -> i
         )
         for m in linears
     )
-    graphs = sum(METHOD_BYTES[name] for name in methods)
+    graphs = sum(ENDPOINT_BYTES[name] for name in endpoints)
     graphs += (
         4 * (model.num_fields + 2) * model.embedding_dim
     )  # scales of the dimensions, once for each field
     graphs += LINEAR_BYTES * len(linears) + (FIRST_LINEAR_BYTES if linears else 0)
     graphs += sum(getattr(module, "graph_bytes", 0) for module in shipped.modules())
-    return weights + graphs + manifest_bytes(dataset, methods)
+    return weights + graphs + manifest_bytes(dataset, endpoints)
 
 
-def manifest_bytes(dataset: Dataset, methods: Sequence[str]) -> int:
+def manifest_bytes(dataset: Dataset, endpoints: Sequence[str]) -> int:
     """Estimated bytes of manifest.json, whose golden cases are taken to be as long as two rows of validation."""
     golden = dataset.raw_rows("valid", list(range(min(2, len(dataset.valid)))))
     ids = 2 * (1 + len(str(dataset.vocabulary.num_embeddings))) * len(dataset.schema.fields)
     described = len(dump(compact_schema(dataset.schema)).encode()) + len(dump(golden).encode()) + ids
-    return MANIFEST_BYTES + described + sum(MANIFEST_METHOD_BYTES[name] for name in methods)
+    return MANIFEST_BYTES + described + sum(MANIFEST_ENDPOINT_BYTES[name] for name in endpoints)
 
 
 def linear_bytes(in_features: int, out_features: int, bits: int, bias: bool = True) -> int:

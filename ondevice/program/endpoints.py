@@ -1,4 +1,4 @@
-"""The methods of a program: forward, rank and recommend, all over one packed recommender."""
+"""The endpoints of a program, which ExecuTorch calls methods: forward, rank and recommend over one recommender."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ondevice.config.sections import PROGRAM_METHODS
 from ondevice.errors import UserError, nearest
 from ondevice.program.pack import PackedRecommender
 
-METHODS = PROGRAM_METHODS
+ENDPOINTS = PROGRAM_METHODS
 MAX_BATCH = 1024
 TOP_K = 100
 
@@ -93,8 +93,8 @@ class Recommend(nn.Module):
 
 
 @dataclass(frozen=True)
-class Method:
-    """One method, ready to be exported.
+class Endpoint:
+    """One endpoint, ready to be exported.
 
     Args:
         module: computes it.
@@ -111,7 +111,7 @@ class Method:
     signature: dict[str, Any]
 
 
-def make_methods(
+def make_endpoints(
     packed: PackedRecommender,
     names: Sequence[str],
     *,
@@ -120,12 +120,12 @@ def make_methods(
     catalog: np.ndarray | None = None,
     max_batch: int = MAX_BATCH,
     top_k: int = TOP_K,
-) -> dict[str, Method]:
-    """The methods of these names.
+) -> dict[str, Endpoint]:
+    """The endpoints of these names.
 
     Args:
         packed: the recommender, quantized or not.
-        names: some of `METHODS`.
+        names: some of `ENDPOINTS`.
         context_fields: places of the fields known once per request.
         item_fields: places of the fields that differ per candidate.
         catalog: program rows (I, Fi) of the items, for ``recommend``.
@@ -137,11 +137,11 @@ def make_methods(
     num_context, num_items = len(context_fields), len(item_fields)
     result = {}
     for name in names:
-        if name not in METHODS:
-            raise UserError(f"unknown method '{name}' {nearest(name, METHODS)}")
+        if name not in ENDPOINTS:
+            raise UserError(f"unknown endpoint '{name}' {nearest(name, ENDPOINTS)}")
         if name != "forward" and not (num_context and num_items):
             raise UserError(
-                f"method '{name}' needs fields of both sides, but the schema has {num_context} of side context "
+                f"endpoint '{name}' needs fields of both sides, but the schema has {num_context} of side context "
                 f"and {num_items} of side item; export with --methods forward"
             )
     rank = Rank(packed, context_fields, item_fields) if num_context and num_items else None
@@ -154,7 +154,7 @@ def make_methods(
             "outputs": [_tensor("scores", "float32", ["batch"])],
             "max_batch": max_batch,
         }
-        result["forward"] = Method(Forward(packed), (row,), ({0: batch},), max_batch, signature)
+        result["forward"] = Endpoint(Forward(packed), (row,), ({0: batch},), max_batch, signature)
     if "rank" in names:
         assert rank is not None
         signature = {
@@ -165,11 +165,11 @@ def make_methods(
             "outputs": [_tensor("scores", "float32", ["items"])],
             "max_items": max_batch,
         }
-        result["rank"] = Method(rank, (context, items), ({}, {0: batch}), max_batch, signature)
+        result["rank"] = Endpoint(rank, (context, items), ({}, {0: batch}), max_batch, signature)
     if "recommend" in names:
         if catalog is None or len(catalog) == 0:
             raise UserError(
-                "method 'recommend' needs a catalog, but this data set names no item or none kept a row; "
+                "endpoint 'recommend' needs a catalog, but this data set names no item or none kept a row; "
                 "export with --methods forward,rank"
             )
         assert rank is not None
@@ -182,8 +182,11 @@ def make_methods(
             ],
             "k": recommend.top_k,
         }
-        result["recommend"] = Method(recommend, (context,), ({},), len(catalog), signature)
+        result["recommend"] = Endpoint(recommend, (context,), ({},), len(catalog), signature)
     return result
+
+
+make_methods = make_endpoints  # the name by which android_demo/tools/export_bundles.py imports it
 
 
 def _tensor(name: str, dtype: str, shape: list[Any]) -> dict[str, Any]:

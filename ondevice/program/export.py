@@ -11,13 +11,13 @@ from torch import nn
 
 from ondevice import memory
 from ondevice.bundle.catalog import catalog_items
-from ondevice.bundle.estimate import default_methods, linear_bytes, named_fields
+from ondevice.bundle.estimate import default_endpoints, linear_bytes, named_fields
 from ondevice.bundle.fingerprints import MAX_BITS
 from ondevice.bundle.manifest import PROGRAM
 from ondevice.data import Dataset
 from ondevice.errors import UserError
 from ondevice.program.bundle import Bundle, make_bundle
-from ondevice.program.endpoints import MAX_BATCH, TOP_K, Method, Recommend, make_methods
+from ondevice.program.endpoints import MAX_BATCH, TOP_K, Endpoint, Recommend, make_endpoints
 from ondevice.program.lower import lower
 from ondevice.program.pack import PackedRecommender, pack
 from ondevice.program.parity import parity
@@ -169,8 +169,8 @@ def export_model(
 
 def pack_for(recommender: Recommender, dataset: Dataset, options: ExportOptions) -> PackedRecommender:
     """What is exported under these options, packed."""
-    methods = options.methods or default_methods(dataset)
-    named = named_fields(dataset.schema, [*methods, "recommend"] if options.catalog else methods)
+    names = options.methods or default_endpoints(dataset)
+    named = named_fields(dataset.schema, [*names, "recommend"] if options.catalog else names)
     texts = dataset.vocabulary.key_texts()
     return pack(recommender, options.layout, texts, options.fingerprint_bits or None, named)
 
@@ -189,7 +189,7 @@ def export_packed(
     """`export_model` of a model that is packed already."""
     schema, order = dataset.schema, packed.order
     quantized = quantize(packed, options.quantization)
-    names = options.methods or default_methods(dataset)
+    names = options.methods or default_endpoints(dataset)
     hashes_items = schema.item_key is not None and order.is_hashed(schema.names.index(schema.item_key))
     if hashes_items:
         if options.catalog or "recommend" in (options.methods or ()):
@@ -201,7 +201,7 @@ def export_packed(
     items = catalog_items(dataset, order) if dataset.catalog is not None and not hashes_items else None
     if options.catalog and items is None:
         raise UserError("--catalog: this data set names no items, so there is no catalog to write")
-    methods = make_methods(
+    endpoints = make_endpoints(
         quantized,
         names,
         context_fields=schema.context_fields,
@@ -210,7 +210,7 @@ def export_packed(
         max_batch=options.max_batch,
         top_k=options.top_k,
     )
-    lowered = lower(methods)
+    lowered = lower(endpoints)
     manifest: dict[str, Any] = {
         "name": name,
         "model": model,
@@ -218,13 +218,13 @@ def export_packed(
         "layout": options.layout,
         "num_rows": order.num_rows,
         "sizes": _sizes(packed),
-        "methods": {key: value.signature for key, value in methods.items()},
+        "methods": {key: value.signature for key, value in endpoints.items()},
         "ops": list(lowered.ops),
         "backends": list(lowered.backends),
         "versions": versions(),
         "metrics": metrics,
     }
-    if items is not None and ("recommend" in methods or options.catalog):
+    if items is not None and ("recommend" in endpoints or options.catalog):
         manifest["catalog"] = {"key_field": schema.item_key, "num_items": len(items.rows)}
     bundle = make_bundle(
         program=lowered.data,
@@ -242,7 +242,7 @@ def export_packed(
         bundle,
         num_delegated=lowered.num_delegated,
         num_portable=lowered.num_portable,
-        catalog_bytes=_catalog_bytes(methods),
+        catalog_bytes=_catalog_bytes(endpoints),
         done=Reading.now(),
     )
     if check:
@@ -250,8 +250,8 @@ def export_packed(
     return result
 
 
-def _catalog_bytes(methods: dict[str, Method]) -> int:
-    recommend = methods.get("recommend")
+def _catalog_bytes(endpoints: dict[str, Endpoint]) -> int:
+    recommend = endpoints.get("recommend")
     return (
         recommend.module.catalog.stored_bytes()
         if recommend and isinstance(recommend.module, Recommend)

@@ -1,4 +1,4 @@
-"""From methods in PyTorch to the bytes of a .pte that the stock runtime executes."""
+"""From endpoints in PyTorch to the bytes of a .pte that the stock runtime executes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch.export import export
 
 from ondevice.errors import UserError
-from ondevice.program.endpoints import Method
+from ondevice.program.endpoints import Endpoint
 from ondevice.program.slim import ProgramFile, slim
 from ondevice.program.stock import check_stock
 from ondevice.quiet import quiet
@@ -22,7 +22,7 @@ class Lowered:
         data: the .pte.
         ops: operators it calls.
         backends: backends it delegates to.
-        num_delegated: operators inside delegates, all methods together.
+        num_delegated: operators inside delegates, all endpoints together.
         num_portable: operators outside.
     """
 
@@ -42,7 +42,7 @@ def load_exporter() -> None:
         from ondevice.program import rewrite  # noqa: F401
 
 
-def lower(methods: Mapping[str, Method], *, delegate: bool = True) -> Lowered:
+def lower(endpoints: Mapping[str, Endpoint], *, delegate: bool = True) -> Lowered:
     """Export, delegate to XNNPACK, serialize, and write again in fewer bytes.
 
     Constant propagation (``do_quant_fusion_and_const_prop``) stays off: over a catalog held in the program it
@@ -53,7 +53,7 @@ def lower(methods: Mapping[str, Method], *, delegate: bool = True) -> Lowered:
     a nanosecond for a code where `_to_dim_order_copy` takes eight (docs/ablations.md, "The rest of the bundle").
 
     Args:
-        methods: what `methods.make_methods` made.
+        endpoints: what `endpoints.make_endpoints` made.
         delegate: hand what XNNPACK can compute to XNNPACK.
 
     Raises: UserError: when nothing was delegated, or the stock Android runtime lacks an operator.
@@ -65,35 +65,35 @@ def lower(methods: Mapping[str, Method], *, delegate: bool = True) -> Lowered:
         from ondevice.program.rewrite import rewrite
 
         exported = {}
-        for name, method in methods.items():
+        for name, endpoint in endpoints.items():
             program = export(
-                method.module, method.example, dynamic_shapes=method.dynamic_shapes, strict=False
+                endpoint.module, endpoint.example, dynamic_shapes=endpoint.dynamic_shapes, strict=False
             )
             program = program.run_decompositions({})
             if delegate:
-                rewrite(program, method.batch)
+                rewrite(program, endpoint.batch)
             exported[name] = program
         edge = to_edge_transform_and_lower(
             exported,
             partitioner=[XnnpackPartitioner()] if delegate else [],
             compile_config=EdgeCompileConfig(_check_ir_validity=False, _skip_dim_order=True),
         )
-        num_delegated, num_portable = _count(edge, methods)
+        num_delegated, num_portable = _count(edge, endpoints)
         finished = edge.to_executorch(ExecutorchBackendConfig(segment_alignment=16)).buffer
     if delegate and num_delegated == 0:
         raise UserError(
             "delegation to XNNPACK was asked for but took no operator; export with delegate=False"
         )
-    data = slim(finished, {name: method.batch for name, method in methods.items()})
+    data = slim(finished, {name: endpoint.batch for name, endpoint in endpoints.items()})
     ops, backends = program_requirements(data)
     check_stock([*ops, *backends])
     return Lowered(data, ops, backends, num_delegated, num_portable)
 
 
-def _count(edge: object, methods: Mapping[str, Method]) -> tuple[int, int]:
+def _count(edge: object, endpoints: Mapping[str, Endpoint]) -> tuple[int, int]:
     """Operators inside and outside delegates."""
     inside = outside = 0
-    for name in methods:
+    for name in endpoints:
         graph_module = edge.exported_program(name).graph_module  # type: ignore[attr-defined]
         for node in graph_module.graph.nodes:
             if node.op == "get_attr":

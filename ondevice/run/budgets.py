@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import cast
 
-from ondevice.bundle.estimate import bundle_bytes, fixed_bytes, largest_target, shipped_methods
+from ondevice.bundle.estimate import bundle_bytes, fixed_bytes, largest_target, shipped_endpoints
 from ondevice.config.budget import parse_budget
 from ondevice.config.file import plain_options
 from ondevice.config.sections import Config, RetrainConfig
@@ -39,7 +39,7 @@ class Budgets:
     def __init__(self, config: Config, dataset: Dataset, info: TableInfo) -> None:
         self.config, self.dataset, self.info = config, dataset, info
         self.skip = field_places(dataset.schema.names, config.search.skip_fields)
-        self.methods = shipped_methods(config.retrain.methods, dataset)
+        self.endpoints = shipped_endpoints(config.retrain.methods, dataset)
         self.model_options = plain_options(config.compact_model.options)
         first_order = MODELS[config.model.name].uses_first_order
         self.num_values = info.num_embeddings * (config.embedding.dim + first_order)
@@ -57,17 +57,17 @@ class Budgets:
             return min(total, int(amount))
         dim = self.config.embedding.dim
         narrowest = self.base_model(min(self.config.retrain.size_step, dim))
-        least = fixed_bytes(narrowest, self.dataset, self.methods)
+        least = fixed_bytes(narrowest, self.dataset, self.endpoints)
         if amount <= least:
             raise UserError(
-                f"budget {budget}: the program ({', '.join(self.methods)}), its linear layers and the manifest alone "
+                f"budget {budget}: the program ({', '.join(self.endpoints)}), its linear layers and the manifest alone "
                 f"take about {least:,} bytes; allow more, leave out some of retrain.methods, or train with a narrower "
                 "model.hidden or none (retrain.model={name: fm})"
             )
         # a first guess, at a quarter byte of key per stored byte; `forms` settles the number for the sizes found
         retrain = self.config.retrain
         model = self.base_model(min(retrain.max_size or dim, dim))
-        left = amount - fixed_bytes(model, self.dataset, self.methods)
+        left = amount - fixed_bytes(model, self.dataset, self.endpoints)
         return max(total // 100, min(total, int(left / 1.25 * (retrain.code_dims or 1))))
 
     def base_model(self, width: int) -> BaseModel:
@@ -80,14 +80,14 @@ class Budgets:
         """The base model at the width of some forms."""
         return self.base_model(forms[0].width)
 
-    def estimated_bytes(self, forms: Sequence[Form], methods: Sequence[str] | None = None) -> int:
+    def estimated_bytes(self, forms: Sequence[Form], endpoints: Sequence[str] | None = None) -> int:
         """Estimated bytes of the bundle of a model under these forms."""
         settings = self.config.retrain
         estimate = bundle_bytes(
             forms,
             self.model_of(forms),
             self.dataset,
-            methods or self.methods,
+            endpoints or self.endpoints,
             settings.first_order == "projection",
             settings.fingerprint_bits,
         )

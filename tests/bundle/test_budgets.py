@@ -14,7 +14,7 @@ from ondevice.bundle.estimate import (
     bundle_bytes,
     fixed_bytes,
     largest_target,
-    shipped_methods,
+    shipped_endpoints,
 )
 from ondevice.data import Dataset, load_dataset
 from ondevice.errors import UserError
@@ -29,7 +29,7 @@ def dataset(tiny_config: Callable[..., dict[str, Any]]) -> Dataset:
     return load_dataset(**tiny_config()["data"])
 
 
-METHODS = ("forward", "rank", "recommend")
+ENDPOINTS = ("forward", "rank", "recommend")
 
 
 def model_of(forms: list[Form]) -> BaseModel:
@@ -48,13 +48,13 @@ def largest(dataset: Dataset, budget: int, limit: int = 78 * 17) -> int:
         budget,
         limit,
         lambda target: forms_at(dataset, target),
-        lambda forms: bundle_bytes(forms, model_of(forms), dataset, METHODS),
+        lambda forms: bundle_bytes(forms, model_of(forms), dataset, ENDPOINTS),
     )
 
 
 def needed(dataset: Dataset, target: int) -> int:
     forms = forms_at(dataset, target)
-    return bundle_bytes(forms, model_of(forms), dataset, METHODS)
+    return bundle_bytes(forms, model_of(forms), dataset, ENDPOINTS)
 
 
 def test_linear_layers_count_a_byte_per_weight(dataset: Dataset) -> None:
@@ -67,22 +67,22 @@ def test_linear_layers_count_a_byte_per_weight(dataset: Dataset) -> None:
     assert deepfm(100, 50) - deepfm(100) == pytest.approx(5000 + 50 - 100 + 8 * 50, abs=700)
 
 
-@pytest.mark.parametrize("name", METHODS[1:])
+@pytest.mark.parametrize("name", ENDPOINTS[1:])
 def test_each_method_adds_bytes(dataset: Dataset, name: str) -> None:
-    model, before = MODELS["fm"](3, 4), METHODS[: METHODS.index(name)]
+    model, before = MODELS["fm"](3, 4), ENDPOINTS[: ENDPOINTS.index(name)]
     added = fixed_bytes(model, dataset, (*before, name)) - fixed_bytes(model, dataset, before)
     assert 1_000 < added < 4_000
 
 
 def test_methods_that_ship_are_those_given_or_all_that_the_data_allow(dataset: Dataset) -> None:
-    assert shipped_methods(None, dataset) == METHODS
-    assert shipped_methods(["rank", "forward"], dataset) == ("forward", "rank")
+    assert shipped_endpoints(None, dataset) == ENDPOINTS
+    assert shipped_endpoints(["rank", "forward"], dataset) == ("forward", "rank")
     one_side = dataclasses.replace(dataset, catalog=None)
-    assert shipped_methods(None, one_side) == ("forward", "rank")
+    assert shipped_endpoints(None, one_side) == ("forward", "rank")
     with pytest.raises(
         UserError, match=r"retrain\.methods: got 'recommend', but tiny allows forward, rank alone"
     ):
-        shipped_methods(["recommend"], one_side)
+        shipped_endpoints(["recommend"], one_side)
 
 
 def test_tables_count_a_byte_per_value(dataset: Dataset) -> None:
@@ -92,7 +92,7 @@ def test_tables_count_a_byte_per_value(dataset: Dataset) -> None:
 
     def total(size: int, first_order: int) -> int:
         forms: list[Form] = [Sizes(seen * size, 4), Sizes(seen * first_order, 1)]
-        return bundle_bytes(forms, MODELS["fm"](3, 4), dataset, METHODS)
+        return bundle_bytes(forms, MODELS["fm"](3, 4), dataset, ENDPOINTS)
 
     assert int(seen.sum()) == 75
     assert total(4, 1) - total(2, 1) == 2 * 76

@@ -10,7 +10,7 @@ import pytest
 
 from ondevice.data import Dataset
 from ondevice.program.bundle import Bundle
-from ondevice.program.endpoints import METHODS
+from ondevice.program.endpoints import ENDPOINTS
 from ondevice.program.export import Exported, ExportOptions, export_model
 
 from . import shop
@@ -45,7 +45,7 @@ def export(data: Dataset) -> Export:
 @pytest.fixture(scope="session")
 def exported(export: Export) -> Exported:
     """A DeepFM with all methods."""
-    return export("deepfm", "staircase", "int8", METHODS)
+    return export("deepfm", "staircase", "int8", ENDPOINTS)
 
 
 @pytest.fixture

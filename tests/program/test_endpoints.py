@@ -11,8 +11,8 @@ import torch
 from ondevice.bundle.catalog import CatalogRows, catalog_items
 from ondevice.data import Dataset
 from ondevice.errors import UserError
-from ondevice.program.endpoints import Rank, Recommend, make_methods
-from ondevice.program.export import Exported, default_methods
+from ondevice.program.endpoints import Rank, Recommend, make_endpoints
+from ondevice.program.export import Exported, default_endpoints
 from ondevice.program.pack import PackedRecommender, pack
 
 from . import shop
@@ -92,11 +92,11 @@ def test_methods_are_described_for_the_manifest(exported: Exported) -> None:
 
 def test_what_the_schema_cannot_serve_is_refused(data: Dataset) -> None:
     packed = pack(shop.recommender("fm", "staircase", data))
-    make: Callable[..., object] = make_methods
-    with pytest.raises(UserError, match=r"unknown method 'forwards' \(did you mean 'forward'"):
+    make: Callable[..., object] = make_endpoints
+    with pytest.raises(UserError, match=r"unknown endpoint 'forwards' \(did you mean 'forward'"):
         make(packed, ["forwards"], context_fields=(0, 1, 2), item_fields=(3, 4))
     with pytest.raises(UserError, match="needs fields of both sides"):
         make(packed, ["rank"], context_fields=(0, 1, 2, 3, 4), item_fields=())
     with pytest.raises(UserError, match="needs a catalog"):
         make(packed, ["recommend"], context_fields=(0, 1, 2), item_fields=(3, 4))
-    assert default_methods(data) == ("forward", "rank", "recommend")
+    assert default_endpoints(data) == ("forward", "rank", "recommend")

@@ -18,7 +18,7 @@ from ondevice.forms.codes import CodedStaircase
 from ondevice.models import MODELS
 from ondevice.program import lower as module
 from ondevice.program import stock
-from ondevice.program.endpoints import METHODS, Method, make_methods
+from ondevice.program.endpoints import ENDPOINTS, Endpoint, make_endpoints
 from ondevice.program.export import Exported, ExportOptions, export_model
 from ondevice.program.lower import lower, program_requirements
 from ondevice.program.pack import LAYOUTS
@@ -34,7 +34,7 @@ TOLERANCE = 0.01
 
 def methods_of(model: str, layout: str) -> tuple[str, ...]:
     """All methods for one model, and the fewest for the others: an export takes seconds."""
-    return METHODS if (model, layout) == ("deepfm", "staircase") else ("forward",)
+    return ENDPOINTS if (model, layout) == ("deepfm", "staircase") else ("forward",)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -146,7 +146,7 @@ def test_weights_are_stored_once_whatever_the_methods(export: Export, exported: 
 def test_a_catalog_is_stored_as_rows_and_not_as_what_is_looked_up(export: Export) -> None:
     made = export("fm", "staircase", "int8", ("forward",))
     rows = np.random.default_rng(0).integers(0, made.packed.order.num_rows, (2000, 2))
-    methods = make_methods(
+    methods = make_endpoints(
         made.quantized, ("recommend",), context_fields=(0, 1, 2), item_fields=(3, 4), catalog=rows
     )
     # a byte per row, the tables of rows, and no more than the other method has; looked up it would be 24 kB more
@@ -181,10 +181,10 @@ class Times(nn.Module):
         return ids * 2
 
 
-def one_method(computes: nn.Module) -> dict[str, Method]:
+def one_method(computes: nn.Module) -> dict[str, Endpoint]:
     batch = Dim("batch", min=1, max=8)
     example = (torch.ones(2, 3, dtype=torch.int64),)
-    return {"forward": Method(computes, example, ({0: batch},), 8, {})}
+    return {"forward": Endpoint(computes, example, ({0: batch},), 8, {})}
 
 
 def test_delegation_that_takes_nothing_raises() -> None:

@@ -7,7 +7,7 @@ import pytest
 from torch.export import export as torch_export
 
 from ondevice.data import Dataset
-from ondevice.program.endpoints import make_methods
+from ondevice.program.endpoints import make_endpoints
 from ondevice.program.export import Exported
 from ondevice.program.flatbuffer import Table
 from ondevice.program.pack import pack
@@ -23,7 +23,7 @@ from . import shop
 def plain(data: Dataset) -> bytes:
     """Two methods as ExecuTorch writes them, the item's fields among the context's."""
     packed = quantize(pack(shop.recommender("fm", "staircase", data)))
-    methods = make_methods(
+    methods = make_endpoints(
         packed, ("forward", "rank"), context_fields=(1, 2, 4), item_fields=(0, 3), max_batch=64
     )
     with quiet():

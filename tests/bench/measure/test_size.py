@@ -63,7 +63,7 @@ def compact(dense: Recommender, positions: bool) -> Recommender:
 def test_parts_of_a_compact_program_are_what_its_tables_declare(
     dense: Recommender, tmp_path: Path, layout: str
 ) -> None:
-    from ondevice.program.endpoints import make_methods
+    from ondevice.program.endpoints import make_endpoints
     from ondevice.program.lower import lower
     from ondevice.program.pack import pack
     from ondevice.program.quantize import quantize
@@ -72,7 +72,7 @@ def test_parts_of_a_compact_program_are_what_its_tables_declare(
     items = torch.stack([50 + torch.arange(25), 75 + torch.arange(25) * 7 % 10], 1)
     catalog = packed.order.rows(items).numpy()
     names = ["forward", "rank", "recommend"] if layout == "staircase" else ["forward"]
-    methods = make_methods(
+    methods = make_endpoints(
         packed,
         names,
         context_fields=[0, 1, 2],
