@@ -10,7 +10,7 @@ import dataclasses
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import yaml
 
 from ondevice.config import sections
 from ondevice.config.recipes import RECIPES
-from ondevice.config.sections import Choice, Config
+from ondevice.config.sections import RESEARCH, Choice, Config
 from ondevice.data import DATASETS
 from ondevice.errors import UserError, run_script
 from ondevice.files import atomic_write
@@ -30,6 +30,7 @@ from ondevice.registry import Registry
 REGISTRIES: dict[str, Registry[Any]] = {"data": DATASETS, "model": MODELS, "method": METHODS}
 """The registry that a section chooses from."""
 RECIPE_SENTENCE = "A starting point, of which every key can be changed; null for the defaults."
+RESEARCH_SENTENCE = "Settings of the compact model's training that no recipe uses, since none was better."
 COMMAND = "python -m ondevice.config.describe docs/config.md"
 
 
@@ -78,9 +79,9 @@ def _sentences_of_fields() -> dict[tuple[str, str], str]:
     return found
 
 
-def _section(name: str, value: Any, sentences: dict[tuple[str, str], str]) -> Part:
+def _section(name: str, value: Any, sentences: dict[tuple[str, str], str], names: Collection[str]) -> Part:
     kind, keys = type(value), []
-    for entry in dataclasses.fields(value):
+    for entry in (field for field in dataclasses.fields(value) if field.name in names):
         owner = next(c.__name__ for c in kind.__mro__ if (c.__name__, entry.name) in sentences)
         default = _written(getattr(value, entry.name))
         keys.append(Key(name, entry.name, default, sentences[owner, entry.name]))
@@ -132,6 +133,7 @@ def parts(with_plugins: bool = True) -> Iterator[Part]:
         with_plugins: whether entries count that other packages than this one have registered.
     """
     defaults, sentences = Config(), _sentences_of_fields()
+    written = defaults.to_dict()
     for entry in dataclasses.fields(Config):
         value = getattr(defaults, entry.name)
         if isinstance(value, Choice):
@@ -142,7 +144,9 @@ def parts(with_plugins: bool = True) -> Iterator[Part]:
             yield Part(entry.name, f"A {registry.kind} and its options.", (key,))
             yield from _entries(entry.name, registry, names)
         else:
-            yield _section(entry.name, value, sentences)
+            yield _section(entry.name, value, sentences, written[entry.name])
+    research = _section("research", defaults.retrain, sentences, RESEARCH)
+    yield dataclasses.replace(research, sentence=RESEARCH_SENTENCE)
 
 
 def lines() -> list[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ondevice.config.recipes import with_recipe
-from ondevice.config.sections import Choice, Config, DistributedConfig
+from ondevice.config.sections import RESEARCH, Choice, Config, DistributedConfig, RetrainConfig
 from ondevice.errors import UserError, nearest
 
 
@@ -52,21 +52,41 @@ def _convert(where: str, value: Any, annotation: Any) -> Any:
     raise UserError(f"{where}: got {value!r}; it must be of type {shown.replace('None', 'null')}")
 
 
-def _section(name: str, kind: type, given: Any) -> Any:
+def _keys(name: str, given: Any) -> Mapping[str, Any]:
     if given is None:
-        given = {}
+        return {}
     if not isinstance(given, Mapping):
         raise UserError(f"{name}: got {given!r}; it must be a section of keys and values")
+    return given
+
+
+def _research(given: Any) -> Mapping[str, Any]:
+    keys = _keys("research", given)
+    for key in keys:
+        if key not in RESEARCH:
+            raise UserError(f"research.{key}: no such key {nearest(key, RESEARCH)}")
+    return keys
+
+
+def _section(name: str, kind: type, given: Any, research: Mapping[str, Any] | None = None) -> Any:
+    given = _keys(name, given)
     hints = typing.get_type_hints(kind)
-    names = [f.name for f in dataclasses.fields(kind)]
+    names = [f.name for f in dataclasses.fields(kind) if f.name not in RESEARCH]
     for key in given:
+        if key in RESEARCH:
+            raise UserError(
+                f"{name}.{key}: no such key; it is research.{key}, of the compact model's training"
+            )
         if key not in names:
             raise UserError(f"{name}.{key}: no such key {nearest(key, names)}")
+    converted = {key: _convert(f"{name}.{key}", value, hints[key]) for key, value in given.items()}
+    for key, value in (research or {}).items():
+        converted[key] = _convert(f"research.{key}", value, hints[key])
     try:
-        return kind(**{key: _convert(f"{name}.{key}", value, hints[key]) for key, value in given.items()})
+        return kind(**converted)
     except UserError as error:
         text = str(error)
-        raise UserError(text if text.startswith(name) else f"{name}.{text}") from None
+        raise UserError(text if text.startswith((f"{name}.", "research.")) else f"{name}.{text}") from None
 
 
 def from_dict(values: Mapping[str, Any]) -> Config:
@@ -76,9 +96,10 @@ def from_dict(values: Mapping[str, Any]) -> Config:
     """
     hints = typing.get_type_hints(Config)
     values = with_recipe(values)
+    names = [*hints, "research"]  # a part of `RetrainConfig`
     for key in values:
-        if key not in hints:
-            raise UserError(f"config: no such section '{key}' {nearest(key, hints)}")
+        if key not in names:
+            raise UserError(f"config: no such section '{key}' {nearest(key, names)}")
     sections: dict[str, Any] = {}
     for name, kind in hints.items():
         given = values.get(name)
@@ -89,6 +110,8 @@ def from_dict(values: Mapping[str, Any]) -> Config:
             if not isinstance(given, Mapping) or not isinstance(given.get("name"), str):
                 raise UserError(f"{name}: got {given!r}; it must have a 'name'")
             sections[name] = Choice(given["name"], {k: v for k, v in given.items() if k != "name"})
+        elif kind is RetrainConfig:
+            sections[name] = _section(name, kind, given, _research(values.get("research")))
         elif kind is DistributedConfig and isinstance(given, str):
             sections[name] = _section(name, kind, {"mode": given})
         else:

@@ -12,6 +12,15 @@ from ondevice.errors import UserError
 
 PROGRAM_METHODS = ("forward", "rank", "recommend")
 """Methods that a program can have."""
+RESEARCH = (
+    "start",
+    "embedding_dropout",
+    "pairs_sampling",
+    "pairs_popularity",
+    "teacher_mean",
+    "teacher_temperature",
+)
+"""Settings of the compact model's training that no recipe uses, since none was better: written under ``research:``."""
 
 
 def _plain(value: Any) -> Any:
@@ -115,17 +124,29 @@ class TrainingConfig:
         _check("schedule", self.schedule, self.schedule in ("constant", "cosine"), "constant or cosine")
         _check("ema_decay", self.ema_decay, 0 <= self.ema_decay < 1, "in [0, 1)")
         _check("ema_every", self.ema_every, self.ema_every >= 1, "at least 1")
-        _check("embedding_dropout", self.embedding_dropout, 0 <= self.embedding_dropout < 1, "in [0, 1)")
+        _check(
+            "research.embedding_dropout", self.embedding_dropout, 0 <= self.embedding_dropout < 1, "in [0, 1)"
+        )
         _check("label_weight", self.label_weight, 0 <= self.label_weight <= 1, "in [0, 1]")
         _check("pairs", self.pairs, self.pairs >= 0, "at least 0")
         samplings = ("rows", "uniform", "popularity", "uncertainty")
         sampling = self.pairs_sampling
-        _check("pairs_sampling", sampling, sampling in samplings, "rows, uniform, popularity or uncertainty")
-        _check("pairs_popularity", self.pairs_popularity, self.pairs_popularity >= 0, "at least 0")
+        _check(
+            "research.pairs_sampling",
+            sampling,
+            sampling in samplings,
+            "rows, uniform, popularity or uncertainty",
+        )
+        _check("research.pairs_popularity", self.pairs_popularity, self.pairs_popularity >= 0, "at least 0")
         means = ("probability", "logit")
-        _check("teacher_mean", self.teacher_mean, self.teacher_mean in means, "probability or logit")
+        _check("research.teacher_mean", self.teacher_mean, self.teacher_mean in means, "probability or logit")
         t = self.teacher_temperature
-        _check("teacher_temperature", t, t == "fitted" if isinstance(t, str) else t > 0, "above 0 or fitted")
+        _check(
+            "research.teacher_temperature",
+            t,
+            t == "fitted" if isinstance(t, str) else t > 0,
+            "above 0 or fitted",
+        )
         _check_step(self)
 
 
@@ -225,7 +246,7 @@ class RetrainConfig(TrainingConfig):
             "at least 1 or null",
         )
         starts = ("initial", "fresh", "dense")
-        _check("retrain.start", self.start, self.start in starts, "initial, fresh or dense")
+        _check("research.start", self.start, self.start in starts, "initial, fresh or dense")
         kinds = ("rows", "projection", "none")
         _check("retrain.first_order", self.first_order, self.first_order in kinds, "rows, projection or none")
         _check("retrain.linear_bits", self.linear_bits, self.linear_bits in (None, 4, 8), "4, 8 or null")
@@ -336,4 +357,6 @@ class Config:
                 plain[section.name] = {"name": value.name, **_plain(value.options)}
             else:
                 plain[section.name] = _plain(dataclasses.asdict(value))
+        plain["training"] = {key: value for key, value in plain["training"].items() if key not in RESEARCH}
+        plain["research"] = {key: plain["retrain"].pop(key) for key in RESEARCH}
         return plain

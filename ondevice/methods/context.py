@@ -48,7 +48,7 @@ class SearchContext(Protocol):
         """The teachers of a training."""
 
     def begin_retraining_with(self, recommender: Recommender, is_rotated: bool) -> None:
-        """Let ``retrain.start=initial`` begin with a model whose axes were rotated already, or not.
+        """Let ``research.start=initial`` begin with a model whose axes were rotated already, or not.
 
         Args:
             recommender: a compact model, kept as it is.

@@ -15,6 +15,7 @@ from ondevice.models import MODELS
 
 Idle = tuple[str, str, str, str]
 """Section and key of an option without effect, why it has none, and what would give it one."""
+NO_TEACHER = "the training has no teacher"
 NOT_OF_THE_SEARCH = ("budgets", "skip_fields")
 """Keys of ``search`` that every method follows."""
 
@@ -24,9 +25,9 @@ def check_effects(config: Config) -> None:
 
     Raises: UserError: naming the first one that does not, why, and the ways out.
     """
-    defaults = Config()
+    given, defaults = config.to_dict(), Config().to_dict()
     for section, key, why, way in idle_options(config):
-        got, default = (getattr(getattr(c, section), key) for c in (config, defaults))
+        got, default = given[section][key], defaults[section][key]
         if got != default:
             usual = (
                 "null" if default is None else str(default).lower() if isinstance(default, bool) else default
@@ -40,6 +41,7 @@ def idle_options(config: Config) -> Iterator[Idle]:
     """All options that a run of this configuration does not read, whether they are given or not."""
     yield from _of_training("training", config.training)
     yield from _of_training("retrain", config.retrain)
+    yield from _of_research(config.retrain)
     yield from _of_search(config)
     yield from _of_compact_models(config)
     if not MODELS[config.model.name].uses_first_order:
@@ -54,21 +56,25 @@ def _of_training(section: str, settings: TrainingConfig) -> Iterator[Idle]:
     if not settings.weight_decay:
         yield section, "decoupled_decay", "weights do not decay", f"set {section}.weight_decay"
     if not settings.teacher:
-        why, way = "the training has no teacher", f"name one in {section}.teacher"
-        for key in ("label_weight", "pairs", "teacher_mean", "teacher_temperature"):
-            yield section, key, why, way
-    elif len(settings.teacher) == 1:
-        yield section, "teacher_mean", "there is one teacher", f"name several in {section}.teacher"
-    if settings.teacher and not settings.pairs and settings.label_weight == 1:
+        for key in ("label_weight", "pairs"):
+            yield section, key, NO_TEACHER, f"name one in {section}.teacher"
+    elif not settings.pairs and settings.label_weight == 1:
         why = "real rows learn the label alone and no pairs are made up"
         yield section, "teacher", why, f"set {section}.label_weight below 1 or {section}.pairs above 0"
+
+
+def _of_research(settings: RetrainConfig) -> Iterator[Idle]:
+    if not settings.teacher:
+        for key in ("teacher_mean", "teacher_temperature"):
+            yield "research", key, NO_TEACHER, "name one in retrain.teacher"
+    elif len(settings.teacher) == 1:
+        yield "research", "teacher_mean", "there is one teacher", "name several in retrain.teacher"
     if not settings.teacher or not settings.pairs:
-        why, way = "no pairs are made up", f"set {section}.teacher and {section}.pairs"
         for key in ("pairs_sampling", "pairs_popularity"):
-            yield section, key, why, way
+            yield "research", key, "no pairs are made up", "set retrain.teacher and retrain.pairs"
     elif settings.pairs_sampling != "popularity":
-        why = f"items are drawn by {section}.pairs_sampling={settings.pairs_sampling}"
-        yield section, "pairs_popularity", why, f"set {section}.pairs_sampling=popularity"
+        why = f"items are drawn by research.pairs_sampling={settings.pairs_sampling}"
+        yield "research", "pairs_popularity", why, "set research.pairs_sampling=popularity"
 
 
 def _of_search(config: Config) -> Iterator[Idle]:

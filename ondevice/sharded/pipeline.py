@@ -63,7 +63,7 @@ def check_sharded(config: Config) -> None:
         ),
         (
             config.retrain.start != "dense",
-            "retrain.start: trained tables are not gathered for a warm start; set initial or fresh",
+            "research.start: trained tables are not gathered for a warm start; set initial or fresh",
         ),
         (
             config.training.ema_decay == 0,

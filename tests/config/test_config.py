@@ -10,10 +10,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 
-from ondevice.config.budget import budget_label, parse_budget
 from ondevice.config.file import from_dict, load
 from ondevice.config.sections import Choice, Config, RetrainConfig, TrainingConfig
 from ondevice.errors import UserError
@@ -126,27 +123,42 @@ WRONG = [
     ({"training": {"schedule": "cosin"}}, "training.schedule: got 'cosin'; it must be constant or cosine"),
     ({"training": {"weight_decay": -1}}, "training.weight_decay: got -1.0; it must be at least 0"),
     ({"training": {"embedding_penalty": -1}}, "training.embedding_penalty: got -1.0; it must be at least 0"),
-    ({"training": {"embedding_dropout": 1}}, "training.embedding_dropout: got 1.0; it must be in [0, 1)"),
+    ({"research": {"embedding_dropout": 1}}, "research.embedding_dropout: got 1.0; it must be in [0, 1)"),
     ({"training": {"ema_decay": 1}}, "training.ema_decay: got 1.0; it must be in [0, 1)"),
     ({"training": {"ema_every": 0}}, "training.ema_every: got 0; it must be at least 1"),
     ({"training": {"label_weight": 2}}, "training.label_weight: got 2.0; it must be in [0, 1]"),
     ({"training": {"pairs": -1}}, "training.pairs: got -1.0; it must be at least 0"),
     (
-        {"training": {"pairs_sampling": "row"}},
-        "training.pairs_sampling: got 'row'; it must be rows, uniform,",
+        {"research": {"pairs_sampling": "row"}},
+        "research.pairs_sampling: got 'row'; it must be rows, uniform,",
     ),
-    ({"training": {"pairs_popularity": -1}}, "training.pairs_popularity: got -1.0; it must be at least 0"),
+    ({"research": {"pairs_popularity": -1}}, "research.pairs_popularity: got -1.0; it must be at least 0"),
     (
-        {"retrain": {"teacher_mean": "median"}},
-        "retrain.teacher_mean: got 'median'; it must be probability or",
+        {"research": {"teacher_mean": "median"}},
+        "research.teacher_mean: got 'median'; it must be probability or",
     ),
-    ({"retrain": {"teacher_temperature": 0}}, "retrain.teacher_temperature: got 0.0; it must be above 0 or"),
     (
-        {"retrain": {"teacher_temperature": "fit"}},
+        {"research": {"teacher_temperature": 0}},
+        "research.teacher_temperature: got 0.0; it must be above 0 or",
+    ),
+    (
+        {"research": {"teacher_temperature": "fit"}},
         "teacher_temperature: got 'fit'; it must be above 0 or fitted",
     ),
     ({"embedding": {"dim": 0}}, "embedding.dim: got 0; it must be at least 1"),
     ({"embedding": {"init_std": -1}}, "embedding.init_std: got -1.0; it must be above 0 or null"),
+    (
+        {"retrain": {"start": "fresh"}},
+        "retrain.start: no such key; it is research.start, of the compact model's",
+    ),
+    (
+        {"training": {"teacher_mean": "logit"}},
+        "training.teacher_mean: no such key; it is research.teacher_mean",
+    ),
+    ({"research": {"strat": "fresh"}}, "research.strat: no such key (did you mean 'start'?"),
+    ({"research": {1: 2}}, "research.1: no such key (choose from:"),
+    ({"research": 3}, "research: got 3; it must be a section of keys and values"),
+    ({"research": {"teacher_mean": 3}}, "research.teacher_mean: got 3; it must be of type str"),
     ({"search": {"budgets": []}}, "search.budgets: got (); it must be at least one"),
     ({"search": {"budgets": ["5 kg"]}}, "budget '5 kg': allowed are kept values (20000), a share (5%) or"),
     ({"search": {"budgets": [True]}}, "search.budgets: got True; it must be of type"),
@@ -161,7 +173,7 @@ WRONG = [
     ({"search": {"embedding_penalty": -1}}, "search.embedding_penalty: got -1.0; it must be at least 0"),
     ({"search": {"check_every": 0}}, "search.check_every: got 0; it must be at least 1"),
     ({"retrain": {"form": "mask"}}, "retrain.form: got 'mask'; it must be sizes or positions"),
-    ({"retrain": {"start": "trained"}}, "retrain.start: got 'trained'; it must be initial, fresh or dense"),
+    ({"research": {"start": "trained"}}, "research.start: got 'trained'; it must be initial, fresh or dense"),
     ({"retrain": {"max_size": 0}}, "retrain.max_size: got 0; it must be at least 1 or null"),
     ({"retrain": {"size_step": 0}}, "retrain.size_step: got 0; it must be at least 1"),
     ({"retrain": {"epochs": 0}}, "retrain.epochs: got 0; it must be at least 1"),
@@ -223,60 +235,6 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         load(tmp_path / "binary.yaml")
 
 
-@pytest.mark.parametrize(
-    ("budget", "expected"),
-    [
-        (20000, ("values", 20000)),
-        ("20000", ("values", 20000)),
-        ("5%", ("share", 0.05)),
-        ("2.5 %", ("share", 0.025)),
-        ("100%", ("share", 1.0)),
-        ("800B", ("bytes", 800)),
-        ("64KB", ("bytes", 64_000)),
-        ("64kB", ("bytes", 64_000)),
-        ("1.5MB", ("bytes", 1_500_000)),
-    ],
-)
-def test_budgets(budget: int | str, expected: tuple[str, float]) -> None:
-    assert parse_budget(budget) == pytest.approx(expected)
-
-
-@pytest.mark.parametrize(
-    "budget", ["", "0", "0%", "-5", "101%", "1.5", "64KiB", "64 K", "GB", "1e4", "nan", "٣"]
-)
-def test_what_is_no_budget(budget: str) -> None:
-    with pytest.raises(UserError, match="allowed are kept values"):
-        parse_budget(budget)
-
-
-@given(st.integers(1, 10**9), st.sampled_from(["", "%", "B", "KB", "kB", "MB"]), st.sampled_from(["", " "]))
-def test_a_budget_is_its_number_times_its_unit(number: int, unit: str, space: str) -> None:
-    scale = {"": 1, "%": 0.01, "B": 1, "KB": 1000, "kB": 1000, "MB": 10**6}[unit]
-    text = f"{number}{space if unit else ''}{unit}"
-    if unit == "%" and number > 100:
-        with pytest.raises(UserError):
-            parse_budget(text)
-        return
-    kind, amount = parse_budget(text)
-    assert amount == pytest.approx(number * scale)
-    assert kind == {"": "values", "%": "share"}.get(unit, "bytes")
-    label = budget_label(text)
-    assert not set(label) & set(" %/\\.")
-
-
-@given(st.text(max_size=8))
-def test_any_text_is_a_budget_or_a_user_error(text: str) -> None:
-    try:
-        _, amount = parse_budget(text)
-    except UserError:
-        return
-    assert amount > 0
-
-
-def test_budgets_have_names_that_are_folders() -> None:
-    assert [budget_label(b) for b in (20000, "5 %", "64KB", "1.5MB")] == ["20000", "5pct", "64KB", "1.5MB"]
-
-
 def changed() -> dict[str, Any]:
     """No value is the default."""
     return {
@@ -287,6 +245,7 @@ def changed() -> dict[str, Any]:
         "training": {"teacher": ["runs/a", "runs/b"], "schedule": "cosine", "learning_rate": "1e-4"},
         "search": {"budgets": ["5%", 300], "threshold_learning_rate": 0.5},
         "retrain": {"max_size": None, "form": "positions", "teacher": []},
+        "research": {"start": "fresh", "embedding_dropout": 0.1},
         "run": {"threads": 2, "output": "here", "progress": False},
     }
 
@@ -297,6 +256,7 @@ def test_a_config_reads_back_from_its_plain_values() -> None:
         assert from_dict(plain) == config
         assert from_dict(yaml.safe_load(yaml.safe_dump(plain))) == config
     assert from_dict(changed()).retrain.teacher == ()
+    assert from_dict(changed()).retrain.start == "fresh"
 
 
 def test_every_key_says_what_it_means() -> None:

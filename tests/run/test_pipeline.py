@@ -105,7 +105,7 @@ def test_the_dense_model_is_the_trained_one_also_after_a_resume(tiny_config: Mak
 def test_a_fresh_start_takes_other_weights(
     tiny_config: Make, tmp_path: Path, starts: dict[str, dict[str, Tensor]]
 ) -> None:
-    run(tiny_config(retrain={"start": "fresh"}, search={"budgets": ["50%"]}), tmp_path / "run")
+    run(tiny_config(research={"start": "fresh"}, search={"budgets": ["50%"]}), tmp_path / "run")
     initial = load_file(tmp_path / "run" / "initial.safetensors")
     start = starts["retrain-50pct"]
     width = start["embedding.keep"].shape[1]
@@ -116,8 +116,8 @@ def test_a_fresh_start_takes_other_weights(
 def test_a_warm_start_takes_the_dense_models_weights(
     tiny_config: Make, tmp_path: Path, starts: dict[str, dict[str, Tensor]]
 ) -> None:
-    given = {"start": "dense", "model": {"hidden": [12]}}
-    run(tiny_config(retrain=given, search={"budgets": ["50%"]}), tmp_path / "run")
+    narrow, warm = {"model": {"hidden": [12]}}, {"start": "dense"}
+    run(tiny_config(retrain=narrow, research=warm, search={"budgets": ["50%"]}), tmp_path / "run")
     dense = load_file(tmp_path / "run" / "dense" / "model.safetensors")
     start = starts["retrain-50pct"]
     width = start["embedding.keep"].shape[1]

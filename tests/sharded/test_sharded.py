@@ -129,7 +129,7 @@ def test_a_killed_job_goes_on_with_another_number_of_processes(tiny_config: Make
         ({"method": {"name": "uniform"}}, "method: got 'uniform'; sharded tables know pep alone"),
         ({"method": {"name": "pep", "regime": "data"}}, "method.regime: sharded thresholds follow a budget"),
         ({"method": {"name": "pep", "granularity": "field"}}, "granularity: got 'field'"),
-        ({"retrain": {"start": "dense"}}, "retrain.start: trained tables are not gathered"),
+        ({"research": {"start": "dense"}}, "research.start: trained tables are not gathered"),
         ({"training": {"ema_decay": 0.9}}, "training.ema_decay: an average touches every row"),
         ({"search": {"weight_decay": 1e-5}}, "search.weight_decay: it touches every row"),
         ({"retrain": {"form": "positions"}}, "retrain.form: sharded tables end in sizes"),
