@@ -14,7 +14,7 @@ from ondevice.config.file import from_dict
 from ondevice.config.sections import Config
 from ondevice.data import Dataset, Schema, Vocabulary, load_dataset
 from ondevice.data.kept import keep_ids, keep_keys
-from ondevice.errors import UserError
+from ondevice.errors import DamagedFile, UserError
 from ondevice.forms.table import TableInfo, table_info
 from ondevice.recommender import Recommender
 from ondevice.training.checkpoint import load_recommender
@@ -35,10 +35,10 @@ def read_config(folder: Path) -> Config:
         values = yaml.safe_load((folder / CONFIG).read_text())
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
-            f"{folder}: no run directory ({CONFIG} is missing); make one with python train/run.py CONFIG.yaml"
+            f"{folder}: no run directory ({CONFIG} is missing); make one with ondevice train CONFIG.yaml"
         ) from None
     except yaml.YAMLError as error:
-        raise UserError(f"{folder / CONFIG}: not YAML: {error}") from None
+        raise DamagedFile(f"{folder / CONFIG}: not YAML: {error}") from None
     return from_dict(values)
 
 
@@ -118,6 +118,13 @@ class Run:
     def dense(self, name: str = "dense") -> Recommender:
         """The dense model, in evaluation mode, or a further one that was trained as a teacher (``dense+1``).
 
+        Raises: UserError: as `dense_folder` does.
+        """
+        return load_recommender(self.dense_folder(name), self._info())
+
+    def dense_folder(self, name: str = "dense") -> Path:
+        """Where a dense model is.
+
         Raises: UserError: when there is none, or its tables are in the files of several processes.
         """
         folder = self.path / name
@@ -128,7 +135,7 @@ class Run:
         if not folder.is_dir():
             there = sorted(path.name for path in self.path.glob("dense*"))
             raise UserError(f"{folder}: no dense model of that name; there are: {', '.join(there) or 'none'}")
-        return load_recommender(folder, self._info())
+        return folder
 
     def dataset(self) -> Dataset:
         """The encoded data set, from the cache or prepared again, as compact models see it.

@@ -18,14 +18,13 @@ from ondevice.methods.build import build
 from ondevice.methods.sizing import skipped_id_map
 from ondevice.recommender import Recommender, rebuild
 from ondevice.run.budgets import Budgets
-from ondevice.run.directory import CONFIG, Run
 from ondevice.run.files import RunFiles
 from ondevice.run.preflight import check_folder, check_options, check_sides
+from ondevice.run.teachers import other_run, other_teachers
 from ondevice.training.batches import Batches
 from ondevice.training.fit import select_device
 from ondevice.training.processes import join_job
 from ondevice.training.progress import OnEpoch, Progress
-from ondevice.training.teacher import own_teacher
 
 
 class PreparedRun:
@@ -54,6 +53,8 @@ class PreparedRun:
         config = self.config
         self.processes.leaders_first(lambda: check_folder(self.folder, config, resume))
         check_options(config)
+        for name in other_teachers(config):
+            other_run(name)
         self.device = select_device(device)
         if config.run.threads:
             torch.set_num_threads(config.run.threads)
@@ -61,9 +62,8 @@ class PreparedRun:
             lambda: load_dataset(config.data.name, **config.data.options)
         )
         check_sides(config, self.dataset.schema)
-        for name in {*config.training.teacher, *config.retrain.teacher}:
-            if own_teacher(name) is None:
-                self._other_dense(name)
+        for name in other_teachers(config):
+            self._other_dense(name)
         vocabulary = self.dataset.vocabulary
         self.info = table_info(vocabulary.field_offsets, self.dataset.counts, vocabulary.key_texts)
         self.model_options = plain_options(config.model.options)
@@ -84,11 +84,11 @@ class PreparedRun:
         return self._train[batch_size]
 
     def _other_dense(self, name: str) -> Recommender:
-        """A dense model of another run, as a teacher: that of ``runs/NAME``, or ``runs/NAME/dense+1``."""
-        folder, which = Path(name), "dense"
-        if own_teacher(folder.name) is not None and not (folder / CONFIG).exists():
-            folder, which = folder.parent, folder.name
-        other = Run(folder)
+        """A dense model of another run, as a teacher: see `other_run`.
+
+        Raises: UserError: when it was trained on other data.
+        """
+        other, which = other_run(name)
         if (other.path / "fingerprint").read_text().strip() != self.dataset.fingerprint:
             raise UserError(
                 f"teacher {name}: trained on other data or another split; train it with this data section"

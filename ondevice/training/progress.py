@@ -1,4 +1,4 @@
-"""What a person sees while a training runs: a bar on the terminal, curves in TensorBoard."""
+"""What a person sees while a training runs: lines, bars between them on a terminal, curves in TensorBoard."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Progress:
 
     Args:
         folder: run directory for TensorBoard events; None writes none.
-        show: whether bars are shown.
+        show: whether lines are printed, and bars where stderr is a terminal: in a file, a bar is a heap of lines.
         on_epoch: called with the phase, the epoch and its values whenever scalars are written.
     """
 
@@ -41,13 +41,13 @@ class Progress:
             tqdm.write(text, file=sys.stderr)
 
     def bar(self, total: int, title: str) -> tqdm[Any]:
-        """A bar over ``total`` rows."""
+        """A bar over ``total`` rows, which only a terminal shows."""
         return tqdm(
             total=total,
             desc=title,
             unit="row",
             unit_scale=True,
-            disable=not self.show,
+            disable=not (self.show and sys.stderr.isatty()),
             file=sys.stderr,
             mininterval=0.5,
             leave=False,

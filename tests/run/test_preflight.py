@@ -138,9 +138,31 @@ def test_a_teacher_of_other_data_is_refused(tiny_config: Make, tmp_path: Path) -
     Pipeline(
         from_dict({**values, "data": {**values["data"], "seed": 5}}), tmp_path / "other"
     ).progress.close()
+    (tmp_path / "other" / "dense").mkdir()  # the model itself is read later
     taught = tiny_config(retrain={"teacher": [str(tmp_path / "other")]})
     with pytest.raises(UserError, match="trained on other data or another split"):
         Pipeline(from_dict(taught), tmp_path / "run")
+
+
+@pytest.mark.parametrize("section", ["training", "retrain"])
+def test_a_missing_teacher_is_told_before_data_are_fetched(
+    tiny_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, section: str
+) -> None:
+    def fetched(*_: object, **__: object) -> None:
+        raise AssertionError("the data were fetched")
+
+    monkeypatch.setattr("ondevice.run.prepared.load_dataset", fetched)
+    missing, empty = tmp_path / "none", tmp_path / "untrained"
+    empty.mkdir()
+    (empty / "config.yaml").write_text("{}")
+    for folder, message in (
+        (missing, f"teacher {missing}: {missing}: no run directory (config.yaml is missing)"),
+        (empty, f"teacher {empty}: {empty}/dense: no dense model of that name; there are: none"),
+    ):
+        with pytest.raises(UserError) as caught:
+            Pipeline(from_dict(tiny_config(**{section: {"teacher": [str(folder)]}})), tmp_path / "run")
+        assert str(caught.value).startswith(message)
+    assert not (tmp_path / "run").exists()
 
 
 def test_pairs_of_a_schema_without_sides_are_told_at_once(
