@@ -1,4 +1,14 @@
-"""The error a user's own input causes, and how a script reports it."""
+"""The errors that a user's own input causes, and how a script reports them.
+
+    UserError            a mistake that the user can mend
+    ├─ ConfigError       a key, a value or a name in a configuration or in the options of a command
+    ├─ DataError         a schema, or a file of data and the rows in it
+    ├─ BudgetTooSmall    no model fits the budget that was asked for
+    ├─ DamagedFile       a file that ondevice wrote is not as it was written
+    └─ MissingPackage    what was asked for needs a package that is not installed
+
+A program that calls the library catches the kind that it can mend, or `UserError` for all of them; all are ValueErrors.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +20,26 @@ from collections.abc import Callable, Iterable
 
 class UserError(ValueError):
     """A mistake that the user can mend: says where, what was got, what is allowed, and the way out."""
+
+
+class ConfigError(UserError):
+    """A section, key, value or name that a configuration or a command does not take."""
+
+
+class DataError(UserError):
+    """A schema that contradicts itself, or data that are missing, cannot be read or do not fit the schema."""
+
+
+class BudgetTooSmall(UserError):
+    """Nothing fits the budget; the message names the smallest that can be met, where it is known."""
+
+
+class DamagedFile(UserError):
+    """A file of a run, a bundle or the cache that is cut short, changed or missing from its folder."""
+
+
+class MissingPackage(UserError):
+    """What was asked for needs a package of one of the extras; the message says how it is installed."""
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
-from ondevice.errors import UserError, nearest
+from ondevice.errors import ConfigError, nearest
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -35,7 +35,7 @@ class Registry(Generic[T]):
 
     def __getitem__(self, name: str) -> T:
         if name not in self._entries:
-            raise UserError(f"unknown {self.kind} '{name}' {nearest(name, self._entries)}")
+            raise ConfigError(f"unknown {self.kind} '{name}' {nearest(name, self._entries)}")
         return self._entries[name]
 
     def name_of(self, entry: T) -> str:
@@ -61,12 +61,12 @@ class Registry(Generic[T]):
     def check_options(self, name: str, options: Mapping[str, Any], where: str) -> None:
         """Raise UserError when the name is unknown, or an option no keyword-only argument of its constructor."""
         if name not in self:
-            raise UserError(f"{where}: unknown {self.kind} '{name}' {nearest(name, self._entries)}")
+            raise ConfigError(f"{where}: unknown {self.kind} '{name}' {nearest(name, self._entries)}")
         parameters = inspect.signature(self[name]).parameters.values()
         allowed = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
         for key in options:
             if key not in allowed:
-                raise UserError(
+                raise ConfigError(
                     f"{where}.{key}: {self.kind} '{name}' has no such option {nearest(key, allowed)}"
                 )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from typing import Any
 
-from ondevice.errors import UserError
+from ondevice.errors import MissingPackage
 
 NEEDED = ("torchao", "executorch", "matplotlib")
 
@@ -13,11 +13,11 @@ NEEDED = ("torchao", "executorch", "matplotlib")
 def require_packages() -> None:
     """Name the packages of a whole benchmark that are not installed.
 
-    Raises: UserError: when there are some.
+    Raises: MissingPackage: when there are some.
     """
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        raise UserError(
+        raise MissingPackage(
             f"the benchmark needs {', '.join(missing)}; install it with "
             "pip install 'ondevice-recommender[export,train]'"
         )
@@ -26,7 +26,7 @@ def require_packages() -> None:
 def run_benchmark(*arguments: Any, **options: Any) -> dict[str, Any]:
     """Measure a run's bundles and its dense baselines: see `ondevice.bench.benchmark.run_benchmark`.
 
-    Raises: UserError: when a package that it needs is not installed.
+    Raises: MissingPackage: when a package that it needs is not installed.
     """
     require_packages()
     from ondevice.bench.benchmark import run_benchmark as run  # measuring processes must not load all of it

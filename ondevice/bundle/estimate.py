@@ -17,7 +17,7 @@ from ondevice.bundle.rows import RowOrder, order_rows
 from ondevice.bundle.vocabulary_file import vocabulary_bytes
 from ondevice.config.sections import PROGRAM_METHODS
 from ondevice.data import Dataset, Schema
-from ondevice.errors import UserError
+from ondevice.errors import BudgetTooSmall, ConfigError, UserError
 from ondevice.forms.base import Form
 from ondevice.forms.table import table_info
 from ondevice.models import BaseModel
@@ -42,7 +42,7 @@ def shipped_endpoints(given: Sequence[str] | None, dataset: Dataset) -> tuple[st
         return allowed
     for name in given:
         if name not in allowed:
-            raise UserError(
+            raise ConfigError(
                 f"retrain.methods: got '{name}', but {dataset.schema.name} allows {', '.join(allowed)} alone: rank "
                 "needs fields of both sides, recommend a catalog too; leave it out"
             )
@@ -170,7 +170,7 @@ def largest_target(
         middle = (low + high) // 2
         low, high = (middle, high) if needed(middle) <= budget else (low, middle)
     if not needed(low):
-        raise UserError(
+        raise BudgetTooSmall(
             f"budget {budget:,} bytes: the program, its linear layers, the manifest and the smallest tables take about "
             f"{needed(high):,}; allow more, leave out some of retrain.methods, or train with a narrower model.hidden "
             "or none (retrain.model={name: fm})"

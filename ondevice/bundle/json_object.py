@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, TypeVar
 
-from ondevice.errors import UserError
+from ondevice.errors import DamagedFile
 
 MAX_DEPTH = 64  # levels of lists and objects in one another; the reader on the phone has the same limit
 MAX_COUNT = 2**31 - 1
@@ -130,8 +130,8 @@ class JsonObject:
         ]
 
     def wrong(self, name: str, expected: str) -> NoReturn:
-        """Raises: UserError: that the entry must be something else."""
-        raise UserError(
+        """Raises: DamagedFile: that the entry must be something else."""
+        raise DamagedFile(
             f"{self.file}: {self._at(name)} must be {expected}; the file is damaged, export it again"
         )
 
@@ -141,7 +141,9 @@ class JsonObject:
     def _entry(self, name: str, expected: str, convert: Callable[[Any], T | None]) -> T:
         value = self.values.get(name)
         if value is None:
-            raise UserError(f"{self.file}: {self._at(name)} is missing; the file is damaged, export it again")
+            raise DamagedFile(
+                f"{self.file}: {self._at(name)} is missing; the file is damaged, export it again"
+            )
         converted = convert(value)
         return self.wrong(name, expected) if converted is None else converted
 

@@ -12,7 +12,7 @@ from typing import Any
 from ondevice.bundle.json_object import parse
 from ondevice.bundle.manifest_check import check_entries
 from ondevice.data.schema import Field, Label, Schema
-from ondevice.errors import UserError
+from ondevice.errors import DamagedFile, UserError
 
 FORMAT = "ondevice-bundle"
 FORMAT_VERSION = 3
@@ -78,7 +78,7 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], bytes]:
     try:
         manifest = parse(content)
     except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}); the file is damaged, export it again") from None
+        raise DamagedFile(f"{path}: not JSON ({error}); the file is damaged, export it again") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise UserError(f"{path}: not the manifest of a bundle (format is not '{FORMAT}')")
     version = manifest.get("format_version")
@@ -94,7 +94,7 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], bytes]:
     own = _OWN_HASH.match(content)
     zeroed = b"" if own is None else content[: own.start(1)] + _ZEROS.encode() + content[own.end(1) :]
     if own is None or hashlib.sha256(zeroed).hexdigest().encode() != own[1]:
-        raise UserError(f"{path}: changed since it was exported (SHA-256 differs); export it again")
+        raise DamagedFile(f"{path}: changed since it was exported (SHA-256 differs); export it again")
     check_entries(manifest, path, full_schema, (MANIFEST, PROGRAM, VOCABULARY, CATALOG))
     return manifest, content
 
@@ -102,13 +102,13 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], bytes]:
 def read_files(folder: Path, manifest: dict[str, Any]) -> dict[str, bytes]:
     """The content of every file the manifest names, verified.
 
-    Raises: UserError: naming the file that is absent or changed.
+    Raises: DamagedFile: naming the file that is absent or changed.
     """
     contents = {}
     for name, entry in manifest["files"].items():
         content = _read(folder, name)
         if len(content) != entry["bytes"] or hashlib.sha256(content).hexdigest() != entry["sha256"]:
-            raise UserError(
+            raise DamagedFile(
                 f"{folder / name}: changed since it was exported (SHA-256 differs); export it again"
             )
         contents[name] = content
@@ -148,4 +148,4 @@ def _read(folder: Path, name: str) -> bytes:
         return (folder / name).read_bytes()
     except OSError as error:
         what = "no bundle here" if name == MANIFEST else "a file of the bundle is missing"
-        raise UserError(f"{folder / name}: {what} ({error.strerror}); export it again") from None
+        raise DamagedFile(f"{folder / name}: {what} ({error.strerror}); export it again") from None

@@ -17,7 +17,7 @@ import zlib
 
 import numpy as np
 
-from ondevice.errors import UserError
+from ondevice.errors import DamagedFile, UserError
 
 COMPLEMENT, BITS = 64, 128
 DENSE = 16  # a subset of fewer than one in so many is given by its own gaps
@@ -96,7 +96,7 @@ class Reader:
         self.data, self.name, self.at = data, name, 0
 
     def wrong(self, what: str) -> UserError:
-        return UserError(f"{self.name}: {what} (byte {self.at}); the file is damaged, export it again")
+        return DamagedFile(f"{self.name}: {what} (byte {self.at}); the file is damaged, export it again")
 
     @property
     def left(self) -> int:

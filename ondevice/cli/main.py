@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import NoReturn
 
-from ondevice.errors import UserError, nearest, run_script
+from ondevice.errors import ConfigError, nearest, run_script
 from ondevice.version import __version__
 
 COMMANDS = ("train", "export", "benchmark", "peers", "study", "list")
@@ -23,7 +23,7 @@ class Parser(argparse.ArgumentParser):
     """A parser whose mistakes are told like all others: one line, exit code 2."""
 
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see {self.prog} --help")
+        raise ConfigError(f"{message}; see {self.prog} --help")
 
 
 def command(name: str) -> ModuleType:
@@ -70,9 +70,9 @@ def main() -> None:
     parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.command is None:
-        raise UserError(f"no command given; choose from: {', '.join(COMMANDS)}")
+        raise ConfigError(f"no command given; choose from: {', '.join(COMMANDS)}")
     if arguments.command not in COMMANDS:
-        raise UserError(f"no command '{arguments.command}' {nearest(arguments.command, COMMANDS)}")
+        raise ConfigError(f"no command '{arguments.command}' {nearest(arguments.command, COMMANDS)}")
     call(arguments.command, arguments.rest, f"ondevice {arguments.command}")
 
 

@@ -6,7 +6,7 @@ import datetime
 from typing import Any
 
 from ondevice.data.schema import number_of
-from ondevice.errors import UserError
+from ondevice.errors import DataError
 
 PARQUET_SUFFIXES = (".parquet", ".pq")
 
@@ -34,7 +34,7 @@ def plain_values(pa: Any, array: Any, where: str) -> list[Any]:
     if pa.types.is_dictionary(kind):
         array, kind = array.dictionary_decode(), kind.value_type
     if pa.types.is_nested(kind):
-        raise UserError(f"{where} is of type {kind}; a field needs one number or text per row")
+        raise DataError(f"{where} is of type {kind}; a field needs one number or text per row")
     if pa.types.is_decimal(kind):
         array = array.cast(pa.float64())
     elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind):

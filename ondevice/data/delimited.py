@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ondevice.errors import UserError
+from ondevice.errors import DataError
 
 CHUNK_ROWS = 65536
 POLICIES = ("error", "skip")
@@ -33,7 +33,7 @@ class BadRows:
         """Note one bad row. Raises UserError under ``error``."""
         message = f"{path}:{line}: {trouble}"
         if self.policy == "error":
-            raise UserError(f"{message}; {self.way_out}")
+            raise DataError(f"{message}; {self.way_out}")
         self.skipped += 1
         self.first = self.first or message
 
@@ -60,7 +60,7 @@ def read_plain(
 ) -> Iterator[Chunk]:
     """Chunks of a file whose cells are never quoted; empty lines are passed over.
 
-    Raises: UserError: on a wrong number of columns or undecodable bytes (see `BadRows`), or no row at all.
+    Raises: DataError: on a wrong number of columns or undecodable bytes (see `BadRows`), or no row at all.
     """
     bad = bad or BadRows()
     rows_seen = 0
@@ -77,7 +77,7 @@ def read_plain(
                 rows_seen += len(rows)
                 yield Chunk(list(zip(*rows, strict=True)), lines)
     if not rows_seen:
-        raise UserError(f"{path}: holds no rows; the file is empty or cut short")
+        raise DataError(f"{path}: holds no rows; the file is empty or cut short")
 
 
 def read_csv(
@@ -96,7 +96,7 @@ def read_csv(
         escape: the character that stands before a quote inside a quoted cell, and before itself; None: such a
             quote is doubled.
 
-    Raises: UserError: as `read_plain`; also for text that is not CSV at all.
+    Raises: DataError: as `read_plain`; also for text that is not CSV at all.
     """
     bad = bad or BadRows()
     undecoded: set[int] = set()
@@ -128,7 +128,7 @@ def read_csv(
                 rows_seen += len(rows)
                 yield Chunk(list(zip(*rows, strict=True)), lines)
     if not rows_seen:
-        raise UserError(f"{path}: holds no rows; the file is empty or cut short")
+        raise DataError(f"{path}: holds no rows; the file is empty or cut short")
 
 
 def read_header(path: Path, *, delimiter: str, encoding: str) -> list[str]:
@@ -138,11 +138,11 @@ def read_header(path: Path, *, delimiter: str, encoding: str) -> list[str]:
         try:
             header = next(csv.reader(_watch(file, undecoded), delimiter=delimiter), None)
         except csv.Error as error:
-            raise UserError(f"{path}:1: not CSV: {error}") from error
+            raise DataError(f"{path}:1: not CSV: {error}") from error
     if not header:
-        raise UserError(f"{path}: is empty; expected a header line with the column names")
+        raise DataError(f"{path}: is empty; expected a header line with the column names")
     if undecoded:
-        raise UserError(f"{path}:1: bytes that are not {encoding}; name the right encoding (format.encoding)")
+        raise DataError(f"{path}:1: bytes that are not {encoding}; name the right encoding (format.encoding)")
     return header
 
 
@@ -152,9 +152,9 @@ def _open(path: Path, encoding: str, newline: str):  # type: ignore[no-untyped-d
     try:
         return open(path, encoding=encoding, errors="surrogateescape", newline=newline)
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error}") from error
+        raise DataError(f"cannot read {path}: {error}") from error
     except LookupError as error:
-        raise UserError(f"{path}: unknown encoding '{encoding}'; use for example utf-8 or latin-1") from error
+        raise DataError(f"{path}: unknown encoding '{encoding}'; use for example utf-8 or latin-1") from error
 
 
 def _decoded(text: str) -> bool:

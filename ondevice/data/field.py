@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ondevice.errors import UserError, nearest
+from ondevice.errors import DataError, nearest
 
 SIDES = ("context", "item")
 KINDS = ("integer", "string")
@@ -63,29 +63,29 @@ class Field:
     def __post_init__(self) -> None:
         where = f"field '{self.name}'"
         if not isinstance(self.name, str) or not self.name:
-            raise UserError(f"a field's name must be a non-empty text, got {self.name!r}")
+            raise DataError(f"a field's name must be a non-empty text, got {self.name!r}")
         for option, value, allowed in (("side", self.side, SIDES), ("kind", self.kind, KINDS)):
             if value not in allowed:
-                raise UserError(f"{where}: {option} '{value}' is unknown {nearest(value, allowed)}")
+                raise DataError(f"{where}: {option} '{value}' is unknown {nearest(value, allowed)}")
         if self.column is not None and (not isinstance(self.column, str) or not self.column):
-            raise UserError(f"{where}: column must be a non-empty text, got {self.column!r}")
+            raise DataError(f"{where}: column must be a non-empty text, got {self.column!r}")
         if self.transform is not None and self.transform not in TRANSFORMS:
-            raise UserError(
+            raise DataError(
                 f"{where}: transform '{self.transform}' is unknown {nearest(self.transform, TRANSFORMS)}"
             )
         if self.transform is not None and self.kind != "integer":
-            raise UserError(f"{where}: transform '{self.transform}' makes integer keys; write kind: integer")
+            raise DataError(f"{where}: transform '{self.transform}' makes integer keys; write kind: integer")
         if self.transform != "log_bucket" and self.origin != 0:
-            raise UserError(f"{where}: origin has no meaning without a transform log_bucket; remove it")
+            raise DataError(f"{where}: origin has no meaning without a transform log_bucket; remove it")
         if self.origin is not None and (not is_number(self.origin) or not math.isfinite(self.origin)):
-            raise UserError(f"{where}: origin must be a finite number or null, got {self.origin!r}")
+            raise DataError(f"{where}: origin must be a finite number or null, got {self.origin!r}")
         if not isinstance(self.min_count, int) or isinstance(self.min_count, bool) or self.min_count < 1:
-            raise UserError(
+            raise DataError(
                 f"{where}: min_count must be a whole number of at least 1, got {self.min_count!r}"
             )
         whole = isinstance(self.missing, int) and not isinstance(self.missing, bool)
         if self.missing is not None and not (whole and self.kind == "integer"):
-            raise UserError(f"{where}: missing must be a whole number, of a field of kind integer, or null")
+            raise DataError(f"{where}: missing must be a whole number, of a field of kind integer, or null")
 
     @property
     def source_column(self) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from ondevice.data.interactions import Interactions
 from ondevice.data.schema import Schema
 from ondevice.data.sources import say
-from ondevice.errors import UserError
+from ondevice.errors import DataError
 
 ROUNDS = 20
 
@@ -33,7 +33,7 @@ def sample_negatives(
     the same ``label.context_key`` value has as a positive in any split, so the test split's positives are
     known to the sampler (only as pairs not to draw). A context that has every item as a positive gets none.
 
-    Raises: UserError: when not one negative can be drawn.
+    Raises: DataError: when not one negative can be drawn.
     """
     label = schema.label
     assert schema.item_key is not None
@@ -74,7 +74,7 @@ def sample_negatives(
         pairs[name] = Pairs(context_rows, item_rows, labels.astype(np.uint8))
         missing += int((drawn < 0).sum())
         if not (drawn >= 0).any():
-            raise UserError(
+            raise DataError(
                 f"data set '{schema.name}': no negative can be drawn for {name}; every pair is a positive"
             )
     if missing:

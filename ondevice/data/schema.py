@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ondevice.data.field import Field, is_number, log_bucket, number_of
-from ondevice.errors import UserError, nearest
+from ondevice.errors import DataError, UserError, nearest
 
 __all__ = ["Field", "Label", "Schema", "check_keys", "log_bucket", "number_of", "read_yaml"]
 
@@ -51,35 +51,35 @@ class Label:
 
     def __post_init__(self) -> None:
         if not isinstance(self.positive_only, bool):
-            raise UserError(f"label: positive_only must be true or false, got {self.positive_only!r}")
+            raise DataError(f"label: positive_only must be true or false, got {self.positive_only!r}")
         if isinstance(self.drop, (list, tuple)) and all(is_number(value) for value in self.drop):
             object.__setattr__(self, "drop", tuple(float(value) for value in self.drop))
         else:
-            raise UserError(f"label: drop must be a list of numbers, got {self.drop!r}")
+            raise DataError(f"label: drop must be a list of numbers, got {self.drop!r}")
         for option in ("positive_above", "minimum", "maximum"):
             value = getattr(self, option)
             if value is not None and not is_number(value):
-                raise UserError(f"label: {option} must be a number, got {value!r}")
+                raise DataError(f"label: {option} must be a number, got {value!r}")
         if self.sampling not in SAMPLINGS:
-            raise UserError(
+            raise DataError(
                 f"label: sampling '{self.sampling}' is unknown {nearest(self.sampling, SAMPLINGS)}"
             )
         whole = isinstance(self.negatives, int) and not isinstance(self.negatives, bool)
         if self.positive_only:
             if self.column is not None or self.positive_above is not None or self.drop:
-                raise UserError(
+                raise DataError(
                     "label: positive_only takes every row as a positive; remove column, positive_above, drop"
                 )
             if not whole or self.negatives < 1:
-                raise UserError(f"label: positive_only needs negatives of at least 1, got {self.negatives!r}")
+                raise DataError(f"label: positive_only needs negatives of at least 1, got {self.negatives!r}")
             if self.context_key is None:
-                raise UserError(
+                raise DataError(
                     "label: positive_only needs context_key, the field that names whose interaction it is"
                 )
         elif not isinstance(self.column, str) or not self.column:
-            raise UserError("label: name the column (column: ...), or write positive_only: true")
+            raise DataError("label: name the column (column: ...), or write positive_only: true")
         elif self.negatives != 0 or self.context_key is not None:
-            raise UserError("label: negatives and context_key belong to positive_only: true")
+            raise DataError("label: negatives and context_key belong to positive_only: true")
 
     def parse(self, raw: Any) -> int | None:
         """1, 0, or None for a row to drop. Raises ValueError, saying why, for a value outside the rule."""
@@ -115,13 +115,13 @@ class Schema:
         object.__setattr__(self, "fields", tuple(self.fields))
         where = f"schema '{self.name}'"
         if not isinstance(self.name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
-            raise UserError(f"a schema's name may hold letters, digits, '.', '_' and '-', got {self.name!r}")
+            raise DataError(f"a schema's name may hold letters, digits, '.', '_' and '-', got {self.name!r}")
         if not self.fields:
-            raise UserError(f"{where}: needs at least one field")
+            raise DataError(f"{where}: needs at least one field")
         names = self.names
         for name in names:
             if names.count(name) > 1:
-                raise UserError(
+                raise DataError(
                     f"{where}: field '{name}' is there {names.count(name)} times; names must differ"
                 )
         sides = {field.name: field.side for field in self.fields}
@@ -131,11 +131,11 @@ class Schema:
         ):
             if key is not None and sides.get(key) != side:
                 allowed = [n for n in names if sides[n] == side]
-                raise UserError(
+                raise DataError(
                     f"{where}: {option} '{key}' is not a field of side {side} {nearest(str(key), allowed)}"
                 )
         if self.label.positive_only and self.item_key is None:
-            raise UserError(
+            raise DataError(
                 f"{where}: positive_only samples items; set item_key to the field that names an item"
             )
 
@@ -169,7 +169,7 @@ class Schema:
         """The schema in a mapping as `to_dict` writes it; defaults may be absent, unknown keys not."""
         check_keys(cls, values, where)
         if not isinstance(values["fields"], Sequence) or isinstance(values["fields"], str):
-            raise UserError(
+            raise DataError(
                 f"{where}.fields: must be a list of fields, got {type(values['fields']).__name__}"
             )
         fields = []
@@ -210,7 +210,7 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
         for key_node, _ in node.value:
             key = loader.construct_object(key_node, deep=True)
             if isinstance(key, (str, int, float, bool)) and key in seen:
-                raise UserError(
+                raise DataError(
                     f"{path}:{key_node.start_mark.line + 1}: key '{key}' is there twice; keep one"
                 )
             seen.add(key if isinstance(key, (str, int, float, bool)) else id(key_node))
@@ -220,13 +220,13 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
+        raise DataError(f"cannot read {path}: {error}") from error
     try:
         values = yaml.load(text, Loader)
     except yaml.YAMLError as error:
-        raise UserError(f"{path}: not YAML: {error}") from error
+        raise DataError(f"{path}: not YAML: {error}") from error
     if not isinstance(values, dict):
-        raise UserError(
+        raise DataError(
             f"{path}: must hold a mapping with name, fields and label, got {type(values).__name__}"
         )
     return values
@@ -235,14 +235,14 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
 def check_keys(kind: type, values: Any, where: str) -> None:
     """Refuse what is not a mapping, a key that ``kind`` does not know, and a missing one without default."""
     if not isinstance(values, Mapping):
-        raise UserError(f"{where}: must be a mapping, got {type(values).__name__}")
+        raise DataError(f"{where}: must be a mapping, got {type(values).__name__}")
     options = {option.name: option for option in dataclasses.fields(kind)}
     for key in values:
         if key not in options:
-            raise UserError(f"{where}: unknown key '{key}' {nearest(str(key), options)}")
+            raise DataError(f"{where}: unknown key '{key}' {nearest(str(key), options)}")
     for name, option in options.items():
         if option.default is dataclasses.MISSING and name not in values:
-            raise UserError(f"{where}: '{name}' is missing")
+            raise DataError(f"{where}: '{name}' is missing")
 
 
 def _at(where: str, make: Callable[[], Any]) -> Any:
@@ -250,4 +250,4 @@ def _at(where: str, make: Callable[[], Any]) -> Any:
     try:
         return make()
     except UserError as error:
-        raise UserError(f"{where}: {error}") from error
+        raise DataError(f"{where}: {error}") from error

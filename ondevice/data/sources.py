@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ondevice.errors import UserError
+from ondevice.errors import DataError, UserError
 from ondevice.files import atomic_directory, atomic_json
 
 CONNECT_SECONDS = 8
@@ -108,7 +108,7 @@ def obtain(source: Source, folder: str | os.PathLike[str] | None = None) -> Path
         except _Unavailable as error:
             say(f"{source.name}: {error}")
             failures.append(str(error))
-    raise UserError(f"cannot get {source.name}: {'; '.join(failures)}. Ways out: {'; or '.join(ways_out)}")
+    raise DataError(f"cannot get {source.name}: {'; '.join(failures)}. Ways out: {'; or '.join(ways_out)}")
 
 
 def is_cached(source: Source) -> bool:
@@ -138,10 +138,10 @@ class _Unavailable(Exception):
 def _from_user(source: Source, path: Path) -> Path:
     if path.is_dir():
         if layout_of(source, path) is None:
-            raise UserError(f"folder {path} does not hold {source.name}: expected {_either(source)}")
+            raise DataError(f"folder {path} does not hold {source.name}: expected {_either(source)}")
         return path
     if not path.is_file():
-        raise UserError(
+        raise DataError(
             f"{source.name}: {path} does not exist; name a folder or archive with {_either(source)}"
         )
     digest = _digest(path, "sha256")

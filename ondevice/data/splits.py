@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ondevice.errors import UserError, nearest
+from ondevice.errors import ConfigError, DataError, nearest
 
 SPLITS = ("train", "valid", "test")
 KINDS = ("random", "temporal")
@@ -65,13 +65,13 @@ def split_rows(
     elif order:
         ranked = np.lexsort(tuple(reversed(order)))
     else:
-        raise UserError("split 'temporal' needs a time for every row; name the time column (split.time)")
+        raise DataError("split 'temporal' needs a time for every row; name the time column (split.time)")
     # Bounds come from sums of fractions, so that no row is lost to rounding.
     bounds = [0, *(round(num_rows * sum(fractions[:i])) for i in (1, 2)), num_rows]
     rows = {name: ranked[a:b] for name, a, b in zip(SPLITS, bounds, bounds[1:], strict=False)}
     for name, own in rows.items():
         if len(own) == 0:
-            raise UserError(
+            raise DataError(
                 f"{num_rows} rows are too few for the fractions {list(fractions)}: {name} is empty"
             )
     return rows
@@ -80,20 +80,20 @@ def split_rows(
 def check_options(split: Any, seed: Any, fractions: Any, max_rows: Any) -> tuple[float, float, float]:
     """The fractions as a tuple. Raises UserError for an option out of its range, naming it."""
     if split not in KINDS:
-        raise UserError(f"data.split: '{split}' is unknown {nearest(str(split), KINDS)}")
+        raise ConfigError(f"data.split: '{split}' is unknown {nearest(str(split), KINDS)}")
     if not _whole(seed) or seed < 0:
-        raise UserError(f"data.seed: must be a whole number of at least 0, got {seed!r}")
+        raise ConfigError(f"data.seed: must be a whole number of at least 0, got {seed!r}")
     if max_rows is not None and (not _whole(max_rows) or max_rows < 1):
-        raise UserError(f"data.max_rows: must be a whole number of at least 1 or null, got {max_rows!r}")
+        raise ConfigError(f"data.max_rows: must be a whole number of at least 1 or null, got {max_rows!r}")
     good = isinstance(fractions, Sequence) and not isinstance(fractions, str) and len(fractions) == 3
     if not good or not all(
         isinstance(f, (int, float)) and not isinstance(f, bool) and f > 0 for f in fractions
     ):
-        raise UserError(
+        raise ConfigError(
             f"data.fractions: must be three numbers above 0 (train, valid, test), got {fractions!r}"
         )
     if abs(sum(fractions) - 1) > 1e-6:
-        raise UserError(f"data.fractions: must sum to 1, got {fractions!r} (sum {sum(fractions):g})")
+        raise ConfigError(f"data.fractions: must sum to 1, got {fractions!r} (sum {sum(fractions):g})")
     train, valid, test = (float(f) for f in fractions)
     return train, valid, test
 

@@ -22,7 +22,7 @@ from ondevice.data.negatives import Pairs, sample_negatives
 from ondevice.data.schema import Field, Schema, number_of
 from ondevice.data.sources import cache_directory, say
 from ondevice.data.vocabulary import Vocabulary, resolve_origin
-from ondevice.errors import UserError
+from ondevice.errors import DataError, UserError
 from ondevice.files import atomic_directory, atomic_json
 
 FORMAT_VERSION = 1
@@ -80,7 +80,7 @@ def prepare(
     say(f"{schema.name}: preparing the data (once; kept in {folder})")
     interactions = read()
     if len(interactions) == 0:
-        raise UserError(f"data set '{schema.name}': the label rule keeps no row")
+        raise DataError(f"data set '{schema.name}': the label rule keeps no row")
     kept = splits.sample_rows(len(interactions), max_rows, seed)
     if kept is not None:
         interactions = dataclasses.replace(interactions.take(kept), items=_all_items(schema, interactions))
@@ -169,7 +169,7 @@ def _fit(
         for code in present:
             own[keys[code]] = own.get(keys[code], 0) + int(occurrences[code])
         if not any(key is not None and count >= field.min_count for key, count in own.items()):
-            raise UserError(_nothing_known(schema, field, column, present))
+            raise DataError(_nothing_known(schema, field, column, present))
         fields.append(field)
         keys_of_values.append(keys)
         counts.append(own)

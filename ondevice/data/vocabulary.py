@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ondevice.data.schema import Field, number_of
-from ondevice.errors import UserError, nearest
+from ondevice.errors import DamagedFile, UserError, nearest
 from ondevice.files import atomic_file
 
 FORMAT_VERSION = 1
@@ -152,7 +152,7 @@ class Vocabulary:
             with np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False) as arrays:
                 header = json.loads(arrays["header"].tobytes())
                 if header["format_version"] != FORMAT_VERSION:
-                    raise UserError(
+                    raise DamagedFile(
                         f"{path}: vocabulary format {header['format_version']}, not {FORMAT_VERSION}"
                     )
                 fields = [Field(**values) for values in header["fields"]]
@@ -167,7 +167,7 @@ class Vocabulary:
         except (OSError, KeyError, TypeError, zipfile.BadZipFile, ValueError) as error:
             if isinstance(error, UserError):
                 raise
-            raise UserError(
+            raise DamagedFile(
                 f"{path}: not a whole vocabulary file ({error}); prepare the data again"
             ) from error
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ondevice.errors import UserError
+from ondevice.errors import BudgetTooSmall, UserError
 from ondevice.forms.base import FORMS, Form, RowLayout, SizeLimits
 from ondevice.forms.blocks import Blocks, choose_blocks, columns_bytes
 from ondevice.forms.packed import PackedTable
@@ -139,7 +139,7 @@ def proportional_sizes(counts: Tensor, dim: int, limits: SizeLimits) -> Sizes:
         largest = torch.argsort(counts, descending=True, stable=True)[:rows]
         counts = torch.zeros_like(counts).index_copy(0, largest, counts[largest])
     if int(counts.sum()) == 0:
-        raise UserError(
+        raise BudgetTooSmall(
             f"budget of {limits.target} values: nothing is left for the embeddings; allow more: the smallest is "
             f"{limits.beside + row}, {row} values for a first row beside {limits.beside} first-order weights that were "
             "found"

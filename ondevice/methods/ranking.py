@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ondevice.errors import UserError
+from ondevice.errors import BudgetTooSmall
 from ondevice.forms.base import Form, SizeLimits
 from ondevice.forms.sizes import Sizes
 
@@ -83,7 +83,7 @@ class Ranking:
             low, high = (middle, high) if limits.room(sizes_of(middle)) >= 0 else (low, middle - 1)
         sizes = sizes_of(low)
         if sizes.num_kept() == 0:
-            raise UserError(
+            raise BudgetTooSmall(
                 f"budget of {limits.target} values: nothing is left for the embeddings; allow more"
             )
         return sizes

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ondevice.config.sections import SearchConfig
-from ondevice.errors import UserError
+from ondevice.errors import BudgetTooSmall
 from ondevice.forms.mask import Mask
 from ondevice.methods.base import Found, Method, competing, forms_at
 from ondevice.recommender import Recommender
@@ -98,7 +98,7 @@ class Search:
     def run(self) -> SearchResult:
         """Search to the end.
 
-        Raises: UserError: when a target was not reached.
+        Raises: BudgetTooSmall: when a target was not reached.
         """
         while self.epoch < self.settings.epochs and self._missing():
             self._one_epoch()
@@ -108,7 +108,7 @@ class Search:
         missing = self._missing()
         if missing:
             kept = self._num_kept()
-            raise UserError(
+            raise BudgetTooSmall(
                 f"search: {kept} values are left after {self.epoch} epochs, the budget was {missing[0]}; "
                 "raise search.epochs or the thresholds (method.threshold_init), or use method.regime=budget"
             )

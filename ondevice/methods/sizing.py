@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ondevice.config.sections import RetrainConfig
-from ondevice.errors import UserError, nearest
+from ondevice.errors import ConfigError, nearest
 from ondevice.forms.base import Form, SizeLimits
 from ondevice.forms.codes import Codes
 from ondevice.forms.sizes import Sizes
@@ -30,7 +30,7 @@ def shipped_sizes(
     With ``share`` the first-order weights count towards the target, and every row that keeps an embedding has its
     own: its place in the first-order table and its key are stored anyway.
 
-    Raises: UserError: when the target leaves nothing for the embeddings.
+    Raises: BudgetTooSmall: when the target leaves nothing for the embeddings.
     """
     embedding, others = forms[0], forms[1:]
 
@@ -80,13 +80,13 @@ def unstored_removed(forms: Sequence[Found], info: TableInfo, skip: Sequence[int
 def field_places(names: Sequence[str], skip: Sequence[str]) -> tuple[int, ...]:
     """Places of the fields to skip among all fields.
 
-    Raises: UserError: for a name that is no field, or when nothing would be left.
+    Raises: ConfigError: for a name that is no field, or when nothing would be left.
     """
     for name in skip:
         if name not in names:
-            raise UserError(f"search.skip_fields: '{name}' is not a field {nearest(name, names)}")
+            raise ConfigError(f"search.skip_fields: '{name}' is not a field {nearest(name, names)}")
     if len(set(skip)) == len(names):
-        raise UserError("search.skip_fields: names every field, so that nothing is left to store")
+        raise ConfigError("search.skip_fields: names every field, so that nothing is left to store")
     return tuple(names.index(name) for name in skip)
 
 

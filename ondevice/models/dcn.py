@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from ondevice.errors import UserError
+from ondevice.errors import ConfigError
 from ondevice.models.base import MODELS, BaseModel, InputLayer
 from ondevice.models.layers import DNN, FlatInputs
 
@@ -57,7 +57,7 @@ class DCN(BaseModel):
         dropout: probability of zeroing a hidden unit.
         batch_norm: normalize before each ReLU.
 
-    Raises: UserError: when there is no layer, or a rank below 1.
+    Raises: ConfigError: when there is no layer, or a rank below 1.
     """
 
     uses_first_order = False
@@ -76,7 +76,7 @@ class DCN(BaseModel):
     ) -> None:
         super().__init__(num_fields, embedding_dim)
         if num_layers < 1 or rank < 1:
-            raise UserError(
+            raise ConfigError(
                 f"model.num_layers, model.rank: got {num_layers}, {rank}; both must be at least 1"
             )
         width = num_fields * embedding_dim

@@ -15,7 +15,7 @@ from ondevice.bundle import manifest as manifests
 from ondevice.bundle.row_lookup import RowLookup
 from ondevice.data.schema import Schema
 from ondevice.data.value_names import value_names
-from ondevice.errors import UserError, nearest
+from ondevice.errors import DamagedFile, UserError, nearest
 from ondevice.files import atomic_directory
 from ondevice.program.runtime import LoadedProgram
 
@@ -96,7 +96,7 @@ class Bundle:
             contents[manifests.VOCABULARY], str(path / manifests.VOCABULARY), self.num_rows
         )
         if len(fields) != len(self.schema.fields):
-            raise UserError(
+            raise DamagedFile(
                 f"{path / manifests.VOCABULARY}: {len(fields)} fields, but the schema has "
                 f"{len(self.schema.fields)}; export it again"
             )

@@ -12,7 +12,7 @@ from ondevice.bundle.fitting import largest_fitting
 from ondevice.bundle.manifest import COST, MANIFEST, PROGRAM, VOCABULARY, check_replaceable
 from ondevice.bundle.vocabulary_file import vocabulary_bytes
 from ondevice.config.budget import elastic_label, elastic_target, parse_budget
-from ondevice.errors import UserError
+from ondevice.errors import BudgetTooSmall, UserError
 from ondevice.files import atomic_json
 from ondevice.program.export import Exported, ExportOptions, Reading, export_packed, pack_for
 from ondevice.program.lower import load_exporter
@@ -132,7 +132,7 @@ class _RunExporter:
             if self._least_bytes(label) <= limit and self.export(label).bundle.total_bytes <= limit:
                 return self.exported[label]
         smallest = min((self.export(label) for label in self.labels[-1:]), key=lambda e: e.bundle.total_bytes)
-        raise UserError(
+        raise BudgetTooSmall(
             f"--budget {budget}: {self._described(smallest)}; train a smaller one with search.budgets=[...] "
             "or fewer or no hidden layers, or leave out a method with --methods forward"
         )
@@ -150,7 +150,7 @@ class _RunExporter:
         found = largest_fitting(limit, range(least, elastic.largest_target() + 1), estimated, measured)
         if found is None:
             smallest = self._described(self.export(elastic_label(least), check=False))
-            raise UserError(
+            raise BudgetTooSmall(
                 f"--budget {budget}: {smallest}, with one row left in its tables; train with fewer or no hidden "
                 "layers, or leave out a method with --methods forward"
             )

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ondevice.errors import UserError, nearest
+from ondevice.errors import DamagedFile, MissingPackage, UserError, nearest
 from ondevice.quiet import quiet
 
 
@@ -31,11 +31,11 @@ class LoadedProgram:
 
                 self._program = Runtime.get().load_program(data)
         except ImportError:
-            raise UserError(
+            raise MissingPackage(
                 "running a bundle needs ExecuTorch; install it with pip install 'ondevice-recommender[export]'"
             ) from None
         except RuntimeError as error:
-            raise UserError(f"{name}: the runtime refuses this program: {error}; export it again") from None
+            raise DamagedFile(f"{name}: the runtime refuses this program: {error}; export it again") from None
 
     def __call__(self, method: str, *inputs: np.ndarray) -> list[np.ndarray]:
         """Run a method on int64 arrays.

@@ -12,7 +12,7 @@ from ondevice.config.budget import parse_budget
 from ondevice.config.file import plain_options
 from ondevice.config.sections import Config, RetrainConfig
 from ondevice.data import Dataset
-from ondevice.errors import UserError
+from ondevice.errors import BudgetTooSmall, ConfigError
 from ondevice.forms.base import Form
 from ondevice.forms.blocks import MAX_COLUMNS
 from ondevice.forms.codes import coded
@@ -59,7 +59,7 @@ class Budgets:
         narrowest = self.base_model(min(self.config.retrain.size_step, dim))
         least = fixed_bytes(narrowest, self.dataset, self.endpoints)
         if amount <= least:
-            raise UserError(
+            raise BudgetTooSmall(
                 f"budget {budget}: the program ({', '.join(self.endpoints)}), its linear layers and the manifest alone "
                 f"take about {least:,} bytes; allow more, leave out some of retrain.methods, or train with a narrower "
                 "model.hidden or none (retrain.model={name: fm})"
@@ -174,7 +174,7 @@ def final_forms(
         return cast(list[Form], forms)
     if settings.form == "positions":
         if not forms[0].keeps_positions:
-            raise UserError("retrain.form: the method ends in sizes, not positions; use retrain.form=sizes")
+            raise ConfigError("retrain.form: the method ends in sizes, not positions; use retrain.form=sizes")
         return cast(list[Form], forms)
     max_size, width = settings.max_size, settings.code_dims
     dim = min(max_size or forms[0].dim, forms[0].dim)
@@ -182,7 +182,7 @@ def final_forms(
         dim = dim // width * width
         max_size = settings.code_levels * dim
         if not dim:
-            raise UserError(
+            raise ConfigError(
                 f"retrain.code_dims: got {width}, but embedding.dim is {forms[0].dim}; it must be at most that"
             )
     final = shipped_sizes(forms, target, max_size=max_size, size_step=settings.size_step, share=share)

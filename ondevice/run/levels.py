@@ -14,7 +14,7 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from ondevice.config.budget import budget_label, parse_budget
-from ondevice.errors import UserError
+from ondevice.errors import ConfigError, DamagedFile
 from ondevice.files import atomic_directory
 from ondevice.forms.base import Form
 from ondevice.methods.base import Found
@@ -103,7 +103,7 @@ class Staircases:
                 return level.forms
         target, _ = budgets.target(budget, searched, lambda target, max_size: self.at(target))
         if target > self.levels[0].target:
-            raise UserError(
+            raise ConfigError(
                 f"search.budgets: {budget} is more than the elastic model was trained for ({self.levels[0].label}); "
                 "name another run.output=DIR"
             )
@@ -141,7 +141,7 @@ def load_staircases(folder: Path, budgets: Budgets) -> Staircases:
         content = json.loads((folder / "levels.json").read_text())
         tensors = load_file(folder / "levels.safetensors")
     except (OSError, ValueError) as error:
-        raise UserError(
+        raise DamagedFile(
             f"{folder}: holds no levels of an elastic model ({error}); train the run again"
         ) from None
     levels: list[Level] = []

@@ -22,7 +22,7 @@ from torch.distributed.checkpoint import (
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard
 
-from ondevice.errors import UserError
+from ondevice.errors import DamagedFile
 from ondevice.sharded.tables import ShardedTables
 from ondevice.training.processes import Processes, is_connection_error
 
@@ -60,7 +60,7 @@ def save_rows(folder: Path, tables: ShardedTables, rows: Mapping[str, Tensor]) -
 def load_rows(folder: Path, tables: ShardedTables, rows: Mapping[str, Tensor]) -> None:
     """Read what any number of processes wrote into ``rows``.
 
-    Raises: UserError: when files are missing or damaged.
+    Raises: DamagedFile: when files are missing or damaged.
     """
     try:
         with _quiet():
@@ -69,7 +69,7 @@ def load_rows(folder: Path, tables: ShardedTables, rows: Mapping[str, Tensor]) -
         if is_connection_error(error):
             raise RuntimeError(str(error)) from None  # another process is gone, and the files may be well
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-        raise UserError(
+        raise DamagedFile(
             f"{folder}: not a whole checkpoint ({reason}); delete {folder.parent} to train that phase anew"
         ) from None
 

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ondevice.errors import UserError
+from ondevice.errors import ConfigError, MissingPackage
 from ondevice.training.processes import Processes
 
 MULTIPLE = 4  # columns of a table that the kernels take
@@ -67,11 +67,11 @@ class ShardedTables(nn.Module):
         self.num_rows, self.specs, self.processes, self.device = num_rows, list(specs), processes, device
         for spec in specs:
             if spec.optimizer == "adam" and device.type == "cpu":
-                raise UserError(
+                raise ConfigError(
                     "distributed.table_optimizer: adam runs on GPUs alone; use rowwise_adagrad or adagrad"
                 )
         if (processes.size - 1) * self.rows_per_process >= num_rows:
-            raise UserError(
+            raise ConfigError(
                 f"distributed=sharded: {num_rows} rows leave some of {processes.size} processes without any; start "
                 "fewer, or use distributed=ddp"
             )
@@ -146,7 +146,7 @@ def _shard(num_rows: int, specs: Sequence[TableSpec], processes: Processes, devi
         from torchrec.distributed.types import ShardingEnv, ShardingPlan
         from torchrec.optim.apply_optimizer_in_backward import apply_optimizer_in_backward
     except (ImportError, OSError) as error:
-        raise UserError(f"{MISSING}: {str(error).splitlines()[0]}") from None
+        raise MissingPackage(f"{MISSING}: {str(error).splitlines()[0]}") from None
 
     def collection(spec: TableSpec) -> nn.Module:
         config = EmbeddingConfig(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ondevice.config.sections import DistributedConfig
-from ondevice.errors import UserError
+from ondevice.errors import DamagedFile
 from ondevice.files import atomic_json
 from ondevice.methods.search import Search
 from ondevice.sharded.checkpoint import load_rows, save_rows
@@ -70,7 +70,7 @@ class Epochs:
         except FileNotFoundError:
             return None
         except (ValueError, KeyError) as error:
-            raise UserError(
+            raise DamagedFile(
                 f"{self.folder / LATEST}: damaged ({error}); delete {self.folder} to train that phase anew"
             ) from None
 

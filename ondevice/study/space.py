@@ -17,7 +17,7 @@ from typing import Any
 
 from ondevice.config.file import load
 from ondevice.config.sections import Config
-from ondevice.errors import UserError, nearest
+from ondevice.errors import ConfigError, nearest
 
 KEYS = {
     "float": ("low", "high", "step", "log"),
@@ -91,7 +91,7 @@ class Space:
     def check(self, path: str | Path, overrides: Iterable[str] = ()) -> None:
         """Make the configuration at the ends of every parameter.
 
-        Raises: UserError: for a key that there is not, a value out of its range, or an objective that is neither
+        Raises: ConfigError: for a key that there is not, a value out of its range, or an objective that is neither
             ``dense`` nor a budget of the configuration.
         """
         from ondevice.run.preflight import check_options
@@ -101,7 +101,7 @@ class Space:
                 check_options(self.config(path, overrides, {parameter.key: value}))
         budgets = [str(budget) for budget in self.config(path, overrides).search.budgets]
         if self.objective not in ("dense", *budgets):
-            raise UserError(
+            raise ConfigError(
                 f"space objective '{self.objective}': no such phase {nearest(self.objective, ['dense', *budgets])}"
             )
 
@@ -109,54 +109,56 @@ class Space:
 def load_space(path: str | Path) -> Space:
     """Read a search space from YAML.
 
-    Raises: UserError: when the file is missing, no YAML, or describes no space.
+    Raises: ConfigError: when the file is missing, no YAML, or describes no space.
     """
     import yaml
 
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a YAML file: {error}") from None
+        raise ConfigError(f"{path}: not a YAML file: {error}") from None
     if not isinstance(content, dict) or not isinstance(content.get("parameters"), dict):
-        raise UserError(
+        raise ConfigError(
             f"{path}: got no parameters; a space has 'parameters', by section.key, and 'objective'"
         )
     for key in content:
         if key not in ("objective", "parameters"):
-            raise UserError(f"{path}: no such key '{key}' {nearest(key, ['objective', 'parameters'])}")
+            raise ConfigError(f"{path}: no such key '{key}' {nearest(key, ['objective', 'parameters'])}")
     if not content["parameters"]:
-        raise UserError(f"{path}: 'parameters' is empty; name at least one section.key")
+        raise ConfigError(f"{path}: 'parameters' is empty; name at least one section.key")
     parameters = tuple(_parameter(f"{path}: {k}", k, v) for k, v in content["parameters"].items())
     return Space(str(content.get("objective", "dense")), parameters)
 
 
 def _parameter(where: str, key: Any, given: Any) -> Parameter:
     if not isinstance(key, str) or "." not in key:
-        raise UserError(f"{where}: parameters are named section.key")
+        raise ConfigError(f"{where}: parameters are named section.key")
     if not isinstance(given, dict) or given.get("type") not in KEYS:
-        raise UserError(f"{where}: got {given!r}; it must have a 'type': {', '.join(KEYS)}")
+        raise ConfigError(f"{where}: got {given!r}; it must have a 'type': {', '.join(KEYS)}")
     kind = given["type"]
     for name in given:
         if name not in ("type", *KEYS[kind]):
-            raise UserError(f"{where}.{name}: a {kind} parameter has no such key {nearest(name, KEYS[kind])}")
+            raise ConfigError(
+                f"{where}.{name}: a {kind} parameter has no such key {nearest(name, KEYS[kind])}"
+            )
     if kind == "categorical":
         choices = given.get("choices")
         if not isinstance(choices, list) or not choices:
-            raise UserError(f"{where}.choices: got {choices!r}; it must be a list of at least one value")
+            raise ConfigError(f"{where}.choices: got {choices!r}; it must be a list of at least one value")
         return Parameter(key, kind, choices=tuple(choices))
     low, high = (_number(f"{where}.{end}", given.get(end), kind) for end in ("low", "high"))
     step = None if given.get("step") is None else _number(f"{where}.step", given["step"], kind)
     log = given.get("log", False)
     if not isinstance(log, bool):
-        raise UserError(f"{where}.log: got {log!r}; it must be true or false")
+        raise ConfigError(f"{where}.log: got {log!r}; it must be true or false")
     if low > high:
-        raise UserError(f"{where}: low {low} is above high {high}")
+        raise ConfigError(f"{where}: low {low} is above high {high}")
     if log and (low <= 0 or step is not None):
-        raise UserError(f"{where}.log: needs low above 0 and no step, got low {low} and step {step}")
+        raise ConfigError(f"{where}.log: needs low above 0 and no step, got low {low} and step {step}")
     if step is not None and step <= 0:
-        raise UserError(f"{where}.step: got {step}; it must be above 0")
+        raise ConfigError(f"{where}.step: got {step}; it must be above 0")
     return Parameter(key, kind, low, high, step, log)
 
 
@@ -169,4 +171,6 @@ def _number(where: str, value: Any, kind: str) -> float | int:
             return float(value)  # YAML reads 1e-3 as text
         except ValueError:
             pass
-    raise UserError(f"{where}: got {value!r}; it must be {'a whole number' if kind == 'int' else 'a number'}")
+    raise ConfigError(
+        f"{where}: got {value!r}; it must be {'a whole number' if kind == 'int' else 'a number'}"
+    )

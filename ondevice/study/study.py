@@ -20,7 +20,7 @@ from typing import Any
 
 from ondevice.config.budget import budget_label
 from ondevice.config.sections import Config
-from ondevice.errors import UserError
+from ondevice.errors import ConfigError, MissingPackage, UserError
 from ondevice.files import atomic_write
 from ondevice.run.pipeline import Pipeline
 from ondevice.study.space import Space
@@ -52,7 +52,7 @@ class StudyOptions:
 
     def __post_init__(self) -> None:
         if self.trials < 1:
-            raise UserError(f"--trials: got {self.trials}; it must be at least 1")
+            raise ConfigError(f"--trials: got {self.trials}; it must be at least 1")
 
     @property
     def url(self) -> str:
@@ -63,7 +63,7 @@ def _optuna() -> Any:
     try:
         import optuna
     except ImportError:
-        raise UserError("a study needs Optuna: pip install 'ondevice-recommender[study]'") from None
+        raise MissingPackage("a study needs Optuna: pip install 'ondevice-recommender[study]'") from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna
 
@@ -290,7 +290,7 @@ def write_plots(study: Any, folder: Path) -> None:
     try:
         import matplotlib
     except ImportError:
-        raise UserError(
+        raise MissingPackage(
             "a study's plots need matplotlib: pip install 'ondevice-recommender[study]'"
         ) from None
     matplotlib.use("Agg")

@@ -14,7 +14,7 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
-from ondevice.errors import UserError
+from ondevice.errors import DamagedFile, UserError
 from ondevice.files import atomic_directory, atomic_write
 from ondevice.forms import FORMS
 from ondevice.forms.base import CompactTable
@@ -38,7 +38,7 @@ def load_state(path: Path, device: torch.device) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:
-        raise UserError(
+        raise DamagedFile(
             f"{path}: not a readable checkpoint ({type(error).__name__}); delete it to train that phase anew"
         ) from None
     return state
@@ -82,7 +82,7 @@ def _read(path: Path, parse: Callable[[bytes], Any]) -> Any:
     except FileNotFoundError:
         raise UserError(f"{path.parent}: holds no trained model ({path.name} is missing)") from None
     except (ValueError, SafetensorError) as error:
-        raise UserError(f"{path}: damaged ({error}); train the run again in a new directory") from None
+        raise DamagedFile(f"{path}: damaged ({error}); train the run again in a new directory") from None
 
 
 def load_recommender(folder: Path, info: TableInfo) -> Recommender:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ondevice.config.sections import TrainingConfig
-from ondevice.errors import UserError
+from ondevice.errors import ConfigError
 from ondevice.recommender import Recommender
 from ondevice.training.average import WeightAverage
 from ondevice.training.batches import Batches
@@ -36,7 +36,7 @@ def epoch_seed(seed: int, phase: str, epoch: int) -> int:
 def select_device(name: str) -> torch.device:
     """The device of ``run.device``; ``auto`` is a GPU when there is one.
 
-    Raises: UserError: when the device cannot be used here.
+    Raises: ConfigError: when the device cannot be used here.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -45,7 +45,7 @@ def select_device(name: str) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"run.device: '{name}' cannot be used here ({reason}); use auto or cpu") from None
+        raise ConfigError(f"run.device: '{name}' cannot be used here ({reason}); use auto or cpu") from None
     return device
 
 

@@ -20,6 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ondevice import errors
 from ondevice.errors import UserError
 
 T = TypeVar("T")
@@ -141,10 +142,11 @@ class Processes:
             try:
                 result = function()
             except UserError as mistake:
-                error = str(mistake)
-        for text in self._exchange(error):
-            if text is not None:
-                raise UserError(text)
+                error = (type(mistake).__name__, str(mistake))
+        for told in self._exchange(error):
+            if told is not None:
+                kind, text = told
+                raise getattr(errors, kind, UserError)(text)
         return result
 
     def _exchange(self, value: Any) -> list[Any]:

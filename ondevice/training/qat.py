@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ondevice.errors import UserError
+from ondevice.errors import ConfigError, MissingPackage
 from ondevice.models import BaseModel
 from ondevice.models.layers import hidden_linears
 from ondevice.quiet import quiet
@@ -33,7 +33,7 @@ def prepare(model: BaseModel, bits: int | None) -> int:
             from torchao.quantization import quantize_
             from torchao.quantization.qat import IntxFakeQuantizeConfig, QATConfig
     except ImportError:
-        raise UserError(
+        raise MissingPackage(
             "retrain.linear_bits: torchao, which rounds in training, is not installed; "
             "pip install 'ondevice-recommender[export]', or set retrain.linear_bits=null"
         ) from None
@@ -46,7 +46,7 @@ def prepare(model: BaseModel, bits: int | None) -> int:
     layers = hidden_linears(model)
     model.linear_bits = bits
     if not layers:
-        raise UserError("retrain.linear_bits: the base model has no hidden linear layer; set it to null")
+        raise ConfigError("retrain.linear_bits: the base model has no hidden linear layer; set it to null")
     with quiet():  # it imports more of torchao
         quantize_(model, config, filter_fn=lambda module, name: module in layers)
     return len(layers)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ondevice.config.sections import SearchConfig, TrainingConfig
-from ondevice.errors import UserError
+from ondevice.errors import ConfigError
 from ondevice.forms.rows import FetchedRows
 from ondevice.recommender import Recommender
 from ondevice.training.optimizers.jointly_scaled import JointlyScaledSGD
@@ -27,7 +27,7 @@ def make_optimizers(
 ) -> list[torch.optim.Optimizer]:
     """Adam; thresholds in a group, or for methods that follow a budget an optimizer, of their own.
 
-    Raises: UserError: when rows alone are to be touched and no table is read by rows.
+    Raises: ConfigError: when rows alone are to be touched and no table is read by rows.
     """
     thresholds = [p for table in recommender.tables() for p in table.thresholds()]
     special = {id(p) for p in thresholds}
@@ -63,7 +63,7 @@ def is_row_wise(recommender: Recommender, settings: TrainingConfig | SearchConfi
         return recommender.info.num_embeddings >= ROW_WISE_FROM
     if settings.row_wise and not any(reads_by_row(table, lazy=True) for table in recommender.tables()):
         kind = type(recommender.embedding).__name__
-        raise UserError(f"row_wise: {kind} reads its whole table at every step; use row_wise=auto")
+        raise ConfigError(f"row_wise: {kind} reads its whole table at every step; use row_wise=auto")
     return bool(settings.row_wise)
 
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ondevice.config.sections import TrainingConfig
-from ondevice.errors import UserError
+from ondevice.errors import ConfigError
 from ondevice.forms.table import TableInfo
 from ondevice.recommender import Recommender
 from ondevice.training.batches import Batches
@@ -115,7 +115,7 @@ class Teacher:
         sampling: how they are drawn, as of `MadeUpPairs`.
         power: as of `MadeUpPairs`.
 
-    Raises: UserError: when pairs are asked for but all fields are on one side.
+    Raises: ConfigError: when pairs are asked for but all fields are on one side.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class Teacher:
     ) -> None:
         fields = ensemble.models[0].info.num_fields
         if pairs and not 0 < len(item_columns) < fields:
-            raise UserError(
+            raise ConfigError(
                 "training.pairs: made-up pairs join context and item fields, but the schema has only one side; "
                 "set pairs=0 or give fields a side"
             )
@@ -195,7 +195,7 @@ def make_teacher(
         processes: that share a batch.
         say: told the fitted temperature.
 
-    Raises: UserError: when pairs are asked for but all fields are on one side.
+    Raises: ConfigError: when pairs are asked for but all fields are on one side.
     """
     ensemble = Ensemble(
         [model.to(train.device) for model in models], settings.teacher_mean, processes=processes

@@ -29,7 +29,7 @@ from ondevice.bench.report.report import environment
 from ondevice.bench.settings import Settings
 from ondevice.bench.shipped import find_bundles
 from ondevice.data import Dataset
-from ondevice.errors import UserError
+from ondevice.errors import MissingPackage, UserError
 from ondevice.files import atomic_json, atomic_write
 from ondevice.program.bundle import Bundle, load_bundle
 from ondevice.run.directory import Run
@@ -75,7 +75,7 @@ def measure_peers(
     if REFERENCE.split()[1] not in settings.baselines:
         raise UserError("baselines: int8 is what every ratio is taken of; add it")
     if len(left_out) == len(MAKERS) and not also:
-        raise UserError(f"no other runtime is installed; {INSTALL}")
+        raise MissingPackage(f"no other runtime is installed; {INSTALL}")
     for runtime, reason in left_out.items():
         say(f"{runtime} left out: {reason}")
     dataset = run.dataset()

@@ -10,7 +10,7 @@ from ondevice.data.large.arrays import write_arrays
 from ondevice.data.large.chunk import Chunk, ChunkId
 from ondevice.data.large.plan import Plan, open_chunk, starts_of
 from ondevice.data.splits import SPLIT_STREAM, SPLITS, hash_rows
-from ondevice.errors import UserError
+from ondevice.errors import DataError
 
 FILE_ROWS = 1 << 40  # numbers that each file's rows may have: a file added at the end moves no other's rows
 
@@ -60,13 +60,13 @@ def _splits(plan: Plan, chunk: Chunk, which: ChunkId, given: list[Any]) -> np.nd
 def division_of(plan: Plan) -> list[list[Any]]:
     """For each chunk what `count_chunk` must be given.
 
-    Raises: UserError: when the rows are too few for the fractions.
+    Raises: DataError: when the rows are too few for the fractions.
     """
     parsed = plan.parsed
     total = parsed.num_rows
     bounds = [round(total * sum(plan.fractions[:i])) for i in (1, 2)]
     if not 0 < bounds[0] < bounds[1] < total:
-        raise UserError(
+        raise DataError(
             f"data set '{plan.schema.name}': {total} rows are too few for the fractions {list(plan.fractions)}"
         )
     if plan.split == "random":

@@ -15,7 +15,7 @@ from ondevice.data.large.chunk import Chunk, ChunkId
 from ondevice.data.large.plan import Plan
 from ondevice.data.large.pool import BadLineError
 from ondevice.data.large.text import BYTE_ORDER_MARK, TextFormat
-from ondevice.errors import UserError
+from ondevice.errors import DataError
 
 CHUNK_BYTES = 16 << 20  # of text; a constant, so that a preparation can go on under another memory option
 _READ_BYTES = 1 << 20
@@ -32,13 +32,13 @@ def find_files(path: str | os.PathLike[str], patterns: Sequence[str], what: str)
         patterns: regular expressions for whole names of files, without ``.gz``.
         what: name of the data set, for messages.
 
-    Raises: UserError: when there is none, or one is there both packed and unpacked.
+    Raises: DataError: when there is none, or one is there both packed and unpacked.
     """
     where = Path(path).expanduser()
     if where.is_file():
         return [where]
     if not where.is_dir():
-        raise UserError(
+        raise DataError(
             f"data.path: {where} does not exist; name the file of {what}, or a folder that holds it"
         )
     names = sorted(p.name for p in where.iterdir() if p.is_file())
@@ -46,10 +46,10 @@ def find_files(path: str | os.PathLike[str], patterns: Sequence[str], what: str)
         found = [name for name in names if re.fullmatch(pattern, name.removesuffix(".gz"))]
         both = [name for name in found if f"{name}.gz" in found]
         if both:
-            raise UserError(f"data.path: {where} holds {both[0]} and {both[0]}.gz; keep one of them")
+            raise DataError(f"data.path: {where} holds {both[0]} and {both[0]}.gz; keep one of them")
         if found:
             return [where / name for name in sorted(found, key=natural)]
-    raise UserError(f"data.path: {where} holds no file of {what} (looked for: {', '.join(patterns)})")
+    raise DataError(f"data.path: {where} holds no file of {what} (looked for: {', '.join(patterns)})")
 
 
 def natural(name: str) -> list[tuple[str, int]]:
@@ -74,14 +74,14 @@ class Budget:
 def text_tasks(plan: Plan, file: int, budget: Budget, finished: Finished) -> Iterator[dict[str, Any]]:
     """The tasks that parse a file; chunks that are there already go into ``finished`` instead.
 
-    Raises: UserError: for a file that is empty, packed and cut short, or no text.
+    Raises: DataError: for a file that is empty, packed and cut short, or no text.
     """
     path, form = plan.files[file], TextFormat.from_dict(plan.source)
     try:
         with open(path, "rb") as raw:
             yield from _text_tasks(plan, form, ChunkId(file, 0), raw, budget, finished)
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error}") from error
+        raise DataError(f"cannot read {path}: {error}") from error
 
 
 def _text_tasks(
@@ -91,11 +91,11 @@ def _text_tasks(
     packed = raw.read(2) == _GZIP
     raw.seek(0)
     if not packed and path.suffix == ".gz":
-        raise UserError(f"{path}: is no gzip file; is the name right, and the file whole?")
+        raise DataError(f"{path}: is no gzip file; is the name right, and the file whole?")
     stream = _Unpacked(raw) if packed else raw
     rest = stream.read(min(_READ_BYTES, CHUNK_BYTES))
     if rest.startswith(_ZIP) or rest[257:262] == _TAR:
-        raise UserError(f"{path}: is an archive; unpack it, and name the file or the folder that was in it")
+        raise DataError(f"{path}: is an archive; unpack it, and name the file or the folder that was in it")
     offset, line = _head(form, path, rest)
     rest = rest[offset:]
     while budget.left != 0:
@@ -112,7 +112,7 @@ def _text_tasks(
                 break
             cut = len(block) if len(block) < CHUNK_BYTES else block.rfind(b"\n") + 1
             if not cut:
-                raise UserError(
+                raise DataError(
                     f"{path}:{line + 1}: a line of more than {CHUNK_BYTES} bytes; is this the right file?"
                 )
             block, rest = block[:cut], block[cut:]
@@ -135,7 +135,7 @@ def _text_tasks(
             yield {**task, "path": str(source), "offset": start, "size": size, "temporary": packed}
         offset, line, which = offset + size, line + num_lines, ChunkId(which.file, which.number + 1)
     if which.number == 0 and budget.left != 0:
-        raise UserError(f"{path}: holds no rows; the file is empty or cut short")
+        raise DataError(f"{path}: holds no rows; the file is empty or cut short")
 
 
 def chunk_meta(plan: Plan, which: ChunkId) -> dict[str, Any] | None:
@@ -165,7 +165,7 @@ def _head(form: TextFormat, path: Path, block: bytes) -> tuple[int, int]:
         return end, 1
     missing = [name for name in expected if name not in names]
     what = f"lacks the column {', '.join(missing)}" if missing else "has other columns, or in another order"
-    raise UserError(f"{path}:1: the header {what}; expected {form.delimiter.join(expected)}")
+    raise DataError(f"{path}:1: the header {what}; expected {form.delimiter.join(expected)}")
 
 
 class _Unpacked:

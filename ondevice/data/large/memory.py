@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 
-from ondevice.errors import UserError
+from ondevice.errors import ConfigError
 
 PARENT_BYTES = 200_000_000  # the process that starts the others
 WORKER_BYTES = 300_000_000  # one that parses a chunk, libraries included
@@ -17,7 +17,7 @@ def parse_bytes(value: int | str) -> int:
     """Bytes of ``2GB``, ``500MB`` or a number. Raises UserError for anything else."""
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([kKmMgGtT]?B)?", str(value).strip())
     if match is None or isinstance(value, bool):
-        raise UserError(f"data.memory: got {value!r}; it must be bytes such as 2GB or 500MB")
+        raise ConfigError(f"data.memory: got {value!r}; it must be bytes such as 2GB or 500MB")
     return int(float(match[1]) * _UNITS[(match[2] or "").upper()])
 
 
@@ -33,11 +33,11 @@ def shares(memory: int | str, workers: int | None) -> tuple[int, int]:
     bound = parse_bytes(memory)
     whole = isinstance(workers, int) and not isinstance(workers, bool)
     if workers is not None and not (whole and workers >= 1):
-        raise UserError(f"data.workers: must be a whole number of at least 1 or null, got {workers!r}")
+        raise ConfigError(f"data.workers: must be a whole number of at least 1 or null, got {workers!r}")
     most = (bound - PARENT_BYTES) // WORKER_BYTES
     if most < (workers or 1):
         least = PARENT_BYTES + (workers or 1) * WORKER_BYTES
-        raise UserError(
+        raise ConfigError(
             f"data.memory: {memory} is too little for {workers or 1} process(es) and the one that starts them; "
             f"allow {-(-least // 10**6)}MB, or lower data.workers"
         )

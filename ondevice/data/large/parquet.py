@@ -13,7 +13,7 @@ from ondevice.data.large.chunk import ChunkId, write_chunk
 from ondevice.data.large.files import Budget, Finished, chunk_meta
 from ondevice.data.large.plan import Plan
 from ondevice.data.schema import Schema
-from ondevice.errors import UserError
+from ondevice.errors import ConfigError, DataError
 
 CHUNK_ROWS = 1 << 16
 _GROUP_CHUNKS = 1 << 20  # numbers that the chunks of each row group may have
@@ -23,16 +23,16 @@ def check_streamable(schema: Schema, files: Sequence[Path]) -> None:
     """Raise UserError for what can only be done with a whole table in memory."""
     text = next((file for file in files if file.suffix.lower() not in PARQUET_SUFFIXES), None)
     if text is not None:
-        raise UserError(
+        raise DataError(
             f"data.streamed: {text} is no Parquet file; write the table as Parquet, or leave streamed out"
         )
     if schema.label.positive_only:
-        raise UserError(
+        raise DataError(
             "data.streamed: sampled negatives need the whole table; leave streamed out, or add negatives"
         )
     for field in schema.fields:
         if field.origin is None:
-            raise UserError(
+            raise ConfigError(
                 f"data.streamed: field '{field.name}': origin: null is learnt in memory; write the number"
             )
 
@@ -51,12 +51,12 @@ def parquet_tasks(plan: Plan, file: int, budget: Budget, finished: Finished) -> 
             names = opened.schema_arrow.names
             groups = [opened.metadata.row_group(g).num_rows for g in range(opened.metadata.num_row_groups)]
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path}: not a whole Parquet file ({error})") from error
+        raise DataError(f"{path}: not a whole Parquet file ({error})") from error
     for name in plan.source["columns"]:
         if name not in names:
-            raise UserError(f"{path}: no column '{name}'; there are: {', '.join(names)}")
+            raise DataError(f"{path}: no column '{name}'; there are: {', '.join(names)}")
     if not sum(groups):
-        raise UserError(f"{path}: holds no rows; the file is empty or cut short")
+        raise DataError(f"{path}: holds no rows; the file is empty or cut short")
     first_row = 0
     for group, num_rows in enumerate(groups):
         rows = budget.take(num_rows)
@@ -108,7 +108,7 @@ def parse_row_group(plan: Plan, file: int, group: int, first_row: int, rows: int
                 if last:
                     break
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path}: not a whole Parquet file ({error})") from error
+        raise DataError(f"{path}: not a whole Parquet file ({error})") from error
     return {"chunks": chunks}
 
 
@@ -150,7 +150,7 @@ def _plain(column: Any, where: str) -> Any:
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if pa.types.is_nested(column.type):
-        raise UserError(f"{where} is of type {column.type}; a field needs one number or text per row")
+        raise DataError(f"{where} is of type {column.type}; a field needs one number or text per row")
     return column
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ondevice.errors import UserError
+from ondevice.errors import ConfigError, DataError, UserError
 
 Task = dict[str, Any]
 ROOT = Path(__file__).resolve().parents[3]
@@ -137,13 +137,13 @@ def _ask(worker: subprocess.Popen[str], task: Task) -> dict[str, Any]:
     except OSError:
         line = ""
     if not line:
-        raise UserError(
+        raise ConfigError(
             f"a process that prepares the data ended ({worker.wait()}); was it out of memory? Lower data.workers or "
             "data.memory and start again: what is finished is kept"
         )
     answer: dict[str, Any] = json.loads(line)
     if "user_error" in answer:
-        raise UserError(answer["user_error"])
+        raise DataError(answer["user_error"])
     if "os_error" in answer:
         raise OSError(answer["os_error"])
     if "traceback" in answer:

@@ -31,7 +31,7 @@ from ondevice.data.large.pool import BadLineError, Pool
 from ondevice.data.schema import Schema
 from ondevice.data.sources import cache_directory, say
 from ondevice.data.store import FORMAT_VERSION, open_store
-from ondevice.errors import UserError, nearest
+from ondevice.errors import ConfigError, DataError, UserError, nearest
 from ondevice.files import atomic_json
 
 LAYOUT_VERSION = 1  # of the intermediate files
@@ -73,7 +73,7 @@ def prepare_large(
     """
     shares_of_rows = splits.check_options(split, seed, fractions, max_rows)
     if bad_rows not in POLICIES:
-        raise UserError(f"data.bad_rows: '{bad_rows}' is unknown {nearest(str(bad_rows), POLICIES)}")
+        raise ConfigError(f"data.bad_rows: '{bad_rows}' is unknown {nearest(str(bad_rows), POLICIES)}")
     num_workers, limit = shares(memory, workers)
     num_workers = min(num_workers, max(1, sum(file.stat().st_size for file in files) // CHUNK_BYTES))
     stats = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
@@ -206,7 +206,7 @@ def _count(plan: Plan, pool: Pool) -> np.ndarray:
     pool.run([tasks()], done)
     for name, total in zip(splits.SPLITS, rows.sum(axis=0).tolist(), strict=True):
         if not total:
-            raise UserError(
+            raise DataError(
                 f"data set '{plan.schema.name}': {parsed.num_rows} rows are too few for the fractions "
                 f"{list(plan.fractions)}: {name} is empty"
             )

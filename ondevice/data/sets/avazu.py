@@ -11,7 +11,7 @@ from ondevice.data.large.prepare import prepare_large
 from ondevice.data.large.text import TextFormat
 from ondevice.data.registry import DATASETS
 from ondevice.data.schema import Field, Label, Schema
-from ondevice.errors import UserError
+from ondevice.errors import ConfigError
 
 CATEGORIES = (
     *("site_id", "site_domain", "site_category", "app_id", "app_domain", "app_category"),
@@ -47,7 +47,9 @@ def avazu(
     Args: as `ondevice.data.sets.criteo.criteo`; ``temporal`` is the order of the rows, which is that of the hours.
     """
     if path is None:
-        raise UserError("data.path: data set 'avazu' needs your own copy (data.path=train.csv, or a folder)")
+        raise ConfigError(
+            "data.path: data set 'avazu' needs your own copy (data.path=train.csv, or a folder)"
+        )
     fields = [Field(name, "context", "integer", min_count=min_count) for name in ("hour", "weekday")]
     for name in COLUMNS[3:]:
         transform = "hex" if name in CATEGORIES else None

@@ -15,7 +15,7 @@ from ondevice.data.schema import Field, Label, Schema
 from ondevice.data.sets.book_crossing_files import read_book_crossing
 from ondevice.data.sources import Package, Source, obtain
 from ondevice.data.store import file_digests, prepare
-from ondevice.errors import UserError
+from ondevice.errors import ConfigError
 
 TERMS = (
     "these data were collected from the Book-Crossing community for research and come without a licence; that of "
@@ -59,7 +59,7 @@ def book_crossing(
     """
     shares = splits.check_options(split, seed, fractions, max_rows)
     if split == "temporal":
-        raise UserError(
+        raise ConfigError(
             "data.split: 'temporal' needs times, and Book-Crossing has none; use data.split=random"
         )
     fields = (

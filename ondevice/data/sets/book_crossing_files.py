@@ -19,7 +19,7 @@ import numpy as np
 from ondevice.data.delimited import BadRows, Chunk, read_csv, read_header
 from ondevice.data.interactions import Factorizer, Interactions
 from ondevice.data.schema import Label
-from ondevice.errors import UserError
+from ondevice.errors import DataError
 
 WAY_OUT = "the file differs from the published one: get it again, or name another folder (data.folder=PATH)"
 
@@ -50,7 +50,7 @@ _UNKNOWN_BOOK: dict[str, Any] = {"author": None, "year": None, "publisher": None
 def read_book_crossing(ratings: Path, users: Path, books: Path, label: Label) -> Interactions:
     """The rated rows that the label rule keeps, with every field.
 
-    Raises: UserError: for a row that cannot be used, with its file and line.
+    Raises: DataError: for a row that cannot be used, with its file and line.
     """
     people = _read_users(users)
     shelf, titles = _read_books(books)
@@ -141,7 +141,7 @@ def _chunks(path: Path, columns: Sequence[str]) -> Iterator[Chunk]:
     header = read_header(path, delimiter=";", encoding="latin-1")
     for name in columns:
         if name not in header:
-            raise UserError(
+            raise DataError(
                 f"{path}:1: no column '{name}' in the header (found: {', '.join(header)}); {WAY_OUT}"
             )
     places = [header.index(name) for name in columns]
@@ -159,5 +159,5 @@ def _chunks(path: Path, columns: Sequence[str]) -> Iterator[Chunk]:
 
 def _whole(text: str, path: Path, what: str) -> int:
     if not re.fullmatch(r"[0-9]{1,18}", text):
-        raise UserError(f"{path}: {what} '{text}' is not a whole number; {WAY_OUT}")
+        raise DataError(f"{path}: {what} '{text}' is not a whole number; {WAY_OUT}")
     return int(text)

@@ -11,7 +11,7 @@ from ondevice.data.large.prepare import prepare_large
 from ondevice.data.large.text import TextFormat
 from ondevice.data.registry import DATASETS
 from ondevice.data.schema import Field, Label, Schema
-from ondevice.errors import UserError
+from ondevice.errors import ConfigError
 
 INTEGERS = tuple(f"I{i}" for i in range(1, 14))
 CATEGORIES = tuple(f"C{i}" for i in range(1, 27))
@@ -55,7 +55,9 @@ def criteo(
         workers: processes; None: one per core that ``memory`` allows.
     """
     if path is None:
-        raise UserError("data.path: data set 'criteo' needs your own copy (data.path=train.txt, or a folder)")
+        raise ConfigError(
+            "data.path: data set 'criteo' needs your own copy (data.path=train.txt, or a folder)"
+        )
     integers = [
         Field(n, "context", "integer", transform="log_integer", min_count=min_count, missing=NO_INTEGER)
         for n in INTEGERS

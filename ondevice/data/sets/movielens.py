@@ -15,7 +15,7 @@ from ondevice.data.schema import Field, Label, Schema
 from ondevice.data.sets.movielens_files import read_movielens
 from ondevice.data.sources import Archive, Package, Source, layout_of, obtain
 from ondevice.data.store import file_digests, prepare
-from ondevice.errors import UserError, nearest
+from ondevice.errors import ConfigError, nearest
 
 TERMS = (
     "these data are for research; without permission of the GroupLens group they may not be redistributed or "
@@ -113,7 +113,7 @@ def _movielens(
 ) -> Dataset:
     shares = splits.check_options(split, seed, fractions, max_rows)
     if fields not in FIELD_SETS:
-        raise UserError(f"data.fields: '{fields}' is unknown {nearest(str(fields), FIELD_SETS)}")
+        raise ConfigError(f"data.fields: '{fields}' is unknown {nearest(str(fields), FIELD_SETS)}")
     kinds = {
         "user": "integer",
         "item": "integer",

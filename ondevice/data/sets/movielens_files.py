@@ -24,7 +24,7 @@ import numpy as np
 from ondevice.data.delimited import BadRows, Chunk, read_plain
 from ondevice.data.interactions import Column, Factorizer, Interactions
 from ondevice.data.schema import Label
-from ondevice.errors import UserError
+from ondevice.errors import DataError
 
 WAY_OUT = "the file differs from the published one: get it again, or name another folder (data.folder=PATH)"
 
@@ -147,7 +147,7 @@ def read_movielens(folder: Path, files: tuple[str, ...], label: Label) -> Intera
         folder: where the files are.
         files: ratings, users and items, in this order, in one of the three layouts.
 
-    Raises: UserError: for a row that cannot be used, with its file and line.
+    Raises: DataError: for a row that cannot be used, with its file and line.
     """
     ratings_path, users_path, items_path = (folder / name for name in files)
     ratings, tables = _LAYOUTS[ratings_path.suffix](ratings_path, users_path, items_path)
@@ -273,7 +273,7 @@ def _read_atomic(ratings: Path, users: Path, items: Path) -> tuple[Ratings, Tabl
     at = _header(items, ("item_id", "release_year"), ("movie_title", "genre", "class"))
     genre_at = at.get("genre", at.get("class"))
     if genre_at is None:
-        raise UserError(f"{items}:1: no column 'genre' or 'class' in the header; {WAY_OUT}")
+        raise DataError(f"{items}:1: no column 'genre' or 'class' in the header; {WAY_OUT}")
     rows = list(_rows(items, "\t", at["*"], "utf-8", 1))
     numbered = all(cells[at["item_id"]].isdecimal() for _, cells in rows)
     for position, (_, cells) in enumerate(rows, start=1):
@@ -316,7 +316,7 @@ def _header(path: Path, needed: tuple[str, ...], optional: tuple[str, ...] = ())
         cells = [cell.split(":")[0] for cell in file.readline().rstrip("\r\n").split("\t")]
     for name in needed:
         if name not in cells:
-            raise UserError(
+            raise DataError(
                 f"{path}:1: no column '{name}' in the header (found: {', '.join(cells)}); {WAY_OUT}"
             )
     return {**{name: cells.index(name) for name in (*needed, *optional) if name in cells}, "*": len(cells)}
@@ -327,7 +327,7 @@ def _person(
 ) -> dict[str, Any]:
     match = _USER.fullmatch(user)
     if match is None:
-        raise UserError(f"{path}:{line}: user '{user}' is not a whole number; {WAY_OUT}")
+        raise DataError(f"{path}:{line}: user '{user}' is not a whole number; {WAY_OUT}")
     job = int(occupation) if occupation.isdecimal() else occupation
     return {"user": int(match[1]), "gender": gender, "age": age, "occupation": job, "zip": zip_code}
 
@@ -355,7 +355,7 @@ def _whole(text: str, path: Path, what: str, line: int | None = None) -> int:
         return int(number)
     except (ValueError, OverflowError):
         where = f"{path}:{line}" if line is not None else path
-        raise UserError(f"{where}: {what} '{text}' is not a whole number; {WAY_OUT}") from None
+        raise DataError(f"{where}: {what} '{text}' is not a whole number; {WAY_OUT}") from None
 
 
 def _year(title: str) -> int | None:

@@ -24,7 +24,7 @@ from ondevice.data.registry import DATASETS
 from ondevice.data.schema import TABLE_SECTIONS, Schema, check_keys, read_yaml
 from ondevice.data.sources import say
 from ondevice.data.store import prepare
-from ondevice.errors import UserError, nearest
+from ondevice.errors import ConfigError, DataError, MissingPackage, UserError, nearest
 
 TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".data")
 WAY_OUT = "mend or remove the line, or leave such rows out with data.bad_rows=skip"
@@ -49,9 +49,9 @@ class Format:
 
     def __post_init__(self) -> None:
         if not isinstance(self.delimiter, str) or len(self.delimiter) != 1:
-            raise UserError(f"format.delimiter: must be one character, got {self.delimiter!r}")
+            raise DataError(f"format.delimiter: must be one character, got {self.delimiter!r}")
         if not isinstance(self.encoding, str):
-            raise UserError(
+            raise DataError(
                 f"format.encoding: must be a name such as utf-8 or latin-1, got {self.encoding!r}"
             )
         named = self.columns is None or (
@@ -60,7 +60,7 @@ class Format:
             and all(isinstance(name, str) for name in self.columns)
         )
         if not named:
-            raise UserError(f"format.columns: must be a list of column names, got {self.columns!r}")
+            raise DataError(f"format.columns: must be a list of column names, got {self.columns!r}")
 
 
 @dataclass(frozen=True)
@@ -84,13 +84,13 @@ class TableSpec:
             try:
                 sections[name] = kind(**section)
             except UserError as error:
-                raise UserError(f"{path}: {error}") from error
+                raise DataError(f"{path}: {error}") from error
         title = values.get("title")
         for option, value in (("title", title), ("split.time", sections["split"].time)):
             if value is not None and not isinstance(value, str):
-                raise UserError(f"{path}: {option} must be a column name, got {value!r}")
+                raise DataError(f"{path}: {option} must be a column name, got {value!r}")
         if title is not None and schema.item_key is None:
-            raise UserError(f"{path}: title belongs to an item; set item_key to the field that names an item")
+            raise DataError(f"{path}: title belongs to an item; set item_key to the field that names an item")
         return cls(schema, title=title, **sections)
 
     def needed(self, temporal: bool, titles: bool = True) -> dict[str, None]:
@@ -133,18 +133,18 @@ def table(
     """
     if schema is None or path is None:
         option = "schema" if schema is None else "path"
-        raise UserError(
+        raise ConfigError(
             f"data.{option}: data set 'table' needs it (data.schema=FILE.yaml data.path=FILE.csv)"
         )
     if bad_rows not in POLICIES:
-        raise UserError(f"data.bad_rows: '{bad_rows}' is unknown {nearest(str(bad_rows), POLICIES)}")
+        raise ConfigError(f"data.bad_rows: '{bad_rows}' is unknown {nearest(str(bad_rows), POLICIES)}")
     spec = TableSpec.from_yaml(schema)
     kind = spec.split.kind if split is None else split
     shares = splits.check_options(
         kind, seed, spec.split.fractions if fractions is None else fractions, max_rows
     )
     if kind == "temporal" and spec.split.time is None:
-        raise UserError(f"{schema}: split 'temporal' needs the time column; add split: {{time: COLUMN}}")
+        raise DataError(f"{schema}: split 'temporal' needs the time column; add split: {{time: COLUMN}}")
     files = table_files(Path(path).expanduser())
     if streamed:
         from ondevice.data.large.parquet import check_streamable
@@ -181,18 +181,18 @@ def table_files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise UserError(f"data.path: {path} does not exist")
+        raise DataError(f"data.path: {path} does not exist")
     visible = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith((".", "_")))
     kinds = [
         [file for file in visible if file.suffix.lower() in suffixes]
         for suffixes in (TEXT_SUFFIXES, PARQUET_SUFFIXES)
     ]
     if all(kinds):
-        raise UserError(
+        raise DataError(
             f"data.path: {path} holds both text and Parquet files; name one of them, or part them"
         )
     if not any(kinds):
-        raise UserError(
+        raise DataError(
             f"data.path: {path} holds no file ending in {', '.join(TEXT_SUFFIXES + PARQUET_SUFFIXES)}"
         )
     return kinds[0] or kinds[1]
@@ -300,9 +300,9 @@ def _positions(file: Path, header: Sequence[str], needed: Mapping[str, None], fo
     for name in needed:
         if name not in header:
             hint = "" if len(header) > 1 else f"; is the delimiter {form.delimiter!r}? (format.delimiter)"
-            raise UserError(f"{file}: no column '{name}' {nearest(name, header)}{hint}")
+            raise DataError(f"{file}: no column '{name}' {nearest(name, header)}{hint}")
         if list(header).count(name) > 1:
-            raise UserError(
+            raise DataError(
                 f"{file}: column '{name}' is there {list(header).count(name)} times; names must differ"
             )
     return [list(header).index(name) for name in needed]
@@ -313,14 +313,14 @@ def _parquet_chunks(file: Path, form: Format, needed: Mapping[str, None], bad: B
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as error:
-        raise UserError(
+        raise MissingPackage(
             f"{file}: reading Parquet needs pyarrow; pip install pyarrow, or write the table as CSV"
         ) from error
     try:
         with pq.ParquetFile(file) as opened:
             _positions(file, opened.schema_arrow.names, needed, form)
             if opened.metadata.num_rows == 0:
-                raise UserError(f"{file}: holds no rows; the file is empty or cut short")
+                raise DataError(f"{file}: holds no rows; the file is empty or cut short")
             first = 1
             for batch in opened.iter_batches(batch_size=CHUNK_ROWS, columns=list(needed)):
                 cells = [
@@ -329,4 +329,4 @@ def _parquet_chunks(file: Path, form: Format, needed: Mapping[str, None], bad: B
                 yield Chunk(cells, range(first, first + batch.num_rows))
                 first += batch.num_rows
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{file}: not a whole Parquet file ({error})") from error
+        raise DataError(f"{file}: not a whole Parquet file ({error})") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ondevice.errors import UserError
+from ondevice.errors import BudgetTooSmall
 from ondevice.forms.sizes import Sizes
 from ondevice.methods.base import METHODS, Method
 
@@ -20,7 +20,7 @@ class Uniform(Method):
         if target is not None:
             dim = min(dim, target // max(1, int(seen.sum())))
         if dim < 1:
-            raise UserError(
+            raise BudgetTooSmall(
                 f"method uniform: {target} values are fewer than the {int(seen.sum())} rows; allow at least as many"
             )
         return Sizes(torch.where(seen, dim, 0), self.embedding_dim)
