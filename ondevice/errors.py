@@ -57,6 +57,10 @@ def run_script(main: Callable[[], int | None]) -> None:
     """Run a script's ``main`` and exit: one stderr line and code 2 for a `UserError`, traceback for a bug."""
     try:
         code = main() or 0
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads the output has ended, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where the rest goes
+        code = 0
     except UserError as error:
         if os.environ.get("RANK", "0") == "0":  # of the processes of a job the first one speaks
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr)

@@ -13,6 +13,7 @@ import pytest
 
 from ondevice.cli.configs import config_names, find_config
 from ondevice.cli.main import COMMANDS, run_console, run_twin
+from ondevice.config.describe import lines
 from ondevice.errors import UserError
 from ondevice.version import __version__
 
@@ -173,3 +174,23 @@ def test_the_wheel_holds_configs_types_and_the_command(tmp_path: Path) -> None:
     assert b"ondevice = ondevice.cli.main:run_console" in entry_points
     assert {"ondevice/py.typed", "ondevice/__main__.py", "ondevice/program/stock_ops.txt"} <= {*files}
     assert not [name for name in files if not name.startswith(("ondevice/", "ondevice_recommender-"))]
+
+
+def test_every_key_is_printed(ondevice: Ondevice) -> None:
+    code, said, errors = ondevice("config")
+    assert (code, errors) == (0, "")
+    assert said.splitlines() == lines()
+    assert "  run.seed=0  Seed of weights, order and dropout (the split has its own)." in said.splitlines()
+
+
+def test_a_reader_that_ends_early_is_no_error() -> None:
+    """As of ``ondevice config | head -1``, whose rest is more than a pipe holds in its buffers."""
+    code = "import sys; from ondevice.errors import run_script; run_script(lambda: print('line\\n' * 10**6))"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as writer:
+        assert writer.stdout is not None and writer.stderr is not None
+        assert writer.stdout.readline() == "line\n"
+        writer.stdout.close()
+        assert writer.stderr.read() == ""
+    assert writer.returncode == 0
