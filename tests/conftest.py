@@ -17,10 +17,12 @@ import yaml
 
 from ondevice.forms.table import TableInfo
 from ondevice.methods import METHODS
+from ondevice.plugins import load_installed
 
 from .world import NUM_ITEMS, NUM_USERS, World, make_world, tastes
 
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+load_installed()  # so that the contract tests cover what ONDEVICE_PLUGINS names
 
 
 @pytest.fixture(scope="session")

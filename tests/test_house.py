@@ -19,7 +19,7 @@ from ondevice.methods.base import Method
 
 ROOT = Path(__file__).parents[1]
 MAX_LINES = 400
-GROUND = ("errors", "files", "memory", "quiet", "registry", "version")
+GROUND = ("errors", "files", "memory", "plugins", "quiet", "registry", "version")
 ROOMS: list[tuple[str, ...]] = [
     GROUND,
     ("config",),

@@ -21,7 +21,9 @@ def run(arguments: argparse.Namespace) -> None:
     from ondevice.data import DATASETS
     from ondevice.methods import METHODS
     from ondevice.models import MODELS
+    from ondevice.plugins import load_installed
 
+    load_installed()
     for title, registry in (("data sets", DATASETS), ("models", MODELS), ("methods", METHODS)):
         print(f"{title}:")
         for name, line in registry.describe().items():

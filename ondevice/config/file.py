@@ -96,6 +96,9 @@ def from_dict(values: Mapping[str, Any]) -> Config:
     """
     hints = typing.get_type_hints(Config)
     values = with_recipe(values)
+    if "plugins" in values:
+        values = {**values, "run": {**(values.get("run") or {}), "plugins": values["plugins"]}}
+        del values["plugins"]
     names = [*hints, "research"]  # a part of `RetrainConfig`
     for key in values:
         if key not in names:
@@ -143,6 +146,9 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     if not isinstance(values, dict):
         raise UserError(f"{path}: got a {type(values).__name__}; a config is sections of keys and values")
     overrides = list(overrides)
+    if isinstance(values.get("plugins"), list):
+        folder = Path(path).resolve().parent
+        values["plugins"] = [str(folder / str(name)) for name in values["plugins"]]
     for override in overrides:
         if override.startswith(RECIPE):
             values["recipe"] = override.removeprefix(RECIPE)

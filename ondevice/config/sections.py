@@ -293,6 +293,9 @@ class RunSection:
     """Show progress bars."""
     test: bool = True
     """Read the test split at the end of every training; false for studies, where it must stay unseen."""
+    plugins: tuple[str, ...] = ()
+    """Python files that register methods, forms, base models or data sets (docs/extending.md); may be written at the
+    top, ``plugins: [my_method.py]``, and is then found beside the configuration."""
 
     def __post_init__(self) -> None:
         _check("run.threads", self.threads, self.threads is None or self.threads >= 1, "at least 1 or null")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -32,7 +33,8 @@ class Composed(Form):
         stored: which ids have a row.
         field_offsets: first id of each field, and the total.
         modulus: m of each field, at least 1.
-        dim: dimension D of a row.
+        dim: the table's full dimension D.
+        size: values of a row, at most D.
         operation: ``mult`` or ``add``.
 
     Shape: stored (N,) bool, field_offsets (F + 1,) int64, modulus (F,) int64.
@@ -44,11 +46,21 @@ class Composed(Form):
     field_offsets: Tensor
     modulus: Tensor
     dim: int
+    size: int
     operation: str = "mult"
 
     def __post_init__(self) -> None:
         if self.operation not in OPERATIONS or bool((self.modulus < 1).any()):
             raise ValueError(f"composed rows need a modulus of at least 1 and one of {OPERATIONS}")
+        if not 1 <= self.size <= self.dim:
+            raise ValueError(f"a row must have from 1 to {self.dim} values, got {self.size}")
+
+    @property
+    def width(self) -> int:
+        return self.size
+
+    def at_own_width(self) -> Form:
+        return dataclasses.replace(self, dim=self.size)
 
     def rows_of_fields(self) -> Tensor:
         """Stored ids of each field, (F,) int64."""
@@ -86,28 +98,28 @@ class Composed(Form):
         return quotient, torch.where(self.stored, remainder + remainder_start[field_of], 0)
 
     def num_kept(self) -> int:
-        return self.dim * (self.num_quotients() + self.num_remainders())
+        return self.size * (self.num_quotients() + self.num_remainders())
 
     def row_sizes(self) -> Tensor:
         """Values that each id reads, (N,) int64; several ids read the same."""
-        return self.stored.long() * self.dim
+        return self.stored.long() * self.size
 
     def mask(self) -> Tensor:
-        return self.stored[:, None].expand(-1, self.dim)
+        return self.stored[:, None] & (torch.arange(self.dim) < self.size)
 
     def without(self, rows: Tensor) -> Composed:
-        return Composed(self.stored & ~rows, self.field_offsets, self.modulus, self.dim, self.operation)
+        return dataclasses.replace(self, stored=self.stored & ~rows)
 
     def facts(self) -> dict[str, Any]:
-        return {"dim": self.dim, "operation": self.operation}
+        return {"dim": self.dim, "size": self.size, "operation": self.operation}
 
     def tensors(self) -> dict[str, Tensor]:
         return {"stored": self.stored, "field_offsets": self.field_offsets.clone(), "modulus": self.modulus}
 
     @classmethod
     def of_tensors(cls, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Composed:
-        stored, offsets = tensors["stored"].bool(), tensors["field_offsets"]
-        return Composed(stored, offsets, tensors["modulus"], facts["dim"], facts["operation"])
+        parts = tensors["stored"].bool(), tensors["field_offsets"], tensors["modulus"]
+        return Composed(*parts, facts["dim"], facts["size"], facts["operation"])
 
     def table(
         self, info: TableInfo, *, initial: Tensor | None = None, init_std: float | None = None
@@ -125,7 +137,7 @@ class Composed(Form):
     def estimate(self, num_fields: int, endpoints: Sequence[str]) -> int:
         rows = self.num_quotients() + 1 + self.num_remainders() + 1
         constants = 4 * 8 * num_fields
-        return rows * self.dim + constants + sum(COMPOSED_BYTES[name] for name in endpoints)
+        return rows * self.size + constants + sum(COMPOSED_BYTES[name] for name in endpoints)
 
 
 class ComposedTable(CompactTable):
@@ -148,9 +160,9 @@ class ComposedTable(CompactTable):
 
     def __init__(self, info: TableInfo, form: Composed, *, init_std: float | None = None) -> None:
         nn.Module.__init__(self)  # a table of N rows is what this one does without
-        self.info, self.form, self.embedding_dim = info, form, form.dim
-        self.weight = nn.Parameter(torch.zeros(form.num_quotients() + 1, form.dim))
-        self.remainder = nn.Parameter(torch.ones(form.num_remainders() + 1, form.dim))
+        self.info, self.form, self.embedding_dim = info, form.at_own_width(), form.size
+        self.weight = nn.Parameter(torch.zeros(form.num_quotients() + 1, form.size))
+        self.remainder = nn.Parameter(torch.ones(form.num_remainders() + 1, form.size))
         quotient, remainder = form.parts()
         self.register_buffer("quotient_of", quotient, persistent=False)
         self.register_buffer("remainder_of", remainder, persistent=False)
@@ -158,7 +170,7 @@ class ComposedTable(CompactTable):
         with torch.no_grad():
             drawn = [self.weight[:-1]] if self.is_product else [self.weight[:-1], self.remainder[1:]]
             for values in drawn:
-                std = (2 / (info.num_embeddings + form.dim)) ** 0.5 if init_std is None else init_std
+                std = (2 / (info.num_embeddings + form.size)) ** 0.5 if init_std is None else init_std
                 values.normal_(std=std)
             if self.is_product:
                 self.remainder[1:].uniform_(0.5, 1.5)
@@ -231,7 +243,7 @@ class ComposedPacked(PackedTable):
             largest = [values.abs().amax(0).clamp(min=tiny) for values in (quotient, remainder)]
             factor = torch.where(largest[0] > tiny, (largest[1] / largest[0]).sqrt(), 1.0)
             quotient, remainder = quotient * factor, remainder / factor
-        super().__init__(torch.cat([quotient, remainder]).contiguous(), form.dim)
+        super().__init__(torch.cat([quotient, remainder]).contiguous(), form.size)
         rows, (quotient_start, remainder_start) = form.rows_of_fields(), form.starts()
         self.num_rows, self.zero = int(rows.sum()), len(quotient) - 1
         self.register_buffer("first", F.pad(rows.cumsum(0), (1, 0))[:-1])

@@ -16,6 +16,7 @@ from ondevice.data import Dataset, Schema, Vocabulary, load_dataset
 from ondevice.data.kept import keep_ids, keep_keys
 from ondevice.errors import DamagedFile, UserError
 from ondevice.forms.table import TableInfo, table_info
+from ondevice.plugins import check_loaded
 from ondevice.recommender import Recommender
 from ondevice.training.checkpoint import load_recommender
 
@@ -54,6 +55,7 @@ class Run:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.config = read_config(self.path)
+        check_loaded(self.config.run.plugins, str(self.path))
 
     @property
     def schema(self) -> Schema:

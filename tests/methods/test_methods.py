@@ -71,7 +71,8 @@ def test_forms_hold_a_joint_target(name: str, info: TableInfo, target: int) -> N
     kept = sum(form.num_kept() for form in forms)
     assert 0 < kept <= target
     for form in forms:
-        assert form.num_kept() == int(form.mask().sum()) == int(form.row_sizes().sum())
+        if not form.is_shipped_as_found:  # rows that ids share are stored once
+            assert form.num_kept() == int(form.mask().sum()) == int(form.row_sizes().sum())
         assert form.row_sizes()[info.counts == 0].tolist() == [0, 0]
 
 

@@ -68,11 +68,10 @@ class QuotientRemainder(Method):
 
         Raises: UserError: when not even one dimension fits.
         """
-        stored = self.info.counts > 0
-        offsets = self.info.field_offsets
-        counts = torch.nn.functional.pad(stored.long().cumsum(0), (1, 0))[offsets].diff()
+        seen = torch.nn.functional.pad((self.info.counts > 0).long().cumsum(0), (1, 0))
+        counts = seen[self.info.field_offsets].diff()
         largest = max(1, int(counts.max().double().sqrt().ceil()))
-        form = Composed(stored, offsets, self._modulus(counts, 1), self.dim, self.operation)
+        form = self._form(self._modulus(counts, 1), self.dim)
         if target is None or form.num_kept() <= target:
             return form
         low, high = (
@@ -90,7 +89,13 @@ class QuotientRemainder(Method):
                 f"method quotient_remainder: {target} values are fewer than the {rows} rows of the smallest tables; "
                 "allow more"
             )
-        return Composed(stored, offsets, self._modulus(counts, low), dim, self.operation)
+        return self._form(self._modulus(counts, low), dim)
+
+    def _form(self, modulus: Tensor, size: int) -> Composed:
+        info = self.info
+        return Composed(
+            info.counts > 0, info.field_offsets, modulus, self.embedding_dim, size, self.operation
+        )
 
     @staticmethod
     def _modulus(counts: Tensor, modulus: int) -> Tensor:
