@@ -59,7 +59,8 @@ def run(arguments: argparse.Namespace) -> None:
             catalog=arguments.catalog,
             max_batch=arguments.max_batch,
         )
-        from ondevice.program.export import ExportOptions
+        return
+    from ondevice.program.export import ExportOptions
     from ondevice.program.export_run import export_run, part_lines, table_lines
 
     methods = None
