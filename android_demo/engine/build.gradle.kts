@@ -24,7 +24,8 @@ android {
 dependencies {
     api(project(":core"))
     implementation(libs.executorch.android) {
-        // Declared, but none of its classes uses it; with it come a permission and two components that start with the app.
+        // Declared, but none of its classes uses it; with it come a permission, a provider that starts with the app, and
+        // an exported receiver.
         exclude(group = "androidx.core")
     }
     testImplementation(libs.junit.jupiter)

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import add_bundles
+import shrink
 import toolchain
 from toolchain import Command, ToolError, Unavailable, run
 
@@ -71,7 +72,7 @@ def compile_resources(work: Path) -> tuple[Path, Path]:
     command += ["--java", generated, "--auto-add-overlay", "--debug-mode", "--min-sdk-version", MIN_SDK]
     command += ["--target-sdk-version", gradle("targetSdk")]
     command += ["--version-code", gradle("versionCode"), "--version-name", gradle("versionName")]
-    command += ["-R", compiled[1], compiled[0]]
+    command += ["--proguard", work / "manifest.pro", "-R", compiled[1], compiled[0]]
     run(command, "linking resources", env=env)
     return linked, generated
 
@@ -115,14 +116,24 @@ def num_tests(module: str) -> int:
 
 
 def compile_and_test(generated: Path, executorch: Path) -> list[Path]:
-    """The folders with the compiled classes of core, engine and app, whose unit tests passed."""
-    maven("test", f"-Dexecutorch.jar={executorch}", f"-Dapp.generated={generated}")
+    """The folders with the compiled classes of core, engine and app; the app's unit tests passed."""
+    # core's tests run by themselves
+    tests = ("-Dtest=org.ondevice.demo.*Test", "-Dsurefire.failIfNoSpecifiedTests=false")
+    maven("test", f"-Dexecutorch.jar={executorch}", f"-Dapp.generated={generated}", *tests)
     return [DEMO / module / "target" / "classes" for module in ("core", "engine", "app")]
 
 
 def kotlin_stdlib() -> Path:
     folder = toolchain.MAVEN_REPOSITORY / "org/jetbrains/kotlin/kotlin-stdlib" / KOTLIN_VERSION
     return folder / f"kotlin-stdlib-{KOTLIN_VERSION}.jar"
+
+
+def kotlin_libraries() -> list[Path]:
+    """Kotlin's library, and the annotations that it refers to."""
+    return [
+        kotlin_stdlib(),
+        toolchain.MAVEN_REPOSITORY / "org/jetbrains/annotations/13.0/annotations-13.0.jar",
+    ]
 
 
 def make_dex(work: Path, classes: Iterable[Path], libraries: Iterable[Path]) -> list[Path]:
@@ -267,8 +278,10 @@ def sizes(apk: Path) -> dict[str, int]:
     return groups
 
 
-def build(out: Path, bundles: dict[str, list[Path]], executorch: Path | None) -> dict[str, Any]:
-    """Build ``out``. Returns the report."""
+def build(
+    out: Path, bundles: dict[str, list[Path]], executorch: Path | None, shrinks: bool = False
+) -> dict[str, Any]:
+    """Build ``out``. Returns the report; with ``shrinks``, also what R8 would make of the code."""
     classes_jar = (executorch or toolchain.android_runtime() / "classes.jar").resolve()
     fbjni, nativeloader = toolchain.fbjni() / "classes.jar", toolchain.fetch("nativeloader")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -276,7 +289,7 @@ def build(out: Path, bundles: dict[str, list[Path]], executorch: Path | None) ->
         work = Path(folder)
         linked, generated = compile_resources(work)
         classes = compile_and_test(generated, classes_jar)
-        dex = make_dex(work, classes, [kotlin_stdlib(), classes_jar, fbjni, nativeloader])
+        dex = make_dex(work, classes, [*kotlin_libraries(), classes_jar, fbjni, nativeloader])
         apk = work / "demo.apk"
         pack(contents(linked, dex, bundles), apk)
         schemes = sign(apk)
@@ -285,6 +298,11 @@ def build(out: Path, bundles: dict[str, list[Path]], executorch: Path | None) ->
         check(apk)
         dex_sha256 = hashlib.sha256(b"".join(file.read_bytes() for file in dex)).hexdigest()
         report: dict[str, Any] = {"apk": str(out), "apk_bytes": apk.stat().st_size, **sizes(apk)}
+        if shrinks:
+            libraries = sorted(work.glob("library*.jar"))
+            report["shrunk_dex_bytes"] = shrink.shrink(
+                work, work / "program.jar", libraries, work / "manifest.pro"
+            )
         report.update(
             tests=num_tests("app"),
             bundles=sorted(bundles),

@@ -117,8 +117,9 @@ class BenchmarkPresenter(
         state = BenchmarkState.Measuring(step, place, total)
         write("measuring", step, null)
         isMeasuring = true
-        val (place, attempt) = place to attempts
-        worker.run({ measure(asked, step, place, attempt, stop) }) { result ->
+        val at = place
+        val attempt = attempts
+        worker.run({ measure(asked, step, at, attempt, stop) }) { result ->
             if (request !== asked) return@run
             isMeasuring = false
             result.onSuccess { done(it) }.onFailure { failed(step, it) }
