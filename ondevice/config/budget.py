@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 
-from ondevice.errors import UserError
+from ondevice.errors import ConfigError
 
 
 def parse_budget(budget: int | str) -> tuple[str, float]:
     """The unit and amount of a budget: ("values", n), ("share", of the full tables) or ("bytes", n).
 
-    Raises: UserError: when it is none of ``20000``, ``5%``, ``64KB``, ``1.5MB``, ``800B``.
+    Raises: ConfigError: when it is none of ``20000``, ``5%``, ``64KB``, ``1.5MB``, ``800B``.
     """
     text = str(budget).strip()
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*(%|[kKmM]?B)?", text)
@@ -22,7 +22,7 @@ def parse_budget(budget: int | str) -> tuple[str, float]:
             return "share", amount / 100
         if unit and unit != "%":
             return "bytes", amount * {"B": 1, "KB": 1000, "MB": 1_000_000}[unit.upper()]
-    raise UserError(
+    raise ConfigError(
         f"budget '{text}': allowed are kept values (20000), a share (5%) or bundle bytes (64KB, 1.5MB)"
     )
 

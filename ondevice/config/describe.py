@@ -21,7 +21,7 @@ from ondevice.config import sections
 from ondevice.config.recipes import RECIPES
 from ondevice.config.sections import RESEARCH, Choice, Config
 from ondevice.data import DATASETS
-from ondevice.errors import UserError, run_script
+from ondevice.errors import ConfigError, run_script
 from ondevice.files import atomic_write
 from ondevice.methods import METHODS
 from ondevice.models import MODELS
@@ -191,7 +191,7 @@ def _markdown(sentence: str) -> str:
 
 def main() -> int:
     if len(sys.argv) != 2:
-        raise UserError(f"got {len(sys.argv) - 1} arguments; name the file to write: {COMMAND}")
+        raise ConfigError(f"got {len(sys.argv) - 1} arguments; name the file to write: {COMMAND}")
     atomic_write(Path(sys.argv[1]), markdown())
     return 0
 

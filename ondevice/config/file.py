@@ -14,7 +14,7 @@ from typing import Any
 
 from ondevice.config.recipes import with_recipe
 from ondevice.config.sections import RESEARCH, Choice, Config, DistributedConfig, RetrainConfig
-from ondevice.errors import UserError, nearest
+from ondevice.errors import ConfigError, UserError, nearest
 
 
 def _convert(where: str, value: Any, annotation: Any) -> Any:
@@ -49,14 +49,14 @@ def _convert(where: str, value: Any, annotation: Any) -> Any:
     elif isinstance(value, annotation) and not (annotation is int and isinstance(value, bool)):
         return value
     shown = str(getattr(annotation, "__name__", annotation)) if origin is None else str(annotation)
-    raise UserError(f"{where}: got {value!r}; it must be of type {shown.replace('None', 'null')}")
+    raise ConfigError(f"{where}: got {value!r}; it must be of type {shown.replace('None', 'null')}")
 
 
 def _keys(name: str, given: Any) -> Mapping[str, Any]:
     if given is None:
         return {}
     if not isinstance(given, Mapping):
-        raise UserError(f"{name}: got {given!r}; it must be a section of keys and values")
+        raise ConfigError(f"{name}: got {given!r}; it must be a section of keys and values")
     return given
 
 
@@ -64,7 +64,7 @@ def _research(given: Any) -> Mapping[str, Any]:
     keys = _keys("research", given)
     for key in keys:
         if key not in RESEARCH:
-            raise UserError(f"research.{key}: no such key {nearest(key, RESEARCH)}")
+            raise ConfigError(f"research.{key}: no such key {nearest(key, RESEARCH)}")
     return keys
 
 
@@ -74,11 +74,11 @@ def _section(name: str, kind: type, given: Any, research: Mapping[str, Any] | No
     names = [f.name for f in dataclasses.fields(kind) if f.name not in RESEARCH]
     for key in given:
         if key in RESEARCH:
-            raise UserError(
+            raise ConfigError(
                 f"{name}.{key}: no such key; it is research.{key}, of the compact model's training"
             )
         if key not in names:
-            raise UserError(f"{name}.{key}: no such key {nearest(key, names)}")
+            raise ConfigError(f"{name}.{key}: no such key {nearest(key, names)}")
     converted = {key: _convert(f"{name}.{key}", value, hints[key]) for key, value in given.items()}
     for key, value in (research or {}).items():
         converted[key] = _convert(f"research.{key}", value, hints[key])
@@ -86,13 +86,13 @@ def _section(name: str, kind: type, given: Any, research: Mapping[str, Any] | No
         return kind(**converted)
     except UserError as error:
         text = str(error)
-        raise UserError(text if text.startswith((f"{name}.", "research.")) else f"{name}.{text}") from None
+        raise ConfigError(text if text.startswith((f"{name}.", "research.")) else f"{name}.{text}") from None
 
 
 def from_dict(values: Mapping[str, Any]) -> Config:
     """A configuration from plain values, and the recipe that they name.
 
-    Raises: UserError: for an unknown recipe, section or key, a wrong type or a value out of range.
+    Raises: ConfigError: for an unknown recipe, section or key, a wrong type or a value out of range.
     """
     hints = typing.get_type_hints(Config)
     values = with_recipe(values)
@@ -102,7 +102,7 @@ def from_dict(values: Mapping[str, Any]) -> Config:
     names = [*hints, "research"]  # a part of `RetrainConfig`
     for key in values:
         if key not in names:
-            raise UserError(f"config: no such section '{key}' {nearest(key, names)}")
+            raise ConfigError(f"config: no such section '{key}' {nearest(key, names)}")
     sections: dict[str, Any] = {}
     for name, kind in hints.items():
         given = values.get(name)
@@ -111,7 +111,7 @@ def from_dict(values: Mapping[str, Any]) -> Config:
                 continue
             given = {"name": given} if isinstance(given, str) else given
             if not isinstance(given, Mapping) or not isinstance(given.get("name"), str):
-                raise UserError(f"{name}: got {given!r}; it must have a 'name'")
+                raise ConfigError(f"{name}: got {given!r}; it must have a 'name'")
             sections[name] = Choice(given["name"], {k: v for k, v in given.items() if k != "name"})
         elif kind is RetrainConfig:
             sections[name] = _section(name, kind, given, _research(values.get("research")))
@@ -131,20 +131,22 @@ RECIPE = "recipe="
 def load(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     """Read a YAML file and apply ``recipe=name`` and ``section.key=value`` overrides, values read as YAML.
 
-    Raises: UserError: when the file is missing or not YAML, or an override names nothing.
+    Raises: ConfigError: when the file is missing or not YAML, or an override names nothing.
     """
     import yaml
 
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; the configs that come along are in train/configs/") from None
+        raise ConfigError(
+            f"{path}: no such file; the configs that come along are in train/configs/"
+        ) from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a YAML file: {error}") from None
+        raise ConfigError(f"{path}: not a YAML file: {error}") from None
     if not isinstance(values, dict):
-        raise UserError(f"{path}: got a {type(values).__name__}; a config is sections of keys and values")
+        raise ConfigError(f"{path}: got a {type(values).__name__}; a config is sections of keys and values")
     overrides = list(overrides)
     if isinstance(values.get("plugins"), list):
         folder = Path(path).resolve().parent
@@ -161,11 +163,11 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> Config:
         if section in SHORT and not name:
             name = SHORT[section]
         if not separator or not name or not section:
-            raise UserError(f"'{override}': overrides are written section.key=value")
+            raise ConfigError(f"'{override}': overrides are written section.key=value")
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError:
-            raise UserError(f"'{override}': the value is not YAML") from None
+            raise ConfigError(f"'{override}': the value is not YAML") from None
         chosen = getattr(Config(), section, None)
         current = values.get(section)
         if current is None:

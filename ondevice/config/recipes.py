@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from ondevice.config.sections import Choice, Config
-from ondevice.errors import UserError, nearest
+from ondevice.errors import ConfigError, nearest
 
 
 @dataclass(frozen=True)
@@ -141,14 +141,14 @@ def with_recipe(values: Mapping[str, Any]) -> dict[str, Any]:
     A key that is given replaces the recipe's. Where another data set, model or method is named, the recipe's options
     of its own one go with it.
 
-    Raises: UserError: for an unknown recipe.
+    Raises: ConfigError: for an unknown recipe.
     """
     given = dict(values)
     name = given.pop("recipe", None)
     if name is None:
         return given
     if not isinstance(name, str) or name not in RECIPES:
-        raise UserError(f"recipe: got {name!r}, which is unknown {nearest(str(name), RECIPES)}")
+        raise ConfigError(f"recipe: got {name!r}, which is unknown {nearest(str(name), RECIPES)}")
     merged = RECIPES[name].values()
     for section, keys in given.items():
         below = merged.get(section, {})

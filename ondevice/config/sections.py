@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ondevice.config.budget import parse_budget
-from ondevice.errors import UserError
+from ondevice.errors import ConfigError
 
 PROGRAM_METHODS = ("forward", "rank", "recommend")
 """Methods that a program can have."""
@@ -31,7 +31,7 @@ def _plain(value: Any) -> Any:
 
 def _check(where: str, got: Any, holds: bool, allowed: str) -> None:
     if not holds:
-        raise UserError(f"{where}: got {got!r}; it must be {allowed}")
+        raise ConfigError(f"{where}: got {got!r}; it must be {allowed}")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Iterator
 
 from ondevice.config.sections import Config, RetrainConfig, SearchConfig, TrainingConfig
-from ondevice.errors import UserError
+from ondevice.errors import ConfigError
 from ondevice.methods import METHODS
 from ondevice.models import MODELS
 
@@ -23,7 +23,7 @@ NOT_OF_THE_SEARCH = ("budgets", "skip_fields")
 def check_effects(config: Config) -> None:
     """Whether every option that is given does something.
 
-    Raises: UserError: naming the first one that does not, why, and the ways out.
+    Raises: ConfigError: naming the first one that does not, why, and the ways out.
     """
     given, defaults = config.to_dict(), Config().to_dict()
     for section, key, why, way in idle_options(config):
@@ -32,7 +32,7 @@ def check_effects(config: Config) -> None:
             usual = (
                 "null" if default is None else str(default).lower() if isinstance(default, bool) else default
             )
-            raise UserError(
+            raise ConfigError(
                 f"{section}.{key}: got {got!r}, which has no effect: {why}; {way}, or leave {section}.{key} at {usual}"
             )
 

@@ -13,7 +13,7 @@ from ondevice.config.budget import parse_budget
 from ondevice.config.file import plain_options
 from ondevice.config.sections import Config
 from ondevice.data.schema import Schema
-from ondevice.errors import UserError
+from ondevice.errors import ConfigError, DataError, UserError
 from ondevice.forms.table import TableInfo
 from ondevice.methods import METHODS
 from ondevice.models import MODELS
@@ -26,7 +26,7 @@ from ondevice.training.teacher import own_teacher
 def check_options(config: Config) -> None:
     """Make the model and the method once at the smallest size, so that wrong options end the run at once.
 
-    Raises: UserError: for an unknown name or option, a value that an option does not take, or sections that
+    Raises: ConfigError: for an unknown name or option, a value that an option does not take, or sections that
         exclude one another.
     """
     MODELS.check_options(config.model.name, config.model.options, "model")
@@ -44,34 +44,34 @@ def check_options(config: Config) -> None:
     if config.embedding.first_order is not None and config.embedding.first_order not in METHODS:
         METHODS.check_options(config.embedding.first_order, {}, "embedding.first_order")
     if config.retrain.form == "positions" and not method.finds_positions:
-        raise UserError(
+        raise ConfigError(
             f"retrain.form: method '{config.method.name}' ends in sizes, not positions; use retrain.form=sizes"
         )
     method.check(config)
     in_bytes = [b for b in config.search.budgets if parse_budget(b)[0] == "bytes"]
     if config.retrain.form == "positions" and in_bytes:
-        raise UserError(
+        raise ConfigError(
             f"search.budgets: {in_bytes[0]} is in bytes, which are met by sizes; use retrain.form=sizes, or a "
             "number of values or a share"
         )
     if config.retrain.elastic and len(config.search.budgets) < 2:
-        raise UserError(
+        raise ConfigError(
             f"retrain.elastic: one training makes several budgets, but search.budgets has {config.search.budgets[0]} "
             "alone; name the smallest and the largest, or set elastic=false"
         )
     if any(own_teacher(name) is not None for name in config.training.teacher):
-        raise UserError("training.teacher: the dense model cannot be its own teacher; set retrain.teacher")
+        raise ConfigError("training.teacher: the dense model cannot be its own teacher; set retrain.teacher")
     check_effects(config)
 
 
 def check_sides(config: Config, schema: Schema) -> None:
     """Whether pairs can be made up from the schema's sides.
 
-    Raises: UserError: when a training asks for pairs and all fields are on one side.
+    Raises: ConfigError: when a training asks for pairs and all fields are on one side.
     """
     for section, settings in (("training", config.training), ("retrain", config.retrain)):
         if settings.teacher and settings.pairs and not (schema.context_fields and schema.item_fields):
-            raise UserError(
+            raise ConfigError(
                 f"{section}.pairs: made-up pairs join context and item fields, but all fields of schema "
                 f"'{schema.name}' are on one side; set {section}.pairs=0 or give fields a side"
             )
@@ -84,20 +84,20 @@ def _says_which(section: str, name: str, options: dict[str, Any]) -> Iterator[No
     except UserError:
         raise
     except (TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"{section}: '{name}' does not take {options}: {error}") from None
+        raise ConfigError(f"{section}: '{name}' does not take {options}: {error}") from None
 
 
 def check_folder(folder: Path, config: Config, resume: bool) -> None:
     """Whether a run of this configuration may begin, or go on, in a folder.
 
-    Raises: UserError: when the folder is in use or was made by another configuration.
+    Raises: ConfigError: when the folder is in use or was made by another configuration.
     """
     if (folder / CONFIG).exists():
         if not resume:
-            raise UserError(f"{folder}: already holds a run; add --resume, or name another run.output=DIR")
+            raise ConfigError(f"{folder}: already holds a run; add --resume, or name another run.output=DIR")
         _check_same(read_config(folder), config, folder)
     elif folder.exists() and not _is_empty(folder):
-        raise UserError(f"{folder}: not empty and not a run directory; name another run.output=DIR")
+        raise ConfigError(f"{folder}: not empty and not a run directory; name another run.output=DIR")
 
 
 def _is_empty(folder: Path) -> bool:
@@ -110,7 +110,7 @@ def _is_sharded(*configs: Config) -> bool:
 
 
 def _check_same(old: Config, new: Config, folder: Path) -> None:
-    """Raise UserError naming the first key in which a resumed run would differ."""
+    """Raise ConfigError naming the first key in which a resumed run would differ."""
     a, b = old.to_dict(), new.to_dict()
     for section in a:
         for key in sorted({*a[section], *b[section]}):
@@ -121,7 +121,7 @@ def _check_same(old: Config, new: Config, folder: Path) -> None:
             if section == "search" and key == "budgets":
                 continue  # more budgets may be added to a finished run
             if a[section].get(key) != b[section].get(key):
-                raise UserError(
+                raise ConfigError(
                     f"{folder}: was started with {section}.{key}={a[section].get(key)!r}, not "
                     f"{b[section].get(key)!r}; resume with the same config or name another run.output=DIR"
                 )
@@ -130,10 +130,10 @@ def _check_same(old: Config, new: Config, folder: Path) -> None:
 def check_fingerprint(path: Path, fingerprint: str) -> None:
     """Whether the data are still those that a run began with.
 
-    Raises: UserError: when they are not.
+    Raises: DataError: when they are not.
     """
     if path.exists() and path.read_text().strip() != fingerprint:
-        raise UserError(
+        raise DataError(
             f"{path.parent}: was started on other data (fingerprint {path.read_text()[:12]}, now "
             f"{fingerprint[:12]}); give it that data back or name another run.output=DIR"
         )

@@ -189,7 +189,8 @@ def test_a_reader_that_ends_early_is_no_error() -> None:
     with subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as writer:
-        assert writer.stdout is not None and writer.stderr is not None
+        assert writer.stdout is not None
+        assert writer.stderr is not None
         assert writer.stdout.readline() == "line\n"
         writer.stdout.close()
         assert writer.stderr.read() == ""

@@ -13,7 +13,7 @@ import yaml
 
 from ondevice.config.file import from_dict, load
 from ondevice.config.sections import Choice, Config, RetrainConfig, TrainingConfig
-from ondevice.errors import UserError
+from ondevice.errors import ConfigError, UserError
 from ondevice.methods import METHODS
 from ondevice.run.pipeline import Pipeline
 from ondevice.training.fit import Fit
@@ -183,7 +183,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("values", "message"), WRONG, ids=lambda value: str(value)[:30])
 def test_a_mistake_is_named_with_what_is_allowed(values: dict[str, Any], message: str) -> None:
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(ConfigError) as caught:
         from_dict(values)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ondevice.config.file import from_dict
-from ondevice.errors import UserError
+from ondevice.errors import ConfigError
 from ondevice.methods import METHODS
 from ondevice.run.effects import idle_options
 from ondevice.run.preflight import check_options
@@ -96,7 +96,7 @@ IDLE: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("values", "message"), IDLE, ids=lambda value: str(value)[:40])
 def test_an_option_without_effect_is_refused(values: dict[str, Any], message: str) -> None:
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(ConfigError) as caught:
         check_options(from_dict(values))
     said = str(caught.value)
     assert message in said
