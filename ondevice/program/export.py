@@ -92,6 +92,7 @@ class Exported:
         catalog_bytes: of the program, what ``recommend`` holds per item.
         done: clock and memory when the bundle was made, before it was checked.
         cost: of an export from a run directory, what `export_cost` says.
+        shortfall: why the bundle leaves a part of its budget, where it does.
     """
 
     label: str
@@ -105,6 +106,7 @@ class Exported:
     catalog_bytes: int = 0
     done: Reading | None = None
     cost: dict[str, float] = field(default_factory=dict)
+    shortfall: str | None = None
 
     def measure_parity(self, dataset: Dataset) -> None:
         """Compare all links of the chain over the test split.

@@ -9,15 +9,16 @@ from pathlib import Path
 
 from ondevice import memory
 from ondevice.bundle.fitting import largest_fitting
-from ondevice.bundle.manifest import COST, MANIFEST, PROGRAM, VOCABULARY, check_replaceable
+from ondevice.bundle.manifest import CATALOG, COST, MANIFEST, PROGRAM, VOCABULARY, check_replaceable
 from ondevice.bundle.vocabulary_file import vocabulary_bytes
-from ondevice.config.budget import elastic_label, elastic_target, parse_budget
+from ondevice.config.budget import budget_label, elastic_label, elastic_target, parse_budget
 from ondevice.errors import BudgetTooSmall, UserError
 from ondevice.files import atomic_json
 from ondevice.program.export import Exported, ExportOptions, Reading, export_packed, pack_for
 from ondevice.program.lower import load_exporter
 from ondevice.program.pack import PackedRecommender
 from ondevice.recommender import Recommender
+from ondevice.run.budgets import shortfall
 from ondevice.run.directory import Run
 from ondevice.run.elastic import ElasticRun
 
@@ -57,12 +58,19 @@ def export_run(
     for place in places:
         check_replaceable(place)  # before the minutes that exporting takes
     made = [*map(exporter.export, labels), *map(exporter.fitting, budgets)]
+    trained = {budget_label(budget): budget for budget in run.config.search.budgets}
+    cut = exporter.elastic is not None
+    asked = [trained.get(label) for label in labels]
+    asked += [budget if cut else trained.get(budget_label(budget)) for budget in budgets]
     results = []
-    for place, exported in zip(places, made, strict=True):
+    for place, exported, budget in zip(places, made, asked, strict=True):
         written = exported.bundle.write(place)
         if exported.cost:
             atomic_json(written.path / COST, exported.cost)
-        results.append(dataclasses.replace(exported, bundle=written))
+        size = written.total_bytes - written.file_bytes().get(CATALOG, 0)
+        sizes = exported.recommender.forms()[0].row_sizes()
+        unused = None if budget is None else shortfall(budget, size, sizes)
+        results.append(dataclasses.replace(exported, bundle=written, shortfall=unused))
     return results
 
 
@@ -200,6 +208,7 @@ def table_lines(exported: Sequence[Exported]) -> list[str]:
             f"{each.bundle.path.name:>12} {each.bundle.total_bytes:>9,} {sizes[PROGRAM]:>10,} "
             f"{sizes[VOCABULARY]:>11,} {sizes[MANIFEST]:>9,} "
             f"{'-' if auc is None else format(auc, '.4f'):>9} {'-' if eager is None else format(eager, '.4f'):>7}"
+            f"{'' if each.shortfall is None else '  ' + each.shortfall}"
         )
     return lines
 

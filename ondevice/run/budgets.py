@@ -7,6 +7,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import cast
 
+from torch import Tensor
+
 from ondevice.bundle.estimate import bundle_bytes, fixed_bytes, largest_target, shipped_endpoints
 from ondevice.config.budget import parse_budget
 from ondevice.config.file import plain_options
@@ -25,6 +27,8 @@ MARGIN = 1.006
 """For what estimates fall short: 0.2 and 0.4 % of two bundles of 128 and 64 kB."""
 CLOSE = 0.97
 """Share of a budget in bytes below which sizes of fewer columns are tried."""
+USED = 0.95
+"""Share of a budget in bytes below which a report says why no more of it is used."""
 
 
 class Budgets:
@@ -162,6 +166,25 @@ class Budgets:
             return self.final_forms(found, target, max_size)
 
         return forms_at(*self.target(budget, searched, forms_at))
+
+
+def shortfall(budget: int | str, num_bytes: int, sizes: Tensor) -> str | None:
+    """How far a bundle is below its budget in bytes, and why; None where it uses at least `USED` of it.
+
+    Args:
+        budget: as in the config.
+        num_bytes: of the bundle, without its catalog file.
+        sizes: kept dimensions of each row of the embeddings.
+    """
+    unit, amount = parse_budget(budget)
+    if unit != "bytes" or num_bytes >= USED * amount:
+        return None
+    kept = sizes[sizes > 0]
+    below = f"{100 * (1 - num_bytes / amount):.1f} % below"
+    if len(kept) and bool((kept == kept.max()).all()):
+        most = int(kept.max())
+        return f"{below}: all {len(kept):,} rows that the search kept have {most} values, and max_size allows no more"
+    return f"{below}: the next larger sizes do not fit"
 
 
 def final_forms(

@@ -20,6 +20,7 @@ from ondevice.methods.found import described, named, part_of, read_found
 from ondevice.methods.search import Search
 from ondevice.methods.sizing import skipped
 from ondevice.recommender import Recommender
+from ondevice.run.budgets import shortfall
 from ondevice.run.elastic import ELASTIC, LEVELS, Cutter, ElasticFit
 from ondevice.run.levels import Staircases, load_staircases, save_staircases
 from ondevice.run.prepared import PreparedRun
@@ -240,6 +241,9 @@ class Pipeline(PreparedRun):
         self.progress.say(
             f"{phase}: {kept:,} of {full:,} values kept, {int(sum(final[0].row_sizes() > 0)):,} rows"
         )
+        unused = shortfall(budget, self.budgets.estimated_bytes(final), final[0].row_sizes())
+        if unused is not None:
+            self.progress.say(f"{phase}: {budget} is estimated to come out {unused}")
         qat.prepare(recommender.model, settings.linear_bits)
         result = self.fit(phase, recommender, settings, dense)
         qat.finish(recommender.model)

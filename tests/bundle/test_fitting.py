@@ -15,7 +15,7 @@ from ondevice.config.file import from_dict
 from ondevice.errors import UserError
 from ondevice.program.bundle import load_bundle
 from ondevice.program.export import ExportOptions
-from ondevice.program.export_run import export_run
+from ondevice.program.export_run import export_run, table_lines
 from ondevice.run.directory import Run
 from ondevice.run.pipeline import Pipeline
 
@@ -102,6 +102,11 @@ def test_an_elastic_run_is_cut_to_any_budget(run: Path, tmp_path: Path) -> None:
     again = Run(run).compact(label)
     assert small.recommender.num_kept() <= again.num_kept() < large.recommender.num_kept()
     assert again.num_kept() == cut.recommender.num_kept()
+    assert cut.shortfall is None
+    (whole,) = export_run(run, budgets=["1MB"], output=tmp_path / "whole", options=SMALL, check=False)
+    assert whole.shortfall is not None
+    assert "% below" in whole.shortfall
+    assert table_lines([whole])[1].endswith(whole.shortfall)
 
 
 def test_a_budget_below_the_smallest_part_names_its_bytes(run: Path, tmp_path: Path) -> None:
