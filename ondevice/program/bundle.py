@@ -284,8 +284,8 @@ class Bundle:
                 )
         return worst
 
-    def _damaged(self, what: str) -> UserError:
-        return UserError(f"{self.path / manifests.VOCABULARY}: {what}; export it again")
+    def _damaged(self, what: str) -> DamagedFile:
+        return DamagedFile(f"{self.path / manifests.VOCABULARY}: {what}; export it again")
 
     def _needs_both_sides(self) -> None:
         if not self.schema.context_fields or not self.schema.item_fields:
