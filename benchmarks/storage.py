@@ -222,7 +222,7 @@ def key_rows(
         unstored[order.field_offsets[:-1]] = False
         read = other.read_ids(every)
         changed = copy.deepcopy(recommender)
-        changed.read_through(recommender.id_map[read])
+        changed.map_ids(recommender.id_map[read])
         rows.append(
             {
                 "what": f"fingerprints of {bits} bits in {len(other.fingerprints)} of {order.num_fields} fields",

@@ -164,7 +164,7 @@ class Side:
             "weights": sum(4 * p.numel() for p in rows if p not in thresholds),
             "thresholds": sum(4 * p.numel() for p in thresholds),
             "moments": sum(8 * p.numel() for p in rows if p in adams),
-            "packed": self.adam.packed_bytes,
+            "packed": self.adam.record_bytes,
         }
 
     def bytes_of_step(self, num_distinct: int) -> int:
@@ -173,7 +173,7 @@ class Side:
         Every distinct row is read packed, written unpacked, read for its update and written packed; each
         lookup is written and read as an embedding, and so is its gradient; ids are read twice.
         """
-        row = self.adam.packed_bytes // self.recommender.info.num_embeddings
+        row = self.adam.record_bytes // self.recommender.info.num_embeddings
         lookups = self.workload.batch_size * self.workload.num_fields
         return 4 * num_distinct * row + lookups * (4 * 4 * (self.workload.embedding_dim + 1) + 16)
 

@@ -90,13 +90,13 @@ class Recommender(nn.Module):
             self._mapped = (ids, versions, id_map[ids].long())
         return self._mapped[2]
 
-    def read_through(self, id_map: Tensor) -> None:
-        """From now on read the ids ``id_map`` (N,) in place of each."""
+    def map_ids(self, id_map: Tensor) -> None:
+        """From now on look up the rows of the ids ``id_map`` (N,) in place of each id's."""
         self.is_mapped = True
         self.id_map = id_map
         self._mapped = None
 
-    def read_whole(self, kept: Tensor) -> None:
+    def take_vocabulary(self, kept: Tensor) -> None:
         """From now on take ids of a larger vocabulary.
 
         Args:

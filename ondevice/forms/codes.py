@@ -29,7 +29,7 @@ from ondevice.forms.staircase import Staircase, staircase_columns
 from ondevice.forms.table import EmbeddingTable, TableInfo
 
 MAX_LEVELS = 2
-"""How often a row of codes may store its dimensions."""
+"""Residual levels that a row of codes may have."""
 REFRESH_EVERY = 10  # steps between assignments of codes to the nearest entries
 COMMITMENT = 0.25
 CODES_BYTES = {"forward": 0, "rank": 210, "recommend": 280}
@@ -43,8 +43,8 @@ LEVELS_BYTES = {"forward": 260, "rank": 20, "recommend": 20}
 class Codes(Sizes):
     """Sizes whose cells of ``code_dims`` dimensions are stored as one byte each.
 
-    A size above ``dim`` is that of a row whose leading dimensions are refined: its cells from dim / code_dims on say
-    anew, more finely, what the cells from the first on have said (residual quantization).
+    A size above ``dim`` is that of a row whose leading dimensions are refined: its cells from dim / code_dims on
+    store what the cells from the first on leave (residual quantization).
 
     Args:
         sizes: stored values per row, each in [0, `MAX_LEVELS` · dim], a cell counted as ``code_dims`` values.
@@ -80,7 +80,7 @@ class Codes(Sizes):
 
     @property
     def num_levels(self) -> int:
-        """How often the most finely described rows say each dimension, from 1 to `MAX_LEVELS`."""
+        """Residual levels of the rows that have most, from 1 to `MAX_LEVELS`."""
         return max(1, -(-int(self.sizes.max()) // self.dim))
 
     def cells(self) -> Tensor:
@@ -148,7 +148,7 @@ class CodedEmbedding(CompactTable):
 
     Product quantization of embeddings as in DPQ and MGQE (arXiv 1908.09756, 2002.08530), with three departures: sizes
     say how many cells a row has; all cells share one codebook, 1 kB of a program at four dimensions a cell; and
-    the rows of the largest sizes say each dimension twice, the second time with entries a quarter as large
+    the rows of the largest sizes have a second residual level, whose entries are a quarter as large
     (`codebook.joined`). Entry 0 stays zero: it is every cell beyond a row's size.
 
     Args:
@@ -341,7 +341,7 @@ class CodedStaircase(Staircase):
         codebook: values (256, width).
         blocks: widths and size classes, of ``levels`` · D values.
         heights: rows in each column.
-        levels: how often rows say their dimensions.
+        levels: residual levels of a row.
 
     Shape: rows (B, F) int64 -> (B, F, D) float32.
     """

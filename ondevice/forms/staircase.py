@@ -27,7 +27,7 @@ class Staircase(PackedTable):
     step: float = 1.0
     """Of integer values that have one scale for all dimensions."""
     levels: int = 1
-    """How often cells say each dimension."""
+    """Residual levels: how many cells each dimension is the sum of."""
     sums: Tensor | None
     """What adds up the levels, (D, levels · D): a product, since XNNPACK takes no parts of batches of any size."""
 

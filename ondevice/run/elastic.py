@@ -64,7 +64,7 @@ class Masks:
         for table, values in zip(recommender.tables(), self.values, strict=True):
             assert isinstance(table, CompactTable)
             table.level = values
-        recommender.read_through(self.id_map)
+        recommender.map_ids(self.id_map)
 
 
 class ElasticFit(Fit):

@@ -246,7 +246,7 @@ class ShardedPipeline(Pipeline):
             for table, own in zip(initial.tables(), values.split(widths, 1), strict=True):
                 table.weight.data.copy_(own)
         recommender = self.rebuilt(self.shipped_info, forms, initial)
-        recommender.read_whole(
+        recommender.take_vocabulary(
             torch.from_numpy(kept_id_map(self.dataset.vocabulary.field_offsets, self.kept))
         )
         return recommender

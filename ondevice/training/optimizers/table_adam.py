@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ondevice.forms.rows import FetchedRows, copy_rows_, zero_rows_
 from ondevice.forms.table import EmbeddingTable
 from ondevice.training.optimizers.idle import CAPACITY, AdamStep, IdleSteps, ReplayedSteps, Rows
-from ondevice.training.optimizers.packed import Column, PackedRows
+from ondevice.training.optimizers.row_records import Column, RowRecords
 
 
 class TableAdam(torch.optim.Adam):
@@ -55,7 +55,7 @@ class TableAdam(torch.optim.Adam):
         self._fetched: dict[Column, Tensor] = {}
         if self.lazy:
             self._columns = ("weight", "exp_avg", "exp_avg_sq", *(("average",) if averaged else ()))
-            self._packed = PackedRows(
+            self._records = RowRecords(
                 {p: self._columns if p in own else ("weight",) for p in self._of_tables}
             )
             for p in own.intersection(self._of_tables):
@@ -70,18 +70,18 @@ class TableAdam(torch.optim.Adam):
         """The moving averages kept here, up to date after a `flush`."""
         kept = "average" in self._columns if self.lazy else False
         return {
-            p: self._packed.column(p, "average") for p in self._of_tables if kept and p not in self._others
+            p: self._records.column(p, "average") for p in self._of_tables if kept and p not in self._others
         }
 
     @property
-    def packed_bytes(self) -> int:
+    def record_bytes(self) -> int:
         """Memory of all that is kept by row, if ``lazy``."""
-        return self._packed.values.nbytes if self.lazy else 0
+        return self._records.values.nbytes if self.lazy else 0
 
     def _bind(self, p: nn.Parameter) -> None:
-        """The moments of a packed parameter are columns beside it."""
+        """The moments of a parameter in records are columns beside it."""
         for name in ("exp_avg", "exp_avg_sq"):
-            self.state[p][name] = self._packed.column(p, name)
+            self.state[p][name] = self._records.column(p, name)
 
     def _begin(self) -> None:
         """Idle steps are counted from here; all rows are up to date."""
@@ -93,7 +93,7 @@ class TableAdam(torch.optim.Adam):
             if group["weight_decay"] and not group["decoupled_weight_decay"]:
                 self._idle.append(ReplayedSteps())
             else:
-                self._idle.append(IdleSteps(group["betas"], group["eps"], self._packed.values.device))
+                self._idle.append(IdleSteps(group["betas"], group["eps"], self._records.values.device))
 
     @property
     def _at_once(self) -> int:
@@ -109,11 +109,11 @@ class TableAdam(torch.optim.Adam):
             parts, count = (rows,), rows.stop - rows.start
         else:
             parts, count = rows.split(self._at_once), len(rows)
-        columns = self._packed.empty(count)
+        columns = self._records.empty(count)
         for number, part in enumerate(parts):
             place = slice(number * self._at_once, (number + 1) * self._at_once)
             own = {column: values[place] for column, values in columns.items()}
-            last = self._packed.read(part, own)
+            last = self._records.read(part, own)
             for group, idle in zip(self.param_groups, self._idle, strict=True):
                 parameters = self._by_row(group)
                 if parameters:
@@ -194,7 +194,7 @@ class TableAdam(torch.optim.Adam):
                     ],
                 )
             idle.record(step)
-        self._packed.write_(next(iter(read.values())).rows, self._fetched, self._idle[0].count)
+        self._records.write_(next(iter(read.values())).rows, self._fetched, self._idle[0].count)
         self._fetched = {}
         for table in self.tables:
             table.has_pending_updates = True
@@ -204,10 +204,10 @@ class TableAdam(torch.optim.Adam):
         """Bring every row up to date."""
         if not self.lazy or not self._idle[0].count:
             return
-        total = len(self._packed.values)
+        total = len(self._records.values)
         for begin in range(0, total, self._at_once):
             rows = slice(begin, min(begin + self._at_once, total))
-            self._packed.write_(rows, self._settled(rows), 0)
+            self._records.write_(rows, self._settled(rows), 0)
         for group, idle in zip(self.param_groups, self._idle, strict=True):
             idle.reset()
             for p in self._by_row(group):
@@ -239,7 +239,7 @@ class TableAdam(torch.optim.Adam):
         if self.lazy:
             for p in (p for group in self.param_groups for p in self._by_row(group)):
                 for name in ("exp_avg", "exp_avg_sq"):
-                    self._packed.column(p, name).copy_(self.state[p][name])
+                    self._records.column(p, name).copy_(self.state[p][name])
                 self._bind(p)
             self._begin()
 

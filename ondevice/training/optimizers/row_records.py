@@ -14,10 +14,10 @@ Column = tuple[nn.Parameter, str]
 
 _ALIGNED = 4  # floats: rows are copied 16 bytes at a time
 _WRITTEN_AT_ONCE = 8192
-"""Rows put together before they are written: few enough to stay in a processor's own cache meanwhile."""
+"""Rows put together before they are written: few enough to stay in a processor's cache meanwhile."""
 
 
-class PackedRows:
+class RowRecords:
     """Parameters of equally many rows, and what goes with each, side by side in one tensor.
 
     The parameters become views of it. A row of a large table lies somewhere in main memory: fetching it from
@@ -56,10 +56,10 @@ class PackedRows:
 
     def read(self, rows: Tensor | slice, into: Mapping[Column, Tensor]) -> Tensor:
         """Copy the columns of ``rows`` (U,) into those given, each (U, D); returns the integers, (U,) int32."""
-        packed = self.values[rows] if isinstance(rows, slice) else self.values.index_select(0, rows)
+        records = self.values[rows] if isinstance(rows, slice) else self.values.index_select(0, rows)
         for (p, name), begin in self._begin.items():
-            into[p, name].copy_(packed[:, begin : begin + p.shape[1]])
-        return packed[:, self._last].contiguous().view(torch.int32)
+            into[p, name].copy_(records[:, begin : begin + p.shape[1]])
+        return records[:, self._last].contiguous().view(torch.int32)
 
     def write_(self, rows: Tensor | slice, columns: Mapping[Column, Tensor], integer: int) -> None:
         """Write all columns of ``rows``, all different, and the integer that each gets."""
