@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from ondevice.config.file import from_dict, load
-from ondevice.config.sections import Choice, Config, RetrainConfig, TrainingConfig
+from ondevice.config.sections import Choice, Config, RetrainConfig, SearchConfig, TrainingConfig
 from ondevice.errors import ConfigError, UserError
 from ondevice.methods import METHODS
 from ondevice.run.pipeline import Pipeline
@@ -315,9 +315,8 @@ def test_every_config_that_comes_along_trains(
     original = Fit._one_epoch
     monkeypatch.setattr(Fit, "_one_epoch", lambda self: steps.append(self.phase) or original(self))
     if config.method.options.get("regime") == "decay":  # its thresholds climb for thousands of steps
-        config = dataclasses.replace(config, method=Choice("magnitude"))
-    if config.search.budgets == (20000,):  # more than there are here
-        config = dataclasses.replace(config, search=dataclasses.replace(config.search, budgets=("50%",)))
+        search = SearchConfig(budgets=("50%",))  # 20,000 values are more than there are here
+        config = dataclasses.replace(config, method=Choice("magnitude"), search=search)
     metrics = Pipeline(config, tmp_path / "run").run()
     further = sum(bool(own_teacher(name)) for name in config.retrain.teacher)
     assert steps[: 1 + further] == ["dense"] * (1 + further)
