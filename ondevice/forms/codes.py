@@ -193,6 +193,9 @@ class CodedEmbedding(CompactTable):
         self.codebook.copy_(codebook)
         self.weight.copy_(self.decoded())
         self.is_coded.fill_(True)
+        self.straight_through = (
+            False  # of two levels, the codes nearest to what these decode to may be others
+        )
 
     def stored(self) -> tuple[Tensor, Tensor]:
         """Rows that store something (R,), and which of their cells (R, K) bool."""

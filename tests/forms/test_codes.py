@@ -187,6 +187,15 @@ def test_refined_rows_are_entries_and_quarters_of_entries() -> None:
     assert own.codebook.grad[:4, 0].tolist() == [0.0, 2.25, 2.0, 2.5]
 
 
+def test_finished_codes_of_two_levels_are_read_as_they_are() -> None:
+    """What they decode to has nearer codes, level by level: those are others, and finished ones are not chosen anew."""
+    own = refined(torch.zeros(500, 4), [8] * 500)
+    codes = torch.randint(1, 256, (500, 4)).to(torch.uint8)
+    own.set_codes(codes, torch.randn(256, 2))
+    own.train().eval()
+    assert torch.equal(own.codes, codes)
+
+
 @pytest.mark.parametrize("curved", [False, True])
 def test_refined_rows_come_nearer_to_their_values_than_others(curved: bool) -> None:
     torch.manual_seed(0)
