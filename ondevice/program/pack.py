@@ -5,6 +5,7 @@ Modules here read program rows (`rows.RowOrder`), not training ids.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Sequence
 from itertools import pairwise
 
@@ -98,10 +99,12 @@ def pack(
     forms = recommender.forms()
     if sum(form.num_kept() for form in forms) == 0:
         raise UserError("packing stored nothing: neither an embedding value nor a first-order weight is kept")
-    forms[0] = forms[0].laid_out(layout)
     info, embedding = recommender.info, recommender.tables()[0]
+    shares = forms[0].layout(info)  # who reads whose row stays as it is, whatever holds the values
+    forms[0] = forms[0].laid_out(layout)
+    numbered = dataclasses.replace(shares, classes=forms[0].layout(info).classes)
     model = compacted_model(recommender.model, forms[0], info.field_offsets)
-    order = order_rows(info.field_offsets, forms, keys, forms[0].layout(info), fingerprint_bits, named)
+    order = order_rows(info.field_offsets, forms, keys, numbered, fingerprint_bits, named)
     rows = torch.from_numpy(order.ids)
     packed = forms[0].pack(embedding, rows)
     first_order = None
