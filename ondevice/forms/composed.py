@@ -108,7 +108,8 @@ class Composed(Form):
         return self.stored[:, None] & (torch.arange(self.dim) < self.size)
 
     def without(self, rows: Tensor) -> Composed:
-        return dataclasses.replace(self, stored=self.stored & ~rows)
+        left = dataclasses.replace(self, stored=self.stored & ~rows)
+        return dataclasses.replace(left, modulus=torch.where(left.rows_of_fields() > 0, self.modulus, 1))
 
     def facts(self) -> dict[str, Any]:
         return {"dim": self.dim, "size": self.size, "operation": self.operation}

@@ -40,17 +40,19 @@ def schema(item_first: bool = False) -> Schema:
     return Schema("shop", tuple(fields), Label("liked"), item_key="film")
 
 
-def dataset(item_first: bool = False, num_rows: int = 400) -> Dataset:
-    """Encoded rows; user 90 and film 60 were never seen in training."""
+def dataset(
+    item_first: bool = False, num_rows: int = 400, num_users: int = NUM_USERS, num_films: int = NUM_FILMS
+) -> Dataset:
+    """Encoded rows; the last user and the last film were never seen in training."""
     random = np.random.default_rng(0)
     described = schema(item_first)
     known = {
-        "user": np.arange(1, NUM_USERS),
+        "user": np.arange(1, num_users),
         "zip": sorted(ZIPS),
         "hour": np.array(
             sorted({described.fields[described.names.index("hour")].key(1000 + s) for s in range(3000)})
         ),
-        "film": np.arange(1, NUM_FILMS) * 7,
+        "film": np.arange(1, num_films) * 7,
         "genre": sorted(GENRES),
     }
     vocabulary = Vocabulary(described.fields, [known[name] for name in described.names])
@@ -60,7 +62,7 @@ def dataset(item_first: bool = False, num_rows: int = 400) -> Dataset:
     ids[:2] = offsets[:-1] + 1 + np.arange(2)[:, None]
     labels = (random.random(num_rows) < 0.5).astype(np.uint8)
     films = [
-        {"film": int(key), "genre": GENRES[i % 5]} for i, key in enumerate(np.arange(1, NUM_FILMS + 1) * 7)
+        {"film": int(key), "genre": GENRES[i % 5]} for i, key in enumerate(np.arange(1, num_films + 1) * 7)
     ]
     places = described.item_fields
     catalog = Catalog(
