@@ -1,5 +1,13 @@
 plugins {
     alias(libs.plugins.android.library)
+    `maven-publish`
+}
+
+group = "org.ondevice"
+version = "0.1.0"
+
+kotlin {
+    explicitApi()
 }
 
 android {
@@ -16,6 +24,13 @@ android {
         targetCompatibility = JavaVersion.VERSION_11
     }
 
+    publishing {
+        singleVariant("release") {
+            withSourcesJar()
+            withJavadocJar()
+        }
+    }
+
     testOptions {
         unitTests.all { it.useJUnitPlatform() }
     }
@@ -28,6 +43,16 @@ dependencies {
         // an exported receiver.
         exclude(group = "androidx.core")
     }
+    testImplementation(testFixtures(project(":core")))
+    testImplementation(libs.abi.tools)
     testImplementation(libs.junit.jupiter)
     testRuntimeOnly(libs.junit.launcher)
+}
+
+// gradle :engine:publishToMavenLocal
+afterEvaluate {
+    publishing.publications.create<MavenPublication>("library") {
+        from(components["release"])
+        pom.description = "Runs a compact recommender on Android, over ExecuTorch: OnDevice.open(context, name)"
+    }
 }

@@ -2,8 +2,9 @@
 
     python android_demo/tools/verify.py PART BUNDLES [--executorch-jar CLASSES.jar]
 
-PART is core, apk, engine, screens, runtime, instructions or adb; BUNDLES is what `export_bundles.py` wrote. A part
-whose pieces cannot be fetched here is skipped, with the reason; a part that fails ends with its output and status 1.
+PART is core, apk, library, engine, screens, runtime, instructions or adb; BUNDLES is what `export_bundles.py` wrote. A
+part whose pieces cannot be fetched here is skipped, with the reason; a part that fails ends with its output and
+status 1.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import re
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +34,7 @@ COMPARED = ("fp32", "int8", "int4", "ours")
 COUNTS = ROOT / "docs" / "benchmarks" / "arm64_instructions.json"
 # Training in float sums in another order on another processor, which can move a row to another size.
 SLACK = 0.02
+LIBRARY_VERSION = "0.1.0"
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,31 @@ def engine(options: Options) -> str:
     )
 
 
+def library(options: Options) -> str:
+    """What another app takes: core's jar and the engine's AAR with sources and KDoc; an example that uses them."""
+    classes = (options.executorch_jar or toolchain.android_runtime() / "classes.jar").resolve()
+    words = ("-Dlibrary", "-DskipTests", f"-Dexecutorch.jar={classes}", "-pl", "core,engine,example")
+    build_apk.maven("package", *words)
+    expected = {
+        "core.jar": "org/ondevice/core/ModelLibrary.class",
+        "core-sources.jar": "org/ondevice/core/ModelLibrary.kt",
+        "core-javadoc.jar": "org/ondevice/core/ModelLibrary.html",
+        "engine.aar": "classes.jar",
+        "engine-sources.jar": "org/ondevice/engine/OnDevice.kt",
+        "engine-javadoc.jar": "org/ondevice/engine/OnDevice.html",
+        "example.jar": "org/example/films/JavaFilmsActivity.class",
+    }
+    sizes = []
+    for name, entry in expected.items():
+        module = name.split(".")[0].split("-")[0]
+        archive = DEMO / module / "target" / name.replace(module, f"{module}-{LIBRARY_VERSION}")
+        with zipfile.ZipFile(archive) as content:
+            if entry not in content.namelist():
+                raise ToolError(f"{archive} has no {entry}")
+        sizes.append(f"{name} {archive.stat().st_size / 1e3:.0f} kB")
+    return f"{', '.join(sizes)}; the example compiles against them, in Kotlin and in Java"
+
+
 def screens(options: Options) -> str:
     """Every screen of the app in every state, drawn over the Android x86_64 library with the exported bundles."""
     classes = (options.executorch_jar or toolchain.android_runtime() / "classes.jar").resolve()
@@ -149,6 +177,7 @@ def adb(options: Options) -> str:
 PARTS: dict[str, Callable[[Options], str]] = {
     "core": core,
     "apk": apk,
+    "library": library,
     "engine": engine,
     "screens": screens,
     "runtime": runtime,

@@ -11,7 +11,7 @@ class ApiTest {
     @Test
     fun `the public API is the committed one`() {
         val classes = File(Callback::class.java.protectionDomain.codeSource.location.toURI())
-        val files = classes.walk().filter { it.extension == "class" }.sorted().asIterable()
+        val files = classes.walk().filter { it.extension == "class" || it.extension == "jar" }.sorted().asIterable()
         val dump = StringBuilder()
         AbiTools.getInstance().printJvmDump(dump, files, AbiFilters.EMPTY)
         val committed = File("api/engine.api")
