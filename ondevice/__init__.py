@@ -9,6 +9,7 @@ ondevice.load_bundle(bundles[0]).recommend({"user": 42, "age": 25})
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,12 +21,16 @@ if TYPE_CHECKING:
     from ondevice.run.directory import Run
 
 
-def train(config: Mapping[str, Any] | str | Path, output: str | Path, *, resume: bool = False) -> Run:
+def train(
+    config: Mapping[str, Any] | str | Path, output: str | Path, *, data: Any = None, resume: bool = False
+) -> Run:
     """Train a dense model, learn sizes and retrain each budget, as ``train/run.py`` does.
 
     Args:
         config: sections of keys and values as in ``train/configs``, or a YAML file.
         output: the run directory.
+        data: a pandas, Polars or Arrow table in place of ``data.path``, or a mapping of ``train``, ``valid`` and
+            ``test`` to one each.
         resume: continue what is in ``output``; phases already done are not done again.
 
     Raises: UserError: when the configuration is wrong or the directory is in use.
@@ -35,6 +40,12 @@ def train(config: Mapping[str, Any] | str | Path, output: str | Path, *, resume:
     from ondevice.start import make_pipeline
 
     settings = from_dict(config) if isinstance(config, Mapping) else load(config)
+    if data is not None:
+        from ondevice.config.sections import Choice
+        from ondevice.data.frames import kept_table
+
+        options = {**settings.data.options, "path": kept_table(data)}
+        settings = dataclasses.replace(settings, data=Choice("table", options))
     make_pipeline(settings, output, resume=resume).run()
     return Run(output)
 
@@ -45,6 +56,7 @@ def export(
     layout: str = "staircase",
     budgets: Sequence[str] = (),
     output: str | Path | None = None,
+    data: Mapping[str, Any] | None = None,
 ) -> list[Path]:
     """Export the compact models of a run as bundles, as ``export/to_pte.py`` does.
 
@@ -54,6 +66,8 @@ def export(
         budgets: bytes that a whole bundle may take (``64KB``), each met by the largest model that fits; none
             for every model of the run.
         output: folder of the bundles; None for the run's own.
+        data: where the data are now, if they have moved (``{"path": …}``); an export needs them only to compare
+            the programs with the model over the test split.
 
     Returns: the folders of the bundles.
 
@@ -64,7 +78,9 @@ def export(
     from ondevice.run.directory import Run
 
     path = run.path if isinstance(run, Run) else run
-    exported = export_run(path, budgets=budgets, output=output, options=ExportOptions(layout=layout))
+    exported = export_run(
+        path, budgets=budgets, output=output, options=ExportOptions(layout=layout), data=data
+    )
     return [each.bundle.path for each in exported]
 
 

@@ -13,6 +13,7 @@ A program that calls the library catches the kind that it can mend, or `UserErro
 from __future__ import annotations
 
 import difflib
+import io
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -55,6 +56,9 @@ def nearest(name: str, choices: Iterable[str]) -> str:
 
 def run_script(main: Callable[[], int | None]) -> None:
     """Run a script's ``main`` and exit: one stderr line and code 2 for a `UserError`, traceback for a bug."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal that takes ASCII alone shows ? for what it lacks
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         code = main() or 0
         sys.stdout.flush()

@@ -35,7 +35,7 @@ def find_bundles(
 
         labels = [name for name in missing if name in run.budgets()]
         budgets = [name for name in missing if name not in labels]
-        exported = export_run(run.path, labels=labels, budgets=budgets)
+        exported = export_run(run.path, labels=labels, budgets=budgets, data=run.data)
         made = [each.bundle.path.name for each in exported]
         say(f"exported {', '.join(made)}")
         names = [*(name for name in names if name not in missing), *made]

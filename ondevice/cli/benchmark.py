@@ -93,6 +93,7 @@ def on_phone(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", nargs="?", help="a run directory; with --device, also a bundle")
+    parser.add_argument("data", nargs="*", help="where the data are now, if they have moved: data.path=FILE")
     parser.add_argument(
         "--budget",
         action="append",
@@ -149,9 +150,10 @@ def run(arguments: argparse.Namespace) -> None:
     from ondevice.bench import run_benchmark
     from ondevice.bench.report.pareto import text_lines
     from ondevice.bench.report.report import text_table
+    from ondevice.run.directory import Run, data_options
 
     report = run_benchmark(
-        arguments.run,
+        Run(arguments.run, data_options(arguments.data)),
         bundles=arguments.budget,
         bundle=arguments.bundle,
         settings=settings_of(arguments, candidates, threads),

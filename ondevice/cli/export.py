@@ -16,6 +16,7 @@ import argparse
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", help="a run directory")
+    parser.add_argument("data", nargs="*", help="where the data are now, if they have moved: data.path=FILE")
     parser.add_argument("--layout", default="staircase", help="staircase (sizes) or csr (positions)")
     parser.add_argument(
         "--budget", action="append", default=[], help="bytes of the whole bundle, 64KB; may be repeated"
@@ -45,9 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
 
-    from ondevice.run.directory import Run
+    from ondevice.run.directory import Run, data_options
 
-    Run(arguments.run)  # a wrong directory is said before the exporter is loaded
+    data = data_options(arguments.data)
+    Run(arguments.run, data)  # a wrong directory is said before the exporter is loaded
     if arguments.dense is not None:
         from ondevice.bench.dense.dense_bundles import export_dense
 
@@ -82,6 +84,7 @@ def run(arguments: argparse.Namespace) -> None:
         output=arguments.output,
         options=options,
         check=not arguments.no_check,
+        data=data,
     )
     print("\n".join(table_lines(exported)))
     for each in exported:

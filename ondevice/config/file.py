@@ -6,6 +6,8 @@ Precedence: defaults, the recipe, the YAML file, the command line. Unknown keys 
 from __future__ import annotations
 
 import dataclasses
+import datetime
+import os
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -89,11 +91,25 @@ def _section(name: str, kind: type, given: Any, research: Mapping[str, Any] | No
         raise ConfigError(text if text.startswith((f"{name}.", "research.")) else f"{name}.{text}") from None
 
 
+def plain_values(value: Any) -> Any:
+    """A value as YAML has it: paths are texts, NumPy's scalars numbers; within mappings and lists, too."""
+    if isinstance(value, Mapping):
+        return {key: plain_values(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(plain_values(each) for each in value)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+        return value.item()
+    return value
+
+
 def from_dict(values: Mapping[str, Any]) -> Config:
     """A configuration from plain values, and the recipe that they name.
 
     Raises: ConfigError: for an unknown recipe, section or key, a wrong type or a value out of range.
     """
+    values = plain_values(values)
     hints = typing.get_type_hints(Config)
     values = with_recipe(values)
     if "plugins" in values:
@@ -126,6 +142,24 @@ SHORT = {"data": "name", "model": "name", "method": "name", "distributed": "mode
 """What a section's value is when it is written without keys: ``model=fm``, ``distributed: ddp``."""
 RECIPE = "recipe="
 """How an override names a recipe."""
+
+
+PATHS = ("path", "schema", "folder", "output")
+"""Keys whose values are paths: on the command line they are taken as they stand."""
+
+
+def override_value(override: str, name: str, text: str) -> Any:
+    """The value of an override: YAML; a path as it stands, but for a list or a mapping of paths."""
+    import yaml
+
+    listed = text.startswith(("[", "{")) and not Path(text).exists()
+    if name in PATHS and text not in ("", "null") and not listed:
+        return text
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"'{override}': the value is not YAML") from None
+    return text if isinstance(value, datetime.date) else value
 
 
 def load(path: str | Path, overrides: Iterable[str] = ()) -> Config:
@@ -164,10 +198,7 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> Config:
             name = SHORT[section]
         if not separator or not name or not section:
             raise ConfigError(f"'{override}': overrides are written section.key=value")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise ConfigError(f"'{override}': the value is not YAML") from None
+        value = override_value(override, name, text)
         chosen = getattr(Config(), section, None)
         current = values.get(section)
         if current is None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ondevice import memory
 from ondevice.bundle.fitting import largest_fitting
 from ondevice.bundle.manifest import CATALOG, COST, MANIFEST, PROGRAM, VOCABULARY, check_replaceable
 from ondevice.bundle.vocabulary_file import vocabulary_bytes
 from ondevice.config.budget import budget_label, elastic_label, elastic_target, parse_budget
+from ondevice.data.sources import say
 from ondevice.errors import BudgetTooSmall, UserError
 from ondevice.files import atomic_json
 from ondevice.program.export import Exported, ExportOptions, Reading, export_packed, pack_for
@@ -31,6 +33,7 @@ def export_run(
     output: str | Path | None = None,
     options: ExportOptions = ExportOptions(),
     check: bool = True,
+    data: Mapping[str, Any] | None = None,
 ) -> list[Exported]:
     """Export compact models of a run directory.
 
@@ -42,11 +45,13 @@ def export_run(
         output: where to write: the directory of a single bundle, or of one directory per bundle. By default
             ``bundles/<label or budget>`` in the run directory.
         options: layout, quantization, methods.
-        check: compare eager model and program over the whole test split.
+        check: compare eager model and program over the whole test split; left out, and said so, where the data
+            cannot be found.
+        data: options that say where the data are now.
 
     Raises: UserError: when a budget cannot be met, naming the smallest bundle.
     """
-    run = Run(path)
+    run = Run(path, data)
     exporter = _RunExporter(run, options, check)
     if not exporter.labels:
         raise UserError(f"{path}: holds no compact model yet; finish the training with --resume")
@@ -77,7 +82,7 @@ def export_run(
 class _RunExporter:
     def __init__(self, run: Run, options: ExportOptions, check: bool) -> None:
         own, bits = run.config.retrain, options.fingerprint_bits
-        self.run, self.check = run, check
+        self.run = run
         self.options = dataclasses.replace(
             options,
             methods=options.methods or own.methods,
@@ -86,7 +91,13 @@ class _RunExporter:
         self.elastic = ElasticRun(run) if run.config.retrain.elastic else None
         self.labels = run.budgets()
         self.metrics = run.metrics
-        self.dataset = run.dataset()
+        self.dataset = run.dataset(rows=False)
+        self.check = check and not self.dataset.excerpt
+        if self.dataset.excerpt and check:
+            say(
+                f"{run.path}: the data are not where they were, so the programs are not compared over the test split; "
+                "say where they are now with data.path=…"
+            )
         self.exported: dict[str, Exported] = {}
         self.recommenders: dict[str, Recommender] = {}
 
@@ -108,7 +119,7 @@ class _RunExporter:
             model, method = self.run.config.compact_model.name, self.metrics["method"]
             recommender = self.recommender(label)
             own = self.metrics.get("budgets", {}).get(label, {})
-            if self.elastic is not None and not own:
+            if self.elastic is not None and not own and not self.dataset.excerpt:
                 own = {"valid_auc": self.elastic.valid(recommender)["auc"]}
             metrics = {
                 key: round(own[key], 5) for key in ("valid_auc", "test_auc") if own.get(key) is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from ondevice.config.file import from_dict
+from ondevice.config.file import from_dict, override_value, plain_values
 from ondevice.config.sections import Config
 from ondevice.data import Dataset, Schema, Vocabulary, load_dataset
 from ondevice.data.kept import keep_ids, keep_keys
+from ondevice.data.store import open_store
 from ondevice.errors import DamagedFile, UserError
 from ondevice.forms.table import TableInfo, table_info
 from ondevice.plugins import check_loaded
@@ -22,6 +24,8 @@ from ondevice.training.checkpoint import load_recommender
 
 CONFIG = "config.yaml"
 METRICS = "metrics.json"
+EXCERPT = "data"  # all of the data set but its rows
+TABLE = "table.schema.yaml"  # of a run on a table: a copy of the file that explains its columns
 KEPT = "kept.safetensors"  # of a run with sharded tables: the ids that its compact models know
 
 
@@ -48,14 +52,16 @@ class Run:
 
     Args:
         path: the directory that ``train/run.py`` wrote.
+        data: options of the data set that say where the data are now (``path``, ``folder``).
 
     Raises: UserError: when it is no run directory.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, data: Mapping[str, Any] | None = None) -> None:
         self.path = Path(path)
         self.config = read_config(self.path)
         check_loaded(self.config.run.plugins, str(self.path))
+        self.data = plain_values(dict(data or {}))
 
     @property
     def schema(self) -> Schema:
@@ -139,16 +145,44 @@ class Run:
             raise UserError(f"{folder}: no dense model of that name; there are: {', '.join(there) or 'none'}")
         return folder
 
-    def dataset(self) -> Dataset:
+    def dataset(self, rows: bool = True) -> Dataset:
         """The encoded data set, from the cache or prepared again, as compact models see it.
+
+        Args:
+            rows: whether its rows are needed; without them, and where the data cannot be found, the run's own
+                excerpt is as good.
 
         Raises: UserError: when it is no longer the data that the run was trained on.
         """
-        dataset = load_dataset(self.config.data.name, **self.config.data.options)
+        options = {**self.config.data.options, **self.data}
+        if "schema" in options and "schema" not in self.data and (self.path / TABLE).exists():
+            options["schema"] = str(self.path / TABLE)
         recorded = (self.path / "fingerprint").read_text().strip()
-        if dataset.fingerprint != recorded:
-            raise UserError(
-                f"{self.path}: trained on other data (fingerprint {recorded[:12]}, now {dataset.fingerprint[:12]}); "
-                "point data.folder at the data it was trained on"
-            )
+        dataset: Dataset | None
+        try:
+            dataset = load_dataset(self.config.data.name, **options)
+            if dataset.fingerprint != recorded:
+                raise UserError(
+                    f"{self.path}: trained on other data (fingerprint {recorded[:12]}, now "
+                    f"{dataset.fingerprint[:12]})"
+                )
+        except UserError as error:
+            dataset = None
+            if not rows and not self.data:
+                dataset = open_store(self.path / EXCERPT, recorded, self.path / "vocabulary")
+            if dataset is None:
+                place = "folder" if "folder" in options else "path"
+                raise UserError(f"{error}; say where they are now with data.{place}=…") from None
         return dataset if self.kept is None else keep_ids(dataset, self.kept)
+
+
+def data_options(overrides: Sequence[str]) -> dict[str, Any]:
+    """Options of a data set written ``data.path=FILE``. Raises UserError for anything else."""
+    options = {}
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        section, _, name = key.partition(".")
+        if not separator or section != "data" or not name:
+            raise UserError(f"'{override}': write where the data are now as data.path=FILE")
+        options[name] = override_value(override, name, text)
+    return options

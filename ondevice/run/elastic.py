@@ -201,7 +201,7 @@ class ElasticRun:
 
     def __init__(self, run: Run) -> None:
         folder = run.path / ELASTIC
-        self.dataset = run.dataset()
+        self.dataset = run.dataset(rows=False)
         info = table_info(self.dataset.vocabulary.field_offsets, self.dataset.counts)
         self.budgets = Budgets(run.config, self.dataset, info)
         self.recommender = load_recommender(folder, info)

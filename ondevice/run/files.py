@@ -12,10 +12,12 @@ from torch import Tensor
 
 from ondevice.config.sections import Config
 from ondevice.data import Dataset
+from ondevice.data.spec import TableSpec
+from ondevice.data.store import write_excerpt
 from ondevice.errors import UserError
 from ondevice.files import atomic_json, atomic_write
 from ondevice.recommender import Recommender
-from ondevice.run.directory import CONFIG, METRICS
+from ondevice.run.directory import CONFIG, EXCERPT, METRICS, TABLE
 from ondevice.run.preflight import check_fingerprint
 from ondevice.training.checkpoint import save_recommender
 from ondevice.training.processes import Processes
@@ -59,6 +61,11 @@ class RunFiles:
         atomic_write(self.folder / "fingerprint", dataset.fingerprint + "\n")
         dataset.vocabulary.save(self.folder / "vocabulary")
         atomic_json(self.folder / "schema.json", dataset.schema.to_dict())
+        write_excerpt(dataset, self.folder / EXCERPT)
+        table = config.data.options.get("schema")
+        if table is not None:
+            spec = TableSpec.from_yaml(table, config.data.options.get("tables"))
+            atomic_write(self.folder / TABLE, yaml.safe_dump(spec.to_dict(), sort_keys=False))
 
     def remember(self, **entries: Any) -> None:
         """Note what is done."""

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ondevice.config.budget import parse_budget
 from ondevice.config.file import plain_options
 from ondevice.config.sections import Config
+from ondevice.data.dataset import Dataset
 from ondevice.data.schema import Schema
 from ondevice.errors import ConfigError, DataError, UserError
 from ondevice.forms.table import TableInfo
@@ -21,6 +23,9 @@ from ondevice.run.directory import CONFIG, read_config
 from ondevice.run.effects import check_effects
 from ondevice.training import qat
 from ondevice.training.teacher import own_teacher
+
+PLACES = ("path", "folder", "schema", "tables", "memory", "workers")
+"""Options of data sets that say where and how data are read, not what they are."""
 
 
 def check_options(config: Config) -> None:
@@ -77,6 +82,26 @@ def check_sides(config: Config, schema: Schema) -> None:
             )
 
 
+def check_classes(dataset: Dataset, test: bool) -> None:
+    """Whether AUC can be measured: every split needs rows of both classes.
+
+    Args:
+        dataset: what is trained on.
+        test: whether the test split is read.
+
+    Raises: UserError: when a split has one class.
+    """
+    for name in ("train", "valid", *(("test",) if test else ())):
+        labels = dataset.split(name).labels
+        positive = int(np.count_nonzero(labels))
+        if positive in (0, len(labels)):
+            raise UserError(
+                f"data set '{dataset.schema.name}': all {len(labels)} labels of {name} are {int(positive > 0)}, and "
+                "AUC needs both classes; split at random (data.split=random), give it a larger share "
+                "(data.fractions), or check the label's column"
+            )
+
+
 @contextlib.contextmanager
 def _says_which(section: str, name: str, options: dict[str, Any]) -> Iterator[None]:
     try:
@@ -120,6 +145,8 @@ def _check_same(old: Config, new: Config, folder: Path) -> None:
                 continue  # where it runs may change
             if section == "search" and key == "budgets":
                 continue  # more budgets may be added to a finished run
+            if section == "data" and key in PLACES:
+                continue  # where data are may change; that they are the same their fingerprint says
             if a[section].get(key) != b[section].get(key):
                 raise ConfigError(
                     f"{folder}: was started with {section}.{key}={a[section].get(key)!r}, not "

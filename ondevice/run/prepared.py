@@ -19,7 +19,7 @@ from ondevice.methods.sizing import skipped_id_map
 from ondevice.recommender import Recommender, rebuild
 from ondevice.run.budgets import Budgets
 from ondevice.run.files import RunFiles
-from ondevice.run.preflight import check_folder, check_options, check_sides
+from ondevice.run.preflight import check_classes, check_folder, check_options, check_sides
 from ondevice.run.teachers import other_run, other_teachers
 from ondevice.training.batches import Batches
 from ondevice.training.fit import select_device
@@ -62,6 +62,7 @@ class PreparedRun:
             lambda: load_dataset(config.data.name, **config.data.options)
         )
         check_sides(config, self.dataset.schema)
+        check_classes(self.dataset, config.run.test)
         for name in other_teachers(config):
             self._other_dense(name)
         vocabulary = self.dataset.vocabulary

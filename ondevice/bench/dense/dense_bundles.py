@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +104,7 @@ def export_dense(
     catalog: bool = False,
     max_batch: int = 1024,
     say: Callable[[str], None] = print,
+    data: Mapping[str, Any] | None = None,
 ) -> list[Bundle]:
     """Write a run's dense model as one bundle per format.
 
@@ -114,11 +115,12 @@ def export_dense(
         catalog: whether to add catalog.bin.
         max_batch: most rows of one call.
         say: told each bundle as it is written.
+        data: options that say where the data are now.
 
     Raises: UserError: when a format is unknown, or cannot be had of this model.
     """
-    run = Run(path)
-    dataset, dense, model = run.dataset(), run.dense(), run.metrics["model"]
+    run = Run(path, data)
+    dataset, dense, model = run.dataset(rows=False), run.dense(), run.metrics["model"]
     base = Path(output) if output is not None else run.path / "dense_bundles"
     written = []
     for name in names:

@@ -51,7 +51,7 @@ def _export(run: Run, label: str, layout: str) -> None:
     from ondevice.program.export_run import export_run
 
     options = ExportOptions(layout=layout, methods=("forward",))
-    export_run(run.path, labels=[label], options=options, output=run.path / "bundles" / label)
+    export_run(run.path, labels=[label], options=options, output=run.path / "bundles" / label, data=run.data)
 
 
 def against(programs: Mapping[str, Mapping[str, Any]], ours: Sequence[str]) -> dict[str, dict[str, Any]]:

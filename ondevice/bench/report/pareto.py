@@ -27,7 +27,7 @@ def open_others(paths: Sequence[str | Path], run: Run) -> list[Run]:
 
     Raises: UserError: when one is of other data than ``run``, the same, or not finished.
     """
-    others = [Run(path) for path in paths]
+    others = [Run(path, run.data) for path in paths]
     fingerprint = (run.path / "fingerprint").read_text()
     for other in others:
         if other.path.resolve() == run.path.resolve():
