@@ -226,7 +226,7 @@ def score_bundle(name: str, bundle: Bundle, dataset: Dataset) -> dict[str, Any]:
     """Quality of a bundle's program over the whole test split."""
     subject = bundle_subject(name, bundle, dataset.vocabulary)
     scores = score(Program(subject.pte), dataset.test.ids, max_batch=subject.max_batch, row_of=subject.row_of)
-    return quality(dataset.test.labels, scores)
+    return quality(dataset.test, scores)
 
 
 def measure_file(subject: Subject, dataset: Dataset, say: Callable[[str], None]) -> dict[str, Any]:
@@ -238,7 +238,7 @@ def measure_file(subject: Subject, dataset: Dataset, say: Callable[[str], None])
         "deflated_bytes": deflated_bytes({subject.pte.name: content}),
         "parts": {part: subject.inspection.parts[part] for part in PTE_PARTS},
         "delegated_fraction": round(subject.inspection.delegated_fraction, 4),
-        **quality(dataset.test.labels, scores),
+        **quality(dataset.test, scores),
     }
     say(f"{subject.name}: test AUC {entry['test_auc']:.4f} over {len(scores):,} rows")
     return entry

@@ -15,10 +15,13 @@ from ondevice.data.vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class EncodedSplit:
-    """Rows of one split: global ids (n, F) int32 and labels (n,) uint8, mapped from disk and read-only."""
+    """Rows of one split: global ids (n, F) int32, labels (n,) uint8 and, where rows do not all count the same, their
+    weights (n,) float32; mapped from disk and read-only.
+    """
 
     ids: np.ndarray
     labels: np.ndarray
+    weights: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -58,6 +61,7 @@ class Dataset:
         fingerprint: SHA-256 over the source, the options, the schema and the store's format.
         catalog: None where no field names an item.
         skipped_rows: rows left out because they could not be read.
+        excerpt: whether the splits are a few rows each, kept where the rest is not.
     """
 
     schema: Schema
@@ -69,6 +73,7 @@ class Dataset:
     fingerprint: str
     catalog: Catalog | None
     skipped_rows: int = 0
+    excerpt: bool = False
 
     def split(self, name: str) -> EncodedSplit:
         """The split called ``train``, ``valid`` or ``test``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 import math
 import numbers
 import re
@@ -16,6 +17,8 @@ KINDS = ("integer", "string")
 TRANSFORMS = ("log_bucket", "log_integer", "hex")
 
 SMALLEST, LARGEST = -(2**63), 2**63 - 1
+_PLAIN = frozenset((str, int, float, bool, type(None)))
+_NO_SCALARS = (bytes, bytearray, memoryview, list, tuple, set, frozenset, dict)
 UNKNOWN = "?"  # a raw value that is no number, so that no field of integers knows it
 
 _INTEGER = re.compile(r"\s*([+-]?[0-9]+)(?:\.0*)?\s*")
@@ -96,9 +99,14 @@ class Field:
         """Canonical key of a raw value; None stands for unknown (missing, unparsable, not a number).
 
         Integers: 25, 25.0, "25" and " 25 " are one key. Strings keep every character ("02138" is not
-        2138). None and an empty text are missing: unknown, or the key ``missing``.
+        2138). None, NaN and an empty text are missing: unknown, or the key ``missing``. A scalar of NumPy, torch
+        or pandas and a Decimal have the key of the number or text that they hold.
+
+        Raises: UserError: for what is no single value: a list, an array, bytes.
         """
-        if raw is None or (isinstance(raw, str) and not raw):
+        if type(raw) not in _PLAIN:
+            raw = self._scalar(raw)
+        if raw is None or raw == "" or raw != raw:
             return self.missing
         if self.transform == "hex":
             return int(raw, 16) if isinstance(raw, str) and _HEX.fullmatch(raw) else None
@@ -117,6 +125,45 @@ class Field:
     def is_foreign(self, raw: Any) -> bool:
         """Whether a value without a key is a text where keys are integers: a mistake, not a missing value."""
         return self.kind == "integer" and isinstance(raw, str) and raw not in ("", UNKNOWN)
+
+    def trouble(self, raw: Any) -> str | None:
+        """Why a value that is not missing has no key; None where it has one, or is missing."""
+        raw = self._scalar(raw)
+        if raw is None or raw == "" or raw != raw:
+            return None
+        if self.transform == "log_bucket":
+            return (
+                None if number_of(raw) is not None else f"column '{self.source_column}': {raw!r} is no number"
+            )
+        if self.key(raw) is not None:
+            return None
+        what = f"column '{self.source_column}': {raw!r}"
+        if self.transform == "hex":
+            return f"{what} is not 1 to 15 hexadecimal digits"
+        if self.kind == "string":
+            return f"{what} is not finite"
+        whole = isinstance(raw, numbers.Integral) or (isinstance(raw, str) and _INTEGER.fullmatch(raw))
+        trouble = "does not fit into 64 bits" if whole else "is not a whole number"
+        return f"{what} {trouble}; where values are names or codes, write kind: string"
+
+    def _scalar(self, raw: Any) -> Any:
+        """The number, text or None that a value is. Raises UserError for what is no single value."""
+        if type(raw) in _PLAIN:
+            return raw
+        if isinstance(raw, decimal.Decimal):
+            if not raw.is_finite():
+                return None if raw.is_nan() else math.inf
+            return int(raw) if raw == raw.to_integral_value() else format(raw.normalize(), "f")
+        if type(raw).__name__ in ("NAType", "NaTType"):  # of pandas, which need not be there
+            return None
+        if getattr(raw, "ndim", None) == 0 and hasattr(raw, "item"):
+            return self._scalar(raw.item())
+        if isinstance(raw, _NO_SCALARS) or hasattr(raw, "ndim"):
+            hint = "; decode it to a text first" if isinstance(raw, (bytes, bytearray)) else ""
+            raise DataError(
+                f"field '{self.name}': needs one number or text, got {type(raw).__name__} {raw!r}{hint}"
+            )
+        return raw
 
     def keys(self, raws: Sequence[Any]) -> list[int | str | None]:
         """Canonical keys of many raw values."""

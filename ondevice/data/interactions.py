@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
+from ondevice.data.arrow import plain_values
+from ondevice.data.schema import Schema
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,16 @@ class Factorizer:
         """Append rows to the column."""
         self._parts.append(self.codes_of(values))
 
+    def add_arrow(self, array: Any) -> None:
+        """Append the rows of an Arrow array."""
+        encoded = array if hasattr(array, "dictionary") else array.dictionary_encode()
+        codes = self.codes_of(plain_values(encoded.dictionary, "a column"))
+        places = encoded.indices
+        if places.null_count:
+            codes = np.append(codes, self.codes_of([None]))
+            places = places.fill_null(len(codes) - 1)
+        self._parts.append(codes[places.to_numpy(zero_copy_only=False)])
+
     def column(self) -> Column:
         """The rows appended so far."""
         codes = np.concatenate(self._parts) if self._parts else np.empty(0, dtype=np.int32)
@@ -78,6 +92,8 @@ class Interactions:
         items: one raw row per item (item-side fields by name); None: the first row of each item is taken.
         titles: title by raw item key.
         skipped: rows left out because they could not be read.
+        weights: (n,) float32, what each row counts; None: all the same.
+        division: (n,) uint8, 0 train, 1 valid, 2 test, where the source says it.
     """
 
     columns: dict[str, Column]
@@ -86,23 +102,37 @@ class Interactions:
     items: list[dict[str, Any]] | None = None
     titles: dict[Any, str] = field(default_factory=dict)
     skipped: int = 0
+    weights: np.ndarray | None = None
+    division: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, rows: np.ndarray) -> Interactions:
         """Some of the rows, with the same items."""
-        return Interactions(
-            {name: column.take(rows) for name, column in self.columns.items()},
-            self.labels[rows],
-            tuple(part[rows] for part in self.order),
-            self.items,
-            self.titles,
-            self.skipped,
+        return dataclasses.replace(
+            self,
+            columns={name: column.take(rows) for name, column in self.columns.items()},
+            labels=self.labels[rows],
+            order=tuple(part[rows] for part in self.order),
+            weights=None if self.weights is None else self.weights[rows],
+            division=None if self.division is None else self.division[rows],
         )
 
 
-def first_rows(codes: np.ndarray) -> list[int]:
-    """The first row of each code that occurs, in the order of the codes."""
-    rows: list[int] = np.unique(codes, return_index=True)[1].tolist()
-    return rows
+def item_rows(schema: Schema, columns: Mapping[str, Column]) -> list[dict[str, Any]]:
+    """The item-side fields of the first row of each item, in the order of its codes."""
+    assert schema.item_key is not None
+    first = np.unique(columns[schema.item_key].codes, return_index=True)[1].tolist()
+    sides = {field.name: columns[field.name] for field in schema.fields if field.side == "item"}
+    return [{name: column[row] for name, column in sides.items()} for row in first]
+
+
+def keyed_column(schema: Schema, interactions: Interactions, name: str) -> Column:
+    """A field's column with its canonical keys as values."""
+    return interactions.columns[name].mapped(schema.fields[schema.names.index(name)].key)
+
+
+def keyed(schema: Schema, interactions: Interactions, name: str) -> np.ndarray:
+    """Per row, a number (int64) for the canonical key of a field; raw values of one key have one number."""
+    return keyed_column(schema, interactions, name).codes.astype(np.int64)

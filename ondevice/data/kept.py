@@ -81,7 +81,7 @@ def keep_ids(dataset: Dataset, ids: np.ndarray) -> Dataset:
     id_map = kept_id_map(dataset.vocabulary.field_offsets, ids)
 
     def mapped(split: EncodedSplit) -> EncodedSplit:
-        return EncodedSplit(MappedIds(split.ids, id_map), split.labels)  # type: ignore[arg-type]
+        return EncodedSplit(MappedIds(split.ids, id_map), split.labels, split.weights)  # type: ignore[arg-type]
 
     catalog = dataset.catalog
     return dataclasses.replace(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ondevice.data.interactions import Interactions
+from ondevice.data.interactions import Interactions, keyed, keyed_column
 from ondevice.data.schema import Schema
 from ondevice.data.sources import say
 from ondevice.errors import DataError
@@ -21,6 +21,7 @@ class Pairs:
     context_rows: np.ndarray
     item_rows: np.ndarray
     labels: np.ndarray
+    weights: np.ndarray | None = None
 
 
 def sample_negatives(
@@ -38,8 +39,8 @@ def sample_negatives(
     label = schema.label
     assert schema.item_key is not None
     assert label.context_key is not None
-    items = _keyed(schema, interactions, schema.item_key)
-    contexts = _keyed(schema, interactions, label.context_key)
+    items = keyed(schema, interactions, schema.item_key)
+    contexts = keyed(schema, interactions, label.context_key)
     num_items = int(items.max()) + 1
     positives = np.unique(contexts * num_items + items)
     train_items, first_rows, occurrences = np.unique(
@@ -71,7 +72,8 @@ def sample_negatives(
         item_rows = np.concatenate([own[:, None], row_of_item[of_row]], axis=1)[found]
         context_rows = np.broadcast_to(own[:, None], found.shape)[found]
         labels = np.broadcast_to(np.arange(label.negatives + 1) == 0, found.shape)[found]
-        pairs[name] = Pairs(context_rows, item_rows, labels.astype(np.uint8))
+        counts = None if interactions.weights is None else interactions.weights[context_rows]
+        pairs[name] = Pairs(context_rows, item_rows, labels.astype(np.uint8), counts)
         missing += int((drawn < 0).sum())
         if not (drawn >= 0).any():
             raise DataError(
@@ -82,10 +84,19 @@ def sample_negatives(
     return pairs
 
 
-def _keyed(schema: Schema, interactions: Interactions, name: str) -> np.ndarray:
-    """Per row, a number for the canonical key of a field; raw values of one key have one number."""
-    column = interactions.columns[name].mapped(schema.fields[schema.names.index(name)].key)
-    return column.codes.astype(np.int64)
+def without_missing(schema: Schema, interactions: Interactions) -> Interactions:
+    """The rows that name both a user and an item: of the others nothing is known that could be negative."""
+    keep = np.ones(len(interactions), dtype=bool)
+    for name in (schema.item_key, schema.label.context_key):
+        assert name is not None
+        column = keyed_column(schema, interactions, name)
+        gone = np.array([key is None for key in column.values], dtype=bool)[column.codes]
+        if gone.any():
+            say(
+                f"{schema.name}: {int(gone.sum())} rows without '{name}' left out; label.positive_only needs it"
+            )
+        keep &= ~gone
+    return interactions if keep.all() else interactions.take(np.flatnonzero(keep))
 
 
 def _contains(ascending: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -16,19 +16,23 @@ from ondevice.errors import DataError, UserError, nearest
 __all__ = ["Field", "Label", "Schema", "check_keys", "log_bucket", "number_of", "read_yaml"]
 
 SAMPLINGS = ("uniform", "popularity")
-TABLE_SECTIONS = ("split", "format", "title")  # parts of a table's YAML file that are not the schema
+# Parts of a table's YAML file that are not the schema.
+TABLE_SECTIONS = ("split", "format", "title", "weight", "tables")
 
 
 @dataclass(frozen=True)
 class Label:
     """How a row becomes a label of 0 or 1.
 
-    Three forms: a column of 0 and 1 (``column`` alone); a rating, positive when it is above
-    ``positive_above``; every row positive (``positive_only``), with ``negatives`` sampled items per row.
+    Four forms: a column of 0 and 1 (``column`` alone); a rating, positive when it is above
+    ``positive_above``; texts, of which ``positive`` and ``negative`` list those of each class; every row positive
+    (``positive_only``), with ``negatives`` sampled items per row.
 
     Args:
         column: the label's column; absent with ``positive_only``.
         positive_above: ratings above it are positive, the others negative; None: the column is 0/1.
+        positive: texts of the column that are positive.
+        negative: texts that are negative; none: all others.
         drop: rows with one of these values are left out.
         minimum: smallest value allowed in the column.
         maximum: largest value allowed in the column.
@@ -41,18 +45,29 @@ class Label:
 
     column: str | None = None
     positive_above: float | None = None
-    drop: tuple[float, ...] = ()
+    drop: tuple[float | str, ...] = ()
     minimum: float | None = None
     maximum: float | None = None
     positive_only: bool = False
     negatives: int = 0
     sampling: str = "uniform"
     context_key: str | None = None
+    positive: tuple[str, ...] = ()
+    negative: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.positive_only, bool):
             raise DataError(f"label: positive_only must be true or false, got {self.positive_only!r}")
-        if isinstance(self.drop, (list, tuple)) and all(is_number(value) for value in self.drop):
+        for option in ("positive", "negative"):
+            texts = getattr(self, option)
+            if not isinstance(texts, (list, tuple)):
+                raise DataError(f"label: {option} must be a list of texts, got {texts!r}")
+            object.__setattr__(self, option, tuple(_text(value) for value in texts))
+        if (self.negative and not self.positive) or set(self.positive) & set(self.negative):
+            raise DataError("label: positive and negative list texts, positive at least one, none in both")
+        if self.positive and isinstance(self.drop, (list, tuple)):
+            object.__setattr__(self, "drop", tuple(_text(value) for value in self.drop))
+        elif isinstance(self.drop, (list, tuple)) and all(is_number(value) for value in self.drop):
             object.__setattr__(self, "drop", tuple(float(value) for value in self.drop))
         else:
             raise DataError(f"label: drop must be a list of numbers, got {self.drop!r}")
@@ -60,13 +75,15 @@ class Label:
             value = getattr(self, option)
             if value is not None and not is_number(value):
                 raise DataError(f"label: {option} must be a number, got {value!r}")
+            if value is not None and self.positive:
+                raise DataError(f"label: {option} is for numbers; remove it, or positive")
         if self.sampling not in SAMPLINGS:
             raise DataError(
                 f"label: sampling '{self.sampling}' is unknown {nearest(self.sampling, SAMPLINGS)}"
             )
         whole = isinstance(self.negatives, int) and not isinstance(self.negatives, bool)
         if self.positive_only:
-            if self.column is not None or self.positive_above is not None or self.drop:
+            if self.column is not None or self.positive_above is not None or self.drop or self.positive:
                 raise DataError(
                     "label: positive_only takes every row as a positive; remove column, positive_above, drop"
                 )
@@ -83,11 +100,16 @@ class Label:
 
     def parse(self, raw: Any) -> int | None:
         """1, 0, or None for a row to drop. Raises ValueError, saying why, for a value outside the rule."""
+        if self.positive:
+            return self._of_text(raw)
         if isinstance(raw, str) and raw.strip().lower() in ("true", "false"):
             raw = raw.strip().lower() == "true"
         number = number_of(raw)
+        if number is None and (raw is None or raw == ""):
+            raise ValueError(f"label '{self.column}' is missing")
         if number is None:
-            raise ValueError(f"label '{self.column}' is not a number: {raw!r}")
+            hint = " (for texts, set label.positive)" if isinstance(raw, str) and raw else ""
+            raise ValueError(f"label '{self.column}' is not a number: {raw!r}{hint}")
         if number in self.drop:
             return None
         low, high = self.minimum, self.maximum
@@ -100,6 +122,23 @@ class Label:
                 f"label '{self.column}' is {raw!r}, not 0 or 1 (for ratings, set label.positive_above)"
             )
         return int(number)
+
+    def _of_text(self, raw: Any) -> int | None:
+        text = "" if raw is None else _text(raw)
+        if text in self.drop:
+            return None
+        if text in self.positive:
+            return 1
+        if text in self.negative or (text and not self.negative):
+            return 0
+        raise ValueError(
+            f"label '{self.column}' is {raw!r}, in neither list; add it to label.positive, negative or drop"
+        )
+
+
+def _text(value: Any) -> str:
+    """A label as the text that a table has for it; YAML reads yes and true as booleans, 1 as a number."""
+    return str(value).strip().lower() if isinstance(value, bool) else str(value).strip()
 
 
 @dataclass(frozen=True)
@@ -156,11 +195,13 @@ class Schema:
 
     def to_dict(self) -> dict[str, Any]:
         """The schema as JSON-able values; `from_dict` gives the same schema back."""
-        label = dataclasses.asdict(self.label)
+        label = {**dataclasses.asdict(self.label), "drop": list(self.label.drop)}
+        for name in ("positive", "negative"):
+            label[name] = list(label[name])
         return {
             "name": self.name,
             "fields": [_described(field) for field in self.fields],
-            "label": {**label, "drop": list(self.label.drop)},
+            "label": {k: v for k, v in label.items() if v or k not in ("positive", "negative")},
             "item_key": self.item_key,
         }
 
@@ -241,7 +282,9 @@ def check_keys(kind: type, values: Any, where: str) -> None:
         if key not in options:
             raise DataError(f"{where}: unknown key '{key}' {nearest(str(key), options)}")
     for name, option in options.items():
-        if option.default is dataclasses.MISSING and name not in values:
+        if name in values or option.default_factory is not dataclasses.MISSING:
+            continue
+        if option.default is dataclasses.MISSING:
             raise DataError(f"{where}: '{name}' is missing")
 
 

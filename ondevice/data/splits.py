@@ -10,7 +10,9 @@ import numpy as np
 from ondevice.errors import ConfigError, DataError, nearest
 
 SPLITS = ("train", "valid", "test")
-KINDS = ("random", "temporal")
+KINDS = ("random", "temporal", "leave_last_out")
+TIMED = ("temporal", "leave_last_out")  # those that need times
+GIVEN = "files"  # the source says which rows are in which split
 
 SPLIT_STREAM, SAMPLE_STREAM = 1, 2
 
@@ -51,30 +53,79 @@ def split_rows(
     seed: int,
     fractions: Sequence[float],
     order: tuple[np.ndarray, ...] = (),
+    *,
+    groups: Sequence[np.ndarray] = (),
+    users: np.ndarray | None = None,
+    division: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Rows of each split: disjoint, together all rows.
 
     Args:
-        kind: ``random`` (an order drawn from ``seed``) or ``temporal`` (by time; the oldest train).
+        kind: ``random`` (an order drawn from ``seed``), ``temporal`` (by time; the oldest train),
+            ``leave_last_out`` (a user's last row tests, the one before it validates; users with fewer than three
+            rows only train) or ``files`` (as ``division`` says).
         order: arrays that sort the rows in time, the most significant first.
+        groups: codes (n,); rows that are equal in all of them stay together in a random split.
+        users: codes (n,) of whose rows ``leave_last_out`` divides.
+        division: (n,) 0 train, 1 valid, 2 test.
 
-    Raises: UserError: when rows have no time for ``temporal``, or a split would be empty.
+    Raises: UserError: when rows lack what the kind needs, or a split would be empty.
     """
-    if kind == "random":
-        ranked = np.argsort(row_hashes(num_rows, seed, SPLIT_STREAM), kind="stable")
-    elif order:
-        ranked = np.lexsort(tuple(reversed(order)))
+    if kind in TIMED and not order:
+        raise DataError(f"split '{kind}' needs a time for every row; name the time column (split.time)")
+    if groups and kind != "random":
+        raise DataError(
+            f"split.group keeps rows together in a random split; remove it, or write no {kind} one"
+        )
+    if kind == "leave_last_out":
+        division = _last_out(order, users)
+    if division is not None:
+        rows = {name: np.flatnonzero(division == number) for number, name in enumerate(SPLITS)}
     else:
-        raise DataError("split 'temporal' needs a time for every row; name the time column (split.time)")
-    # Bounds come from sums of fractions, so that no row is lost to rounding.
-    bounds = [0, *(round(num_rows * sum(fractions[:i])) for i in (1, 2)), num_rows]
-    rows = {name: ranked[a:b] for name, a, b in zip(SPLITS, bounds, bounds[1:], strict=False)}
+        if kind == "temporal":
+            ranked = np.lexsort(tuple(reversed(order)))
+        else:
+            first = _first_of_group(groups) if groups else np.arange(num_rows)
+            ranked = np.argsort(hash_rows(first.astype(np.uint64), seed, SPLIT_STREAM), kind="stable")
+        # Bounds come from sums of fractions, so that no row is lost to rounding.
+        bounds = [0, *(round(num_rows * sum(fractions[:i])) for i in (1, 2)), num_rows]
+        if groups:
+            bounds = [_group_end(first[ranked], bound) for bound in bounds]
+        rows = {name: ranked[a:b] for name, a, b in zip(SPLITS, bounds, bounds[1:], strict=False)}
     for name, own in rows.items():
         if len(own) == 0:
-            raise DataError(
-                f"{num_rows} rows are too few for the fractions {list(fractions)}: {name} is empty"
-            )
+            reason = f"rows are too few for the fractions {list(fractions)}" if division is None else "rows"
+            raise DataError(f"{num_rows} {reason}: {name} is empty")
     return rows
+
+
+def _first_of_group(groups: Sequence[np.ndarray]) -> np.ndarray:
+    """For each row the first row that is equal to it in all codes."""
+    combined = np.zeros(len(groups[0]), dtype=np.int64)
+    for codes in groups:
+        _, combined = np.unique(combined * (int(codes.max()) + 1) + codes, return_inverse=True)
+    _, first, places = np.unique(combined, return_index=True, return_inverse=True)
+    return np.asarray(first[places])
+
+
+def _group_end(ranked: np.ndarray, bound: int) -> int:
+    """The end of the group that a bound would cut; ``ranked`` has the rows of a group beside one another."""
+    while 0 < bound < len(ranked) and ranked[bound] == ranked[bound - 1]:
+        bound += 1
+    return bound
+
+
+def _last_out(order: tuple[np.ndarray, ...], users: np.ndarray | None) -> np.ndarray:
+    if users is None:
+        raise DataError("split 'leave_last_out' needs the field of the user; add split: {user: FIELD}")
+    ranked = np.lexsort((*reversed(order), users))
+    owners = users[ranked]
+    ends = np.flatnonzero(np.append(owners[1:] != owners[:-1], True))
+    lengths = np.diff(np.append(-1, ends))
+    ends = ends[lengths >= 3]
+    division = np.zeros(len(users), dtype=np.uint8)
+    division[ranked[ends]], division[ranked[ends - 1]] = 2, 1
+    return division
 
 
 def check_options(split: Any, seed: Any, fractions: Any, max_rows: Any) -> tuple[float, float, float]:

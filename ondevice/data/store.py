@@ -6,9 +6,11 @@ uint8 as .npy, the vocabulary, the schema, the counts, the catalog, and store.js
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,28 +19,43 @@ import numpy as np
 
 from ondevice.data import splits
 from ondevice.data.dataset import Catalog, Dataset, EncodedSplit
-from ondevice.data.interactions import Column, Interactions, first_rows
-from ondevice.data.negatives import Pairs, sample_negatives
+from ondevice.data.interactions import Column, Interactions, item_rows, keyed
+from ondevice.data.negatives import Pairs, sample_negatives, without_missing
+from ondevice.data.report import describe_fields, say_report, tell_repeated
 from ondevice.data.schema import Field, Schema, number_of
-from ondevice.data.sources import cache_directory, say
+from ondevice.data.sources import cache_directory, say, sha256_of
 from ondevice.data.vocabulary import Vocabulary, resolve_origin
 from ondevice.errors import DataError, UserError
 from ondevice.files import atomic_directory, atomic_json
 
 FORMAT_VERSION = 1
 BLOCK_ROWS = 1 << 18
+DIGESTS = 100_000  # digests of files that are remembered
+EXCERPT_ROWS = 2  # of each split: what a bundle shows of real rows
 RECORD = "store.json"
 
 
 def file_digests(paths: Sequence[Path]) -> list[str]:
-    """SHA-256 of each file's content, as inputs of a fingerprint."""
-    digests = []
+    """SHA-256 of each file's content, as inputs of a fingerprint: the same wherever and whenever it was written.
+
+    What was computed is remembered in the cache by path, size and time of change.
+    """
+    memory = cache_directory() / "digests.json"
+    try:
+        known: dict[str, list[Any]] = json.loads(memory.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        known = {}
+    digests, new = [], False
     for path in paths:
-        digest = hashlib.sha256()
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-        digests.append(digest.hexdigest())
+        stat, name = path.stat(), str(path.resolve())
+        entry = known.get(name, [])
+        if entry[:2] != [stat.st_size, stat.st_mtime_ns]:
+            entry = known[name] = [stat.st_size, stat.st_mtime_ns, sha256_of(path)]
+            new = True
+        digests.append(str(entry[2]))
+    if new:
+        with contextlib.suppress(OSError):  # it only saves time
+            atomic_json(memory, dict(list(known.items())[-DIGESTS:]))
     return digests
 
 
@@ -51,6 +68,8 @@ def prepare(
     seed: int,
     fractions: tuple[float, float, float],
     max_rows: int | None,
+    group: Sequence[str] = (),
+    user: str | None = None,
 ) -> Dataset:
     """The data set of these inputs and options: opened from the cache, or read, encoded and stored there.
 
@@ -58,10 +77,12 @@ def prepare(
         schema: fields and label rule.
         read: reads the source; called only when there is no whole store.
         inputs: JSON-able values that change when the source changes.
-        split: ``random`` or ``temporal``.
+        split: see `splits.split_rows`.
         seed: of the split, the subsample and sampled negatives.
         fractions: of train, valid and test.
         max_rows: rows to keep at most.
+        group: fields of whose equal values a random split keeps the rows together.
+        user: the field whose rows ``leave_last_out`` divides.
 
     Raises: UserError: when the source cannot be read or the cache cannot be written.
     """
@@ -84,7 +105,24 @@ def prepare(
     kept = splits.sample_rows(len(interactions), max_rows, seed)
     if kept is not None:
         interactions = dataclasses.replace(interactions.take(kept), items=_all_items(schema, interactions))
-    rows = splits.split_rows(len(interactions), split, seed, fractions, interactions.order)
+    if schema.label.positive_only:
+        interactions = without_missing(schema, interactions)
+
+    def codes(name: str) -> np.ndarray:
+        return keyed(schema, interactions, name)
+
+    rows = splits.split_rows(
+        len(interactions),
+        split,
+        seed,
+        fractions,
+        interactions.order,
+        groups=[codes(name) for name in group],
+        users=codes(user) if user is not None and split == "leave_last_out" else None,
+        division=interactions.division,
+    )
+    if split == "random" and not group:
+        tell_repeated(schema, interactions, rows, user)
     try:
         with atomic_directory(folder) as building:
             _write(building, schema, interactions, rows, seed, fingerprint)
@@ -98,29 +136,69 @@ def prepare(
     return prepared
 
 
-def open_store(folder: Path, fingerprint: str) -> Dataset | None:
-    """The data set in a store; None when the folder is absent, of other inputs, cut short or damaged."""
+def write_excerpt(dataset: Dataset, folder: Path) -> None:
+    """Write a store that holds all but the rows, of which it has the first of each split.
+
+    `open_store` opens it; the vocabulary is left to whoever writes it elsewhere.
+    """
+    with atomic_directory(folder) as building:
+        for name in splits.SPLITS:
+            split = dataset.split(name)
+            np.save(building / f"{name}.ids.npy", np.array(split.ids[:EXCERPT_ROWS]), allow_pickle=False)
+            np.save(
+                building / f"{name}.labels.npy", np.array(split.labels[:EXCERPT_ROWS]), allow_pickle=False
+            )
+        np.save(building / "counts.npy", dataset.counts, allow_pickle=False)
+        atomic_json(building / "schema.json", dataset.schema.to_dict())
+        if dataset.catalog is not None:
+            _save_catalog(building, dataset.catalog)
+        record = {
+            "fingerprint": dataset.fingerprint,
+            "skipped_rows": dataset.skipped_rows,
+            "excerpt": True,
+            "files": {path.name: path.stat().st_size for path in sorted(building.iterdir())},
+        }
+        atomic_json(building / RECORD, record)
+
+
+def open_store(folder: Path, fingerprint: str, vocabulary: Path | None = None) -> Dataset | None:
+    """The data set in a store; None when the folder is absent, of other inputs, cut short or damaged.
+
+    Args:
+        folder: of the store.
+        fingerprint: that it must have.
+        vocabulary: where the vocabulary is; None: in the folder.
+    """
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         if record["fingerprint"] != fingerprint:
             return None
         if any((folder / name).stat().st_size != size for name, size in record["files"].items()):
             return None
-        parts = {
-            name: EncodedSplit(_mapped(folder / f"{name}.ids.npy"), _mapped(folder / f"{name}.labels.npy"))
-            for name in splits.SPLITS
-        }
+        parts = {name: _open_split(folder, name) for name in splits.SPLITS}
+        with contextlib.suppress(OSError):
+            os.utime(folder)  # `cache` removes what nothing has opened for long
         return Dataset(
             schema=Schema.from_dict(json.loads((folder / "schema.json").read_text(encoding="utf-8"))),
-            vocabulary=Vocabulary.load(folder / "vocabulary.npz"),
+            vocabulary=Vocabulary.load(folder / "vocabulary.npz" if vocabulary is None else vocabulary),
             counts=np.load(folder / "counts.npy", allow_pickle=False),
             fingerprint=fingerprint,
             catalog=_read_catalog(folder),
             skipped_rows=record["skipped_rows"],
+            excerpt=record.get("excerpt", False),
             **parts,
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _open_split(folder: Path, name: str) -> EncodedSplit:
+    weights = folder / f"{name}.weights.npy"
+    return EncodedSplit(
+        _mapped(folder / f"{name}.ids.npy"),
+        _mapped(folder / f"{name}.labels.npy"),
+        _mapped(weights) if weights.exists() else None,
+    )
 
 
 def _write(
@@ -131,12 +209,16 @@ def _write(
     seed: int,
     fingerprint: str,
 ) -> None:
-    fields, tables, vocabulary = _fit(schema, interactions, rows["train"])
+    fields, tables, vocabulary, missing = _fit(schema, interactions, rows["train"])
     schema = dataclasses.replace(schema, fields=fields)
     if schema.label.positive_only:
         pairs = sample_negatives(schema, interactions, rows, seed)
     else:
-        pairs = {name: Pairs(own, own, interactions.labels[own]) for name, own in rows.items()}
+        weights = interactions.weights
+        pairs = {
+            name: Pairs(own, own, interactions.labels[own], None if weights is None else weights[own])
+            for name, own in rows.items()
+        }
     counts = np.zeros(vocabulary.num_embeddings, dtype=np.int64)
     for name, own in pairs.items():
         counted = counts if name == "train" else None
@@ -145,9 +227,13 @@ def _write(
     vocabulary.save(folder / "vocabulary.npz")
     atomic_json(folder / "schema.json", schema.to_dict())
     _write_catalog(folder, schema, interactions, vocabulary)
+    num_rows = {name: len(own.labels) for name, own in pairs.items()}
+    described = describe_fields(schema, vocabulary.field_offsets, counts, missing)
+    say_report(schema.name, num_rows, described)
     record = {
         "fingerprint": fingerprint,
-        "rows": {name: len(own.labels) for name, own in pairs.items()},
+        "rows": num_rows,
+        "fields": described,
         "skipped_rows": interactions.skipped,
         "files": {path.name: path.stat().st_size for path in sorted(folder.iterdir())},
     }
@@ -156,9 +242,9 @@ def _write(
 
 def _fit(
     schema: Schema, interactions: Interactions, train: np.ndarray
-) -> tuple[tuple[Field, ...], list[np.ndarray], Vocabulary]:
-    """Fields with their origins, the global id of each distinct raw value, and the vocabulary."""
-    fields, keys_of_values, counts = [], [], []
+) -> tuple[tuple[Field, ...], list[np.ndarray], Vocabulary, list[int]]:
+    """Fields with their origins, the id of each distinct raw value, the vocabulary, and rows without a value."""
+    fields, keys_of_values, counts, missing = [], [], [], []
     for field in schema.fields:
         column = interactions.columns[field.name]
         occurrences = np.bincount(column.codes[train], minlength=len(column.values))
@@ -173,9 +259,10 @@ def _fit(
         fields.append(field)
         keys_of_values.append(keys)
         counts.append(own)
+        missing.append(own.get(None, 0))
     vocabulary = Vocabulary.from_counts(fields, counts)
     tables = [vocabulary.encode_keys(f, keys).astype(np.int32) for f, keys in enumerate(keys_of_values)]
-    return tuple(fields), tables, vocabulary
+    return tuple(fields), tables, vocabulary, missing
 
 
 def _nothing_known(schema: Schema, field: Field, column: Column, present: list[int]) -> str:
@@ -212,17 +299,15 @@ def _write_split(
             counts += np.bincount(ids[block].ravel(), minlength=len(counts))
     ids.flush()
     np.save(folder / f"{name}.labels.npy", pairs.labels.astype(np.uint8), allow_pickle=False)
+    if pairs.weights is not None:
+        np.save(folder / f"{name}.weights.npy", pairs.weights.astype(np.float32), allow_pickle=False)
 
 
 def _all_items(schema: Schema, interactions: Interactions) -> list[dict[str, Any]] | None:
     """One raw row per item of the source: as it gave them, or the first row of each."""
     if schema.item_key is None or interactions.items is not None:
         return interactions.items
-    columns: dict[str, Column] = {
-        field.name: interactions.columns[field.name] for field in schema.fields if field.side == "item"
-    }
-    first = first_rows(columns[schema.item_key].codes)
-    return [{name: column[row] for name, column in columns.items()} for row in first]
+    return item_rows(schema, interactions.columns)
 
 
 def _write_catalog(folder: Path, schema: Schema, interactions: Interactions, vocabulary: Vocabulary) -> None:
@@ -240,9 +325,14 @@ def _write_catalog(folder: Path, schema: Schema, interactions: Interactions, voc
         {f.name: _typed(f, row[f.name]) for f in schema.fields if f.side == "item"} for row in by_key.values()
     ]
     ids = [vocabulary.encode_column(f, [row[schema.names[f]] for row in raw]) for f in positions]
-    np.save(folder / "catalog.ids.npy", np.stack(ids, axis=1).astype(np.int32), allow_pickle=False)
     titles = {key_field.key(item): title for item, title in interactions.titles.items()}
-    content = {"keys": list(by_key), "titles": [titles.get(key, "") for key in by_key], "raw": raw}
+    found = [titles.get(key, "") for key in by_key]
+    _save_catalog(folder, Catalog(np.stack(ids, axis=1).astype(np.int32), list(by_key), found, raw))
+
+
+def _save_catalog(folder: Path, catalog: Catalog) -> None:
+    np.save(folder / "catalog.ids.npy", catalog.ids, allow_pickle=False)
+    content = {"keys": catalog.keys, "titles": catalog.titles, "raw": catalog.raw}
     (folder / "catalog.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
 

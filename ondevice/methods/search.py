@@ -196,6 +196,7 @@ class Search:
                     embedding_penalty=self.settings.embedding_penalty,
                     precision=self.settings.precision,
                     processes=self.processes,
+                    weights=self.train.weights(rows, len(ids)),
                 )
                 steps += 1
                 bar.update(rows.numel())

@@ -49,15 +49,16 @@ def parity(
         eager, exact, rounded = recommender(order.read_ids(ids)), packed(rows), quantized(rows)
     scores = bundle.score_rows(rows.numpy())
     labels = np.array(split.labels)
+    weights = None if split.weights is None else np.array(split.weights)
     eager_scores, program_scores = eager_and_program_scores(recommender, packed, bundle, split)
     return {
         "eager_vs_packed": float((eager - exact).abs().max()),
         "packed_vs_int8_sqnr_db": sqnr_db(exact, rounded),
         "int8_vs_pte_max_abs": float(np.abs(torch.sigmoid(rounded).numpy() - scores).max()),
-        "test_auc_eager": auc(labels, eager_scores),
-        "test_auc_pte": auc(labels, program_scores),
-        "test_logloss_eager": log_loss(labels, eager_scores),
-        "test_logloss_pte": log_loss(labels, program_scores),
+        "test_auc_eager": auc(labels, eager_scores, weights),
+        "test_auc_pte": auc(labels, program_scores, weights),
+        "test_logloss_eager": log_loss(labels, eager_scores, weights),
+        "test_logloss_pte": log_loss(labels, program_scores, weights),
         "rows": len(labels),
     }
 

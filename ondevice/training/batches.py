@@ -30,7 +30,8 @@ class Batches:
     of these blocks are mixed; threads read and make batches in advance, in pinned memory for a GPU.
 
     Args:
-        split: anything with ``ids`` (n, F) int32 and ``labels`` (n,).
+        split: anything with ``ids`` (n, F) int32, ``labels`` (n,) and, if rows do not all count the same,
+            ``weights`` (n,).
         batch_size: rows per batch; the last batch of an epoch may be smaller.
         device: where batches are wanted.
         resident: whether it is held on the device; None: as its size says.
@@ -47,6 +48,9 @@ class Batches:
         self.num_rows = len(ids)
         self.resident = ids.nbytes <= resident_bytes(device) if resident is None else resident
         self._on_disk = (ids, np.asarray(split.labels))
+        weights = getattr(split, "weights", None)
+        self.row_weights = None if weights is None else torch.from_numpy(np.array(weights, dtype=np.float32))
+        self._mean_weight = 1.0 if self.row_weights is None else float(self.row_weights.double().mean())
         if self.resident:
             self._ids = torch.from_numpy(np.array(ids, dtype=np.int32)).to(device)
             self._labels = torch.from_numpy(np.array(split.labels, dtype=np.float32)).to(device)
@@ -66,6 +70,13 @@ class Batches:
         if self.resident:
             return self._labels[rows]
         return torch.from_numpy(self._on_disk[1][rows.cpu().numpy()]).to(self.device).float()
+
+    def weights(self, rows: Tensor, count: int) -> Tensor | None:
+        """What ``rows`` count in a loss, 1 on average, and 1 for what follows them, (count,); None: all the same."""
+        if self.row_weights is None:
+            return None
+        own = self.row_weights[rows.cpu()].to(self.device) / self._mean_weight
+        return torch.cat([own, own.new_ones(count - len(own))])
 
     def epoch(self, seed: int) -> Generator[Batch, None, None]:
         """One shuffled pass; the order depends on ``seed`` alone."""

@@ -66,9 +66,10 @@ def predict(
 
 
 def evaluate(recommender: Recommender, batches: Batches, processes: Processes = ALONE) -> dict[str, float]:
-    """Global AUC and log loss of a split."""
+    """Global AUC and log loss of a split, by the weights of its rows where it has them."""
     labels, scores = predict(recommender, batches, processes)
-    return {"auc": auc(labels, scores), "logloss": log_loss(labels, scores)}
+    weights = batches.row_weights
+    return {"auc": auc(labels, scores, weights), "logloss": log_loss(labels, scores, weights)}
 
 
 @dataclass
@@ -242,6 +243,7 @@ class Fit:
                     embedding_dropout=self.settings.embedding_dropout,
                     precision=self.settings.precision,
                     processes=self.processes,
+                    weights=self.train.weights(rows, len(ids)),
                 )
                 steps += 1
                 for table in self.recommender.tables():

@@ -7,33 +7,50 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from ondevice.errors import UserError
 
-def auc(labels: ArrayLike | Tensor, scores: ArrayLike | Tensor) -> float:
+
+def auc(
+    labels: ArrayLike | Tensor, scores: ArrayLike | Tensor, weights: ArrayLike | Tensor | None = None
+) -> float:
     """Area under the ROC curve, ties counted half (the Mann-Whitney statistic).
 
-    Shape: labels (n,) in {0, 1}, scores (n,).
+    With weights it is Σ wᵢwⱼ[sᵢ > sⱼ] over pairs of a positive i and a negative j, through Σ wᵢwⱼ.
 
-    Raises: ValueError: when only one class is present or a score is not finite.
+    Shape: labels (n,) in {0, 1}, scores (n,), weights (n,).
+
+    Raises: UserError: when only one class is present or a score is not finite.
     """
     y = torch.as_tensor(labels).reshape(-1).bool()
     x = torch.as_tensor(scores).reshape(-1).double()
     positives = int(y.sum())
     negatives = y.numel() - positives
     if not positives or not negatives:
-        raise ValueError(f"AUC needs both classes, got {positives} positive and {negatives} negative labels")
+        raise UserError(f"AUC needs both classes, got {positives} positive and {negatives} negative labels")
     if not bool(torch.isfinite(x).all()):
-        raise ValueError("AUC of scores that are not finite: the training has diverged")
+        raise UserError(
+            "the training has diverged: scores are not finite; lower the learning rate (training.learning_rate, "
+            "retrain.learning_rate, search.learning_rate)"
+        )
     _, inverse, counts = torch.unique(x, return_inverse=True, return_counts=True)
     ranks = counts.cumsum(0).double() - (counts.double() - 1) / 2  # mean rank, from 1, of each distinct score
+    if weights is not None:
+        w = torch.as_tensor(weights).reshape(-1).double()
+        own = torch.zeros(len(counts), dtype=torch.float64)
+        up, down = own.index_add(0, inverse[y], w[y]), own.index_add(0, inverse[~y], w[~y])
+        return float((up * (down.cumsum(0) - down / 2)).sum() / (up.sum() * down.sum()))
     total = ranks[inverse[y]].sum()
     return float((total - positives * (positives + 1) / 2) / (positives * negatives))
 
 
-def log_loss(labels: ArrayLike | Tensor, scores: ArrayLike | Tensor) -> float:
-    """Mean negative log-likelihood of probabilities ``scores`` (after the sigmoid), in nats.
+def log_loss(
+    labels: ArrayLike | Tensor, scores: ArrayLike | Tensor, weights: ArrayLike | Tensor | None = None
+) -> float:
+    """Mean (by weight) negative log-likelihood of probabilities ``scores`` (after the sigmoid), in nats.
 
-    Shape: labels (n,) in {0, 1}, scores (n,) in [0, 1].
+    Shape: labels (n,) in {0, 1}, scores (n,) in [0, 1], weights (n,).
     """
     y = np.asarray(labels, dtype=np.float64).reshape(-1)
     p = np.clip(np.asarray(scores, dtype=np.float64).reshape(-1), 1e-7, 1 - 1e-7)
-    return float(-np.mean(y * np.log(p) + (1 - y) * np.log1p(-p)))
+    each = y * np.log(p) + (1 - y) * np.log1p(-p)
+    return float(-np.mean(each)) if weights is None else float(-np.average(each, weights=np.asarray(weights)))

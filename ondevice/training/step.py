@@ -77,6 +77,7 @@ def train_step(
     embedding_dropout: float = 0.0,
     precision: str = "float32",
     processes: Processes = ALONE,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """One step on a batch; returns the mean log loss (without penalties), still on the device.
 
@@ -84,12 +85,15 @@ def train_step(
         precision: float32, or bfloat16 for the base model's arithmetic.
         processes: that share the batch: each has the ids of all of it and the targets of its share. What is
             returned is then this share's part, whose mean over the processes is the loss.
+        weights: what each row counts; None: all the same.
 
-    Shape: ids (B, F) int64, targets (B,) float32 in [0, 1].
+    Shape: ids (B, F) int64, targets (B,) float32 in [0, 1], weights (B,) float32.
     """
     for optimizer in optimizers:
         if isinstance(optimizer, TableAdam):
             optimizer.fetch(recommender.mapped(ids))
+    if weights is not None:
+        (weights,) = processes.share(weights)
     weight, (ids,) = processes.weight(len(targets), len(ids)), processes.share(ids)
     rows = _shared_rows(recommender, ids, processes)
     embeddings = recommender.embed(ids)
@@ -99,7 +103,9 @@ def train_step(
     with low:
         logits = recommender.logits_of(embeddings, ids)
     # a process may have no row of a small batch; the mean of none is no number
-    loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="mean" if len(ids) else "sum")
+    loss = F.binary_cross_entropy_with_logits(
+        logits, targets, weights, reduction="mean" if len(ids) else "sum"
+    )
     total = loss
     if embedding_penalty:
         total = loss + embedding_penalty * embeddings.square().sum() / max(1, len(ids))

@@ -32,11 +32,11 @@ def zipped(path: Path, files: dict[str, str]) -> Path:
 def source(tmp_path: Path) -> Source:
     """A data set whose official archive is a file: URL and whose package is never on any index."""
     file = zipped(tmp_path / "o.zip", {"x/a.dat": "1", "x/b.dat": "2", "x/evil.dat": "3", "../../c.dat": "4"})
-    md5 = hashlib.md5(file.read_bytes()).hexdigest()
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
     return Source(
         "tiny",
         "be kind.",
-        Archive(file.as_uri(), md5, OFFICIAL),
+        Archive(file.as_uri(), digest, OFFICIAL),
         Package("tiny-no-such==1", "0" * 64, PACKED),
     )
 
@@ -45,7 +45,7 @@ def without_archive(source: Source, sha256: str = "0" * 64) -> Source:
     return Source(
         source.name,
         source.terms,
-        Archive("file:///nowhere/a.zip", "0" * 32, OFFICIAL),
+        Archive("file:///nowhere/a.zip", "0" * 64, OFFICIAL),
         Package(source.package.requirement, sha256, PACKED),
     )
 
@@ -115,8 +115,8 @@ def test_a_changed_wheel_is_refused(source: Source, wheel: Path) -> None:
 
 @pytest.mark.usefixtures("no_pip")
 def test_a_changed_archive_is_refused(source: Source) -> None:
-    changed = Source("tiny", "", Archive(source.archive.url, "0" * 32, OFFICIAL), source.package)
-    with pytest.raises(UserError, match=r"has MD5 [0-9a-f]{32}, not 0000"):
+    changed = Source("tiny", "", Archive(source.archive.url, "0" * 64, OFFICIAL), source.package)
+    with pytest.raises(UserError, match=r"has SHA-256 [0-9a-f]{64}, not 0000"):
         obtain(changed)
 
 
@@ -155,7 +155,7 @@ def test_a_dead_network_costs_little_time(source: Source, monkeypatch: pytest.Mo
     monkeypatch.setattr(sources, "CONNECT_SECONDS", 0.2)
     with silent_server() as port:
         dead = Source(
-            "tiny", "", Archive(f"http://127.0.0.1:{port}/a.zip", "0" * 32, OFFICIAL), source.package
+            "tiny", "", Archive(f"http://127.0.0.1:{port}/a.zip", "0" * 64, OFFICIAL), source.package
         )
         begun = time.monotonic()
         with pytest.raises(UserError, match="cannot be reached"):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from ondevice.data import EncodedSplit
 from ondevice.training import batches as batches_module
 from ondevice.training.batches import Batches
 
@@ -142,3 +143,13 @@ def test_from_the_disk_to_a_gpu(on_disk: Split, monkeypatch: pytest.MonkeyPatch)
         assert all(
             a.device.type == "cuda" and torch.equal(a.cpu(), b) for a, b in zip(found, there, strict=True)
         )
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_weights_are_one_on_average(resident: bool) -> None:
+    split = EncodedSplit(SPLIT.ids, SPLIT.labels, np.array([0, 1, 2, 3, 4, 5, 6], dtype=np.float32))
+    batches = Batches(split, 3, CPU, resident)
+    found = batches.weights(torch.tensor([6, 0, 3]), 5)
+    assert found is not None
+    assert found.tolist() == [2, 0, 1, 1, 1]
+    assert Batches(SPLIT, 3, CPU).weights(torch.tensor([1]), 1) is None

@@ -69,3 +69,13 @@ def test_log_loss_by_hand() -> None:
 
 def test_log_loss_of_a_sure_mistake_is_finite() -> None:
     assert log_loss([1, 0], [0.0, 1.0]) == pytest.approx(-math.log(1e-7), rel=1e-6)
+
+
+@given(ROWS, st.data())
+def test_a_weight_is_a_number_of_rows(rows: list[tuple[bool, int]], data: st.DataObject) -> None:
+    labels, scores = [label for label, _ in rows], [(score + 1) / 8 for _, score in rows]
+    counts = data.draw(st.lists(st.integers(1, 4), min_size=len(rows), max_size=len(rows)))
+    repeated = [value for value, count in zip(labels, counts, strict=True) for _ in range(count)]
+    again = [value for value, count in zip(scores, counts, strict=True) for _ in range(count)]
+    assert auc(labels, scores, counts) == pytest.approx(auc(repeated, again), abs=1e-12)
+    assert log_loss(labels, scores, counts) == pytest.approx(log_loss(repeated, again), abs=1e-12)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ondevice.bench.measure.runtime import Program
+from ondevice.data.dataset import EncodedSplit
 from ondevice.training.metrics import auc, log_loss
 
 
@@ -39,7 +40,8 @@ def score(
     return scores
 
 
-def quality(labels: np.ndarray, scores: np.ndarray) -> dict[str, float]:
-    """``test_auc`` and ``test_logloss`` of scores."""
-    own = np.array(labels)  # a memory-mapped split is read-only, which PyTorch warns of
-    return {"test_auc": auc(own, scores), "test_logloss": log_loss(own, scores)}
+def quality(split: EncodedSplit, scores: np.ndarray) -> dict[str, float]:
+    """``test_auc`` and ``test_logloss`` of a split's scores, by the weights of its rows where it has them."""
+    labels = np.array(split.labels)  # a memory-mapped split is read-only, which PyTorch warns of
+    weights = None if split.weights is None else np.array(split.weights)
+    return {"test_auc": auc(labels, scores, weights), "test_logloss": log_loss(labels, scores, weights)}

@@ -96,7 +96,7 @@ def measure_peers(
                 "runtime": runtime,
                 "bytes": len(content),
                 "deflated_bytes": deflated_bytes({name: content}),
-                **quality(dataset.test.labels, scores),
+                **quality(dataset.test, scores),
             }
             say(f"{name}: {format_bytes(len(content))}, test AUC {entries[name]['test_auc']:.4f}")
         programs |= made

@@ -7,11 +7,13 @@ import json
 import numpy as np
 
 from ondevice.data import splits
+from ondevice.data.large.arrays import ArrayFile
 from ondevice.data.large.plan import Plan, starts_of
+from ondevice.data.report import describe_fields, say_report
 from ondevice.data.sources import say
 from ondevice.data.store import RECORD
 from ondevice.data.vocabulary import write_vocabulary
-from ondevice.errors import UserError
+from ondevice.errors import DataError
 from ondevice.files import atomic_json
 
 
@@ -29,7 +31,7 @@ def assemble(plan: Plan, fingerprint: str, rows: np.ndarray) -> None:
     results = [json.loads(plan.field_path(f, "json").read_text()) for f in range(len(schema.fields))]
     empty = [field.name for field, result in zip(schema.fields, results, strict=True) if not result["known"]]
     if len(empty) == len(results):
-        raise UserError(
+        raise DataError(
             f"data set '{schema.name}': no value occurs often enough in the training rows; lower min_count"
         )
     if empty:
@@ -52,10 +54,17 @@ def assemble(plan: Plan, fingerprint: str, rows: np.ndarray) -> None:
     counts.flush()
     write_vocabulary(folder / "vocabulary.npz", schema.fields, arrays)
     atomic_json(folder / "schema.json", schema.to_dict())
+    missing = np.zeros(len(schema.fields), dtype=np.int64)
+    for which in plan.parsed.ids:
+        missing += ArrayFile(plan.counts_path(which)).meta["missing"]
+    named = dict(zip(splits.SPLITS, num_rows, strict=True))
+    described = describe_fields(schema, offsets, counts, missing.tolist())
+    say_report(schema.name, named, described)
     files = {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.name != RECORD}
     record = {
         "fingerprint": fingerprint,
-        "rows": dict(zip(splits.SPLITS, num_rows, strict=True)),
+        "rows": named,
+        "fields": described,
         "skipped_rows": plan.parsed.skipped,
         "files": files,
     }

@@ -1,4 +1,4 @@
-"""Parsed rows of one stretch of a file: what `text` and `parquet` write and every later step reads."""
+"""Parsed rows of one stretch of a file: what `text` and `tables` write and every later step reads."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ def write_chunk(
     labels: np.ndarray,
     lines: np.ndarray,
     times: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
     **meta: Any,
 ) -> dict[str, Any]:
     """Write rows and return the chunk's ``meta``.
@@ -39,10 +40,11 @@ def write_chunk(
     Args:
         path: the file.
         schema: its fields name the columns.
-        columns: Arrow array of raw values by source column.
+        columns: Arrow array of raw values by field.
         labels: (n,) 0 or 1.
         lines: (n,) line (or row) of the source file of each row, from 0.
         times: (n,) seconds, for a split by time.
+        weights: (n,) what each row counts, where the table says it.
         meta: what else is to be remembered.
     """
     arrays: dict[str, np.ndarray] = {"labels": labels.astype(np.uint8)}
@@ -51,9 +53,11 @@ def write_chunk(
         arrays["lines"] = lines.astype(np.int64)
     if times is not None:
         arrays["times"] = times.astype(np.float64)
+    if weights is not None:
+        arrays["weights"] = weights.astype(np.float32)
     num_keys = []
     for f, field in enumerate(schema.fields):
-        codes, keys = encode_column(field, columns[field.source_column])
+        codes, keys = encode_column(field, columns[field.name])
         arrays[f"codes{f}"] = codes
         arrays.update(key_arrays(f"keys{f}", keys))
         num_keys.append(len(keys))
@@ -85,6 +89,10 @@ class Chunk:
     def times(self) -> np.ndarray:
         """(n,) float64."""
         return self._file.read("times")
+
+    def weights(self) -> np.ndarray | None:
+        """(n,) float32, where the table has them."""
+        return self._file.read("weights") if "weights" in self._file else None
 
     def codes(self, field: int) -> np.ndarray:
         """(n,): 0 for an unknown value, i for the i-th key."""

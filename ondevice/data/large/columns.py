@@ -61,7 +61,7 @@ def keys_of(field: Field, raws: Any) -> tuple[np.ndarray | list[str | None], np.
         parsed = parse_hexadecimal(raws)
         if parsed is not None:
             return parsed
-    listed = field.keys(plain_values(pa, raws, f"field '{field.name}'"))
+    listed = field.keys(plain_values(raws, f"field '{field.name}'"))
     known = np.array([key is not None for key in listed], dtype=bool)
     if field.kind == "string":
         return listed, known  # type: ignore[return-value]  # a field of strings has keys of strings

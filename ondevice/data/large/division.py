@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from ondevice.data.large.arrays import write_arrays
 from ondevice.data.large.chunk import Chunk, ChunkId
 from ondevice.data.large.plan import Plan, open_chunk, starts_of
-from ondevice.data.splits import SPLIT_STREAM, SPLITS, hash_rows
+from ondevice.data.splits import GIVEN, SPLIT_STREAM, SPLITS, hash_rows
 from ondevice.errors import DataError
 
 FILE_ROWS = 1 << 40  # numbers that each file's rows may have: a file added at the end moves no other's rows
@@ -33,14 +34,19 @@ def count_chunk(plan: Plan, which: ChunkId, given: list[Any]) -> dict[str, Any]:
     ]
     rows = np.bincount(split, minlength=len(SPLITS)).tolist()
     arrays = {"split": split, "counts": np.concatenate(counts).astype(np.int32)}
-    write_arrays(plan.counts_path(which), arrays, rows=rows)
+    missing = [int(np.count_nonzero(chunk.codes(f)[train] == 0)) for f in range(len(chunk.num_keys))]
+    write_arrays(plan.counts_path(which), arrays, rows=rows, missing=missing)
     return {"rows": rows}
 
 
 def _splits(plan: Plan, chunk: Chunk, which: ChunkId, given: list[Any]) -> np.ndarray:
     """(n,) uint8: 0 train, 1 valid, 2 test."""
+    if plan.split == GIVEN:
+        return np.full(chunk.num_rows, plan.source["given"][which.file], dtype=np.uint8)
     if plan.split == "random":
         numbers = chunk.lines().astype(np.uint64) + np.uint64(which.file * FILE_ROWS)
+        if plan.group:
+            numbers = _group_numbers(plan, chunk)
         hashes = hash_rows(numbers, plan.seed, SPLIT_STREAM)
         bounds = np.array([round(sum(plan.fractions[:i]) * 2.0**64) for i in (1, 2)], dtype=np.uint64)
         return np.searchsorted(bounds, hashes, side="right").astype(np.uint8)
@@ -57,13 +63,27 @@ def _splits(plan: Plan, chunk: Chunk, which: ChunkId, given: list[Any]) -> np.nd
     return split
 
 
+def _group_numbers(plan: Plan, chunk: Chunk) -> np.ndarray:
+    """(n,) uint64 that is the same for rows with equal keys of the group, in whatever chunk they are."""
+    numbers = np.zeros(chunk.num_rows, dtype=np.uint64)
+    for name in plan.group:
+        f = plan.schema.names.index(name)
+        texts = [b"", *(str(key).encode() for key in chunk.keys(f).to_pylist())]
+        digests = b"".join(hashlib.blake2b(text, digest_size=8).digest() for text in texts)
+        hashes = np.frombuffer(digests, dtype="<u8")[chunk.codes(f)]
+        numbers = hash_rows(numbers ^ hashes, 0, SPLIT_STREAM)
+    return numbers
+
+
 def division_of(plan: Plan) -> list[list[Any]]:
     """For each chunk what `count_chunk` must be given.
 
-    Raises: DataError: when the rows are too few for the fractions.
+    Raises: UserError: when the rows are too few for the fractions.
     """
     parsed = plan.parsed
     total = parsed.num_rows
+    if plan.split == GIVEN:
+        return [[] for _ in parsed.ids]
     bounds = [round(total * sum(plan.fractions[:i])) for i in (1, 2)]
     if not 0 < bounds[0] < bounds[1] < total:
         raise DataError(

@@ -33,17 +33,25 @@ def encode_chunk(
         numbers = np.zeros(known + 1, dtype=np.int32)
         numbers[1:] = np.fromfile(plan.field_path(f, "ids"), dtype=np.int32, count=known, offset=4 * place)
         ids[:, f] = (numbers + np.int32(offsets[f]))[chunk.codes(f)]
-    labels = chunk.labels()
+    labels, weights = chunk.labels(), chunk.weights()
     for s, name in enumerate(SPLITS):
         own = split == s
         _write_at(plan.store / f"{name}.ids.npy", ids[own], rows[s])
         _write_at(plan.store / f"{name}.labels.npy", labels[own], rows[s])
+        if weights is not None:
+            _write_at(plan.store / f"{name}.weights.npy", weights[own], rows[s])
     return {}
 
 
-def allocate(folder: Path, name: str, num_rows: int, num_fields: int) -> None:
+def allocate(folder: Path, name: str, num_rows: int, num_fields: int, weighted: bool) -> None:
     """Make the files of a split at their full size, empty."""
-    for part, shape, dtype in (("ids", (num_rows, num_fields), np.int32), ("labels", (num_rows,), np.uint8)):
+    parts: list[tuple[str, tuple[int, ...], Any]] = [
+        ("ids", (num_rows, num_fields), np.int32),
+        ("labels", (num_rows,), np.uint8),
+    ]
+    if weighted:
+        parts.append(("weights", (num_rows,), np.float32))
+    for part, shape, dtype in parts:
         path = folder / f"{name}.{part}.npy"
         np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape).flush()
 

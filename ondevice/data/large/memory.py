@@ -21,12 +21,13 @@ def parse_bytes(value: int | str) -> int:
     return int(float(match[1]) * _UNITS[(match[2] or "").upper()])
 
 
-def shares(memory: int | str, workers: int | None) -> tuple[int, int]:
+def shares(memory: int | str, workers: int | None, reader: int = 0) -> tuple[int, int]:
     """Number of workers, and bytes that each may fill while it merges.
 
     Args:
         memory: bound of all processes together.
         workers: wanted; None: one per core.
+        reader: bytes of it that another reader needs.
 
     Raises: UserError: when the bound is too low for them.
     """
@@ -34,6 +35,7 @@ def shares(memory: int | str, workers: int | None) -> tuple[int, int]:
     whole = isinstance(workers, int) and not isinstance(workers, bool)
     if workers is not None and not (whole and workers >= 1):
         raise ConfigError(f"data.workers: must be a whole number of at least 1 or null, got {workers!r}")
+    bound -= reader
     most = (bound - PARENT_BYTES) // WORKER_BYTES
     if most < (workers or 1):
         least = PARENT_BYTES + (workers or 1) * WORKER_BYTES

@@ -25,7 +25,7 @@ class Plan:
     Args:
         folder: holds ``plan.json``, ``chunks/``, ``counts/``, ``fields/`` and the growing ``store/``.
         schema: fields and label rule.
-        source: how the files are written: `TextFormat.to_dict`, or the YAML file's values for Parquet.
+        source: how the files are written: `TextFormat.to_dict`, or what `tables` needs of a table.
         files: paths.
         split: ``random`` or ``temporal``.
         seed: of the random split.
@@ -76,7 +76,17 @@ class Plan:
     @property
     def times(self) -> bool:
         """Whether rows are split by the time that they hold."""
-        return self.split == "temporal" and self.source.get("time") is not None
+        return self.split == "temporal" and bool(self.source.get("timed"))
+
+    @property
+    def weighted(self) -> bool:
+        """Whether the table says what each row counts."""
+        return self.source["kind"] == "table" and self.source["spec"]["weight"] is not None
+
+    @property
+    def group(self) -> list[str]:
+        """Fields of whose equal values a random split keeps the rows together."""
+        return self.source["spec"]["split"]["group"] if self.source["kind"] == "table" else []
 
     @property
     def store(self) -> Path:

@@ -17,25 +17,24 @@ import numpy as np
 
 from ondevice.data import splits
 from ondevice.data.dataset import Dataset
-from ondevice.data.delimited import POLICIES
 from ondevice.data.large.arrays import ArrayFile, write_arrays
 from ondevice.data.large.assemble import assemble
 from ondevice.data.large.chunk import ChunkId
 from ondevice.data.large.division import division_of
 from ondevice.data.large.encode import allocate
 from ondevice.data.large.files import CHUNK_BYTES, Budget, Finished, text_tasks
-from ondevice.data.large.memory import shares
-from ondevice.data.large.parquet import parquet_tasks
+from ondevice.data.large.memory import parse_bytes, shares
 from ondevice.data.large.plan import Plan, starts_of
 from ondevice.data.large.pool import BadLineError, Pool
+from ondevice.data.large.tables import table_tasks
+from ondevice.data.parts import WAY_OUT, BadRows
 from ondevice.data.schema import Schema
 from ondevice.data.sources import cache_directory, say
-from ondevice.data.store import FORMAT_VERSION, open_store
-from ondevice.errors import ConfigError, DataError, UserError, nearest
+from ondevice.data.store import FORMAT_VERSION, file_digests, open_store
+from ondevice.errors import ConfigError, DataError, UserError
 from ondevice.files import atomic_json
 
-LAYOUT_VERSION = 1  # of the intermediate files
-WAY_OUT = "mend or remove the line, or leave such rows out with data.bad_rows=skip"
+LAYOUT_VERSION = 2  # of the intermediate files
 SAY_SECONDS = 15.0
 SAVE_SECONDS = 10.0
 
@@ -52,6 +51,7 @@ def prepare_large(
     bad_rows: str,
     memory: int | str,
     workers: int | None,
+    places: dict[str, Any] | None = None,
 ) -> Dataset:
     """The data set of these files and options: opened from the cache, or prepared there.
 
@@ -61,29 +61,34 @@ def prepare_large(
         schema: fields and label rule.
         source: how the files are written; see `Plan`.
         files: in the order of their rows.
-        split: ``random`` (by a hash of the row's number) or ``temporal`` (by ``source["time"]``, else by order).
+        split: ``random`` (by a hash of the row's number) or ``temporal`` (by time, else by order).
         seed: of the random split.
         fractions: of train, valid and test; a random split has them but for chance.
         max_rows: read only the first so many lines.
         bad_rows: ``error`` or ``skip``.
         memory: bound of the memory of all processes together.
         workers: processes; None: as many as there are cores and as ``memory`` allows.
+        places: where the further tables of a table are.
 
     Raises: UserError: for a wrong option, a line that cannot be used, and a disk that is full.
     """
-    shares_of_rows = splits.check_options(split, seed, fractions, max_rows)
-    if bad_rows not in POLICIES:
-        raise ConfigError(f"data.bad_rows: '{bad_rows}' is unknown {nearest(str(bad_rows), POLICIES)}")
-    num_workers, limit = shares(memory, workers)
-    num_workers = min(num_workers, max(1, sum(file.stat().st_size for file in files) // CHUNK_BYTES))
-    stats = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    own = "random" if split == splits.GIVEN else split
+    shares_of_rows = splits.check_options(own, seed, fractions, max_rows)
+    if split == "leave_last_out":
+        raise ConfigError("data.split: 'leave_last_out' needs the whole table in memory; leave streamed out")
+    BadRows(bad_rows)
+    reader = parse_bytes(memory) // 4 if source["kind"] == "table" else 0
+    num_workers, limit = shares(memory, workers, reader)
+    if not reader:
+        num_workers = min(num_workers, max(1, sum(file.stat().st_size for file in files) // CHUNK_BYTES))
     options = {"split": split, "seed": seed, "fractions": shares_of_rows, "max_rows": max_rows}
-    identity = [FORMAT_VERSION, LAYOUT_VERSION, schema.to_dict(), options, stats, source]
+    identity = [FORMAT_VERSION, LAYOUT_VERSION, schema.to_dict(), options, file_digests(files), source]
     fingerprint = _digest([*identity, bad_rows])
     stores = cache_directory() / "stores"
     target = stores / f"{schema.name}-{fingerprint[:16]}"
     # Chunks without bad rows are the same under either policy, so what is unfinished serves both.
     building = stores / f".unfinished-{schema.name}-{_digest(identity)[:16]}"
+    source = source if places is None else {**source, "places": places}
     plan = Plan(building, schema, source, list(files), split, seed, shares_of_rows, max_rows, bad_rows)
     found = open_store(target, fingerprint)
     if found is not None:
@@ -93,7 +98,7 @@ def prepare_large(
             if open_store(target, fingerprint) is None:  # or another process has made it in the meantime
                 say(f"{schema.name}: preparing the data (once; kept in {target})")
                 _tell_of_others(building, schema.name)
-                _prepare(plan, fingerprint, num_workers, limit)
+                _prepare(plan, fingerprint, num_workers, limit, reader)
                 shutil.rmtree(target, ignore_errors=True)
                 os.replace(plan.store, target)
                 shutil.rmtree(building, ignore_errors=True)
@@ -134,7 +139,7 @@ def _tell_of_others(building: Path, name: str) -> None:
             )
 
 
-def _prepare(plan: Plan, fingerprint: str, num_workers: int, limit: int) -> None:
+def _prepare(plan: Plan, fingerprint: str, num_workers: int, limit: int, reader: int) -> None:
     """Every step that is not yet done, into ``plan.store``."""
     plan.folder.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(plan.folder / "unpacked", ignore_errors=True)
@@ -142,22 +147,25 @@ def _prepare(plan: Plan, fingerprint: str, num_workers: int, limit: int) -> None
         half_written.unlink()
     plan.save()
     with Pool(plan.folder, num_workers) as pool:
-        _parse(plan, pool)
+        _parse(plan, pool, reader)
         rows = _count(plan, pool)
         _merge(plan, pool, limit)
         _encode(plan, pool, rows)
     assemble(plan, fingerprint, rows)
 
 
-def _parse(plan: Plan, pool: Pool) -> None:
+def _parse(plan: Plan, pool: Pool, reader: int) -> None:
     """Chunk files of all rows, and ``parsed``, which lists them."""
     path = plan.folder / "parsed"
     if path.exists() and not (plan.bad_rows == "error" and plan.parsed.skipped):
         return
-    tasks_of = text_tasks if plan.source["kind"] == "text" else parquet_tasks
     finished: Finished = {}
     budget = Budget(plan.max_rows)
-    sources: list[Any] = [tasks_of(plan, file, budget, finished) for file in range(len(plan.files))]
+    lines = BadRows(plan.bad_rows)
+    if plan.source["kind"] == "text":
+        sources: list[Any] = [text_tasks(plan, file, budget, finished) for file in range(len(plan.files))]
+    else:
+        sources = [table_tasks(plan, budget, finished, lines, reader)]
     progress = _Progress(f"{plan.schema.name}: rows read")
 
     def done(task: dict[str, Any], answer: dict[str, Any]) -> None:
@@ -178,8 +186,8 @@ def _parse(plan: Plan, pool: Pool) -> None:
         "rows": np.array([finished[which]["rows"] for which in ids], dtype=np.int64),
         "num_keys": np.array([finished[which]["num_keys"] for which in ids], dtype=np.int64).ravel(),
     }
-    skipped = sum(finished[which]["skipped"] for which in ids)
-    first_bad = "" if bad is None else f"{plan.files[bad.file]}:{finished[bad]['first_bad']}"
+    skipped = sum(finished[which]["skipped"] for which in ids) + lines.skipped
+    first_bad = lines.first if bad is None else f"{plan.files[bad.file]}:{finished[bad]['first_bad']}"
     write_arrays(path, arrays, skipped=skipped, first_bad=first_bad)
     if skipped:
         say(f"{plan.schema.name}: {skipped} rows left out; the first: {first_bad}")
@@ -233,7 +241,7 @@ def _encode(plan: Plan, pool: Pool, rows: np.ndarray) -> None:
         shutil.rmtree(plan.store, ignore_errors=True)
         plan.store.mkdir()
         for name, total in zip(splits.SPLITS, rows.sum(axis=0).tolist(), strict=True):
-            allocate(plan.store, name, total, len(plan.schema.fields))
+            allocate(plan.store, name, total, len(plan.schema.fields), plan.weighted)
         atomic_json(marker, [])
     written = set(json.loads(marker.read_text()))
     known = [

@@ -18,8 +18,8 @@ from ondevice.data.large.chunk import ChunkId
 from ondevice.data.large.division import count_chunk
 from ondevice.data.large.encode import encode_chunk
 from ondevice.data.large.merge import merge_field
-from ondevice.data.large.parquet import parse_row_group
 from ondevice.data.large.plan import Plan
+from ondevice.data.large.tables import parse_batch
 from ondevice.data.large.text import TextFormat, parse_text
 from ondevice.errors import UserError
 
@@ -40,8 +40,8 @@ def do(plan: Plan, step: str, task: dict[str, Any]) -> dict[str, Any]:
         target = plan.chunk_path(which)
         meta = parse_text(form, plan.schema, data, task["line"], task["num_lines"], target, plan.bad_rows)
         return meta if "trouble" in meta else {"chunks": {which.number: meta}}
-    if step == "parquet":
-        return parse_row_group(plan, which.file, task["group"], task["first_row"], task["rows"])
+    if step == "table":
+        return parse_batch(plan, which, Path(task["path"]))
     if step == "count":
         return count_chunk(plan, which, task["given"])
     assert step == "encode"

@@ -8,6 +8,7 @@ cannot be right is missing (None), and so is all that is to be known of a book t
 from __future__ import annotations
 
 import contextlib
+import csv
 import html
 import re
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from ondevice.data.delimited import BadRows, Chunk, read_csv, read_header
 from ondevice.data.interactions import Factorizer, Interactions
 from ondevice.data.schema import Label
 from ondevice.errors import DataError
@@ -55,20 +55,20 @@ def read_book_crossing(ratings: Path, users: Path, books: Path, label: Label) ->
     people = _read_users(users)
     shelf, titles = _read_books(books)
     user_codes, book_codes = Factorizer(), Factorizer()
-    labels: list[np.ndarray] = []
+    raters, rated, labels = [], [], []
     parsed: dict[str, int | None] = {}
-    bad = BadRows(way_out=WAY_OUT)
-    for chunk in _chunks(ratings, RATING_COLUMNS):
-        user, book, rating = chunk.columns
-        for text in set(rating).difference(parsed):
+    for line, (user, book, rating) in _rows(ratings, RATING_COLUMNS):
+        if rating not in parsed:
             try:
-                parsed[text] = label.parse(text)
+                parsed[rating] = label.parse(rating)
             except ValueError as error:
-                bad.report(ratings, chunk.lines[rating.index(text)], str(error))
-        kept = [i for i, text in enumerate(rating) if parsed[text] is not None]
-        user_codes.add([user[i] for i in kept])
-        book_codes.add([book[i] for i in kept])
-        labels.append(np.array([parsed[rating[i]] for i in kept], dtype=np.uint8))
+                raise DataError(f"{ratings}:{line}: {error}; {WAY_OUT}") from None
+        if parsed[rating] is not None:
+            raters.append(user)
+            rated.append(book)
+            labels.append(parsed[rating])
+    user_codes.add(raters)
+    book_codes.add(rated)
     user_column, book_column = user_codes.column(), book_codes.column()
     columns = {"user": user_column.mapped(lambda key: _whole(key, ratings, "user"))}
     for name in ("age", "country"):
@@ -78,7 +78,7 @@ def read_book_crossing(ratings: Path, users: Path, books: Path, label: Label) ->
         columns[name] = book_column.mapped(lambda key, name=name: shelf.get(key, _UNKNOWN_BOOK)[name])  # type: ignore[misc]
     return Interactions(
         columns,
-        np.concatenate(labels),
+        np.array(labels, dtype=np.uint8),
         items=[{"book": key, **shelf.get(key, _UNKNOWN_BOOK)} for key in sorted(book_column.values)],
         titles={key: titles[key] for key in book_column.values if key in titles},
     )
@@ -86,7 +86,7 @@ def read_book_crossing(ratings: Path, users: Path, books: Path, label: Label) ->
 
 def _read_users(path: Path) -> dict[str, dict[str, Any]]:
     people: dict[str, dict[str, Any]] = {}
-    for user, location, age in _rows(path, USER_COLUMNS):
+    for _, (user, location, age) in _rows(path, USER_COLUMNS):
         people[user] = {"age": age_group(age), "country": country_of(location)}
     return people
 
@@ -95,7 +95,7 @@ def _read_books(path: Path) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """Books and titles by ISBN."""
     shelf: dict[str, dict[str, Any]] = {}
     titles: dict[str, str] = {}
-    for book, title, author, year, publisher in _rows(path, BOOK_COLUMNS):
+    for _, (book, title, author, year, publisher) in _rows(path, BOOK_COLUMNS):
         shelf[book] = {
             "author": readable(author) or None,
             "year": year_of(year),
@@ -131,30 +131,37 @@ def readable(text: str) -> str:
     return re.sub(r"\s+", " ", html.unescape(text)).strip()
 
 
-def _rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    for chunk in _chunks(path, columns):
-        yield from zip(*chunk.columns, strict=True)
+def read_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The cells of each row and the line that it ends on. Raises UserError for what is not CSV."""
+    with open(path, encoding="latin-1", newline="") as file:
+        # Under strict, a quote that is still open at the end of the file is an error.
+        reader = csv.reader(file, delimiter=";", escapechar="\\", doublequote=False, strict=True)
+        try:
+            for row in reader:
+                if row:
+                    yield reader.line_num, row
+        except csv.Error as error:
+            raise DataError(f"{path}:{reader.line_num}: not CSV: {error}; {WAY_OUT}") from error
 
 
-def _chunks(path: Path, columns: Sequence[str]) -> Iterator[Chunk]:
-    """The named columns of a file."""
-    header = read_header(path, delimiter=";", encoding="latin-1")
+def _rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    """The line and the named columns of each row after the header."""
+    rows = read_cells(path)
+    _, header = next(rows, (0, []))
     for name in columns:
         if name not in header:
             raise DataError(
                 f"{path}:1: no column '{name}' in the header (found: {', '.join(header)}); {WAY_OUT}"
             )
     places = [header.index(name) for name in columns]
-    for chunk in read_csv(
-        path,
-        delimiter=";",
-        encoding="latin-1",
-        num_columns=len(header),
-        skip_rows=1,
-        escape="\\",
-        bad=BadRows(way_out=WAY_OUT),
-    ):
-        yield Chunk([chunk.columns[place] for place in places], chunk.lines)
+    empty = True
+    for line, row in rows:
+        if len(row) != len(header):
+            raise DataError(f"{path}:{line}: {len(row)} columns where {len(header)} are expected; {WAY_OUT}")
+        empty = False
+        yield line, [row[place] for place in places]
+    if empty:
+        raise DataError(f"{path}: holds no rows; the file is empty or cut short")
 
 
 def _whole(text: str, path: Path, what: str) -> int:

@@ -28,7 +28,7 @@ SOURCE_1M = Source(
     TERMS,
     Archive(
         "https://files.grouplens.org/datasets/movielens/ml-1m.zip",
-        "c4d9eecfca2ab87c1945afe126590906",
+        "a6898adb50b9ca05aa231689da44c217cb524e7ebd39d264c56e2832f2c54e20",
         ("ratings.dat", "users.dat", "movies.dat"),
     ),
     Package(
@@ -42,7 +42,7 @@ SOURCE_100K = Source(
     TERMS,
     Archive(
         "https://files.grouplens.org/datasets/movielens/ml-100k.zip",
-        "0e33842e24a9c977be4e0107933c0723",
+        "50d2a982c66986937beb9ffb3aa76efe955bf3d5c6b761f4e3a7cd717c6a3229",
         ("u.data", "u.user", "u.item"),
     ),
     Package(
@@ -75,7 +75,7 @@ def movielens_1m(
     Args:
         fields: ``full`` (9 fields), ``serve`` (without the time of the rating) or ``paper`` (without user
             and item; what the PEP paper used).
-        split: ``random`` or ``temporal``.
+        split: ``random``, ``temporal`` or ``leave_last_out`` (of each user).
         seed: draws the random split and the subsample.
         folder: a folder or archive with the files, in place of the download.
         fractions: of train, valid and test.
@@ -140,4 +140,5 @@ def _movielens(
         seed=seed,
         fractions=shares,
         max_rows=max_rows,
+        user="user" if "user" in schema.names else None,
     )

@@ -14,102 +14,38 @@ rated movie; only the spelling of a few titles differs.
 from __future__ import annotations
 
 import bisect
+import itertools
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ondevice.data.delimited import BadRows, Chunk, read_plain
 from ondevice.data.interactions import Column, Factorizer, Interactions
+from ondevice.data.parts import BadRows
 from ondevice.data.schema import Label
 from ondevice.errors import DataError
 
 WAY_OUT = "the file differs from the published one: get it again, or name another folder (data.folder=PATH)"
 
 # Numbers below 3952 that no movie of MovieLens-1M has.
-ABSENT_MOVIES = (
-    *(
-        91,
-        221,
-        323,
-        622,
-        646,
-        677,
-        686,
-        689,
-        740,
-        817,
-        883,
-        995,
-        1048,
-        1072,
-        1074,
-        1182,
-        1195,
-        1229,
-        1239,
-        1338,
-    ),
-    *(
-        1402,
-        1403,
-        1418,
-        1435,
-        1451,
-        1452,
-        1469,
-        1478,
-        1481,
-        1491,
-        1492,
-        1505,
-        1506,
-        1512,
-        1521,
-        1530,
-        1536,
-        1540,
-    ),
-    *(
-        1560,
-        1576,
-        1607,
-        1618,
-        1634,
-        1637,
-        1638,
-        1691,
-        1700,
-        1712,
-        1736,
-        1737,
-        1745,
-        1751,
-        1761,
-        1763,
-        1766,
-        1775,
-    ),
-    *(1778, 1786, 1790, 1800, 1802, 1803, 1808, 1813, 1818, 1823, 1828, 1838, 3815),
+_ABSENT = (
+    "91 221 323 622 646 677 686 689 740 817 883 995 1048 1072 1074 1182 1195 1229 1239 1338 1402 1403 "
+    "1418 1435 1451 1452 1469 1478 1481 1491 1492 1505 1506 1512 1521 1530 1536 1540 1560 1576 1607 1618 "
+    "1634 1637 1638 1691 1700 1712 1736 1737 1745 1751 1761 1763 1766 1775 1778 1786 1790 1800 1802 1803 "
+    "1808 1813 1818 1823 1828 1838 3815 "
 )
+ABSENT_MOVIES = tuple(map(int, _ABSENT.split()))
 AGES = (1, 18, 25, 35, 45, 50, 56)
-GENRES_100K = (
-    *("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama"),
-    *(
-        "Fantasy",
-        "Film-Noir",
-        "Horror",
-        "Musical",
-        "Mystery",
-        "Romance",
-        "Sci-Fi",
-        "Thriller",
-        "War",
-        "Western",
-    ),
+_GENRES = (
+    "unknown Action Adventure Animation Children's Comedy Crime Documentary Drama Fantasy Film-Noir "
+    "Horror Musical Mystery Romance Sci-Fi Thriller War Western "
 )
+GENRES_100K = tuple(_GENRES.split())
+
+CHUNK_ROWS = 1 << 16
 
 _YEAR = re.compile(r"\(([0-9]{4})\)\s*$")
 _ATOMIC_YEAR = re.compile(r"([0-9]{4})(?:\.0*)?")  # a movie without a year has a word there
@@ -221,14 +157,55 @@ def _report(chunk: Chunk, path: Path, column: tuple[str, ...], wrong: dict[str, 
             bad.report(path, line, wrong[value])
 
 
-def _chunks(ratings: Ratings) -> Any:
+@dataclass(frozen=True)
+class Chunk:
+    """Some rows of a file, column by column, with the line of each row."""
+
+    columns: list[tuple[str, ...]]
+    lines: list[int]
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+
+def read_plain(
+    path: Path, *, separator: str, num_columns: int, encoding: str, skip_lines: int = 0
+) -> Iterator[Chunk]:
+    """Chunks of a file whose cells are never quoted, without a library for it; empty lines are passed over.
+
+    Raises: UserError: on a wrong number of columns or undecodable bytes, or no row at all.
+    """
+    seen = False
+    with open(path, "rb") as file:
+        numbered = itertools.islice(enumerate(file, start=1), skip_lines, None)
+        while block := list(itertools.islice(numbered, CHUNK_ROWS)):
+            lines, rows = [], []
+            for number, line in block:
+                if not (content := line.rstrip(b"\r\n")):
+                    continue
+                try:
+                    cells = content.decode(encoding).split(separator)
+                except UnicodeDecodeError:
+                    raise DataError(f"{path}:{number}: bytes that cannot be decoded; {WAY_OUT}") from None
+                if len(cells) != num_columns:
+                    trouble = f"{len(cells)} columns where {num_columns} are expected"
+                    raise DataError(f"{path}:{number}: {trouble}; {WAY_OUT}")
+                rows.append(cells)
+                lines.append(number)
+            if rows:
+                seen = True
+                yield Chunk(list(zip(*rows, strict=True)), lines)
+    if not seen:
+        raise DataError(f"{path}: holds no rows; the file is empty or cut short")
+
+
+def _chunks(ratings: Ratings) -> Iterator[Chunk]:
     return read_plain(
         ratings.path,
         separator=ratings.separator,
         num_columns=ratings.num_columns,
         encoding=ratings.encoding,
         skip_lines=ratings.skip_lines,
-        bad=BadRows(way_out=WAY_OUT),
     )
 
 
@@ -300,12 +277,7 @@ _LAYOUTS = {".dat": _read_dat, ".data": _read_100k, ".inter": _read_atomic}
 
 def _rows(path: Path, separator: str, num_columns: int, encoding: str, skip_lines: int = 0) -> Any:
     for chunk in read_plain(
-        path,
-        separator=separator,
-        num_columns=num_columns,
-        encoding=encoding,
-        skip_lines=skip_lines,
-        bad=BadRows(way_out=WAY_OUT),
+        path, separator=separator, num_columns=num_columns, encoding=encoding, skip_lines=skip_lines
     ):
         yield from zip(chunk.lines, zip(*chunk.columns, strict=True), strict=False)
 

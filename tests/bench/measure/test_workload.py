@@ -12,6 +12,7 @@ from ondevice.bench.measure.quality import quality, score
 from ondevice.bench.measure.runtime import Program
 from ondevice.bench.measure.worker import Inputs
 from ondevice.bench.measure.workload import make_requests, write_inputs
+from ondevice.data.dataset import EncodedSplit
 from ondevice.recommender import Recommender
 
 from ..conftest import rows_of
@@ -73,6 +74,6 @@ def test_a_program_with_rows_of_its_own_gets_them(dense: Recommender, programs: 
 
 
 def test_quality_of_scores_by_hand() -> None:
-    result = quality(np.array([1, 0, 1, 0]), np.array([0.5, 0.25, 0.75, 0.5]))
+    result = quality(EncodedSplit(np.zeros((4, 1)), np.array([1, 0, 1, 0])), np.array([0.5, 0.25, 0.75, 0.5]))
     assert result["test_auc"] == 0.875  # three of four pairs in order, one tie
     assert result["test_logloss"] == pytest.approx(-(2 * np.log(0.5) + 2 * np.log(0.75)) / 4)

@@ -28,7 +28,7 @@ def divided(
     folder: Path, cuts: list[int], split: str, times: np.ndarray | None = None, seed: int = 0
 ) -> np.ndarray:
     """The split of each of ``cuts[-1]`` rows of one file that is cut so into chunks."""
-    source = {"kind": "text", "time": None if times is None else "t"}
+    source = {"kind": "text", "timed": times is not None}
     plan = Plan(folder, SCHEMA, source, [], split, seed, (0.5, 0.3, 0.2), None, "error")
     ids, rows = [], []
     for number, (start, stop) in enumerate(zip([0, *cuts], cuts, strict=False)):

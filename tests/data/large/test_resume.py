@@ -17,9 +17,9 @@ import pytest
 
 from benchmarks import made_up
 from ondevice import files
-from ondevice.data import load_dataset
+from ondevice.data import load_dataset, read
 from ondevice.data.large import files as large_files
-from ondevice.data.large import parquet, prepare
+from ondevice.data.large import prepare
 
 from .rows import criteo_lines, write_lines
 
@@ -48,7 +48,7 @@ def test_cut_off_at_any_write(kind: str, tmp_path: Path, monkeypatch: pytest.Mon
     if kind == "parquet":
         options = as_parquet(tmp_path / "train.txt")
     monkeypatch.setattr(large_files, "CHUNK_BYTES", 20_000)
-    monkeypatch.setattr(parquet, "CHUNK_ROWS", 60)
+    monkeypatch.setattr(read, "CHUNK_ROWS", 60)
     monkeypatch.setattr(prepare, "SAVE_SECONDS", 0.0)
     name = "table" if kind == "parquet" else "criteo"
     replace, writes = os.replace, itertools.count()

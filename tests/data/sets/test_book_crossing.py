@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from ondevice.data import load_dataset
 from ondevice.data.dataset import Dataset
-from ondevice.data.delimited import read_csv
 from ondevice.data.sets import book_crossing
 from ondevice.data.sets.book_crossing_files import (
     age_group,
     country_of,
     read_book_crossing,
+    read_cells,
     readable,
     year_of,
 )
@@ -230,8 +230,7 @@ def test_every_text_is_read_back(
     quoted = [[cell.replace("\\", "\\\\").replace('"', '\\"') for cell in row] for row in rows]
     text = "".join(";".join(f'"{cell}"' for cell in row) + "\r\n" for row in quoted)
     path.write_bytes(text.encode("latin-1"))
-    chunks = read_csv(path, delimiter=";", encoding="latin-1", num_columns=3, escape="\\")
-    assert [row for chunk in chunks for row in zip(*chunk.columns, strict=True)] == rows
+    assert [tuple(row) for _, row in read_cells(path)] == rows
 
 
 def test_the_published_files(real_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,130 @@
+"""Chunks of tables that people bring: one process reads them with DuckDB, the workers turn batches into chunks."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ondevice.data.join import Joined
+from ondevice.data.large.chunk import ChunkId, write_chunk
+from ondevice.data.large.files import Budget, Finished, chunk_meta
+from ondevice.data.large.plan import Plan
+from ondevice.data.parts import BadRows, Part, line_of
+from ondevice.data.read import Engine
+from ondevice.data.rows import rows_of
+from ondevice.data.spec import TableSpec
+from ondevice.errors import ConfigError, DataError
+
+_NUMBERS = "\x00numbers"
+
+
+def check_streamable(spec: TableSpec) -> None:
+    """Raise UserError for what can only be done with a whole table in memory."""
+    if spec.schema.label.positive_only:
+        raise ConfigError(
+            "data.streamed: sampled negatives need the whole table; leave streamed out, or add negatives"
+        )
+    for field in spec.schema.fields:
+        if field.origin is None:
+            raise ConfigError(
+                f"data.streamed: field '{field.name}': origin: null is learnt in memory; write the number"
+            )
+
+
+def spec_of(plan: Plan) -> TableSpec:
+    """What the table's columns mean, and where further tables are."""
+    values = plan.source["spec"]
+    tables = {name: {**side, "path": plan.source["places"][name]} for name, side in values["tables"].items()}
+    return TableSpec.from_dict({**values, "tables": tables})
+
+
+def part_of(plan: Plan, file: int) -> Part:
+    """A file of the table."""
+    return Part(plan.files[file], plan.source["partitions"][file])
+
+
+def table_tasks(
+    plan: Plan, budget: Budget, finished: Finished, bad: BadRows, memory: int
+) -> Iterator[dict[str, Any]]:
+    """The tasks that turn batches into chunks; chunks that are there already go into ``finished`` instead.
+
+    Args:
+        plan: the preparation.
+        budget: how many rows may be read.
+        finished: what is remembered of chunks that are there.
+        bad: counts lines that the reader itself cannot use.
+        memory: bytes that the reader may hold.
+
+    Raises: UserError: for a file that cannot be read, and when none holds a row.
+    """
+    import pyarrow as pa
+
+    spec = spec_of(plan)
+    columns = spec.needed(plan.source["timed"], titles=False)
+    folder = plan.folder / "unpacked"
+    folder.mkdir(exist_ok=True)
+    seen = 0
+    with Engine(memory) as engine:
+        parts = [part_of(plan, file) for file in range(len(plan.files))]
+        joined = Joined(engine, spec, parts, bad, columns)
+        for file in range(len(plan.files)):
+            if budget.left == 0:
+                break
+            batches = joined.batches(parts[file])
+            for number, (numbers, batch) in zip(itertools.count(), batches):
+                granted = budget.take(len(numbers))
+                seen += granted
+                which = ChunkId(file, number)
+                meta = chunk_meta(plan, which)
+                if meta is not None:
+                    finished[which] = meta
+                elif granted:
+                    renamed = batch.rename_columns([str(place) for place in range(batch.num_columns)])
+                    renamed = renamed.append_column(_NUMBERS, pa.array(numbers)).slice(0, granted)
+                    path = folder / f"{file}-{number}"
+                    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, renamed.schema) as out:
+                        out.write_batch(renamed)
+                    yield {"step": "table", "file": file, "number": number, "path": str(path)}
+                if budget.left == 0:
+                    break
+        joined.tell()
+    if not seen:
+        raise DataError(f"{plan.files[0]}: holds no rows; the file is empty or cut short")
+
+
+def parse_batch(plan: Plan, which: ChunkId, path: Path) -> dict[str, Any]:
+    """Write the chunk of a batch, or return {"line", "trouble"} for a row that cannot be used."""
+    import pyarrow as pa
+
+    spec, part = spec_of(plan), part_of(plan, which.file)
+    with pa.OSFile(str(path), "rb") as source:
+        batch = pa.ipc.open_file(source).get_batch(0)
+    path.unlink()
+    numbers = batch.column(_NUMBERS).to_numpy()
+    timed = plan.source["timed"]
+    columns = spec.needed(timed, titles=False)
+    batch = batch.drop_columns([_NUMBERS]).rename_columns(columns)
+    rows, wrong = rows_of(spec, numbers, batch, where=str(part.path), timed=timed, titles=False)
+    first_bad = ""
+    if wrong:
+        first = min(wrong)
+        line = line_of(part, columns, spec.format, first)
+        if plan.bad_rows == "error":
+            return {"line": line - 1, "trouble": wrong[first]}
+        first_bad = f"{line}: {wrong[first]}"
+    meta = write_chunk(
+        plan.chunk_path(which),
+        plan.schema,
+        rows.columns,
+        rows.labels,
+        np.asarray(rows.numbers),
+        rows.times,
+        rows.weights,
+        skipped=len(wrong),
+        first_bad=first_bad,
+    )
+    return {"chunks": {which.number: meta}}

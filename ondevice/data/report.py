@@ -1,0 +1,77 @@
+"""What a preparation tells about the data, so that a dead field or a hashed identifier is seen before training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ondevice.data.interactions import Interactions, keyed
+from ondevice.data.schema import Schema
+from ondevice.data.sources import say
+from ondevice.data.splits import SPLITS
+
+MANY_VALUES = 0.5  # distinct values a training row at which a field looks like a number of the row itself
+
+
+def describe_fields(
+    schema: Schema, field_offsets: np.ndarray, counts: np.ndarray, missing: Sequence[int]
+) -> list[dict[str, Any]]:
+    """For each field how many values are known, and shares of training rows.
+
+    Args:
+        schema: names the fields.
+        field_offsets: first id of each field, and the total.
+        counts: (N,) training rows of each id.
+        missing: training rows of each field without a value.
+
+    Returns: name, values, and the shares missing, unknown (present, but rarer than ``min_count``) and largest (of
+        the most frequent known value).
+    """
+    fields = []
+    for f, field in enumerate(schema.fields):
+        own = counts[field_offsets[f] : field_offsets[f + 1]]
+        rows = max(1, int(own.sum()))
+        unknown = int(own[0]) - (missing[f] if field.missing is None else 0)
+        largest = int(own[1:].max()) if len(own) > 1 else 0
+        shares = {"missing": missing[f] / rows, "unknown": unknown / rows, "largest": largest / rows}
+        fields.append({"field": field.name, "values": len(own) - 1, **shares})
+    return fields
+
+
+def say_report(name: str, rows: dict[str, int], fields: Sequence[dict[str, Any]]) -> None:
+    """Print the rows of each split and `describe_fields`."""
+    say(f"{name}: rows " + ", ".join(f"{split} {rows[split]:,}" for split in SPLITS))
+    width = max(len("field"), *(len(each["field"]) for each in fields))
+    say(f"  {'field':{width}}      values  missing  unknown  largest")
+    for each in fields:
+        note = ""
+        if each["values"] <= 1 and not each["missing"]:
+            note = "  one value only: it tells no rows apart"
+        elif each["values"] > MANY_VALUES * rows["train"] > 100:
+            note = "  nearly every row has a value of its own: a number of the row, or a hash?"
+        shares = "  ".join(f"{each[share]:7.1%}" for share in ("missing", "unknown", "largest"))
+        say(f"  {each['field']:{width}}  {each['values']:>10,}  {shares}{note}")
+
+
+def tell_repeated(
+    schema: Schema, interactions: Interactions, rows: dict[str, np.ndarray], user: str | None
+) -> None:
+    """Say how many test rows repeat a training row: under a random split they are known beforehand."""
+    if schema.item_key is None:
+        return
+    pair = [name for name in (user, schema.item_key) if name is not None]
+    named = len(pair) == 2
+    names = pair if named else [field.name for field in schema.fields if field.transform is None]
+    combined = np.zeros(len(interactions), dtype=np.int64)
+    for name in names:
+        codes = keyed(schema, interactions, name)
+        _, combined = np.unique(combined * (int(codes.max()) + 1) + codes, return_inverse=True)
+    repeated = int(np.isin(combined[rows["test"]], combined[rows["train"]]).sum())
+    if repeated:
+        what = " and ".join(names) if named else "all fields"
+        say(
+            f"{schema.name}: {repeated} of {len(rows['test'])} test rows repeat a training row ({what}); to keep "
+            f"such rows together write split: {{group: [{', '.join(names)}]}}, or split by time"
+        )
