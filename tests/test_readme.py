@@ -1,4 +1,4 @@
-"""The README's Python runs as it stands, on a few rows."""
+"""The Python of the README and of docs/extending.md runs as it stands, on a few rows; what pages link to is there."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 README = Path(__file__).resolve().parents[1] / "README.md"
+EXTENDING = README.parent / "docs" / "extending.md"
 
 
-def block(heading: str) -> str:
+def block(heading: str, page: Path = README) -> str:
     """The first Python block under a heading."""
-    text = README.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
     match = re.search(rf"^## {re.escape(heading)}\n.*?^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    assert match, f"README has no Python under '{heading}'"
+    assert match, f"{page.name} has no Python under '{heading}'"
     return match[1]
 
 
@@ -81,7 +82,7 @@ def test_adding_a_method_in_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(METHODS, "_entries", dict(METHODS._entries))
     names: dict[str, object] = {}
     before = set(METHODS)
-    exec(compile(block("Add a method in one file"), "README.md", "exec"), names)
+    exec(compile(block("A method", EXTENDING), "extending.md", "exec"), names)
     (name,) = set(METHODS) - before
     import ondevice
 
