@@ -17,7 +17,7 @@ $(VENV)/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "Python 3.10 or newer is needed, this is %s; set PYTHON=python3.12, say" % sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[export,train,study,test,dev]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[export,train,study,test,docs,dev]'
 	@touch $@
 
 demo: setup
@@ -41,12 +41,7 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
-$(VENV)/docs: $(VENV)/installed
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[docs]'
-	@touch $@
-
-# (Without --quiet, under which mkdocs counts no warnings, and no link is broken.)
-docs: $(VENV)/docs
+docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	@echo build/site/index.html
 
