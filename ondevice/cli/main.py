@@ -16,7 +16,7 @@ from typing import NoReturn
 from ondevice.errors import ConfigError, nearest, run_script
 from ondevice.version import __version__
 
-COMMANDS = ("train", "export", "benchmark", "peers", "study", "inspect", "list", "config")
+COMMANDS = ("train", "export", "benchmark", "peers", "study", "inspect", "list", "config", "cache")
 
 
 class Parser(argparse.ArgumentParser):

@@ -1,23 +1,14 @@
-"""What the cache holds, and its clearing.
-
-python -m ondevice.data.cache                                    lists it
-python -m ondevice.data.cache --remove NAME …                    removes entries by name
-python -m ondevice.data.cache --unused 30                        removes what nothing has opened for 30 days
-
-Stores are prepared data sets, tables those handed to `ondevice.train`; both, and what a broken preparation left, are
-made again when they are wanted. Downloads (sources) are removed by name alone.
-"""
+"""What the cache holds, and its clearing."""
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from ondevice.data.sources import cache_directory
-from ondevice.errors import ConfigError, nearest, run_script
+from ondevice.errors import ConfigError, nearest
 
 KINDS = {"stores": "store", "tables": "table", "sources": "source"}
 DAY = 86400.0
@@ -70,24 +61,3 @@ def remove(names: list[str], unused_days: float | None) -> list[Entry]:
         else:
             entry.path.unlink()
     return list(chosen.values())
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--remove", nargs="+", default=[], metavar="NAME", help="entries to remove")
-    parser.add_argument("--unused", type=float, metavar="DAYS", help="remove what was not opened for so long")
-    arguments = parser.parse_args()
-    gone = remove(arguments.remove, arguments.unused)
-    shown = gone or entries()
-    print(f"{'removed from' if gone else 'in'} {cache_directory()}")
-    for entry in shown:
-        days = (time.time() - entry.used) / DAY
-        print(f"{entry.kind:>10} {entry.size:>15,} bytes  opened {days:5.1f} days ago  {entry.path.name}")
-    print(f"{sum(entry.size for entry in shown):>26,} bytes in all")
-    return 0
-
-
-if __name__ == "__main__":
-    run_script(main)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ondevice.data.cache import entries, main, remove
+from ondevice.cli.main import call
+from ondevice.data.cache import entries, remove
 from ondevice.errors import UserError
 
 
@@ -33,9 +34,7 @@ def names() -> list[tuple[str, str, int]]:
     return [(entry.path.name, entry.kind, entry.size) for entry in entries()]
 
 
-def test_what_is_there(
-    cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_there(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert names() == [
         ("m", "source", 100),
         (".unfinished-x", "unfinished", 100),
@@ -43,8 +42,7 @@ def test_what_is_there(
         ("new", "store", 100),
         ("t.parquet", "table", 7),
     ]
-    monkeypatch.setattr("sys.argv", ["cache"])
-    assert main() == 0
+    call("cache", [])
     said = capsys.readouterr().out
     assert "store             100 bytes  opened  40.0 days ago  old" in said
     assert "407 bytes in all" in said
