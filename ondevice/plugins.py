@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from ondevice.errors import UserError
+from ondevice.errors import ConfigError, UserError
 
 GROUP = "ondevice.plugins"
 VARIABLE = "ONDEVICE_PLUGINS"
@@ -35,13 +35,13 @@ def load_plugins(files: Iterable[str | Path]) -> None:
         if path in _loaded:
             continue
         if not path.is_file():
-            raise UserError(
+            raise ConfigError(
                 f"plugins: {given}: no such file; name a Python file, beside the configuration that names it"
             )
         name = f"ondevice_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
         spec = importlib.util.spec_from_file_location(name, path)
         if spec is None or spec.loader is None:
-            raise UserError(f"plugins: {given}: not a Python file; its name must end in .py")
+            raise ConfigError(f"plugins: {given}: not a Python file; its name must end in .py")
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
         try:
@@ -51,7 +51,7 @@ def load_plugins(files: Iterable[str | Path]) -> None:
             raise
         except Exception as error:
             del sys.modules[name]
-            raise UserError(f"plugins: {given}: fails with {type(error).__name__}: {error}") from error
+            raise ConfigError(f"plugins: {given}: fails with {type(error).__name__}: {error}") from error
         _loaded.add(path)
 
 
@@ -68,7 +68,7 @@ def load_installed() -> None:
         try:
             entry.load()
         except Exception as error:
-            raise UserError(
+            raise ConfigError(
                 f"plugin '{entry.name}' ({entry.value}) of an installed package fails with "
                 f"{type(error).__name__}: {error}; repair or uninstall that package"
             ) from error
@@ -84,7 +84,7 @@ def check_loaded(files: Iterable[str], where: str) -> None:
     names = {path.name for path in _loaded}  # a run may have moved to a machine that has them elsewhere
     for given in files:
         if Path(given).name not in names:
-            raise UserError(
+            raise ConfigError(
                 f"{where}: was made with the plugin {given}, whose code a run directory does not start by itself; if "
                 f"you trust it, set {VARIABLE}={given}, or call ondevice.plugins.load_plugins([...]) first"
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ondevice.bench.dense.baselines import FORMATS
-from ondevice.errors import UserError, nearest
+from ondevice.errors import ConfigError, nearest
 
 CANDIDATES = (1, 100, 1000)
 
@@ -33,9 +33,9 @@ class Settings:
             ("threads", self.threads),
         ):
             if not values or min(values) < 1:
-                raise UserError(f"{name}: at least 1, got {', '.join(map(str, values)) or 'nothing'}")
+                raise ConfigError(f"{name}: at least 1, got {', '.join(map(str, values)) or 'nothing'}")
         for name in self.baselines:
             if name not in FORMATS:
-                raise UserError(f"unknown baseline '{name}' {nearest(name, FORMATS)}")
+                raise ConfigError(f"unknown baseline '{name}' {nearest(name, FORMATS)}")
         if "fp32" not in self.baselines:
-            raise UserError("baselines: fp32 is what every ratio is taken of; add it")
+            raise ConfigError("baselines: fp32 is what every ratio is taken of; add it")

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ondevice.errors import UserError
+from ondevice.errors import ConfigError
 
 
 def numbers(option: str, text: str) -> tuple[int, ...]:
@@ -29,7 +29,7 @@ def numbers(option: str, text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise UserError(f"--{option} {text}: give whole numbers separated by commas") from None
+        raise ConfigError(f"--{option} {text}: give whole numbers separated by commas") from None
 
 
 def settings_of(
@@ -62,12 +62,12 @@ def on_phone(
     run, bundle = arguments.run, arguments.bundle
     if run is not None and (Path(run) / "manifest.json").is_file():
         if bundle or arguments.budget:
-            raise UserError(f"{run} is a bundle; give no --bundle and no --budget with it")
+            raise ConfigError(f"{run} is a bundle; give no --bundle and no --budget with it")
         run, bundle = None, run
     if run is None and bundle is None:
-        raise UserError("give a run directory or a bundle")
+        raise ConfigError("give a run directory or a bundle")
     if run is None and arguments.budget:
-        raise UserError("--budget: give the run directory that it is a budget of")
+        raise ConfigError("--budget: give the run directory that it is a budget of")
     calls = {
         key: getattr(arguments, key) for key in ("warmups", "calls") if getattr(arguments, key) is not None
     }
@@ -122,18 +122,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     if arguments.budget and arguments.bundle:
-        raise UserError("--budget and --bundle: give one of them")
+        raise ConfigError("--budget and --bundle: give one of them")
     if arguments.also and not arguments.pareto:
-        raise UserError("--also: only used with --pareto")
+        raise ConfigError("--also: only used with --pareto")
     if arguments.pareto and (arguments.bundle or arguments.device):
-        raise UserError(
+        raise ConfigError(
             "--pareto: measures every budget of a run on this computer; leave out --bundle and --device"
         )
     for option in ("apk", "calls", "warmups"):
         if getattr(arguments, option) is not None and not arguments.device:
-            raise UserError(f"--{option}: only used with --device adb")
+            raise ConfigError(f"--{option}: only used with --device adb")
     if arguments.arm64_counts and arguments.device:
-        raise UserError("--arm64-counts: give it without --device; a phone keeps the report's counts")
+        raise ConfigError("--arm64-counts: give it without --device; a phone keeps the report's counts")
     candidates = numbers("candidates", arguments.candidates)
     threads = None if arguments.threads is None else numbers("threads", arguments.threads)
     started = time.perf_counter()
@@ -145,7 +145,7 @@ def run(arguments: argparse.Namespace) -> None:
         on_phone(arguments, candidates, threads, say)
         return
     if arguments.run is None:
-        raise UserError("give a run directory; a bundle alone can be measured with --device adb")
+        raise ConfigError("give a run directory; a bundle alone can be measured with --device adb")
 
     from ondevice.bench import run_benchmark
     from ondevice.bench.report.pareto import text_lines

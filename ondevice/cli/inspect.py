@@ -95,16 +95,10 @@ def _parts(bundle: Bundle) -> Iterator[tuple[str, int]]:
     for name, size in bundle.file_bytes().items():
         yield name, size
         if name == PROGRAM and importlib.util.find_spec("executorch") is not None:
-            from ondevice.program.slim import ProgramFile
+            from ondevice.bench.measure.pte import inspect
 
-            program = ProgramFile.parse(bundle.contents[PROGRAM])
-            constants = program.root.get("constant_segment")
-            place = constants.get("segment_index", 0) if constants is not None else None
-            stored = 0 if place is None else len(program.segments[place])
-            delegated = sum(len(segment) for segment in program.segments) - stored
-            yield "  tables", stored
-            yield "  delegated graphs", delegated
-            yield "  plans of endpoints", size - stored - delegated
+            program = inspect(bundle.path / PROGRAM, bundle.manifest["sizes"]["first_order_rows"])
+            yield from ((f"  {part.replace('_', ' ')}", each) for part, each in program.parts.items() if each)
 
 
 def _shapes(tensors: Sequence[dict[str, Any]]) -> str:

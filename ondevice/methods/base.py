@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ondevice.config.sections import Config
-from ondevice.errors import UserError
+from ondevice.errors import BudgetTooSmall, ConfigError, UserError
 from ondevice.forms.base import Form
 from ondevice.forms.mask import Mask
 from ondevice.forms.sizes import Sizes
@@ -120,7 +120,7 @@ class Method(EmbeddingTable):
                 else:
                     high = middle
             least = sum(form.num_kept() for form in forms(high))
-            raise UserError(
+            raise BudgetTooSmall(
                 f"budget of {target} values: too small for the rows seen in training; the smallest is {least}"
             )
         return best
@@ -154,7 +154,7 @@ class Method(EmbeddingTable):
 
         Raises: UserError: when the method cannot be sharded, or not with these options.
         """
-        raise UserError(
+        raise ConfigError(
             f"method: got '{METHODS.name_of(cls)}', which needs whole tables and cannot be sharded; use method=pep"
         )
 

@@ -13,7 +13,7 @@ from torch.export import Dim
 
 from ondevice.bundle.catalog import CatalogRows
 from ondevice.config.sections import PROGRAM_METHODS
-from ondevice.errors import UserError, nearest
+from ondevice.errors import ConfigError, nearest
 from ondevice.program.pack import PackedRecommender
 
 ENDPOINTS = PROGRAM_METHODS
@@ -132,15 +132,15 @@ def make_endpoints(
         max_batch: the most rows of ``forward`` and items of ``rank`` at once.
         top_k: items that ``recommend`` returns.
 
-    Raises: UserError: for an unknown name, or one that the data cannot serve.
+    Raises: ConfigError: for an unknown name, or one that the data cannot serve.
     """
     num_context, num_items = len(context_fields), len(item_fields)
     result = {}
     for name in names:
         if name not in ENDPOINTS:
-            raise UserError(f"unknown endpoint '{name}' {nearest(name, ENDPOINTS)}")
+            raise ConfigError(f"unknown endpoint '{name}' {nearest(name, ENDPOINTS)}")
         if name != "forward" and not (num_context and num_items):
-            raise UserError(
+            raise ConfigError(
                 f"endpoint '{name}' needs fields of both sides, but the schema has {num_context} of side context "
                 f"and {num_items} of side item; export with --methods forward"
             )
@@ -168,7 +168,7 @@ def make_endpoints(
         result["rank"] = Endpoint(rank, (context, items), ({}, {0: batch}), max_batch, signature)
     if "recommend" in names:
         if catalog is None or len(catalog) == 0:
-            raise UserError(
+            raise ConfigError(
                 "endpoint 'recommend' needs a catalog, but this data set names no item or none kept a row; "
                 "export with --methods forward,rank"
             )

@@ -15,7 +15,7 @@ from ondevice.bundle.estimate import default_endpoints, linear_bytes, named_fiel
 from ondevice.bundle.fingerprints import MAX_BITS
 from ondevice.bundle.manifest import PROGRAM
 from ondevice.data import Dataset
-from ondevice.errors import UserError
+from ondevice.errors import ConfigError
 from ondevice.program.bundle import Bundle, make_bundle
 from ondevice.program.endpoints import MAX_BATCH, TOP_K, Endpoint, Recommend, make_endpoints
 from ondevice.program.lower import lower
@@ -54,7 +54,7 @@ class ExportOptions:
     def __post_init__(self) -> None:
         bits = self.fingerprint_bits
         if bits is not None and not 0 <= bits <= MAX_BITS:
-            raise UserError(
+            raise ConfigError(
                 f"fingerprint bits: got {bits}; allowed are 1 to {MAX_BITS}, or 0 for keys as they are"
             )
 
@@ -163,7 +163,7 @@ def export_model(
         options: layout, quantization, methods.
         check: compare eager model and program over the whole test split.
 
-    Raises: UserError: when the model cannot be exported so.
+    Raises: ConfigError: when the model cannot be exported so.
     """
     packed = pack_for(recommender, dataset, options)
     return export_packed(recommender, packed, dataset, name, model, method, metrics or {}, options, check)
@@ -195,14 +195,14 @@ def export_packed(
     hashes_items = schema.item_key is not None and order.is_hashed(schema.names.index(schema.item_key))
     if hashes_items:
         if options.catalog or "recommend" in (options.methods or ()):
-            raise UserError(
+            raise ConfigError(
                 f"'{schema.item_key}' is hashed, so a bundle does not know which items there are; export with "
                 "--methods forward,rank and without --catalog"
             )
         names = tuple(name for name in names if name != "recommend")
     items = catalog_items(dataset, order) if dataset.catalog is not None and not hashes_items else None
     if options.catalog and items is None:
-        raise UserError("--catalog: this data set names no items, so there is no catalog to write")
+        raise ConfigError("--catalog: this data set names no items, so there is no catalog to write")
     endpoints = make_endpoints(
         quantized,
         names,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ondevice.errors import UserError, nearest
+from ondevice.errors import ConfigError, UserError, nearest
 from ondevice.forms.packed import CLIPPINGS, PackedTable
 from ondevice.models.layers import hidden_linears
 from ondevice.program.pack import PackedRecommender
@@ -34,7 +34,7 @@ def quantize(packed: PackedRecommender, method: str = "int8") -> PackedRecommend
     Raises: UserError: when int8 was asked for and nothing changed.
     """
     if method not in QUANTIZATIONS:
-        raise UserError(f"unknown quantization '{method}' {nearest(method, QUANTIZATIONS)}")
+        raise ConfigError(f"unknown quantization '{method}' {nearest(method, QUANTIZATIONS)}")
     result = copy.deepcopy(packed)
     if method == "none":
         return result

@@ -11,7 +11,7 @@ import torch
 from ondevice.config.file import plain_options
 from ondevice.config.sections import Config
 from ondevice.data import load_dataset
-from ondevice.errors import UserError
+from ondevice.errors import DataError
 from ondevice.forms.base import Form
 from ondevice.forms.table import TableInfo, table_info
 from ondevice.methods.build import build
@@ -87,11 +87,11 @@ class PreparedRun:
     def _other_dense(self, name: str) -> Recommender:
         """A dense model of another run, as a teacher: see `other_run`.
 
-        Raises: UserError: when it was trained on other data.
+        Raises: DataError: when it was trained on other data.
         """
         other, which = other_run(name)
         if (other.path / "fingerprint").read_text().strip() != self.dataset.fingerprint:
-            raise UserError(
+            raise DataError(
                 f"teacher {name}: trained on other data or another split; train it with this data section"
             )
         return other.dense(which)

@@ -21,7 +21,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ondevice import errors
-from ondevice.errors import UserError
+from ondevice.errors import ConfigError, UserError
 
 T = TypeVar("T")
 LOST = (
@@ -220,12 +220,12 @@ def join_job(mode: str, device: str, timeout: int) -> tuple[Processes, str]:
     size = int(os.environ.get("WORLD_SIZE", 1))
     if mode == "none":
         if size > 1:
-            raise UserError(
+            raise ConfigError(
                 f"torchrun started {size} processes, but distributed=none: add distributed=ddp, or start with python"
             )
         return ALONE, device
     if "RANK" not in os.environ:
-        raise UserError(
+        raise ConfigError(
             f"distributed={mode}: start the job with torchrun --nproc_per_node=N train/run.py …, one process per GPU"
         )
     global _joined
@@ -237,7 +237,7 @@ def join_job(mode: str, device: str, timeout: int) -> tuple[Processes, str]:
         device = "cuda" if gpus else "cpu"
     if device == "cuda":
         if local_rank >= gpus:
-            raise UserError(
+            raise ConfigError(
                 f"run.device: this machine has {gpus} GPUs and more processes; start with --nproc_per_node={gpus}"
             )
         device = f"cuda:{local_rank}"

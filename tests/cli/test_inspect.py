@@ -79,7 +79,12 @@ def test_a_run_and_its_bundle(tiny_config: Make, tmp_path: Path, show: Show) -> 
     for name, size in bundle.file_bytes().items():
         assert row(said, name)[1] == f"{size:,}"
     inside = [line for line in said if line.startswith("  ")]
-    assert [line.split("  ")[1] for line in inside] == ["tables", "delegated graphs", "plans of endpoints"]
+    assert [line.strip().split("  ")[0] for line in inside] == [
+        "embeddings",
+        "first order",
+        "other weights",
+        "program overhead",
+    ]
     numbers = [int(line.split()[-2].replace(",", "")) for line in inside]
     assert sum(numbers) == len(bundle.contents["model.pte"])
     assert min(numbers) > 0

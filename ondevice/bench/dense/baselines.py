@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ondevice.errors import UserError, nearest
+from ondevice.errors import ConfigError, nearest
 from ondevice.quiet import quiet
 from ondevice.recommender import Recommender
 
@@ -101,14 +101,14 @@ def make_baseline(
         RuntimeError: when a pass that was asked for changed nothing.
     """
     if name not in FORMATS:
-        raise UserError(f"unknown baseline '{name}' {nearest(name, FORMATS)}")
+        raise ConfigError(f"unknown baseline '{name}' {nearest(name, FORMATS)}")
     bits = FORMATS[name]
     module = DenseProgram(recommender, zero_row)
     if bits is not None:
         per_byte = 8 // bits
         dim = module.embedding.embedding_dim
         if dim % per_byte:
-            raise UserError(
+            raise ConfigError(
                 f"{name} packs {per_byte} values a byte: embedding.dim {dim} must be a multiple of it"
             )
         _quantize(module, bits)

@@ -19,7 +19,7 @@ from ondevice.version import __version__
 
 FORMAT_VERSION = 1
 TOLERATED_AUC_LOSS = 0.003
-PACKAGES = ("ondevice", "torch", "torchao", "executorch", "numpy")
+PACKAGES = ("torch", "torchao", "executorch", "numpy")
 
 
 def choose_headline(dense_valid_auc: float, budgets: Mapping[str, Mapping[str, Any]]) -> str:
@@ -50,12 +50,12 @@ def latency_summary(latency: Mapping[str, Any], method: str = "forward") -> dict
 
 def environment(further: Sequence[str] = ()) -> dict[str, str]:
     """Where a report was measured: processor, system, versions (of ``further`` packages too), day."""
-    versions = {}
+    versions = {"ondevice": __version__}  # that name is another package's on the index
     for package in (*PACKAGES, *further):
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            versions[package] = __version__ if package == "ondevice" else "not installed"
+            versions[package] = "not installed"
     return {
         "processor": f"{processor_name()}, {os.cpu_count()} cores",
         "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",

@@ -8,7 +8,7 @@ from torch import Tensor
 from ondevice.config.budget import parse_budget
 from ondevice.config.sections import Config
 from ondevice.data.key_hash import key_hashes
-from ondevice.errors import UserError
+from ondevice.errors import BudgetTooSmall, ConfigError
 from ondevice.forms.shared import SharedMap
 from ondevice.forms.table import TableInfo
 from ondevice.methods.base import METHODS, Method
@@ -33,24 +33,24 @@ class Hashing(Method):
     ) -> None:
         super().__init__(info, embedding_dim, init_std=init_std)
         if dim < 1:
-            raise UserError(f"method.dim: got {dim}; it must be at least 1")
+            raise ConfigError(f"method.dim: got {dim}; it must be at least 1")
         self.dim = min(dim, embedding_dim)
         self._hashes: Tensor | None = None
 
     def check(self, config: Config) -> None:
         if config.retrain.code_dims:
-            raise UserError(
+            raise ConfigError(
                 "retrain.code_dims: method 'hashing' shares rows, which are stored as int8 values; "
                 "set retrain.code_dims=null"
             )
         if config.retrain.elastic:
-            raise UserError(
+            raise ConfigError(
                 "retrain.elastic: method 'hashing' shares rows by a modulus for each budget, so that a smaller model "
                 "is no part of a larger one; set retrain.elastic=false"
             )
         in_bytes = [b for b in config.search.budgets if parse_budget(b)[0] == "bytes"]
         if in_bytes:
-            raise UserError(
+            raise ConfigError(
                 f"search.budgets: {in_bytes[0]} is in bytes, which are met by sizes, but method 'hashing' "
                 "shares rows; give a number of values or a share"
             )
@@ -69,7 +69,9 @@ class Hashing(Method):
         budget = info.num_embeddings * self.dim if target is None else target
         dim = min(self.dim, budget // max(1, fields))
         if dim < 1:
-            raise UserError(f"method hashing: {target} values are fewer than the {fields} fields; allow more")
+            raise BudgetTooSmall(
+                f"method hashing: {target} values are fewer than the {fields} fields; allow more"
+            )
         low, high = 1, max(len(rows) for rows in seen)
         while low < high:
             middle = (low + high + 1) // 2

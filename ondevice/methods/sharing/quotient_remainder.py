@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ondevice.config.budget import parse_budget
 from ondevice.config.sections import Config
-from ondevice.errors import UserError, nearest
+from ondevice.errors import BudgetTooSmall, ConfigError, nearest
 from ondevice.forms.composed import OPERATIONS, Composed
 from ondevice.forms.table import TableInfo
 from ondevice.methods.base import METHODS, Method
@@ -40,25 +40,25 @@ class QuotientRemainder(Method):
     ) -> None:
         super().__init__(info, embedding_dim, init_std=init_std)
         if dim < 1:
-            raise UserError(f"method.dim: got {dim}; it must be at least 1")
+            raise ConfigError(f"method.dim: got {dim}; it must be at least 1")
         if operation not in OPERATIONS:
-            raise UserError(f"method.operation: unknown '{operation}' {nearest(operation, OPERATIONS)}")
+            raise ConfigError(f"method.operation: unknown '{operation}' {nearest(operation, OPERATIONS)}")
         self.dim, self.operation = min(dim, embedding_dim), operation
 
     def check(self, config: Config) -> None:
         if config.retrain.code_dims:
-            raise UserError(
+            raise ConfigError(
                 "retrain.code_dims: method 'quotient_remainder' composes rows, which are stored as int8 values; "
                 "set retrain.code_dims=null"
             )
         if config.retrain.elastic:
-            raise UserError(
+            raise ConfigError(
                 "retrain.elastic: method 'quotient_remainder' has a modulus for each budget, so that a smaller model "
                 "is no part of a larger one; set retrain.elastic=false"
             )
         in_bytes = [b for b in config.search.budgets if parse_budget(b)[0] == "bytes"]
         if in_bytes:
-            raise UserError(
+            raise ConfigError(
                 f"search.budgets: {in_bytes[0]} is in bytes, which are met by sizes, but method 'quotient_remainder' "
                 "composes rows; give a number of values or a share"
             )
@@ -85,7 +85,7 @@ class QuotientRemainder(Method):
         rows = self._rows(counts, low)
         dim = min(self.dim, target // max(1, rows))
         if dim < 1:
-            raise UserError(
+            raise BudgetTooSmall(
                 f"method quotient_remainder: {target} values are fewer than the {rows} rows of the smallest tables; "
                 "allow more"
             )

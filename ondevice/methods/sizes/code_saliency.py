@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from ondevice.config.sections import Config
-from ondevice.errors import UserError
+from ondevice.errors import ConfigError
 from ondevice.forms.base import Form
 from ondevice.forms.sizes import Sizes
 from ondevice.methods.base import METHODS
@@ -35,7 +35,7 @@ class CodeSaliency(Ranked):
 
     def check(self, config: Config) -> None:
         if config.retrain.code_dims is None:
-            raise UserError(
+            raise ConfigError(
                 "retrain.code_dims: method 'code_saliency' ranks codes; give their dimensions, such as "
                 "retrain.code_dims=3 with retrain.size_step=3 and retrain.max_size=9"
             )

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ondevice.errors import UserError, nearest
+from ondevice.errors import ConfigError, nearest
 from ondevice.forms.mask import Mask
 from ondevice.forms.rows import gather_rows, lookup
 from ondevice.forms.soft_threshold import pruned_lookup, soft_threshold
@@ -99,7 +99,7 @@ class PEP(Method):
         count_prior: γ of s₀ − γ·ln(occurrences), for thresholds of single rows: how much less a value must
             stand out for each time it is used. None for the regime's own (0, 0 and 1).
 
-    Raises: UserError: when the granularity or the regime is unknown.
+    Raises: ConfigError: when the granularity or the regime is unknown.
     """
 
     finds_positions = True
@@ -128,11 +128,11 @@ class PEP(Method):
         count_prior: float | None = None,
     ) -> None:
         if granularity not in GRANULARITIES:
-            raise UserError(
+            raise ConfigError(
                 f"method.granularity: unknown '{granularity}' {nearest(granularity, GRANULARITIES)}"
             )
         if regime not in REGIMES:
-            raise UserError(f"method.regime: unknown '{regime}' {nearest(regime, REGIMES)}")
+            raise ConfigError(f"method.regime: unknown '{regime}' {nearest(regime, REGIMES)}")
         super().__init__(info, embedding_dim, init_std=init_std)
         self.granularity = granularity
         self.regime = regime
@@ -148,7 +148,7 @@ class PEP(Method):
             gamma = count_prior if count_prior is not None else float(regime == "budget")
             s = initial_thresholds(info.counts, float(threshold_init), gamma)[:, None].expand(shape).clone()
         elif count_prior:
-            raise UserError(
+            raise ConfigError(
                 f"method.count_prior: granularity '{granularity}' has no threshold per row; use feature"
             )
         self.s = nn.Parameter(s)
@@ -214,10 +214,10 @@ class PEP(Method):
     @classmethod
     def row_search(cls, options: Mapping[str, Any]) -> PEPRows:
         if options.get("regime", "budget") != "budget":
-            raise UserError("method.regime: sharded thresholds follow a budget")
+            raise ConfigError("method.regime: sharded thresholds follow a budget")
         granularity = options.get("granularity", "feature-dimension")
         if granularity not in ("feature", "feature-dimension"):
-            raise UserError(
+            raise ConfigError(
                 f"method.granularity: got '{granularity}'; sharded thresholds belong to rows: feature or "
                 "feature-dimension"
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ondevice.config.sections import Config
-from ondevice.errors import UserError
+from ondevice.errors import ConfigError
 from ondevice.forms.table import TableInfo
 from ondevice.methods.base import METHODS
 from ondevice.methods.context import SearchContext
@@ -46,7 +46,7 @@ class Saliency(Ranked):
 
     def check(self, config: Config) -> None:
         if config.retrain.code_levels > 1:
-            raise UserError(
+            raise ConfigError(
                 f"retrain.code_levels: got {config.retrain.code_levels}, but method 'saliency' ranks dimensions and "
                 "does not know what storing them twice is worth; use method.name=code_saliency, or "
                 "retrain.code_levels=1"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import re
 from html.parser import HTMLParser
@@ -13,7 +14,8 @@ from ondevice.bench.measure.pte import PTE_PARTS
 from ondevice.bench.report.drawing import COLORS, format_bytes, format_us, new_figure, to_svg
 from ondevice.bench.report.figures import FIGURES, PART_COLORS, PART_NAMES, size_classes, spread
 from ondevice.bench.report.page import headline, render
-from ondevice.bench.report.report import bundle_report, choose_headline, text_table, write
+from ondevice.bench.report.report import bundle_report, choose_headline, environment, text_table, write
+from ondevice.version import __version__
 
 from .. import sample
 
@@ -247,3 +249,10 @@ def test_labels_are_spread_without_changing_their_order() -> None:
     assert moved[2] == 0.1
     assert moved[0] < moved[3] < moved[1]
     assert min(moved[3] - moved[0], moved[1] - moved[3]) > 0.0499
+
+
+def test_the_version_is_ours_whatever_is_installed_under_that_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the package index, ondevice is somebody else's."""
+    monkeypatch.setattr(importlib.metadata, "version", lambda package: f"{package}'s own")
+    assert environment()["ondevice"] == __version__
+    assert environment()["numpy"] == "numpy's own"
