@@ -193,7 +193,9 @@ def picture(summary: dict[str, Any], path: Path) -> None:
     axes.minorticks_off()
     axes.set_xlabel("what ships (log scale)")
     axes.set_ylabel("test AUC of the program")
-    axes.set_title("grey: the dense model's programs, not tuned for size", loc="right", fontsize=8.5, color=dense)
+    axes.set_title(
+        "grey: the dense model's programs, not tuned for size", loc="right", fontsize=8.5, color=dense
+    )
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     axes.grid(axis="y", lw=0.4, alpha=0.6)
