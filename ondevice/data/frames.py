@@ -27,7 +27,9 @@ def kept_table(data: Any) -> Any:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError:
-        raise MissingPackage("tables in the process need pyarrow; pip install 'ondevice[train]'") from None
+        raise MissingPackage(
+            "tables in the process need pyarrow; pip install 'ondevice-recommender[train]'"
+        ) from None
     try:
         if type(data).__module__.startswith("pandas."):
             table = pa.Table.from_pandas(data, preserve_index=False)

@@ -61,7 +61,8 @@ class Engine:
             import pyarrow
         except ImportError as error:
             raise MissingPackage(
-                "reading tables needs duckdb and pyarrow; pip install 'ondevice[train]', or pip install duckdb pyarrow"
+                "reading tables needs duckdb and pyarrow; pip install 'ondevice-recommender[train]', or pip install "
+                "duckdb pyarrow"
             ) from error
         root = cache_directory()
         try:
