@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ondevice.errors import DamagedFile
 from ondevice.forms.base import FORMS, CompactTable, Form
 from ondevice.forms.blocks import Blocks, choose_blocks, columns_bytes
 from ondevice.forms.codebook import (
@@ -70,6 +71,10 @@ class Codes(Sizes):
 
     @classmethod
     def of_tensors(cls, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Codes:
+        if facts.get("books"):
+            raise DamagedFile(
+                "a model of several codebooks, which is no longer read; train the run again in a new directory"
+            )
         return Codes(tensors["sizes"].long(), facts["dim"], facts["code_dims"])
 
     def without(self, rows: Tensor) -> Codes:

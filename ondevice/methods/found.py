@@ -36,4 +36,4 @@ def part_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def named(found: Found, prefix: str) -> dict[str, Tensor]:
     """The tensors of a form under names that begin with ``prefix/``."""
-    return {f"{prefix}/{name}": value.contiguous() for name, value in found.tensors().items()}
+    return {f"{prefix}/{name}": value.clone() for name, value in found.tensors().items()}

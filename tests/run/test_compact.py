@@ -228,11 +228,12 @@ def test_the_hashing_trick_is_retrained_like_any_other(tiny_config: Make, tmp_pa
     assert metrics["compact"]["valid_auc"] > 0.5
     assert 60 < metrics["compact"]["kept_parameters"] <= 100
     compact = Run(tmp_path / "run").compact("100")
-    assert isinstance(compact.forms()[0], SharedMap)
-    assert compact.embedding.modulus.tolist()[0] > 0
+    form = compact.forms()[0]
+    assert isinstance(form, SharedMap)
+    assert form.modulus.tolist()[0] > 0
     texts = Run(tmp_path / "run").vocabulary.key_texts()
     rows = 1 + compact.embedding.keep[1:41, 0].nonzero().squeeze(1)
-    assert len(rows) == compact.embedding.modulus[0] < 20
+    assert len(rows) == form.modulus[0] < 20
     assert compact.id_map[1:41].tolist() == [int(rows[key_hash(str(t)) % len(rows)]) for t in texts[1:41]]
     assert run(
         {**values, "search": {**values["search"], "budgets": [100, 80]}}, tmp_path / "run", resume=True

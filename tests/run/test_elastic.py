@@ -65,7 +65,7 @@ def test_a_search_for_codes_stops_at_as_many_values_as_their_bytes_hold(tiny_con
     found = []
     for more in ({}, {"code_dims": 2, "size_step": 2}):
         budgets = budgets_of(elastic_config(tiny_config, max_size=4, methods=["forward"], **more))
-        fixed = fixed_bytes(budgets.base_model(4), budgets.dataset, budgets.methods)
+        fixed = fixed_bytes(budgets.base_model(4), budgets.dataset, budgets.endpoints)
         found.append(budgets.search_target(f"{fixed + 250}B"))
     assert found == [200, 400]
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ondevice.config.sections import RetrainConfig, SearchConfig, TrainingConfig
 from ondevice.errors import UserError
+from ondevice.methods.code_search import code_stages
 from ondevice.methods.search import Search
 from ondevice.training.batches import Batches
 from ondevice.training.fit import Fit, FitResult
@@ -82,6 +83,7 @@ def make_fit(
         settings,
         checkpoint=checkpoint,
         teacher=Teacher(Ensemble([world.recommender(seed=9)]), train, (2,), 0.3, 0.5),
+        make_stages=code_stages,
     )
 
 

@@ -17,6 +17,11 @@ from ondevice.data.schema import Field, Label, Schema
 from .fake_phone import FakePhone
 
 PLAN = Plan(candidates=(1, 100, 1000), threads=(1, 2), seconds=20, calls=50, poll_seconds=0.01)
+FORWARD = {
+    "inputs": [{"name": "ids", "dtype": "int64", "shape": ["batch", 1]}],
+    "outputs": [{"name": "scores", "dtype": "float32", "shape": ["batch"]}],
+    "max_batch": 8,
+}
 
 
 def write_bundle(folder: Path, program: bytes = b"program") -> Path:
@@ -27,6 +32,15 @@ def write_bundle(folder: Path, program: bytes = b"program") -> Path:
     schema = Schema("shop", (Field("item", "item", "integer"),), Label("label"), "item")
     manifest = {
         "name": f"shop-{folder.name}",
+        "model": "fm",
+        "method": "uniform",
+        "layout": "staircase",
+        "sizes": {"dims": [2], "rows": [2], "first_order_rows": 0},
+        "methods": {"forward": FORWARD},
+        "ops": [],
+        "backends": [],
+        "versions": {},
+        "golden": [{"raw": {"item": item}, "ids": [item // 5], "score": 0.5} for item in (5, 9)],
         "schema": manifests.compact_schema(schema),
         "num_rows": 3,
         "files": {name: manifests.file_entry(content) for name, content in contents.items()},

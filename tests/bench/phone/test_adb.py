@@ -52,7 +52,7 @@ def test_an_app_that_is_another_is_updated(fake: FakePhones, tmp_path: Path) -> 
 
 
 def test_the_version_is_the_one_that_the_app_has() -> None:
-    build = Path(__file__).resolve().parents[2] / "android_demo" / "app" / "build.gradle.kts"
+    build = Path(__file__).resolve().parents[3] / "android_demo" / "app" / "build.gradle.kts"
     assert f"versionCode = {APP_VERSION}\n" in build.read_text(encoding="utf-8")
 
 

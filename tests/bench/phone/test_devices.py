@@ -56,7 +56,7 @@ def test_a_phone_is_merged_into_the_report_of_a_run(
 
     run = SimpleNamespace(path=tmp_path / "run", metrics={"history": sample.report()["history"]})
     monkeypatch.setattr("ondevice.run.directory.Run", lambda path: run)
-    monkeypatch.setattr("ondevice.bench.benchmark.field_sizes", lambda run, label: sample.report()["fields"])
+    monkeypatch.setattr("ondevice.bench.shipped.field_sizes", lambda run, label: sample.report()["fields"])
     bundle = write_bundle(run.path / "bundles" / "100")
     report = sample.report()
     entry = {**report["budgets"]["20000"], "label": "100", "model_sha256": model_sha256(load_bundle(bundle))}
