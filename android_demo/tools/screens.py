@@ -71,8 +71,8 @@ def installed(work: Path, bundles: dict[str, list[Path]]) -> Path:
     return work / "bundles"
 
 
-def draw(out: Path, bundles: dict[str, list[Path]], classes: Path) -> int:
-    """Draw and check all screens into ``out``. The number of pictures.
+def draw(out: Path, bundles: dict[str, list[Path]], classes: Path, test: str = "*ScreenTest") -> int:
+    """Draw and check the screens of ``test`` into ``out``. The number of pictures.
 
     Raises: ToolError: when a person would not see what they should.
     """
@@ -91,7 +91,7 @@ def draw(out: Path, bundles: dict[str, list[Path]], classes: Path) -> int:
             "fbjni.jar": toolchain.fbjni() / "classes.jar",
             "monitor.jar": monitor(),
             "robolectric.dir": robolectric_android(),
-            "test": "*ScreenTest",
+            "test": test,
             "surefire.failIfNoSpecifiedTests": "false",
         }
         build_apk.maven("test", *MODULES, *(f"-D{key}={value}" for key, value in options.items()))
@@ -124,12 +124,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("bundles", nargs="+", metavar="[NAME=]BUNDLE")
     parser.add_argument("--out", type=Path, required=True, help="a folder, which is emptied first")
     parser.add_argument("--executorch-jar", type=Path, help="classes of org.pytorch.executorch")
+    parser.add_argument("--test", default="*ScreenTest", help="one of the tests: BenchmarkScreenTest, say")
     parser.add_argument("--picture", type=Path, help="also write one picture for a README")
     options = parser.parse_args(arguments)
     try:
         bundles = {n: add_bundles.bundle_files(n, at) for n, at in map(add_bundles.parse, options.bundles)}
         classes = (options.executorch_jar or toolchain.android_runtime() / "classes.jar").resolve()
-        print(f"{options.out}: {draw(options.out, bundles, classes)} pictures")
+        print(f"{options.out}: {draw(options.out, bundles, classes, options.test)} pictures")
         if options.picture:
             join(options.out, options.picture)
     except (ToolError, ValueError) as error:
