@@ -17,8 +17,8 @@ from ondevice.forms.packed import PackedTable, dequantized
 from ondevice.forms.sizes import proportional_sizes
 from ondevice.forms.table import EmbeddingTable, TableInfo
 
-POSITIONS_BYTES, POSITION_BYTES = 600, 16
-"""Of a program: the lookup of positions, and what each further value of the longest row adds."""
+POSITIONS_BYTES, POSITION_BYTES = {"forward": 1_500, "rank": 470, "recommend": 1_320}, 16
+"""Of a program: the lookup of positions by endpoint, and what each further value of the longest row adds."""
 
 
 @FORMS.register("positions")
@@ -80,7 +80,8 @@ class Mask(Form):
 
     def estimate(self, num_fields: int, endpoints: Sequence[str]) -> int:
         longest = int(self.row_sizes().max())
-        return 2 * (self.num_kept() + longest) + POSITIONS_BYTES + POSITION_BYTES * longest
+        lookups = sum(POSITIONS_BYTES[name] for name in endpoints) + POSITION_BYTES * longest
+        return 2 * (self.num_kept() + longest) + lookups
 
 
 class JaggedEmbedding(PackedTable):
