@@ -33,7 +33,7 @@ class BenchmarkScreenTest(setting: Setting) : Screen(setting) {
                 .putExtra(BatteryManager.EXTRA_TEMPERATURE, 315),
         )
         val asked = Intent().putExtra("run", "R1").putExtra("candidates", "1,100").putExtra("threads", "1")
-            .putExtra("warmups", 1).putExtra("calls", 5).putExtra("pause_ms", 400)
+            .putExtra("warmups", 1).putExtra("calls", 5).putExtra("pause_ms", 1)
         val controller = control(BenchmarkActivity::class.java, asked)
         val activity = controller.setup().get()
         assertTrue(shadowOf(activity).showWhenLocked && shadowOf(activity).turnScreenOn)
@@ -43,7 +43,7 @@ class BenchmarkScreenTest(setting: Setting) : Screen(setting) {
         power.turnScreenOn(false)
         controller.pause().stop()
         layOut(activity)
-        assertReads(look(activity, "benchmark-stopped"), "Stopped at ")
+        assertReads(look(activity, "benchmark-stopped"), "Stopped at 1 of ")
         assertEquals("the screen went off", json("benchmark.json")["why"])
 
         power.turnScreenOn(true)
