@@ -71,9 +71,11 @@ class Look(private val root: View) {
     }
 
     private fun mostCommon(rect: Rect): Int {
-        val pixels = IntArray(rect.width() * rect.height())
-        picture.getPixels(pixels, 0, rect.width(), rect.left, rect.top, rect.width(), rect.height())
-        return pixels.asList().groupingBy { it }.eachCount().maxByOrNull { it.value }!!.key
+        val counts = HashMap<Int, Int>()
+        for (y in rect.top until rect.bottom step 2) {
+            for (x in rect.left until rect.right step 2) counts.merge(picture.getPixel(x, y), 1, Int::plus)
+        }
+        return counts.maxByOrNull { it.value }!!.key
     }
 
     private fun over(color: Int, background: Int): Int {

@@ -1,9 +1,7 @@
 package org.ondevice.demo
 
 import android.app.Activity
-import android.content.Intent
 import android.os.Looper
-import android.view.View
 import org.junit.After
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertTrue
@@ -16,7 +14,6 @@ import org.robolectric.ParameterizedRobolectricTestRunner
 import org.robolectric.Robolectric
 import org.robolectric.RuntimeEnvironment
 import org.robolectric.Shadows.shadowOf
-import org.robolectric.android.controller.ActivityController
 import org.robolectric.annotation.Config
 import org.robolectric.annotation.GraphicsMode
 import java.io.File
@@ -40,7 +37,7 @@ enum class Setting(val qualifiers: String, val fontScale: Float = 1f) {
 abstract class Screen(private val setting: Setting) {
     protected val app get() = RuntimeEnvironment.getApplication() as DemoApplication
     private val bundles get() = File(app.filesDir, "bundles")
-    private val opened = ArrayList<ActivityController<*>>()
+    private val opened = ArrayList<org.robolectric.android.controller.ActivityController<*>>()
 
     @Before
     fun prepare() {
@@ -73,11 +70,10 @@ abstract class Screen(private val setting: Setting) {
         file.writeText(text.replaceFirst("0".repeat(64), Sha256.of(text.toByteArray())))
     }
 
-    protected fun <A : Activity> open(activity: Class<A>): A = control(activity, null).setup().get()
-
-    /** An activity that is not begun yet. */
-    protected fun <A : Activity> control(activity: Class<A>, intent: Intent?): ActivityController<A> =
-        Robolectric.buildActivity(activity, intent).also { opened.add(it) }
+    protected fun <A : Activity> open(activity: Class<A>): A {
+        val controller = Robolectric.buildActivity(activity).also { opened.add(it) }
+        return controller.setup().get()
+    }
 
     /** Lets the app work until [isDone]. */
     protected fun await(isDone: () -> Boolean) {
@@ -89,16 +85,8 @@ abstract class Screen(private val setting: Setting) {
         }
     }
 
-    /** Lays out what was shown last; the workers' answers wait. */
-    protected fun layOut(activity: Activity) {
-        val decor = activity.window.decorView
-        val exactly = { size: Int -> View.MeasureSpec.makeMeasureSpec(size, View.MeasureSpec.EXACTLY) }
-        decor.measure(exactly(decor.width), exactly(decor.height))
-        decor.layout(0, 0, decor.width, decor.height)
-    }
-
     /** Draws as often as it takes to scroll to a stand. */
-    protected fun settle(activity: Activity) = repeat(5) {
+    protected fun settle(activity: Activity) = repeat(8) {
         shadowOf(Looper.getMainLooper()).idleFor(Duration.ofMillis(100))
         Look(activity.window.decorView)
     }
