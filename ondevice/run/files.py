@@ -61,7 +61,6 @@ class RunFiles:
         atomic_write(self.folder / "fingerprint", dataset.fingerprint + "\n")
         dataset.vocabulary.save(self.folder / "vocabulary")
         atomic_json(self.folder / "schema.json", dataset.schema.to_dict())
-        write_excerpt(dataset, self.folder / EXCERPT)
         table = config.data.options.get("schema")
         if table is not None:
             spec = TableSpec.from_yaml(table, config.data.options.get("tables"))
@@ -90,9 +89,16 @@ class RunFiles:
             self.checkpoint(phase).unlink(missing_ok=True)
             shutil.rmtree(self.checkpoint(phase).with_suffix(""), ignore_errors=True)
 
-    def finish(self, metrics: dict[str, Any]) -> None:
-        """Write ``metrics.json``, and remove what only a resume needs."""
+    def finish(self, metrics: dict[str, Any], dataset: Dataset | None) -> None:
+        """Write ``metrics.json`` and what an export shows of the data, and remove what only a resume needs.
+
+        Args:
+            metrics: of the run.
+            dataset: whose first rows are kept, those of the test split too; None where that stays unread.
+        """
         if self.processes.is_first:
+            if dataset is not None:
+                write_excerpt(dataset, self.folder / EXCERPT)
             atomic_json(self.folder / METRICS, metrics)
             shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
         self.processes.wait()

@@ -315,7 +315,7 @@ class Pipeline(PreparedRun):
             "budgets": compact,
             "history": self.state["history"],
         }
-        self.files.finish(metrics)
+        self.files.finish(metrics, self.dataset if self.config.run.test else None)
         return metrics
 
 

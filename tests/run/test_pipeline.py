@@ -183,7 +183,9 @@ def test_the_test_split_decides_nothing(
 
 
 class UnreadSplit:
-    """A split that may not be read."""
+    """A split that may not be read, but for whether both classes are in it."""
+
+    labels = np.array([0, 1] * 100, dtype=np.uint8)
 
     def __len__(self) -> int:
         return 200

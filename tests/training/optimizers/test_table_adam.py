@@ -165,11 +165,11 @@ def test_only_rows_that_are_read_are_written(world: World) -> None:
     """Bit for bit, moments and all."""
     recommender, optimizer = lazily(world, "pep", 0.1, True, regime="decay", threshold_init=-4.0)
     train(world, recommender, optimizer, steps=range(3))
-    before = optimizer._packed.values.clone()
+    before = optimizer._records.values.clone()
     train(world, recommender, optimizer, steps=range(3, 4))
     torch.manual_seed(3)
     read = torch.tensor(world.train.ids[torch.randint(0, 1600, (BATCH,)).numpy()]).long().unique()
-    changed = (optimizer._packed.values != before).any(1).nonzero().squeeze(1)
+    changed = (optimizer._records.values != before).any(1).nonzero().squeeze(1)
     assert changed.tolist() == read.tolist()
 
 
