@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from benchmarks.naive import WholeTablePEP, naive_batches, naive_step
-from ondevice.config.sections import SearchConfig
+from ondevice.config.sections import SizesConfig
 from ondevice.data import Dataset
 from ondevice.forms.table import table_info
 from ondevice.methods.build import build
@@ -19,7 +19,7 @@ from ondevice.training.step import make_optimizers, train_step
 
 
 def step_time_ratio(
-    searching: Recommender, dense: Recommender, batches: Batches, settings: SearchConfig, steps: int = 120
+    searching: Recommender, dense: Recommender, batches: Batches, settings: SizesConfig, steps: int = 120
 ) -> float:
     """Median over pairs of steps of the searching step's time over the dense one's.
 
@@ -30,7 +30,7 @@ def step_time_ratio(
 
 
 def _paired(
-    searching: Recommender, dense: Recommender, batches: Batches, settings: SearchConfig, steps: int
+    searching: Recommender, dense: Recommender, batches: Batches, settings: SizesConfig, steps: int
 ) -> tuple[list[float], list[float], list[float]]:
     """Ratios and seconds of each side, step by step, the first ones (which allocate) left out."""
     sides = [(m, make_optimizers(m.train(), settings)) for m in (searching, dense)]
@@ -66,7 +66,7 @@ def compare_steps(
         build(info, model=model, model_options={}, method=m, method_options=o, embedding_dim=embedding_dim)
         for m, o in (("pep", pep), ("uniform", {}))
     ]
-    ratios, mine, other = _paired(sides[0], sides[1], batches, SearchConfig(), steps)
+    ratios, mine, other = _paired(sides[0], sides[1], batches, SizesConfig(), steps)
     return {
         "model": model,
         "batch_size": batch_size,
@@ -91,7 +91,7 @@ def compare_with_naive(
     ours = build(
         info, model="fm", model_options={}, method="pep", method_options={"regime": "decay"}, embedding_dim=32
     ).train()
-    settings = SearchConfig(weight_decay=1e-5)
+    settings = SizesConfig(weight_decay=1e-5)
     optimizers = make_optimizers(ours, settings)
     naive = WholeTablePEP(info.num_embeddings, 32)
     naive_optimizer = torch.optim.Adam(naive.parameters(), lr=1e-3, weight_decay=1e-5)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from benchmarks.made_up import zipf
 from benchmarks.pep_step import wait
-from ondevice.config.sections import SearchConfig
+from ondevice.config.sections import SizesConfig
 from ondevice.errors import UserError
 from ondevice.forms.table import TableInfo
 from ondevice.methods.build import build
@@ -24,8 +24,8 @@ from ondevice.training.optimizers.table_adam import TableAdam
 from ondevice.training.step import make_optimizers, train_step
 
 REGIMES = {
-    "budget": SearchConfig(row_wise=True),
-    "decay": SearchConfig(row_wise=True, weight_decay=1e-5, decoupled_decay=True),
+    "budget": SizesConfig(row_wise=True),
+    "decay": SizesConfig(row_wise=True, weight_decay=1e-5, decoupled_decay=True),
 }
 """How PEP's thresholds are moved, with the settings that both sides are trained by."""
 SMALLEST_FIELD = 4
@@ -113,7 +113,7 @@ class Side:
     """A recommender in training, and the time of its steps."""
 
     def __init__(
-        self, sizes: np.ndarray, method: str, options: dict[str, Any], settings: SearchConfig,
+        self, sizes: np.ndarray, method: str, options: dict[str, Any], settings: SizesConfig,
         workload: Workload, device: torch.device,
     ) -> None:  # fmt: skip
         torch.manual_seed(0)

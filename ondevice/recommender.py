@@ -205,7 +205,7 @@ def cut(
 def _copy_fitting(source: Recommender, target: Recommender) -> None:
     """Copy the base model's weights, narrowing the layers that read embeddings.
 
-    Layers that the target has otherwise (`retrain.model`) keep the weights they were drawn with.
+    Layers that the target has otherwise (`compact.model`) keep the weights they were drawn with.
     """
     wide, narrow = source.model.embedding_dim, target.model.embedding_dim
     given = source.model.state_dict()

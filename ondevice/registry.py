@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from ondevice.errors import ConfigError, nearest
@@ -58,8 +58,19 @@ class Registry(Generic[T]):
         """Each name with the first line of its docstring."""
         return {name: (inspect.getdoc(self._entries[name]) or "").split("\n")[0] for name in self}
 
-    def check_options(self, name: str, options: Mapping[str, Any], where: str) -> None:
-        """Raise UserError when the name is unknown, or an option no keyword-only argument of its constructor."""
+    def check_options(
+        self, name: str, options: Mapping[str, Any], where: str, others: Sequence[str] = ()
+    ) -> None:
+        """Whether a constructor takes these options as keyword-only arguments.
+
+        Args:
+            name: of the entry.
+            options: that are given for it.
+            where: the section that they are in.
+            others: keys that may stand beside them.
+
+        Raises: ConfigError: when the name is unknown, or an option.
+        """
         if name not in self:
             raise ConfigError(f"{where}: unknown {self.kind} '{name}' {nearest(name, self._entries)}")
         parameters = inspect.signature(self[name]).parameters.values()
@@ -67,7 +78,7 @@ class Registry(Generic[T]):
         for key in options:
             if key not in allowed:
                 raise ConfigError(
-                    f"{where}.{key}: {self.kind} '{name}' has no such option {nearest(key, allowed)}"
+                    f"{where}.{key}: {self.kind} '{name}' has no such option {nearest(key, [*allowed, *others])}"
                 )
 
 

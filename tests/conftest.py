@@ -19,6 +19,7 @@ from ondevice.forms.table import TableInfo
 from ondevice.methods import METHODS
 from ondevice.plugins import load_installed
 
+from .runs import laid_over
 from .world import NUM_ITEMS, NUM_USERS, World, make_world, tastes
 
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
@@ -72,7 +73,7 @@ def cache(session_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def tiny_config(table_files: tuple[Path, Path], cache: Path) -> Callable[..., dict[str, Any]]:
     """Plain values of a configuration that runs in about a second; keywords replace keys of its sections.
 
-    Retraining is as the dense training where nothing else is said, and of ``search`` there is what the method reads.
+    Compact models are trained as the dense one where nothing else is said; a method that trains reads a short schedule.
     """
 
     def make(**sections: dict[str, Any]) -> dict[str, Any]:
@@ -80,22 +81,21 @@ def tiny_config(table_files: tuple[Path, Path], cache: Path) -> Callable[..., di
         values: dict[str, Any] = {
             "data": {"name": "table", "schema": str(schema), "path": str(path)},
             "model": {"name": "deepfm", "hidden": [8], "dropout": 0.1},
-            "method": {"name": "pep"},
             "embedding": {"dim": 4},
-            "training": {"epochs": 2, "batch_size": 128, "learning_rate": 0.01},
-            "search": {"budgets": ["50%", 100]},
-            "retrain": {"max_size": 4},
+            "train": {"epochs": 2, "batch_size": 128, "learning_rate": 0.01},
+            "compact": {"budgets": ["50%", 100], "sizes": {"name": "pep"}},
             "run": {"device": "cpu", "progress": False},
         }
-        method = METHODS[sections.get("method", {}).get("name", "pep")]
-        search = {"epochs": 2, "batch_size": 128, "learning_rate": 0.01, "check_every": 5}
-        values["search"] |= {key: search[key] for key in method.search_keys if key in search}
-        if method.ships_as_found or sections.get("retrain", {}).get("form") == "positions":
-            values["retrain"] = {}  # which limit no sizes
-        for name, section in sections.items():
-            replaces = "name" in section
-            values[name] = section if replaces else {**values.get(name, {}), **section}
-        values["retrain"] = {**values["training"], **values["retrain"]}
+        values = laid_over(values, sections)
+        compact = values["compact"]
+        method = METHODS[compact["sizes"]["name"]]
+        schedule = {"epochs": 2, "batch_size": 128, "learning_rate": 0.01, "check_every": 5}
+        read = {key: schedule[key] for key in method.search_keys if key in schedule}
+        compact["sizes"] = {**read, **compact["sizes"]}
+        store = compact.get("store", {})
+        if not method.ships_as_found and store.get("name") != "positions":
+            compact["store"] = {"max_size": 4, **store}
+        compact["train"] = {**values["train"], **compact.get("train", {})}
         return values
 
     return make

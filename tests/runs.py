@@ -24,3 +24,12 @@ def lasting(metrics: dict[str, Any]) -> dict[str, Any]:
         for key, value in metrics.items()
         if key != "seconds"
     }
+
+
+def laid_over(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """A configuration with keys of its sections changed; what names an entry of a registry replaces its section."""
+    changed = dict(values)
+    for key, change in changes.items():
+        is_section = isinstance(change, dict) and isinstance(values.get(key), dict) and "name" not in change
+        changed[key] = laid_over(values[key], change) if is_section else change
+    return changed

@@ -82,6 +82,6 @@ def test_adding_a_method_in_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     data = {"name": "movielens_1m", "max_rows": 5000}
     once = {"epochs": 1, "batch_size": 256}
-    config = {"data": data, "method": {"name": name}, "training": once, "run": {"progress": False}}
-    run = ondevice.train({**config, "search": {"budgets": ["20%"]}}, tmp_path / "run")
+    config = {"data": data, "train": once, "run": {"progress": False}}
+    run = ondevice.train({**config, "compact": {"sizes": name, "budgets": ["20%"]}}, tmp_path / "run")
     assert 0 < run.metrics["compact"]["kept_parameters"] <= 0.2 * run.dense().num_values()

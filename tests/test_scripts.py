@@ -15,9 +15,11 @@ import pytest
 import yaml
 
 from ondevice.config.file import load
+from ondevice.config.stores import STORES
 from ondevice.data import DATASETS
 from ondevice.methods import METHODS
 from ondevice.models import MODELS
+from ondevice.registry import Registry
 
 from .data.large.rows import real_sample
 
@@ -70,7 +72,7 @@ def assert_one_line(result: Result, message: str) -> None:
 def finished(tiny_config: Callable[..., dict[str, Any]], tmp_path: Path) -> tuple[Path, Path]:
     """A configuration of one epoch, and the directory of its run."""
     path = tmp_path / "tiny.yaml"
-    values = tiny_config(training={"epochs": 1}, search={"budgets": [100]})
+    values = tiny_config(train={"epochs": 1}, compact={"budgets": [100]})
     path.write_text(yaml.safe_dump(values))
     return path, tmp_path / "run"
 
@@ -79,8 +81,14 @@ def test_names_are_listed_with_a_line_each(train: Train) -> None:
     result = train("--list")
     assert (result.returncode, result.stderr) == (0, "")
     lines = result.stdout.splitlines()
-    for title, registry in (("data sets:", DATASETS), ("models:", MODELS), ("methods:", METHODS)):
-        start = lines.index(title)
+    registries: dict[str, Registry[Any]] = {
+        "data sets": DATASETS,
+        "models": MODELS,
+        "methods": METHODS,
+        "stores": STORES,
+    }
+    for title, registry in registries.items():
+        start = lines.index(f"{title}:")
         own = lines[start + 1 : start + 1 + len(list(registry))]
         assert [line.split()[0] for line in own] == list(registry)
         assert all(len(line.split()) > 3 for line in own)
@@ -91,16 +99,19 @@ def test_names_are_listed_with_a_line_each(train: Train) -> None:
     [
         ([], "no config given: name a YAML file (train/configs/ has some), or --list"),
         (["nosuch.yaml"], "nosuch.yaml: no such file; the configs that come along are in train/configs/"),
-        ([EXAMPLE, "trainig.epochs=3"], "no such section 'trainig' (did you mean 'training'?"),
-        ([EXAMPLE, "training.epoch=3"], "training.epoch: no such key (did you mean 'epochs'?"),
+        ([EXAMPLE, "trainig.epochs=3"], "no such section 'trainig' (did you mean 'train'?"),
+        ([EXAMPLE, "train.epoch=3"], "train.epoch: no such key (did you mean 'epochs'?"),
         (
             [EXAMPLE, "model.hiden=[8]"],
             "model.hiden: model 'deepfm' has no such option (did you mean 'hidden'?",
         ),
         ([EXAMPLE, "model.name=deepfn"], "unknown model 'deepfn' (did you mean 'deepfm'?"),
-        ([EXAMPLE, "method.name=pepp"], "unknown method 'pepp' (did you mean 'pep'?"),
+        ([EXAMPLE, "compact.sizes=pepp"], "unknown method 'pepp' (did you mean 'pep'?"),
         ([EXAMPLE, "data.name=movielens"], "unknown data set 'movielens' (did you mean 'movielens_1"),
-        ([EXAMPLE, "method.regime=dekay"], "method.regime: unknown 'dekay' (did you mean 'decay'?"),
+        (
+            [EXAMPLE, "compact.sizes.regime=dekay"],
+            "compact.sizes.regime: unknown 'dekay' (did you mean 'decay'?",
+        ),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) and value else None,
 )
@@ -130,8 +141,8 @@ def test_a_run_and_what_is_said_of_it(train: Train, finished: tuple[Path, Path])
 
     again = train(str(config), f"run.output={folder}")
     assert_one_line(again, "already holds a run; add --resume, or name another run.output=DIR")
-    changed = train(str(config), f"run.output={folder}", "--resume", "training.epochs=5")
-    assert_one_line(changed, "was started with training.epochs=1, not 5; resume with the same config")
+    changed = train(str(config), f"run.output={folder}", "--resume", "train.epochs=5")
+    assert_one_line(changed, "was started with train.epochs=1, not 5; resume with the same config")
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")} == before
 
     resumed = train(str(config), f"run.output={folder}", "--resume")
@@ -162,8 +173,8 @@ def test_a_few_steps_on_real_clicks(
         f"data.path={real_sample(sample)}",
         f"run.output={folder}",
         "run.device=cpu",
-        *(f"{section}.batch_size=400" for section in ("training", "search", "retrain")),
-        *(f"{section}.epochs=1" for section in ("training", "search", "retrain")),
+        *(f"{section}.batch_size=400" for section in ("train", "compact.sizes", "compact.train")),
+        *(f"{section}.epochs=1" for section in ("train", "compact.sizes", "compact.train")),
     )
     assert result.returncode == 0, result.stderr
     metrics = json.loads((folder / "metrics.json").read_text())

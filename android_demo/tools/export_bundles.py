@@ -43,11 +43,20 @@ UNAVAILABLE = "unavailable.txt"
 CONFIG: dict[str, Any] = {
     "data": {"name": "movielens_1m", "fields": "full", "max_rows": 200_000},
     "model": {"name": "deepfm", "hidden": [100, 100], "dropout": 0.2},
-    "method": {"name": "pep", "granularity": "feature-dimension", "regime": "budget"},
     "embedding": {"dim": 32},
-    "training": {"epochs": 1},
-    "search": {"budgets": ["96KB"], "epochs": 2, "threshold_learning_rate": 1e-2},
-    "retrain": {"epochs": 1, "max_size": 8, "size_step": 2},
+    "train": {"epochs": 1},
+    "compact": {
+        "budgets": ["96KB"],
+        "sizes": {
+            "name": "pep",
+            "granularity": "feature-dimension",
+            "regime": "budget",
+            "epochs": 2,
+            "threshold_learning_rate": 1e-2,
+        },
+        "store": {"max_size": 8, "size_step": 2},
+        "train": {"epochs": 1},
+    },
     "run": {"device": "cpu", "threads": 1, "progress": False},
 }
 

@@ -15,7 +15,7 @@ from ondevice.bundle.catalog import CatalogRows, catalog_items
 from ondevice.bundle.manifest import compact_schema, dump
 from ondevice.bundle.rows import RowOrder, order_rows
 from ondevice.bundle.vocabulary_file import vocabulary_bytes
-from ondevice.config.sections import PROGRAM_METHODS
+from ondevice.config.sections import ENDPOINTS
 from ondevice.data import Dataset, Schema
 from ondevice.errors import BudgetTooSmall, ConfigError, UserError
 from ondevice.forms.base import Form
@@ -43,10 +43,10 @@ def shipped_endpoints(given: Sequence[str] | None, dataset: Dataset) -> tuple[st
     for name in given:
         if name not in allowed:
             raise ConfigError(
-                f"retrain.methods: got '{name}', but {dataset.schema.name} allows {', '.join(allowed)} alone: rank "
+                f"compact.endpoints: got '{name}', but {dataset.schema.name} allows {', '.join(allowed)} alone: rank "
                 "needs fields of both sides, recommend a catalog too; leave it out"
             )
-    return tuple(name for name in PROGRAM_METHODS if name in given)
+    return tuple(name for name in ENDPOINTS if name in given)
 
 
 def named_fields(schema: Schema, endpoints: Sequence[str]) -> list[int]:
@@ -60,7 +60,7 @@ def default_endpoints(dataset: Dataset) -> tuple[str, ...]:
     """The endpoints that the schema and its catalog allow."""
     if not (dataset.schema.context_fields and dataset.schema.item_fields):
         return ("forward",)
-    return PROGRAM_METHODS if dataset.catalog is not None else ("forward", "rank")
+    return ENDPOINTS if dataset.catalog is not None else ("forward", "rank")
 
 
 def bundle_bytes(
@@ -172,7 +172,7 @@ def largest_target(
     if not needed(low):
         raise BudgetTooSmall(
             f"budget {budget:,} bytes: the program, its linear layers, the manifest and the smallest tables take about "
-            f"{needed(high):,}; allow more, leave out some of retrain.methods, or train with a narrower model.hidden "
-            "or none (retrain.model={name: fm})"
+            f"{needed(high):,}; allow more, leave out some of compact.endpoints, or train with a narrower model.hidden "
+            "or none (compact.model={name: fm})"
         )
     return low

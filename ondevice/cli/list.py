@@ -1,4 +1,4 @@
-"""List data sets, base models, methods, and the configs that come along.
+"""List data sets, base models, methods, stores, and the configs that come along.
 
 ondevice list
 """
@@ -9,8 +9,12 @@ import argparse
 import itertools
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ondevice.cli.configs import FOLDER, config_names
+
+if TYPE_CHECKING:
+    from ondevice.registry import Registry
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,13 +22,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    from ondevice.config.stores import STORES
     from ondevice.data import DATASETS
     from ondevice.methods import METHODS
     from ondevice.models import MODELS
     from ondevice.plugins import load_installed
 
     load_installed()
-    for title, registry in (("data sets", DATASETS), ("models", MODELS), ("methods", METHODS)):
+    registries: dict[str, Registry[Any]] = {
+        "data sets": DATASETS,
+        "models": MODELS,
+        "methods": METHODS,
+        "stores": STORES,
+    }
+    for title, registry in registries.items():
         print(f"{title}:")
         for name, line in registry.describe().items():
             print(f"  {name:16} {line}")

@@ -4,9 +4,9 @@
         [--candidates 1,100,1000] [--baselines fp32,int8,int4,int2] [--cold-starts 3]
 
 Writes the figures as JSON and, beside it, the table (.md) and a picture (.png). Every compact model of the runs that
---also names is a peer: the hashing trick (method=hashing), smaller uniform dimensions (method=uniform), pruning by
-magnitude, PEP's mask (retrain.form=positions, stored as CSR). "At its bytes" is the test AUC of our best bundle that
-is no larger, less the peer's; "at its AUC" says how much smaller our smallest bundle is that is no worse.
+--also names is a peer: the hashing trick (compact.sizes=hashing), smaller uniform dimensions (compact.sizes=uniform),
+pruning by magnitude, PEP's mask (compact.store=positions, stored as CSR). "At its bytes" is the test AUC of our best
+bundle that is no larger, less the peer's; "at its AUC" says how much smaller our smallest bundle is that is no worse.
 
 What a runtime needs comes with pip install 'ondevice-recommender[peers]'; one that is not installed is left out and
 named. Bytes of a bundle are those of program, vocabulary and manifest; of any other program, of its file for the

@@ -10,16 +10,17 @@ import dataclasses
 import inspect
 import re
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ondevice.config import sections
+from ondevice.config import sections, stores
 from ondevice.config.recipes import RECIPES
-from ondevice.config.sections import RESEARCH, Choice, Config
+from ondevice.config.sections import Choice, Config
+from ondevice.config.stores import STORES, Store
 from ondevice.data import DATASETS
 from ondevice.errors import ConfigError, run_script
 from ondevice.files import atomic_write
@@ -27,10 +28,12 @@ from ondevice.methods import METHODS
 from ondevice.models import MODELS
 from ondevice.registry import Registry
 
-REGISTRIES: dict[str, Registry[Any]] = {"data": DATASETS, "model": MODELS, "method": METHODS}
+REGISTRIES: dict[str, Registry[Any]] = {"data": DATASETS, "model": MODELS, "compact.sizes": METHODS}
 """The registry that a section chooses from."""
 RECIPE_SENTENCE = "A starting point, of which every key can be changed; null for the defaults."
-RESEARCH_SENTENCE = "Settings of the compact model's training that no recipe uses, since none was better."
+Sentences = dict[tuple[str, str], str]
+"""The sentence of each field, by class and name."""
+STORE_SENTENCE = "How what is kept is stored, and its options."
 COMMAND = "python -m ondevice.config.describe docs/config.md"
 
 
@@ -63,10 +66,11 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _sentences_of_fields() -> dict[tuple[str, str], str]:
+def _sentences_of_fields() -> Sentences:
     """The text under each field of the sections' dataclasses, by class and field."""
     found = {}
-    for node in ast.parse(inspect.getsource(sections)).body:
+    nodes = [node for module in (sections, stores) for node in ast.parse(inspect.getsource(module)).body]
+    for node in nodes:
         if isinstance(node, ast.ClassDef):
             for entry, after in zip(node.body, node.body[1:], strict=False):
                 if (
@@ -79,13 +83,16 @@ def _sentences_of_fields() -> dict[tuple[str, str], str]:
     return found
 
 
-def _section(name: str, value: Any, sentences: dict[tuple[str, str], str], names: Collection[str]) -> Part:
+def _section(name: str, value: Any, sentences: Sentences, title: str = "") -> Part:
+    """The keys of a section but for its own sections and for options that follow from its name."""
     kind, keys = type(value), []
-    for entry in (field for field in dataclasses.fields(value) if field.name in names):
+    for entry in dataclasses.fields(value):
+        default = getattr(value, entry.name)
+        if entry.name == "options" or dataclasses.is_dataclass(default):
+            continue
         owner = next(c.__name__ for c in kind.__mro__ if (c.__name__, entry.name) in sentences)
-        default = _written(getattr(value, entry.name))
-        keys.append(Key(name, entry.name, default, sentences[owner, entry.name]))
-    return Part(name, _one_line(inspect.getdoc(kind) or ""), tuple(keys))
+        keys.append(Key(name, entry.name, _written(default), sentences[owner, entry.name]))
+    return Part(title or name, _one_line(inspect.getdoc(kind) or ""), tuple(keys))
 
 
 def _arguments(entry: Callable[..., Any], registry: Registry[Any]) -> dict[str, str]:
@@ -132,21 +139,41 @@ def parts(with_plugins: bool = True) -> Iterator[Part]:
     Args:
         with_plugins: whether entries count that other packages than this one have registered.
     """
-    defaults, sentences = Config(), _sentences_of_fields()
-    written = defaults.to_dict()
-    for entry in dataclasses.fields(Config):
-        value = getattr(defaults, entry.name)
-        if isinstance(value, Choice):
-            registry = REGISTRIES[entry.name]
+    yield from _parts("", Config(), _sentences_of_fields(), with_plugins)
+
+
+def _parts(within: str, section: Any, sentences: Sentences, with_plugins: bool) -> Iterator[Part]:
+    for entry in dataclasses.fields(section):
+        name, value = f"{within}{entry.name}", getattr(section, entry.name)
+        if isinstance(value, Store):
+            sentence = (
+                f"One of {', '.join(STORES)}; each has options, and another keeps those that both have."
+            )
+            yield Part(name, STORE_SENTENCE, (Key(name, "name", value.name, sentence),))
+            for store in STORES:
+                yield _section(name, STORES[store](), sentences, f"{name}={store}")
+        elif name in REGISTRIES:
+            registry = REGISTRIES[name]
             names = list(registry) if with_plugins else _shipped(registry)
-            sentence = f"One of {', '.join(names)}; each has its own options."
-            key = Key(entry.name, "name", value.name, sentence)
-            yield Part(entry.name, f"A {registry.kind} and its options.", (key,))
-            yield from _entries(entry.name, registry, names)
-        else:
-            yield _section(entry.name, value, sentences, written[entry.name])
-    research = _section("research", defaults.retrain, sentences, RESEARCH)
-    yield dataclasses.replace(research, sentence=RESEARCH_SENTENCE)
+            named = Key(name, "name", value.name, f"One of {', '.join(names)}; each has its own options.")
+            if isinstance(value, Choice):
+                yield Part(name, f"A {registry.kind} and its options.", (named,))
+            else:
+                yield _sizes(_section(name, value, sentences), named, names)
+            yield from _entries(name, registry, names)
+        elif dataclasses.is_dataclass(value):
+            yield _section(name, value, sentences)
+            yield from _parts(f"{name}.", value, sentences, with_plugins)
+
+
+def _sizes(part: Part, named: Key, methods: Sequence[str]) -> Part:
+    """The keys of ``compact.sizes``, with the methods that read each."""
+    keys = [named]
+    for key in part.keys:
+        if key.name != named.name:
+            readers = [method for method in methods if key.name in METHODS[method].search_keys]
+            keys.append(dataclasses.replace(key, sentence=f"{key.sentence} Read by {', '.join(readers)}."))
+    return dataclasses.replace(part, keys=tuple(keys))
 
 
 def lines() -> list[str]:
@@ -165,10 +192,10 @@ def markdown() -> str:
         "# Every key of a configuration",
         "",
         f"Made by `{COMMAND}` from the sentences under the fields of",
-        "`ondevice/config/sections.py` and the docstrings of data sets, models and methods. A key is written",
-        "`section.key=value` on a command line, or in its section of a YAML file; the command line wins over the file,",
-        "the file over the recipe, the recipe over the defaults. An option that would change nothing in a run is",
-        "refused with the reason and the ways out (one counts as given when its value is not the default).",
+        "`ondevice/config/sections.py` and `stores.py` and the docstrings of data sets, models and methods.",
+        "A key is written `section.key=value` on a command line, or in its section of a YAML file; the command line",
+        "wins over the file, the file over the recipe, the recipe over the defaults. An option that would change",
+        "nothing in a run is refused with the reason and the ways out (it counts as given unless it has its default).",
     ]
     text += ["", "## recipe", "", RECIPE_SENTENCE]
     for name, recipe in RECIPES.items():

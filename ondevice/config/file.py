@@ -14,8 +14,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ondevice.config.recipes import with_recipe
-from ondevice.config.sections import RESEARCH, Choice, Config, DistributedConfig, RetrainConfig
+from ondevice.config.moved import OLD_SECTIONS, present_key
+from ondevice.config.recipes import SECTIONS, SHORT, options_kept, with_recipe
+from ondevice.config.sections import SCHEDULE, Choice, CompactConfig, Config, ResearchConfig, SizesConfig
+from ondevice.config.stores import STORES, Store
 from ondevice.errors import ConfigError, UserError, nearest
 
 
@@ -62,33 +64,64 @@ def _keys(name: str, given: Any) -> Mapping[str, Any]:
     return given
 
 
-def _research(given: Any) -> Mapping[str, Any]:
-    keys = _keys("research", given)
-    for key in keys:
-        if key not in RESEARCH:
-            raise ConfigError(f"research.{key}: no such key {nearest(key, RESEARCH)}")
-    return keys
+def _choice(where: str, given: Any) -> Choice:
+    given = {"name": given} if isinstance(given, str) else given
+    if not isinstance(given, Mapping) or not isinstance(given.get("name"), str):
+        raise ConfigError(f"{where}: got {given!r}; it must have a 'name'")
+    return Choice(given["name"], {key: value for key, value in given.items() if key != "name"})
 
 
-def _section(name: str, kind: type, given: Any, research: Mapping[str, Any] | None = None) -> Any:
-    given = _keys(name, given)
-    hints = typing.get_type_hints(kind)
-    names = [f.name for f in dataclasses.fields(kind) if f.name not in RESEARCH]
-    for key in given:
-        if key in RESEARCH:
-            raise ConfigError(
-                f"{name}.{key}: no such key; it is research.{key}, of the compact model's training"
-            )
+def _sizes(where: str, given: Any) -> SizesConfig:
+    given = _keys(where, {"name": given} if isinstance(given, str) else given)
+    fields = ("name", *SCHEDULE)
+    options = {key: value for key, value in given.items() if key not in fields}
+    known = {key: value for key, value in given.items() if key in fields}
+    return dataclasses.replace(_fields(where, SizesConfig, known), options=options)
+
+
+def _store(where: str, given: Any) -> Store:
+    given = dict(_keys(where, {"name": given} if isinstance(given, str) else given))
+    name = given.pop("name", CompactConfig().store.name)
+    if name not in STORES:
+        raise ConfigError(f"{where}.name: unknown store {name!r} {nearest(str(name), STORES)}")
+    made: Store = _fields(where, STORES[name], given, f"store '{name}' has no such option")
+    return made
+
+
+def _value(where: str, given: Any, annotation: Any) -> Any:
+    """A section, an entry of a registry with its options, or a single value."""
+    if annotation is Choice:
+        return _choice(where, given)
+    if annotation is SizesConfig:
+        return _sizes(where, given)
+    if annotation is Store:
+        return _store(where, given)
+    if dataclasses.is_dataclass(annotation):
+        short = SHORT.get(where)
+        return _fields(where, annotation, {short: given} if short and isinstance(given, str) else given)
+    return _convert(where, given, annotation)
+
+
+def _fields(where: str, kind: Any, given: Any, unknown: str = "no such key") -> Any:
+    """A section from what is given of it; what is not, and a section that is null, has the defaults."""
+    given, hints = _keys(where, given), typing.get_type_hints(kind)
+    names = [field.name for field in dataclasses.fields(kind)]
+    made = {}
+    for key, value in given.items():
         if key not in names:
-            raise ConfigError(f"{name}.{key}: no such key {nearest(key, names)}")
-    converted = {key: _convert(f"{name}.{key}", value, hints[key]) for key, value in given.items()}
-    for key, value in (research or {}).items():
-        converted[key] = _convert(f"research.{key}", value, hints[key])
+            is_research = key in (field.name for field in dataclasses.fields(ResearchConfig))
+            raise ConfigError(
+                f"{where}.{key}: {unknown}; it is research.{key}"
+                if is_research
+                else f"{where}.{key}: {unknown} {nearest(key, names)}"
+            )
+        if value is None and f"{where}.{key}" in SECTIONS:
+            continue
+        made[key] = _value(f"{where}.{key}", value, hints[key])
     try:
-        return kind(**converted)
+        return kind(**made)
     except UserError as error:
-        text = str(error)
-        raise ConfigError(text if text.startswith((f"{name}.", "research.")) else f"{name}.{text}") from None
+        raise ConfigError(f"{where}.{error}") from None
 
 
 def plain_values(value: Any) -> Any:
@@ -109,37 +142,24 @@ def from_dict(values: Mapping[str, Any]) -> Config:
 
     Raises: ConfigError: for an unknown recipe, section or key, a wrong type or a value out of range.
     """
-    values = plain_values(values)
-    hints = typing.get_type_hints(Config)
-    values = with_recipe(values)
+    values = with_recipe(plain_values(values))
     if "plugins" in values:
         values = {**values, "run": {**(values.get("run") or {}), "plugins": values["plugins"]}}
         del values["plugins"]
-    names = [*hints, "research"]  # a part of `RetrainConfig`
-    for key in values:
-        if key not in names:
+    hints = typing.get_type_hints(Config)
+    for key, given in values.items():
+        if key in OLD_SECTIONS:
+            name = next(iter(given), "") if isinstance(given, Mapping) else ""
+            raise ConfigError(
+                f"{key}{'.' * bool(name)}{name}: no such key; it is {present_key(key, name)} now"
+            )
+        if key not in hints:
+            names = [*hints, "plugins", "recipe"]
             raise ConfigError(f"config: no such section '{key}' {nearest(key, names)}")
-    sections: dict[str, Any] = {}
-    for name, kind in hints.items():
-        given = values.get(name)
-        if kind is Choice:
-            if given is None:
-                continue
-            given = {"name": given} if isinstance(given, str) else given
-            if not isinstance(given, Mapping) or not isinstance(given.get("name"), str):
-                raise ConfigError(f"{name}: got {given!r}; it must have a 'name'")
-            sections[name] = Choice(given["name"], {k: v for k, v in given.items() if k != "name"})
-        elif kind is RetrainConfig:
-            sections[name] = _section(name, kind, given, _research(values.get("research")))
-        elif kind is DistributedConfig and isinstance(given, str):
-            sections[name] = _section(name, kind, {"mode": given})
-        else:
-            sections[name] = _section(name, kind, given)
-    return Config(**sections)
+    given = {key: value for key, value in values.items() if value is not None}
+    return Config(**{key: _value(key, value, hints[key]) for key, value in given.items()})
 
 
-SHORT = {"data": "name", "model": "name", "method": "name", "distributed": "mode"}
-"""What a section's value is when it is written without keys: ``model=fm``, ``distributed: ddp``."""
 RECIPE = "recipe="
 """How an override names a recipe."""
 
@@ -190,27 +210,38 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> Config:
             values["recipe"] = override.removeprefix(RECIPE)
     values = with_recipe(values)
     for override in overrides:
-        if override.startswith(RECIPE):
-            continue
-        key, separator, text = override.partition("=")
-        section, _, name = key.partition(".")
-        if section in SHORT and not name:
-            name = SHORT[section]
-        if not separator or not name or not section:
-            raise ConfigError(f"'{override}': overrides are written section.key=value")
-        value = override_value(override, name, text)
-        chosen = getattr(Config(), section, None)
-        current = values.get(section)
-        if current is None:
-            current = values[section] = {"name": chosen.name} if isinstance(chosen, Choice) else {}
-        elif isinstance(current, str):
-            current = values[section] = {SHORT.get(section, "name"): current}
-        elif not isinstance(current, dict):
-            break  # `from_dict` says what is wrong with it
-        if name == "name" and isinstance(chosen, Choice) and current.get("name") != value:
-            current = values[section] = {}  # another entry has other options
-        current[name] = value
+        if not override.startswith(RECIPE):
+            _override(values, override)
     return from_dict(values)
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    """Set one key, sections on the way to it included."""
+    key, separator, text = override.partition("=")
+    path = [*key.split("."), *([SHORT[key]] if key in SHORT else [])]
+    if not separator or len(path) < 2 or not all(path):
+        raise ConfigError(f"'{override}': overrides are written section.key=value")
+    if path[0] in OLD_SECTIONS:
+        raise ConfigError(f"{key}: no such key; it is {present_key(path[0], '.'.join(path[1:]))} now")
+    value = override_value(override, path[-1], text)
+    current, where = values, ""
+    for name in path[:-1]:
+        where = f"{where}.{name}".removeprefix(".")
+        inner = current.get(name)
+        if inner is None:
+            chosen = getattr(Config(), where, None)
+            inner = {"name": chosen.name} if isinstance(chosen, Choice) else {}
+        elif isinstance(inner, str):
+            inner = {SHORT.get(where, "name"): inner}
+        elif not isinstance(inner, dict):
+            return  # `from_dict` says what is wrong with it
+        current[name] = inner
+        current = inner
+    if path[-1] == "name":
+        kept = options_kept(where, current, value)
+        current.clear()
+        current |= kept
+    current[path[-1]] = value
 
 
 def plain_options(options: dict[str, Any]) -> dict[str, Any]:

@@ -5,13 +5,15 @@ A recipe says all but the data, its budgets and its fields; ``train/configs`` ha
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
-from ondevice.config.sections import Choice, Config
+from ondevice.config.sections import Config
+from ondevice.config.stores import STORES
 from ondevice.errors import ConfigError, nearest
 
 
@@ -39,52 +41,54 @@ RECIPES = {
         "DeepFMs.",
         """
 model: {name: deepfm, hidden: [100, 100], dropout: 0}
-method: {name: code_saliency}
 embedding: {dim: 32}
-training: {epochs: 14, patience: 2, ema_decay: 0.998, weight_decay: 5.0e-4}
-search: {epochs: 6}
-retrain:
-  methods: [forward]
+train: {epochs: 14, patience: 2, ema_decay: 0.998, weight_decay: 5.0e-4}
+compact:
+  endpoints: [forward]
   model: {name: fm}
-  teacher: [dense, dense+1, dense+2]
-  pairs: 0.5
-  label_weight: 0.1
-  epochs: 12
-  patience: 12
-  learning_rate: 1.0e-2
-  schedule: cosine
-  weight_decay: 1.0e-6
-  ema_decay: 0.998
-  first_order: projection
-  max_size: 9
-  size_step: 3
-  code_dims: 3
-  code_levels: 2
-  code_start: 0.5
-  code_choice: loss
+  sizes: {name: code_saliency, epochs: 6}
+  store:
+    name: codes
+    first_order: projection
+    max_size: 9
+    size_step: 3
+    code_dims: 3
+    code_levels: 2
+    code_start: 0.5
+    code_choice: loss
+  teach: {teachers: [dense, dense+1, dense+2], pairs: 0.5, label_weight: 0.1}
+  train:
+    epochs: 12
+    patience: 12
+    learning_rate: 1.0e-2
+    schedule: cosine
+    weight_decay: 1.0e-6
+    ema_decay: 0.998
 """,
     ),
     "pep": Recipe(
         "Sizes learnt by PEP for a budget, values in int8, retrained with the dense DeepFM as teacher.",
         """
 model: {name: deepfm, hidden: [100, 100], dropout: 0}
-method: {name: pep, granularity: feature-dimension, regime: budget}
 embedding: {dim: 32}
-training: {epochs: 14, patience: 2, ema_decay: 0.998, weight_decay: 5.0e-4}
-search: {epochs: 3, threshold_learning_rate: 1.0e-2}
-retrain:
-  teacher: [dense]
-  label_weight: 0.2
-  epochs: 10
-  learning_rate: 2.0e-3
-  schedule: cosine
-  patience: 10
-  weight_decay: 0.0
-  ema_decay: 0.998
+train: {epochs: 14, patience: 2, ema_decay: 0.998, weight_decay: 5.0e-4}
+compact:
   model: {hidden: [56, 32], dropout: 0}
-  first_order: projection
-  max_size: 8
-  size_step: 2
+  sizes:
+    name: pep
+    granularity: feature-dimension
+    regime: budget
+    epochs: 3
+    threshold_learning_rate: 1.0e-2
+  store: {name: int8, first_order: projection, max_size: 8, size_step: 2}
+  teach: {teachers: [dense], label_weight: 0.2}
+  train:
+    epochs: 10
+    patience: 10
+    learning_rate: 2.0e-3
+    schedule: cosine
+    weight_decay: 0.0
+    ema_decay: 0.998
 """,
     ),
     "pep_paper": Recipe(
@@ -92,11 +96,18 @@ retrain:
         "First-order weights are neither pruned nor counted there, so here they keep a method of their own.",
         """
 model: {name: fm}
-method: {name: pep, granularity: feature-dimension, regime: decay, threshold_init: -15}
 embedding: {dim: 32, first_order: uniform}
-training: {epochs: 40, patience: 4, weight_decay: 1.0e-5}
-search: {epochs: 80, weight_decay: 1.0e-5}
-retrain: {form: positions, epochs: 80, patience: 6, weight_decay: 1.0e-5}
+train: {epochs: 40, patience: 4, weight_decay: 1.0e-5}
+compact:
+  sizes:
+    name: pep
+    granularity: feature-dimension
+    regime: decay
+    threshold_init: -15
+    epochs: 80
+    weight_decay: 1.0e-5
+  store: {name: positions}
+  train: {epochs: 80, patience: 6, weight_decay: 1.0e-5}
 """,
     ),
     "large_vocabulary": Recipe(
@@ -105,34 +116,64 @@ retrain: {form: positions, epochs: 80, patience: 6, weight_decay: 1.0e-5}
         "alone.",
         """
 model: {name: deepfm, hidden: [100, 100], dropout: 0}
-method: {name: code_saliency, row_cost: 3}
 embedding: {dim: 32}
-training: {epochs: 8, patience: 2, ema_decay: 0.998, weight_decay: 2.0e-4}
-search: {epochs: 3}
-retrain:
-  methods: [forward]
+train: {epochs: 8, patience: 2, ema_decay: 0.998, weight_decay: 2.0e-4}
+compact:
+  endpoints: [forward]
   model: {name: fm}
-  teacher: [dense, dense+1, dense+2, dense+3, dense+4]
-  pairs: 0
-  label_weight: 0.2
-  epochs: 12
-  patience: 12
-  learning_rate: 5.0e-3
-  schedule: cosine
-  weight_decay: 1.0e-5
-  ema_decay: 0.998
-  first_order: projection
-  max_size: 9
-  size_step: 3
-  code_dims: 3
-  code_levels: 2
-  code_start: 0.5
-  code_choice: loss
-  fingerprint_bits: 8
+  sizes: {name: code_saliency, row_cost: 3, epochs: 3}
+  store:
+    name: codes
+    first_order: projection
+    fingerprint_bits: 8
+    max_size: 9
+    size_step: 3
+    code_dims: 3
+    code_levels: 2
+    code_start: 0.5
+    code_choice: loss
+  teach: {teachers: [dense, dense+1, dense+2, dense+3, dense+4], pairs: 0, label_weight: 0.2}
+  train:
+    epochs: 12
+    patience: 12
+    learning_rate: 5.0e-3
+    schedule: cosine
+    weight_decay: 1.0e-5
+    ema_decay: 0.998
 """,
     ),
 }
 """The recipes by name."""
+
+
+SECTIONS = ("compact", "compact.sizes", "compact.store", "compact.teach", "compact.train")
+"""Sections that have sections, or are in one."""
+SHORT = {
+    "data": "name",
+    "model": "name",
+    "compact.sizes": "name",
+    "compact.store": "name",
+    "distributed": "mode",
+}
+"""What a section's value is when it is written without keys: ``model=fm``, ``distributed: ddp``."""
+
+
+def options_kept(where: str, options: Mapping[str, Any], name: Any) -> dict[str, Any]:
+    """What stays of a section's options when it names another entry: of a store, those that both have; else none.
+
+    Args:
+        where: the section.
+        options: its keys, the name of the entry among them.
+        name: of the entry that is now chosen.
+    """
+    before = options.get("name", Config().compact.store.name if where == "compact.store" else None)
+    if name == before:
+        return dict(options)
+    if where != "compact.store" or name not in STORES or before not in STORES:
+        return {}
+    takes = {kind: {field.name for field in dataclasses.fields(STORES[kind])} for kind in (before, name)}
+    gone = takes[before] - takes[name] | {"name"}
+    return {key: value for key, value in options.items() if key not in gone}
 
 
 def with_recipe(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,15 +192,24 @@ def with_recipe(values: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigError(f"recipe: got {name!r}, which is unknown {nearest(str(name), RECIPES)}")
     merged = RECIPES[name].values()
     for section, keys in given.items():
-        below = merged.get(section, {})
-        is_choice = isinstance(getattr(Config(), section, None), Choice)
-        if is_choice and isinstance(keys, str):
-            keys = {"name": keys}
-        if not isinstance(keys, Mapping):
-            if keys is not None or section not in merged:
-                merged[section] = keys  # `from_dict` says what is wrong with it
-        elif is_choice and keys.get("name", below.get("name")) != below.get("name"):
-            merged[section] = dict(keys)
-        else:
-            merged[section] = {**below, **keys}
+        _merge(section, section, merged, keys)
     return merged
+
+
+def _merge(where: str, key: str, below: dict[str, Any], given: Any) -> None:
+    """Lay what is given under ``key`` over what is there; what no section can be is left for `from_dict` to refuse."""
+    if isinstance(given, str) and SHORT.get(where) == "name":
+        given = {"name": given}
+    lower = below.get(key)
+    if "." in where and where not in SECTIONS:
+        below[key] = given  # a single value
+    elif not isinstance(given, Mapping):
+        if given is not None or key not in below:
+            below[key] = given
+    else:
+        merged = dict(lower or {})
+        if "name" in given:
+            merged = options_kept(where, merged, given["name"])
+        for name, value in given.items():
+            _merge(f"{where}.{name}", name, merged, value)
+        below[key] = merged

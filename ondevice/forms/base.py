@@ -146,7 +146,7 @@ class Form(ABC):
 
         Raises: UserError: when parts of such a form are no forms.
         """
-        raise UserError(f"a table of {self.kind()} has no smaller versions; set retrain.elastic=false")
+        raise UserError(f"a table of {self.kind()} has no smaller versions; set compact.train.elastic=false")
 
     def at_own_width(self) -> Form:
         """The same form of a table that is no wider than `width`."""

@@ -53,11 +53,11 @@ class Method(EmbeddingTable):
     """
 
     finds_positions: ClassVar[bool] = False
-    """Whether single values are found, so that ``retrain.form=positions`` can keep them."""
+    """Whether single values are found, so that ``compact.store=positions`` can keep them."""
     ships_as_found: ClassVar[bool] = False
     """Whether its form ends the matter, so that sizes are neither limited nor made multiples of a step."""
     search_keys: ClassVar[tuple[str, ...]] = ()
-    """Keys of ``search`` that it reads, beside budgets and fields to skip; others are refused."""
+    """Keys of `ondevice.config.sections.SCHEDULE` that it reads; others are refused."""
 
     def check(self, config: Config) -> None:
         """Whether the rest of a configuration suits the method: known before anything is trained.
@@ -155,7 +155,8 @@ class Method(EmbeddingTable):
         Raises: UserError: when the method cannot be sharded, or not with these options.
         """
         raise ConfigError(
-            f"method: got '{METHODS.name_of(cls)}', which needs whole tables and cannot be sharded; use method=pep"
+            f"compact.sizes.name: got '{METHODS.name_of(cls)}', which needs whole tables and cannot be sharded; use "
+            "compact.sizes=pep"
         )
 
 

@@ -16,12 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ondevice.config.sections import TrainingConfig
+from ondevice.config.sections import TrainConfig
+from ondevice.config.stores import Codes, Store
 from ondevice.forms.codebook import FIT_ROWS, cell_gains, fit_codebook, spread
 from ondevice.forms.codes import CodedEmbedding
 from ondevice.recommender import Recommender
 from ondevice.training.batches import Batches
 from ondevice.training.processes import ALONE, Processes
+from ondevice.training.stages import MakeStages
 from ondevice.training.teacher import Teacher
 
 DAMPING = 0.1  # λ, in the mean curvature of a dimension
@@ -239,7 +241,8 @@ class CodeStages:
 
     Args:
         recommender: with a table of codes.
-        settings: of the training; a `RetrainConfig` has those of codes.
+        settings: of the training.
+        codes: how codes are chosen.
         train: the training split.
         teacher: as in `Samples`.
         seed: of the samples.
@@ -250,7 +253,8 @@ class CodeStages:
     def __init__(
         self,
         recommender: Recommender,
-        settings: TrainingConfig,
+        settings: TrainConfig,
+        codes: Codes,
         train: Batches,
         teacher: Teacher | None,
         seed: int,
@@ -261,12 +265,12 @@ class CodeStages:
         self.recommender, self.table = recommender, cast(CodedEmbedding, recommender.embedding)
         self.train, self.teacher, self.seed = train, teacher, seed
         self.processes, self.levels = processes, levels
-        self.searched = getattr(settings, "code_choice", "nearest") == "loss"
+        self.searched = codes.code_choice == "loss"
         self.table.straight_through = not self.searched
         self.free_rate = settings.learning_rate
-        self.code_rate = getattr(settings, "code_learning_rate", None) or CODE_RATE * settings.learning_rate
+        self.code_rate = codes.code_learning_rate or CODE_RATE * settings.learning_rate
         self.steps = len(train) * settings.epochs
-        self.start = min(getattr(settings, "code_start", 0.0) * self.steps, self.steps - 1)
+        self.start = min(codes.code_start * self.steps, self.steps - 1)
         """The step from which on values are codes: the last one at the latest."""
         self._samples: Samples | None = None
 
@@ -316,16 +320,20 @@ class CodeStages:
         self.recommender.train()
 
 
-def code_stages(
-    recommender: Recommender,
-    settings: TrainingConfig,
-    train: Batches,
-    teacher: Teacher | None,
-    seed: int,
-    processes: Processes = ALONE,
-    levels: Callable[[int], None] | None = None,
-) -> CodeStages | None:
-    """`CodeStages` of a recommender whose values become codes; None for another."""
-    if not recommender.embedding.learns_codes:
-        return None
-    return CodeStages(recommender, settings, train, teacher, seed, processes, levels)
+def code_stages(store: Store) -> MakeStages:
+    """What makes `CodeStages` of a recommender whose values become codes, as a store has them; None of another."""
+
+    def make(
+        recommender: Recommender,
+        settings: TrainConfig,
+        train: Batches,
+        teacher: Teacher | None,
+        seed: int,
+        processes: Processes = ALONE,
+        levels: Callable[[int], None] | None = None,
+    ) -> CodeStages | None:
+        if store.codes is None or not recommender.embedding.learns_codes:
+            return None
+        return CodeStages(recommender, settings, store.codes, train, teacher, seed, processes, levels)
+
+    return make

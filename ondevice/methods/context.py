@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from ondevice.config.sections import Config, TrainingConfig
+from ondevice.config.sections import Config, TrainConfig
 from ondevice.forms.base import Form
 from ondevice.forms.table import TableInfo
 from ondevice.recommender import Recommender
@@ -41,11 +41,11 @@ class SearchContext(Protocol):
     def compact_model(self, forms: list[Form], initial: Recommender | None) -> Recommender:
         """A compact model under ``forms`` (of the embeddings, then of first-order weights), not trained yet."""
 
-    def train(self, recommender: Recommender, settings: TrainingConfig) -> list[dict[str, float]]:
-        """Train a compact model, with the teachers of ``settings``; the history, an entry per epoch."""
+    def train(self, recommender: Recommender, settings: TrainConfig) -> list[dict[str, float]]:
+        """Train a compact model, with the teachers of compact models; the history, an entry per epoch."""
 
-    def teacher(self, settings: TrainingConfig) -> Teacher | None:
-        """The teachers of a training."""
+    def teacher(self) -> Teacher | None:
+        """The teachers of compact models."""
 
     def begin_retraining_with(self, recommender: Recommender, is_rotated: bool) -> None:
         """Let ``research.start=initial`` begin with a model whose axes were rotated already, or not.

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ondevice.config.sections import SearchConfig
+from ondevice.config.sections import SizesConfig
 from ondevice.errors import BudgetTooSmall
 from ondevice.forms.mask import Mask
 from ondevice.methods.base import Found, Method, competing, forms_at
@@ -54,7 +54,7 @@ class Search:
         recommender: built with the method, trained in place.
         train: training batches.
         valid: validation batches, for the curve that is shown; nothing is chosen by them.
-        settings: the ``search`` section.
+        settings: the ``compact.sizes`` section.
         targets: numbers of values to stop at.
         seed: of order and dropout.
         progress: where progress is shown.
@@ -65,7 +65,7 @@ class Search:
     recommender: Recommender
     train: Batches
     valid: Batches
-    settings: SearchConfig
+    settings: SizesConfig
     targets: list[int]
     seed: int = 0
     progress: Progress = field(default_factory=lambda: Progress(show=False))
@@ -110,7 +110,8 @@ class Search:
             kept = self._num_kept()
             raise BudgetTooSmall(
                 f"search: {kept} values are left after {self.epoch} epochs, the budget was {missing[0]}; "
-                "raise search.epochs or the thresholds (method.threshold_init), or use method.regime=budget"
+                "raise compact.sizes.epochs or the thresholds (compact.sizes.threshold_init), or use "
+                "compact.sizes.regime=budget"
             )
         release(self.optimizers)
         return SearchResult(self.forms, self.history, self.seconds)

@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from ondevice.config.sections import RetrainConfig
+from ondevice.config.stores import Codes as CodesStore
 from ondevice.errors import ConfigError, nearest
 from ondevice.forms.base import Form, SizeLimits
 from ondevice.forms.codes import Codes
@@ -55,20 +55,19 @@ def shipped_sizes(
 
 
 def all_codes(
-    info: TableInfo, skip: Sequence[int], settings: RetrainConfig, embedding_dim: int
+    info: TableInfo, skip: Sequence[int], store: CodesStore, embedding_dim: int
 ) -> tuple[Sizes, Codes]:
     """All dimensions of every row that training has seen, as free values and as codes of all levels.
 
     Args:
         info: offsets and counts.
         skip: as in `skipped`.
-        settings: say how many dimensions a row and a code have, and how often codes say them.
+        store: says how many dimensions a row and a code have, and how many levels of codes a row.
         embedding_dim: what dimensions of a row may not exceed, either.
     """
-    assert settings.code_dims is not None
     seen = ((info.counts > 0) & ~skipped(info, skip)).long()
-    dim = min(settings.max_size or embedding_dim, embedding_dim) // settings.code_dims * settings.code_dims
-    return Sizes(seen * dim, dim), Codes(seen * dim * settings.code_levels, dim, settings.code_dims)
+    dim = min(store.max_size or embedding_dim, embedding_dim) // store.code_dims * store.code_dims
+    return Sizes(seen * dim, dim), Codes(seen * dim * store.code_levels, dim, store.code_dims)
 
 
 def unstored_removed(forms: Sequence[Found], info: TableInfo, skip: Sequence[int] = ()) -> list[Found]:
@@ -84,9 +83,9 @@ def field_places(names: Sequence[str], skip: Sequence[str]) -> tuple[int, ...]:
     """
     for name in skip:
         if name not in names:
-            raise ConfigError(f"search.skip_fields: '{name}' is not a field {nearest(name, names)}")
+            raise ConfigError(f"compact.skip_fields: '{name}' is not a field {nearest(name, names)}")
     if len(set(skip)) == len(names):
-        raise ConfigError("search.skip_fields: names every field, so that nothing is left to store")
+        raise ConfigError("compact.skip_fields: names every field, so that nothing is left to store")
     return tuple(names.index(name) for name in skip)
 
 

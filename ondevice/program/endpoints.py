@@ -12,11 +12,10 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from ondevice.bundle.catalog import CatalogRows
-from ondevice.config.sections import PROGRAM_METHODS
+from ondevice.config.sections import ENDPOINTS
 from ondevice.errors import ConfigError, nearest
 from ondevice.program.pack import PackedRecommender
 
-ENDPOINTS = PROGRAM_METHODS
 MAX_BATCH = 1024
 TOP_K = 100
 

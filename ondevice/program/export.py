@@ -40,7 +40,7 @@ class ExportOptions:
     quantization: str = "int8"
     """int8 or none (float32)."""
     methods: tuple[str, ...] | None = None
-    """Some of forward, rank, recommend; None for what the run's ``retrain.methods`` says, or all that the schema and
+    """Some of forward, rank, recommend; None for what the run's ``compact.endpoints`` says, or all that the schema and
     its catalog allow."""
     catalog: bool = False
     """Whether to write catalog.bin, titles and raw values of all items."""
@@ -49,7 +49,7 @@ class ExportOptions:
     max_batch: int = MAX_BATCH
     """Most rows of forward, and items of rank, in one call."""
     fingerprint_bits: int | None = None
-    """As in ``retrain.fingerprint_bits``; 0 for keys as they are, None for what the run says."""
+    """As in ``compact.store.fingerprint_bits``; 0 for keys as they are, None for what the run says."""
 
     def __post_init__(self) -> None:
         bits = self.fingerprint_bits

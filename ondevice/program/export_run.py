@@ -63,7 +63,7 @@ def export_run(
     for place in places:
         check_replaceable(place)  # before the minutes that exporting takes
     made = [*map(exporter.export, labels), *map(exporter.fitting, budgets)]
-    trained = {budget_label(budget): budget for budget in run.config.search.budgets}
+    trained = {budget_label(budget): budget for budget in run.config.compact.budgets}
     cut = exporter.elastic is not None
     asked = [trained.get(label) for label in labels]
     asked += [budget if cut else trained.get(budget_label(budget)) for budget in budgets]
@@ -81,14 +81,14 @@ def export_run(
 
 class _RunExporter:
     def __init__(self, run: Run, options: ExportOptions, check: bool) -> None:
-        own, bits = run.config.retrain, options.fingerprint_bits
+        compact, bits = run.config.compact, options.fingerprint_bits
         self.run = run
         self.options = dataclasses.replace(
             options,
-            methods=options.methods or own.methods,
-            fingerprint_bits=own.fingerprint_bits if bits is None else bits,
+            methods=options.methods or compact.endpoints,
+            fingerprint_bits=compact.store.fingerprint_bits if bits is None else bits,
         )
-        self.elastic = ElasticRun(run) if run.config.retrain.elastic else None
+        self.elastic = ElasticRun(run) if compact.train.elastic else None
         self.labels = run.budgets()
         self.metrics = run.metrics
         self.dataset = run.dataset(rows=False)
@@ -152,7 +152,7 @@ class _RunExporter:
                 return self.exported[label]
         smallest = min((self.export(label) for label in self.labels[-1:]), key=lambda e: e.bundle.total_bytes)
         raise BudgetTooSmall(
-            f"--budget {budget}: {self._described(smallest)}; train a smaller one with search.budgets=[...] "
+            f"--budget {budget}: {self._described(smallest)}; train a smaller one with compact.budgets=[...] "
             "or fewer or no hidden layers, or leave out a method with --methods forward"
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from typing import cast
@@ -12,7 +11,8 @@ from torch import Tensor
 from ondevice.bundle.estimate import bundle_bytes, fixed_bytes, largest_target, shipped_endpoints
 from ondevice.config.budget import parse_budget
 from ondevice.config.file import plain_options
-from ondevice.config.sections import Config, RetrainConfig
+from ondevice.config.sections import Config
+from ondevice.config.stores import Store
 from ondevice.data import Dataset
 from ondevice.errors import BudgetTooSmall, ConfigError
 from ondevice.forms.base import Form
@@ -42,8 +42,8 @@ class Budgets:
 
     def __init__(self, config: Config, dataset: Dataset, info: TableInfo) -> None:
         self.config, self.dataset, self.info = config, dataset, info
-        self.skip = field_places(dataset.schema.names, config.search.skip_fields)
-        self.endpoints = shipped_endpoints(config.retrain.methods, dataset)
+        self.skip = field_places(dataset.schema.names, config.compact.skip_fields)
+        self.endpoints = shipped_endpoints(config.compact.endpoints, dataset)
         self.model_options = plain_options(config.compact_model.options)
         first_order = MODELS[config.model.name].uses_first_order
         self.num_values = info.num_embeddings * (config.embedding.dim + first_order)
@@ -60,24 +60,25 @@ class Budgets:
         if unit == "values":
             return min(total, int(amount))
         dim = self.config.embedding.dim
-        narrowest = self.base_model(min(self.config.retrain.size_step, dim))
+        narrowest = self.base_model(min(self.config.compact.store.size_step, dim))
         least = fixed_bytes(narrowest, self.dataset, self.endpoints)
         if amount <= least:
             raise BudgetTooSmall(
                 f"budget {budget}: the program ({', '.join(self.endpoints)}), its linear layers and the manifest alone "
-                f"take about {least:,} bytes; allow more, leave out some of retrain.methods, or train with a narrower "
-                "model.hidden or none (retrain.model={name: fm})"
+                f"take about {least:,} bytes; allow more, leave out some of compact.endpoints, or train with a "
+                "narrower model.hidden or none (compact.model={name: fm})"
             )
         # a first guess, at a quarter byte of key per stored byte; `forms` settles the number for the sizes found
-        retrain = self.config.retrain
-        model = self.base_model(min(retrain.max_size or dim, dim))
+        store = self.config.compact.store
+        model = self.base_model(min(store.max_size or dim, dim))
         left = amount - fixed_bytes(model, self.dataset, self.endpoints)
-        return max(total // 100, min(total, int(left / 1.25 * (retrain.code_dims or 1))))
+        values = 1 if store.codes is None else store.codes.code_dims  # of a byte
+        return max(total // 100, min(total, int(left / 1.25 * values)))
 
     def base_model(self, width: int) -> BaseModel:
         """The base model of a compact recommender of some width."""
         model = MODELS[self.config.compact_model.name](self.info.num_fields, width, **self.model_options)
-        model.linear_bits = self.config.retrain.linear_bits or model.linear_bits
+        model.linear_bits = self.config.compact.store.linear_bits or model.linear_bits
         return model
 
     def model_of(self, forms: Sequence[Form]) -> BaseModel:
@@ -86,14 +87,14 @@ class Budgets:
 
     def estimated_bytes(self, forms: Sequence[Form], endpoints: Sequence[str] | None = None) -> int:
         """Estimated bytes of the bundle of a model under these forms."""
-        settings = self.config.retrain
+        store = self.config.compact.store
         estimate = bundle_bytes(
             forms,
             self.model_of(forms),
             self.dataset,
             endpoints or self.endpoints,
-            settings.first_order == "projection",
-            settings.fingerprint_bits,
+            store.first_order == "projection",
+            store.fingerprint_bits,
         )
         return math.ceil(MARGIN * estimate)
 
@@ -105,14 +106,11 @@ class Budgets:
             target: most values to keep.
             max_size: largest dimension of a row; None for that of the config.
         """
-        settings = self.config.retrain
-        if max_size is not None:
-            settings = dataclasses.replace(settings, max_size=max_size)
         share = self.config.embedding.first_order is None
         found = unstored_removed(found, self.info, self.skip)
         if not MODELS[self.config.compact_model.name].uses_first_order:
             found = found[:1]
-        return final_forms(found, target, settings, self.info, share=share)
+        return final_forms(found, target, self.config.compact.store, max_size, share=share)
 
     def target(
         self, budget: int | str, searched: int, forms_at: Callable[[int, int | None], list[Form]]
@@ -128,19 +126,19 @@ class Budgets:
             forms_at: the final forms at a number of values and a largest dimension, None for that of the config.
         """
         unit, amount = parse_budget(budget)
-        settings = self.config.retrain
+        store = self.config.compact.store
         if unit != "bytes":
             return searched, None
         best: tuple[int, int, int | None] | None = None
-        narrow = MAX_COLUMNS * settings.size_step
-        wide = min(settings.max_size or self.config.embedding.dim, self.config.embedding.dim)
+        narrow = MAX_COLUMNS * store.size_step
+        wide = min(store.max_size or self.config.embedding.dim, self.config.embedding.dim)
         for max_size in (None, narrow) if narrow < wide else (None,):
 
-            def own(target: int, max_size: int | None = max_size) -> list[Form]:
+            def forms(target: int, max_size: int | None = max_size) -> list[Form]:
                 return forms_at(target, max_size)
 
-            target = largest_target(int(amount), self.num_values, own, self.estimated_bytes)
-            used = self.estimated_bytes(own(target))
+            target = largest_target(int(amount), self.num_values, forms, self.estimated_bytes)
+            used = self.estimated_bytes(forms(target))
             if best is None or used > best[0]:
                 best = used, target, max_size
             if used >= CLOSE * amount:
@@ -188,27 +186,38 @@ def shortfall(budget: int | str, num_bytes: int, sizes: Tensor) -> str | None:
 
 
 def final_forms(
-    forms: list[Found], target: int, settings: RetrainConfig, info: TableInfo, share: bool = True
+    forms: list[Found], target: int, store: Store, max_size: int | None = None, share: bool = True
 ) -> list[Form]:
-    """What is retrained: the positions as found, sizes in few classes, or sizes whose cells are codes."""
-    if settings.first_order != "rows":
+    """What is retrained: the positions as found, sizes in few classes, or sizes whose cells are codes.
+
+    Args:
+        forms: what a search found.
+        target: most values to keep.
+        store: how they are stored.
+        max_size: largest dimension of a row; None for that of the store.
+        share: as in `shipped_sizes`.
+    """
+    if store.first_order != "rows":
         forms = forms[:1]
     if forms[0].is_shipped_as_found:
         return cast(list[Form], forms)
-    if settings.form == "positions":
+    if store.keeps_positions:
         if not forms[0].keeps_positions:
-            raise ConfigError("retrain.form: the method ends in sizes, not positions; use retrain.form=sizes")
+            raise ConfigError(
+                "compact.store: the method ends in sizes, not positions; use compact.store=int8"
+            )
         return cast(list[Form], forms)
-    max_size, width = settings.max_size, settings.code_dims
+    max_size, codes = max_size or store.max_size, store.codes
     dim = min(max_size or forms[0].dim, forms[0].dim)
-    if width is not None:  # whole cells alone
-        dim = dim // width * width
-        max_size = settings.code_levels * dim
+    if codes is not None:  # whole cells alone
+        dim = dim // codes.code_dims * codes.code_dims
+        max_size = codes.code_levels * dim
         if not dim:
             raise ConfigError(
-                f"retrain.code_dims: got {width}, but embedding.dim is {forms[0].dim}; it must be at most that"
+                f"compact.store.code_dims: got {codes.code_dims}, but embedding.dim is {forms[0].dim}; it must be at "
+                "most that"
             )
-    final = shipped_sizes(forms, target, max_size=max_size, size_step=settings.size_step, share=share)
-    if settings.code_dims is not None:
-        final[0] = coded(final[0].row_sizes(), settings.code_dims, dim)
+    final = shipped_sizes(forms, target, max_size=max_size, size_step=store.size_step, share=share)
+    if codes is not None:
+        final[0] = coded(final[0].row_sizes(), codes.code_dims, dim)
     return final

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from ondevice.config.file import from_dict, override_value, plain_values
+from ondevice.config.moved import OLD_SECTIONS
 from ondevice.config.sections import Config
 from ondevice.data import Dataset, Schema, Vocabulary, load_dataset
 from ondevice.data.kept import keep_ids, keep_keys
@@ -32,7 +33,7 @@ KEPT = "kept.safetensors"  # of a run with sharded tables: the ids that its comp
 def read_config(folder: Path) -> Config:
     """The resolved configuration of a run directory.
 
-    Raises: UserError: when the folder is no run directory.
+    Raises: UserError: when the folder is no run directory, or one of an earlier version.
     """
     import yaml
 
@@ -44,6 +45,10 @@ def read_config(folder: Path) -> Config:
         ) from None
     except yaml.YAMLError as error:
         raise DamagedFile(f"{folder / CONFIG}: not YAML: {error}") from None
+    if isinstance(values, dict) and any(section in values for section in OLD_SECTIONS):
+        raise UserError(
+            f"{folder}: written by an earlier version of ondevice, whose {CONFIG} had other sections; train it again"
+        )
     return from_dict(values)
 
 

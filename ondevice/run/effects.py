@@ -8,16 +8,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from ondevice.config.sections import Config, RetrainConfig, SearchConfig, TrainingConfig
+from ondevice.config.sections import SCHEDULE, Config, SizesConfig, TeachConfig, TrainConfig
 from ondevice.errors import ConfigError
 from ondevice.methods import METHODS
 from ondevice.models import MODELS
 
-Idle = tuple[str, str, str, str]
-"""Section and key of an option without effect, why it has none, and what would give it one."""
+Idle = tuple[str, str, str]
+"""An option without effect, why it has none, and what would give it one."""
 NO_TEACHER = "the training has no teacher"
-NOT_OF_THE_SEARCH = ("budgets", "skip_fields")
-"""Keys of ``search`` that every method follows."""
 
 
 def check_effects(config: Config) -> None:
@@ -25,101 +23,104 @@ def check_effects(config: Config) -> None:
 
     Raises: ConfigError: naming the first one that does not, why, and the ways out.
     """
-    given, defaults = config.to_dict(), Config().to_dict()
-    for section, key, why, way in idle_options(config):
-        got, default = given[section][key], defaults[section][key]
-        if got != default:
+    given, defaults = config.flat(), _defaults(config)
+    for key, why, way in idle_options(config):
+        if key in given and given[key] != defaults[key]:
+            default = defaults[key]
             usual = (
                 "null" if default is None else str(default).lower() if isinstance(default, bool) else default
             )
             raise ConfigError(
-                f"{section}.{key}: got {got!r}, which has no effect: {why}; {way}, or leave {section}.{key} at {usual}"
+                f"{key}: got {given[key]!r}, which has no effect: {why}; {way}, or leave {key} at {usual}"
             )
+
+
+def _defaults(config: Config) -> dict[str, object]:
+    """Defaults by ``section.key``, of the store that is chosen."""
+    usual = Config()
+    compact = dataclasses.replace(usual.compact, store=type(config.compact.store)())
+    return dataclasses.replace(usual, compact=compact).flat()
 
 
 def idle_options(config: Config) -> Iterator[Idle]:
     """All options that a run of this configuration does not read, whether they are given or not."""
-    yield from _of_training("training", config.training)
-    yield from _of_training("retrain", config.retrain)
-    yield from _of_research(config.retrain)
-    yield from _of_search(config)
-    yield from _of_compact_models(config)
+    yield from _of_training("train", config.train)
+    yield from _of_training("compact.train", config.compact.train)
+    yield from _of_teaching("teach", config.teach)
+    yield from _of_teaching("compact.teach", config.compact.teach)
+    yield from _of_research(config)
+    yield from _of_sizes(config.compact.sizes)
+    yield from _of_store(config)
     if not MODELS[config.model.name].uses_first_order:
         why = f"model '{config.model.name}' has no first-order weights"
-        yield "embedding", "first_order", why, "choose another model.name"
+        yield "embedding.first_order", why, "choose another model.name"
     yield from _of_processes(config)
 
 
-def _of_training(section: str, settings: TrainingConfig) -> Iterator[Idle]:
-    if not settings.ema_decay:
-        yield section, "ema_every", "weights are not averaged", f"set {section}.ema_decay"
+def _of_training(section: str, settings: TrainConfig | SizesConfig) -> Iterator[Idle]:
+    if isinstance(settings, TrainConfig) and not settings.ema_decay:
+        yield f"{section}.ema_every", "weights are not averaged", f"set {section}.ema_decay"
     if not settings.weight_decay:
-        yield section, "decoupled_decay", "weights do not decay", f"set {section}.weight_decay"
-    if not settings.teacher:
+        yield f"{section}.decoupled_decay", "weights do not decay", f"set {section}.weight_decay"
+
+
+def _of_teaching(section: str, settings: TeachConfig) -> Iterator[Idle]:
+    if not settings.teachers:
         for key in ("label_weight", "pairs"):
-            yield section, key, NO_TEACHER, f"name one in {section}.teacher"
+            yield f"{section}.{key}", NO_TEACHER, f"name one in {section}.teachers"
     elif not settings.pairs and settings.label_weight == 1:
         why = "real rows learn the label alone and no pairs are made up"
-        yield section, "teacher", why, f"set {section}.label_weight below 1 or {section}.pairs above 0"
+        yield f"{section}.teachers", why, f"set {section}.label_weight below 1 or {section}.pairs above 0"
 
 
-def _of_research(settings: RetrainConfig) -> Iterator[Idle]:
-    if not settings.teacher:
+def _of_research(config: Config) -> Iterator[Idle]:
+    settings, teach = config.research, config.compact.teach
+    if not teach.teachers:
         for key in ("teacher_mean", "teacher_temperature"):
-            yield "research", key, NO_TEACHER, "name one in retrain.teacher"
-    elif len(settings.teacher) == 1:
-        yield "research", "teacher_mean", "there is one teacher", "name several in retrain.teacher"
-    if not settings.teacher or not settings.pairs:
+            yield f"research.{key}", NO_TEACHER, "name one in compact.teach.teachers"
+    elif len(teach.teachers) == 1:
+        yield "research.teacher_mean", "there is one teacher", "name several in compact.teach.teachers"
+    if not teach.teachers or not teach.pairs:
         for key in ("pairs_sampling", "pairs_popularity"):
-            yield "research", key, "no pairs are made up", "set retrain.teacher and retrain.pairs"
+            way = "set compact.teach.teachers and compact.teach.pairs"
+            yield f"research.{key}", "no pairs are made up", way
     elif settings.pairs_sampling != "popularity":
         why = f"items are drawn by research.pairs_sampling={settings.pairs_sampling}"
-        yield "research", "pairs_popularity", why, "set research.pairs_sampling=popularity"
+        yield "research.pairs_popularity", why, "set research.pairs_sampling=popularity"
 
 
-def _of_search(config: Config) -> Iterator[Idle]:
-    method = METHODS[config.method.name]
-    for key in (field.name for field in dataclasses.fields(SearchConfig)):
-        if key not in NOT_OF_THE_SEARCH and key not in method.search_keys:
-            why = f"method '{config.method.name}' does not read it"
-            readers = [name for name in METHODS if key in METHODS[name].search_keys]
-            yield "search", key, why, f"use method.name={' or '.join(readers)}"
-    if not config.search.weight_decay:
-        yield "search", "decoupled_decay", "weights do not decay", "set search.weight_decay"
+def _of_sizes(settings: SizesConfig) -> Iterator[Idle]:
+    reads = METHODS[settings.name].search_keys
+    for key in (key for key in SCHEDULE if key not in reads):
+        readers = [name for name in METHODS if key in METHODS[name].search_keys]
+        why = f"method '{settings.name}' does not read it"
+        yield f"compact.sizes.{key}", why, f"use compact.sizes.name={' or '.join(readers)}"
+    yield from _of_training("compact.sizes", settings)
 
 
-def _of_compact_models(config: Config) -> Iterator[Idle]:
-    settings: RetrainConfig = config.retrain
-    if settings.code_dims is None:
-        for key in ("code_levels", "code_start", "code_choice", "code_learning_rate"):
-            yield "retrain", key, "values are not stored as codes", "set retrain.code_dims"
-    elif settings.code_choice != "loss":
-        why = f"codes are chosen by retrain.code_choice={settings.code_choice}"
-        yield "retrain", "code_learning_rate", why, "set retrain.code_choice=loss"
-    shipped_as_found = METHODS[config.method.name].ships_as_found
-    if settings.form == "positions" or shipped_as_found:
-        why, way = "positions are stored as they were found", "set retrain.form=sizes"
-        if shipped_as_found:
-            why, way = (
-                f"method '{config.method.name}' says what is stored of every row",
-                "use another method.name",
-            )
+def _of_store(config: Config) -> Iterator[Idle]:
+    store, sizes = config.compact.store, config.compact.sizes.name
+    if store.codes is not None and store.codes.code_choice != "loss":
+        why = f"codes are chosen by compact.store.code_choice={store.codes.code_choice}"
+        yield "compact.store.code_learning_rate", why, "set compact.store.code_choice=loss"
+    if METHODS[sizes].ships_as_found:
         for key in ("max_size", "size_step"):
-            yield "retrain", key, why, way
+            why = f"method '{sizes}' says what is stored of every row"
+            yield f"compact.store.{key}", why, "use another compact.sizes.name"
     name = config.compact_model.name
     if not MODELS[name].uses_first_order:
         why = f"model '{name}' has no first-order weights"
-        yield "retrain", "first_order", why, "choose another retrain.model"
+        yield "compact.store.first_order", why, "choose another compact.model"
 
 
 def _of_processes(config: Config) -> Iterator[Idle]:
     mode = config.distributed.mode
     if mode != "sharded":
         for key in ("table_optimizer", "table_learning_rate"):
-            yield "distributed", key, "no tables are sharded", "set distributed.mode=sharded"
+            yield f"distributed.{key}", "no tables are sharded", "set distributed.mode=sharded"
     else:
-        for section in ("training", "search"):
+        for section in ("train", "compact.sizes"):
             why = "sharded tables touch the rows of a batch alone"
-            yield section, "row_wise", why, "set distributed.mode=ddp"
+            yield f"{section}.row_wise", why, "set distributed.mode=ddp"
     if mode == "none":
-        yield "distributed", "timeout", "there is one process", "set distributed.mode=ddp or sharded"
+        yield "distributed.timeout", "there is one process", "set distributed.mode=ddp or sharded"

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ondevice.config.budget import elastic_target
-from ondevice.config.sections import RetrainConfig
+from ondevice.config.sections import CompactConfig
 from ondevice.data import Dataset
 from ondevice.errors import UserError
 from ondevice.forms.base import CompactTable, Form
@@ -134,11 +134,11 @@ class Cutter:
     Args:
         model: name of the base model, with its options.
         dataset: whose training rows give batch norm its statistics.
-        settings: of the training: as many made-up pairs are mixed in.
+        settings: of the compact models: as many made-up pairs are mixed in as in their training.
     """
 
     def __init__(
-        self, model: str, options: dict[str, Any], dataset: Dataset, settings: RetrainConfig
+        self, model: str, options: dict[str, Any], dataset: Dataset, settings: CompactConfig
     ) -> None:
         self.model, self.options = model, options
         self.dataset, self.settings = dataset, settings
@@ -147,7 +147,7 @@ class Cutter:
     def __call__(self, recommender: Recommender, forms: list[Form]) -> Recommender:
         """The compact model of some forms, in evaluation mode; its layers of few bits are rounded by themselves."""
         smaller = cut(recommender, forms, model=self.model, model_options=self.options)
-        qat.prepare(smaller.model, self.settings.linear_bits)
+        qat.prepare(smaller.model, self.settings.store.linear_bits)
         calibrate(smaller, self._rows(smaller.bias.device))
         qat.finish(smaller.model)
         return smaller
@@ -158,7 +158,8 @@ class Cutter:
             train = Batches(self.dataset.train, 2, device)
             count = min(CALIBRATION_ROWS, train.num_rows)
             rows = torch.arange(count, device=device) * train.num_rows // count
-            pairs = round(self.settings.pairs * count) if self.settings.teacher else 0
+            teach = self.settings.teach
+            pairs = round(teach.pairs * count) if teach.teachers else 0
             made_up = MadeUpPairs(train, tuple(self.dataset.schema.item_fields))
             drawn = made_up.draw(pairs, torch.Generator().manual_seed(0))
             mixed = torch.cat([train.take(rows), drawn])
@@ -194,7 +195,7 @@ class ElasticRun:
     """The elastic model of a finished run, from which compact models of any number of values are cut.
 
     Args:
-        run: trained with ``retrain.elastic=true``.
+        run: trained with ``compact.train.elastic=true``.
 
     Raises: UserError: when it holds no elastic model.
     """
@@ -207,7 +208,7 @@ class ElasticRun:
         self.recommender = load_recommender(folder, info)
         self.staircases = load_staircases(folder / LEVELS, self.budgets)
         options = self.budgets.model_options
-        self.cutter = Cutter(run.config.compact_model.name, options, self.dataset, run.config.retrain)
+        self.cutter = Cutter(run.config.compact_model.name, options, self.dataset, run.config.compact)
 
     def compact(self, target: int) -> Recommender:
         """The compact model of at most ``target`` values."""

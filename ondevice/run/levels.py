@@ -104,7 +104,7 @@ class Staircases:
         target, _ = budgets.target(budget, searched, lambda target, max_size: self.at(target))
         if target > self.levels[0].target:
             raise ConfigError(
-                f"search.budgets: {budget} is more than the elastic model was trained for ({self.levels[0].label}); "
+                f"compact.budgets: {budget} is more than the elastic model was trained for ({self.levels[0].label}); "
                 "name another run.output=DIR"
             )
         return self.at(target)

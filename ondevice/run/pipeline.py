@@ -11,7 +11,7 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
 from ondevice.config.budget import budget_label
-from ondevice.config.sections import TrainingConfig
+from ondevice.config.sections import ResearchConfig, TrainConfig
 from ondevice.forms.base import Form
 from ondevice.forms.codes import CodedEmbedding
 from ondevice.methods.base import Found, Method, forms_at
@@ -50,7 +50,7 @@ class Pipeline(PreparedRun):
         targets = self.targets()
         dense = self.dense()
         forms = self.search(dense, sorted(set(targets.values()), reverse=True))
-        if self.config.retrain.elastic:
+        if self.config.compact.train.elastic:
             self.elastic(targets, forms, dense)
         else:
             for budget, target in targets.items():
@@ -61,13 +61,13 @@ class Pipeline(PreparedRun):
 
     def targets(self) -> dict[int | str, int]:
         """For each budget, the number of values at which the search stops."""
-        return {budget: self.budgets.search_target(budget) for budget in self.config.search.budgets}
+        return {budget: self.budgets.search_target(budget) for budget in self.config.compact.budgets}
 
     def fit(
         self,
         phase: str,
         recommender: Recommender,
-        settings: TrainingConfig,
+        settings: TrainConfig,
         dense: Recommender | None,
         seed: int | None = None,
         kind: Callable[..., Fit] = Fit,
@@ -83,19 +83,24 @@ class Pipeline(PreparedRun):
             phase=phase,
             progress=self.progress,
             checkpoint=self.files.checkpoint(phase),
-            teacher=self.teacher_of(settings, train, dense),
+            teacher=self.teacher_of(train, dense),
             processes=self.processes,
-            make_stages=code_stages,
+            make_stages=code_stages(self.config.compact.store),
+            embedding_dropout=self.research(dense).embedding_dropout,
         )
         return fit.run()
 
-    def teacher_of(
-        self, settings: TrainingConfig, train: Batches, dense: Recommender | None
-    ) -> Teacher | None:
-        if not settings.teacher:
+    def research(self, dense: Recommender | None) -> ResearchConfig:
+        """What ``research`` says, which is of compact models alone; ``dense`` is None for the dense model itself."""
+        return ResearchConfig() if dense is None else self.config.research
+
+    def teacher_of(self, train: Batches, dense: Recommender | None) -> Teacher | None:
+        """The teachers of compact models, or with None for ``dense`` those of the dense model."""
+        teach = self.config.teach if dense is None else self.config.compact.teach
+        if not teach.teachers:
             return None
         models = []
-        for name in settings.teacher:
+        for name in teach.teachers:
             number = own_teacher(name)
             if number is None:
                 models.append(self._other_dense(name))
@@ -105,13 +110,14 @@ class Pipeline(PreparedRun):
                 assert dense is not None  # `check_options` lets no dense model be its own teacher
                 models.append(dense)
         return make_teacher(
-            settings,
+            teach,
             models,
             self.info,
             train,
             self.valid,
             tuple(self.dataset.schema.item_fields),
-            skip=() if settings is self.config.training else self.skip,
+            research=self.research(dense),
+            skip=() if dense is None else self.skip,
             processes=self.processes,
             say=self.progress.say,
         )
@@ -121,7 +127,7 @@ class Pipeline(PreparedRun):
         folder = self.folder / "dense"
         if "dense" not in self.state:
             recommender = self._fresh("uniform", {}, None)
-            result = self.fit("dense", recommender, self.config.training, None)
+            result = self.fit("dense", recommender, self.config.train, None)
             parameters = count_parameters(recommender)
             self.files.save("dense", recommender, self.config.model.name, self.model_options)
             self._finish("dense", recommender, result, {"parameters": parameters})
@@ -133,7 +139,7 @@ class Pipeline(PreparedRun):
         if phase not in self.state:
             seed = self.config.run.seed + number
             recommender = self._fresh("uniform", {}, None, seed=seed)
-            result = self.fit("dense", recommender, self.config.training, None, seed)
+            result = self.fit("dense", recommender, self.config.train, None, seed)
             self.files.save(phase, recommender, self.config.model.name, self.model_options)
             self.files.remember(**{phase: {"valid_auc": result.valid["auc"], "epochs": result.epochs}})
             self.files.forget("dense")
@@ -195,7 +201,7 @@ class Pipeline(PreparedRun):
         found = context.found
         if not found:
             removed = (self.info.counts == 0) | skipped(self.info, self.skip)
-            rows = self.config.retrain.first_order == "rows"
+            rows = self.config.compact.store.first_order == "rows"
             tables = [cast(Method, table) for table in initial.tables()]
             found = {target: forms_at(tables, target, removed, rows) for target in targets}
         seconds = time.perf_counter() - started if context.seconds is None else context.seconds
@@ -214,7 +220,7 @@ class Pipeline(PreparedRun):
 
     def _start(self, forms: list[Form]) -> Recommender:
         """The compact recommender that a retraining begins with."""
-        initial, start = None, self.config.retrain.start
+        initial, start = None, self.config.research.start
         measured = start == "initial" and SEARCHED in self.state
         if measured:  # it begins with the model that the method measured
             initial = load_recommender(self.folder / SEARCHED, self.info).to(self.device)
@@ -233,7 +239,7 @@ class Pipeline(PreparedRun):
         label = budget_label(budget)
         if label in self.state.get("compact", {}):
             return
-        settings = self.config.retrain
+        compact = self.config.compact
         final = self.budgets.forms(budget, target, forms)
         recommender = self._start(final)
         phase = f"retrain-{label}"
@@ -244,8 +250,8 @@ class Pipeline(PreparedRun):
         unused = shortfall(budget, self.budgets.estimated_bytes(final), final[0].row_sizes())
         if unused is not None:
             self.progress.say(f"{phase}: {budget} is estimated to come out {unused}")
-        qat.prepare(recommender.model, settings.linear_bits)
-        result = self.fit(phase, recommender, settings, dense)
+        qat.prepare(recommender.model, compact.store.linear_bits)
+        result = self.fit(phase, recommender, compact.train, dense)
         qat.finish(recommender.model)
         self.files.save(f"budgets/{label}", recommender, self.config.compact_model.name, self.compact_options)
         self._finish(phase, recommender, result, {"kept_parameters": kept, "sparsity": 1 - kept / full})
@@ -258,16 +264,16 @@ class Pipeline(PreparedRun):
         self, targets: dict[int | str, int], found: dict[int, list[Found]], dense: Recommender
     ) -> None:
         """Train the largest compact model so that the others are parts of it, and cut these from it."""
-        settings, folder, name = self.config.retrain, self.folder / ELASTIC, self.config.compact_model.name
-        cutter = Cutter(name, self.compact_options, self.dataset, settings)
+        compact, folder, name = self.config.compact, self.folder / ELASTIC, self.config.compact_model.name
+        cutter = Cutter(name, self.compact_options, self.dataset, compact)
         if ELASTIC not in self.state:
             staircases = Staircases.of_budgets(self.budgets, [(b, t, found[t]) for b, t in targets.items()])
             recommender = self._start(staircases.levels[0].forms)
             each = ", ".join(f"{sum(f.num_kept() for f in level.forms):,}" for level in staircases.levels)
             self.progress.say(f"{ELASTIC}: {each} of {dense.num_values():,} values kept")
-            qat.prepare(recommender.model, settings.linear_bits)
+            qat.prepare(recommender.model, compact.store.linear_bits)
             kind = functools.partial(ElasticFit, staircases=staircases, cutter=cutter)
-            result = self.fit(ELASTIC, recommender, settings, dense, kind=kind)
+            result = self.fit(ELASTIC, recommender, compact.train, dense, kind=kind)
             self.files.save(ELASTIC, recommender, name, self.compact_options)
             self.processes.only_first(lambda: save_staircases(folder / LEVELS, staircases))
             entry = {
@@ -303,7 +309,7 @@ class Pipeline(PreparedRun):
         metrics = {
             "dataset": self.config.data.name,
             "model": self.config.model.name,
-            "method": self.config.method.name,
+            "method": self.config.compact.sizes.name,
             "seed": self.config.run.seed,
             "device": str(self.device),
             "processes": self.processes.size,
@@ -350,9 +356,9 @@ class PipelineContext:
         synced(self.recommender, self.processes)
         result = Search(
             self.recommender,
-            self.train_batches(self.config.search.batch_size),
+            self.train_batches(self.config.compact.sizes.batch_size),
             self.pipeline.valid,
-            self.config.search,
+            self.config.compact.sizes,
             self.targets,
             seed=self.config.run.seed,
             progress=self.pipeline.progress,
@@ -365,11 +371,12 @@ class PipelineContext:
     def compact_model(self, forms: list[Form], initial: Recommender | None) -> Recommender:
         return self.pipeline.rebuilt(self.info, forms, initial)
 
-    def train(self, recommender: Recommender, settings: TrainingConfig) -> list[dict[str, float]]:
+    def train(self, recommender: Recommender, settings: TrainConfig) -> list[dict[str, float]]:
         return self.pipeline.fit("search", recommender, settings, self._dense).history
 
-    def teacher(self, settings: TrainingConfig) -> Teacher | None:
-        return self.pipeline.teacher_of(settings, self.train_batches(settings.batch_size), self._dense)
+    def teacher(self) -> Teacher | None:
+        train = self.train_batches(self.config.compact.train.batch_size)
+        return self.pipeline.teacher_of(train, self._dense)
 
     def begin_retraining_with(self, recommender: Recommender, is_rotated: bool) -> None:
         pipeline = self.pipeline

@@ -12,7 +12,7 @@ import torch
 
 from ondevice.config.budget import parse_budget
 from ondevice.config.file import plain_options
-from ondevice.config.sections import Config
+from ondevice.config.sections import SCHEDULE, Config
 from ondevice.data.dataset import Dataset
 from ondevice.data.schema import Schema
 from ondevice.errors import ConfigError, DataError, UserError
@@ -35,37 +35,40 @@ def check_options(config: Config) -> None:
         exclude one another.
     """
     MODELS.check_options(config.model.name, config.model.options, "model")
-    METHODS.check_options(config.method.name, config.method.options, "method")
+    sizes, store = config.compact.sizes, config.compact.store
+    METHODS.check_options(sizes.name, sizes.options, "compact.sizes", SCHEDULE)
     smallest = TableInfo(torch.tensor([0, 2, 4]), torch.ones(4, dtype=torch.int64))
     with _says_which("model", config.model.name, config.model.options):
         MODELS[config.model.name](2, config.embedding.dim, **plain_options(config.model.options))
     compact = config.compact_model
-    MODELS.check_options(compact.name, compact.options, "retrain.model")
-    with _says_which("retrain.model", compact.name, compact.options):
+    MODELS.check_options(compact.name, compact.options, "compact.model")
+    with _says_which("compact.model", compact.name, compact.options):
         compact_model = MODELS[compact.name](2, config.embedding.dim, **plain_options(compact.options))
-    qat.prepare(compact_model, config.retrain.linear_bits)
-    with _says_which("method", config.method.name, config.method.options):
-        method = METHODS[config.method.name](smallest, 2, **config.method.options)
+    qat.prepare(compact_model, store.linear_bits)
+    with _says_which("compact.sizes", sizes.name, sizes.options):
+        method = METHODS[sizes.name](smallest, 2, **sizes.options)
     if config.embedding.first_order is not None and config.embedding.first_order not in METHODS:
         METHODS.check_options(config.embedding.first_order, {}, "embedding.first_order")
-    if config.retrain.form == "positions" and not method.finds_positions:
+    if store.keeps_positions and not method.finds_positions:
         raise ConfigError(
-            f"retrain.form: method '{config.method.name}' ends in sizes, not positions; use retrain.form=sizes"
+            f"compact.store.name: method '{sizes.name}' ends in sizes, not positions; use compact.store=int8"
         )
     method.check(config)
-    in_bytes = [b for b in config.search.budgets if parse_budget(b)[0] == "bytes"]
-    if config.retrain.form == "positions" and in_bytes:
+    in_bytes = [b for b in config.compact.budgets if parse_budget(b)[0] == "bytes"]
+    if store.keeps_positions and in_bytes:
         raise ConfigError(
-            f"search.budgets: {in_bytes[0]} is in bytes, which are met by sizes; use retrain.form=sizes, or a "
+            f"compact.budgets: {in_bytes[0]} is in bytes, which are met by sizes; use compact.store=int8, or a "
             "number of values or a share"
         )
-    if config.retrain.elastic and len(config.search.budgets) < 2:
+    if config.compact.train.elastic and len(config.compact.budgets) < 2:
         raise ConfigError(
-            f"retrain.elastic: one training makes several budgets, but search.budgets has {config.search.budgets[0]} "
-            "alone; name the smallest and the largest, or set elastic=false"
+            "compact.train.elastic: one training makes several budgets, but compact.budgets has "
+            f"{config.compact.budgets[0]} alone; name the smallest and the largest, or set elastic=false"
         )
-    if any(own_teacher(name) is not None for name in config.training.teacher):
-        raise ConfigError("training.teacher: the dense model cannot be its own teacher; set retrain.teacher")
+    if any(own_teacher(name) is not None for name in config.teach.teachers):
+        raise ConfigError(
+            "teach.teachers: the dense model cannot be its own teacher; set compact.teach.teachers"
+        )
     check_effects(config)
 
 
@@ -74,8 +77,8 @@ def check_sides(config: Config, schema: Schema) -> None:
 
     Raises: ConfigError: when a training asks for pairs and all fields are on one side.
     """
-    for section, settings in (("training", config.training), ("retrain", config.retrain)):
-        if settings.teacher and settings.pairs and not (schema.context_fields and schema.item_fields):
+    for section, settings in (("teach", config.teach), ("compact.teach", config.compact.teach)):
+        if settings.teachers and settings.pairs and not (schema.context_fields and schema.item_fields):
             raise ConfigError(
                 f"{section}.pairs: made-up pairs join context and item fields, but all fields of schema "
                 f"'{schema.name}' are on one side; set {section}.pairs=0 or give fields a side"
@@ -136,22 +139,20 @@ def _is_sharded(*configs: Config) -> bool:
 
 def _check_same(old: Config, new: Config, folder: Path) -> None:
     """Raise ConfigError naming the first key in which a resumed run would differ."""
-    a, b = old.to_dict(), new.to_dict()
-    for section in a:
-        for key in sorted({*a[section], *b[section]}):
-            if (section == "run" and key != "seed") or (
-                section == "distributed" and not _is_sharded(old, new)
-            ):
-                continue  # where it runs may change
-            if section == "search" and key == "budgets":
-                continue  # more budgets may be added to a finished run
-            if section == "data" and key in PLACES:
-                continue  # where data are may change; that they are the same their fingerprint says
-            if a[section].get(key) != b[section].get(key):
-                raise ConfigError(
-                    f"{folder}: was started with {section}.{key}={a[section].get(key)!r}, not "
-                    f"{b[section].get(key)!r}; resume with the same config or name another run.output=DIR"
-                )
+    a, b = old.flat(), new.flat()
+    for key in dict.fromkeys([*a, *b]):
+        section, _, name = key.partition(".")
+        if (section == "run" and name != "seed") or (section == "distributed" and not _is_sharded(old, new)):
+            continue  # where it runs may change
+        if key == "compact.budgets":
+            continue  # more budgets may be added to a finished run
+        if section == "data" and name in PLACES:
+            continue  # where data are may change; that they are the same their fingerprint says
+        if a.get(key) != b.get(key):
+            raise ConfigError(
+                f"{folder}: was started with {key}={a.get(key)!r}, not {b.get(key)!r}; resume with the same config or "
+                "name another run.output=DIR"
+            )
 
 
 def check_fingerprint(path: Path, fingerprint: str) -> None:

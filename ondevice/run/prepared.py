@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -98,9 +97,9 @@ class PreparedRun:
 
     def _searching(self) -> Recommender:
         """The recommender of the search, with fresh weights."""
-        method, embedding = self.config.method, self.config.embedding
+        sizes, embedding = self.config.compact.sizes, self.config.embedding
         return self._fresh(
-            method.name, method.options, embedding.first_order, skipped_id_map(self.info, self.skip)
+            sizes.name, sizes.options, embedding.first_order, skipped_id_map(self.info, self.skip)
         )
 
     def _fresh(
@@ -136,7 +135,7 @@ class PreparedRun:
             forms=forms,
             initial=initial,
             init_std=self.config.embedding.init_std,
-            projected=self.config.retrain.first_order == "projection",
+            projected=self.config.compact.store.first_order == "projection",
         ).to(self.device)
 
 
@@ -147,5 +146,5 @@ def default_folder(config_path: str | Path, config: Config) -> Path:
 
 def describe(config: Config) -> str:
     """One line on what is about to run."""
-    sections = dataclasses.asdict(config.embedding)
-    return f"{config.data.name} · {config.model.name} · {config.method.name} · d={sections['dim']}"
+    names = (config.data.name, config.model.name, config.compact.sizes.name)
+    return f"{' · '.join(names)} · d={config.embedding.dim}"

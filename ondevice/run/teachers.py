@@ -28,5 +28,5 @@ def other_run(name: str) -> tuple[Run, str]:
 
 def other_teachers(config: Config) -> list[str]:
     """The teachers that are models of other runs."""
-    names = dict.fromkeys([*config.training.teacher, *config.retrain.teacher])
+    names = dict.fromkeys([*config.teach.teachers, *config.compact.teach.teachers])
     return [name for name in names if own_teacher(name) is None]

@@ -44,10 +44,10 @@ def check_sharded(config: Config) -> None:
 
     Raises: UserError: naming the first key that cannot, and the way out.
     """
-    options = config.method.options
+    sizes = config.compact.sizes
     whole = "or use distributed=ddp where the tables fit"
     try:
-        METHODS[config.method.name].row_search(options)
+        METHODS[sizes.name].row_search(sizes.options)
     except UserError as error:
         raise UserError(f"{error}, {whole}") from None
     checks = [
@@ -56,22 +56,24 @@ def check_sharded(config: Config) -> None:
             "embedding.first_order: first-order weights share the sharded table; leave it null",
         ),
         (config.embedding.dim <= MAX_DIM, f"embedding.dim: got {config.embedding.dim}; at most {MAX_DIM}"),
-        (config.retrain.form == "sizes", "retrain.form: sharded tables end in sizes; use sizes"),
         (
-            not config.retrain.elastic,
-            "retrain.elastic: sharded tables are retrained for each budget; set false",
+            not config.compact.store.keeps_positions,
+            "compact.store.name: sharded tables end in sizes; use int8 or codes",
         ),
         (
-            config.retrain.start != "dense",
+            not config.compact.train.elastic,
+            "compact.train.elastic: sharded tables are retrained for each budget; set false",
+        ),
+        (
+            config.research.start != "dense",
             "research.start: trained tables are not gathered for a warm start; set initial or fresh",
         ),
         (
-            config.training.ema_decay == 0,
-            "training.ema_decay: an average touches every row; set 0 (retrain.ema_decay may stay)",
+            config.train.ema_decay == 0,
+            "train.ema_decay: an average touches every row; set 0 (compact.train.ema_decay may stay)",
         ),
     ]
-    for section in ("training", "search"):
-        decay = getattr(config, section).weight_decay
+    for section, decay in (("train", config.train.weight_decay), ("compact.sizes", sizes.weight_decay)):
         checks.append((decay == 0, f"{section}.weight_decay: it touches every row; use embedding_penalty"))
     for holds, message in checks:
         if not holds:
@@ -138,7 +140,7 @@ class ShardedPipeline(Pipeline):
 
     def _dense(self, phase: str, seed: int) -> tuple[ShardedRecommender, FitResult | None]:
         """A dense model, and how its training went; None when that was done before."""
-        settings = self.config.training
+        settings = self.config.train
         recommender = self._sharded(settings.learning_rate, seed)
         rows = self.folder / phase / "rows"
         weights = {WEIGHT: recommender.store.state()[WEIGHT]}
@@ -156,7 +158,7 @@ class ShardedPipeline(Pipeline):
             phase="dense",
             progress=self.progress,
             checkpoint=self._checkpoint("dense"),
-            teacher=self.teacher_of(settings, train, None),
+            teacher=self.teacher_of(train, None),
             processes=self.processes,
             distributed=self.config.distributed,
         ).run()
@@ -165,9 +167,9 @@ class ShardedPipeline(Pipeline):
         return recommender, result
 
     def _thresholds(self) -> Thresholds:
-        method, search = self.config.method, self.config.search
-        rate = search.threshold_learning_rate or search.learning_rate
-        return Thresholds(METHODS[method.name].row_search(method.options), rate)
+        sizes = self.config.compact.sizes
+        rate = sizes.threshold_learning_rate or sizes.learning_rate
+        return Thresholds(METHODS[sizes.name].row_search(sizes.options), rate)
 
     def search(self, dense: Recommender, targets: list[int]) -> dict[int, list[Found]]:
         """The sizes at each target, of the rows that keep something at any."""
@@ -175,7 +177,7 @@ class ShardedPipeline(Pipeline):
             self._search(dense, targets)
         elif not set(targets) <= {int(t) for t in self.state["search"]["targets"]}:
             raise UserError(
-                f"{self.folder}: search.budgets: sharded tables are not searched again for another budget, since the "
+                f"{self.folder}: compact.budgets: sharded tables are not searched again for another budget, since the "
                 "compact models share a vocabulary; name another run.output=DIR"
             )
         found = {n: t.numpy() for n, t in load_file(self.folder / "search.safetensors").items()}
@@ -200,7 +202,7 @@ class ShardedPipeline(Pipeline):
 
     def _search(self, dense: Recommender, targets: list[int]) -> None:
         """Search, and write the sizes that were found, a byte for each row and target."""
-        settings = self.config.search
+        settings = self.config.compact.sizes
         recommender = self._sharded(settings.learning_rate, self.config.run.seed, self._thresholds())
         search = ShardedSearch(
             recommender,
@@ -231,7 +233,7 @@ class ShardedPipeline(Pipeline):
     def _start(self, forms: list[Form]) -> Recommender:
         """A compact recommender of the kept rows, which takes ids of the whole vocabulary."""
         initial = None
-        if self.config.retrain.start == "initial":
+        if self.config.research.start == "initial":
             torch.manual_seed(self.config.run.seed)
             initial = build(
                 self.shipped_info,

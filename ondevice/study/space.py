@@ -1,9 +1,9 @@
 """A study's search space: which keys of a configuration are tried over which values, read from YAML.
 
-objective: dense                  # or a budget of search.budgets, as written there
+objective: dense                  # or a budget of compact.budgets, as written there
 parameters:
-  training.learning_rate: {type: float, low: 1.0e-4, high: 1.0e-2, log: true}
-  retrain.patience: {type: int, low: 2, high: 10, step: 2}
+  train.learning_rate: {type: float, low: 1.0e-4, high: 1.0e-2, log: true}
+  compact.train.patience: {type: int, low: 2, high: 10, step: 2}
   model.hidden: {type: categorical, choices: [[100, 100], [200]]}
 """
 
@@ -99,7 +99,7 @@ class Space:
         for parameter in self.parameters:
             for value in parameter.extremes():
                 check_options(self.config(path, overrides, {parameter.key: value}))
-        budgets = [str(budget) for budget in self.config(path, overrides).search.budgets]
+        budgets = [str(budget) for budget in self.config(path, overrides).compact.budgets]
         if self.objective not in ("dense", *budgets):
             raise ConfigError(
                 f"space objective '{self.objective}': no such phase {nearest(self.objective, ['dense', *budgets])}"

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ondevice.config.sections import TrainingConfig
+from ondevice.config.sections import TrainConfig
 from ondevice.errors import ConfigError
 from ondevice.recommender import Recommender
 from ondevice.training.average import WeightAverage
@@ -106,12 +106,13 @@ class Fit:
         processes: that share each batch.
         make_stages: makes what changes in the model while it is trained; tables of codes need theirs
             (`ondevice.methods.code_search.code_stages`).
+        embedding_dropout: probability of zeroing a looked-up value.
     """
 
     recommender: Recommender
     train: Batches
     valid: Batches
-    settings: TrainingConfig
+    settings: TrainConfig
     seed: int = 0
     phase: str = "dense"
     progress: Progress = field(default_factory=lambda: Progress(show=False))
@@ -119,6 +120,7 @@ class Fit:
     teacher: Teacher | None = None
     processes: Processes = ALONE
     make_stages: MakeStages | None = None
+    embedding_dropout: float = 0.0
 
     def __post_init__(self) -> None:
         self.stages = None
@@ -240,7 +242,7 @@ class Fit:
                     ids,
                     targets,
                     embedding_penalty=self.settings.embedding_penalty,
-                    embedding_dropout=self.settings.embedding_dropout,
+                    embedding_dropout=self.embedding_dropout,
                     precision=self.settings.precision,
                     processes=self.processes,
                     weights=self.train.weights(rows, len(ids)),

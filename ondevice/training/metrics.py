@@ -29,8 +29,8 @@ def auc(
         raise UserError(f"AUC needs both classes, got {positives} positive and {negatives} negative labels")
     if not bool(torch.isfinite(x).all()):
         raise UserError(
-            "the training has diverged: scores are not finite; lower the learning rate (training.learning_rate, "
-            "retrain.learning_rate, search.learning_rate)"
+            "the training has diverged: scores are not finite; lower the learning rate (train.learning_rate, "
+            "compact.train.learning_rate, compact.sizes.learning_rate)"
         )
     _, inverse, counts = torch.unique(x, return_inverse=True, return_counts=True)
     ranks = counts.cumsum(0).double() - (counts.double() - 1) / 2  # mean rank, from 1, of each distinct score

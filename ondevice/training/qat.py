@@ -34,8 +34,8 @@ def prepare(model: BaseModel, bits: int | None) -> int:
             from torchao.quantization.qat import IntxFakeQuantizeConfig, QATConfig
     except ImportError:
         raise MissingPackage(
-            "retrain.linear_bits: torchao, which rounds in training, is not installed; "
-            "pip install 'ondevice-recommender[export]', or set retrain.linear_bits=null"
+            "compact.store.linear_bits: torchao, which rounds in training, is not installed; "
+            "pip install 'ondevice-recommender[export]', or set compact.store.linear_bits=null"
         ) from None
     dtype = getattr(torch, f"int{bits}")
     config = QATConfig(
@@ -46,7 +46,9 @@ def prepare(model: BaseModel, bits: int | None) -> int:
     layers = hidden_linears(model)
     model.linear_bits = bits
     if not layers:
-        raise ConfigError("retrain.linear_bits: the base model has no hidden linear layer; set it to null")
+        raise ConfigError(
+            "compact.store.linear_bits: the base model has no hidden linear layer; set it to null"
+        )
     with quiet():  # it imports more of torchao
         quantize_(model, config, filter_fn=lambda module, name: module in layers)
     return len(layers)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from ondevice.config.sections import TrainingConfig
+from ondevice.config.sections import TrainConfig
 from ondevice.recommender import Recommender
 from ondevice.training.batches import Batches
 from ondevice.training.processes import Processes
@@ -28,7 +28,7 @@ class Stages(Protocol):
 MakeStages = Callable[
     [
         Recommender,
-        TrainingConfig,
+        TrainConfig,
         Batches,
         "Teacher | None",
         int,

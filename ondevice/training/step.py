@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ondevice.config.sections import SearchConfig, TrainingConfig
+from ondevice.config.sections import SizesConfig, TrainConfig
 from ondevice.errors import ConfigError
 from ondevice.forms.rows import FetchedRows
 from ondevice.recommender import Recommender
@@ -23,7 +23,7 @@ ROW_WISE_FROM = 50_000
 
 
 def make_optimizers(
-    recommender: Recommender, settings: TrainingConfig | SearchConfig
+    recommender: Recommender, settings: TrainConfig | SizesConfig
 ) -> list[torch.optim.Optimizer]:
     """Adam; thresholds in a group, or for methods that follow a budget an optimizer, of their own.
 
@@ -57,7 +57,7 @@ def make_optimizers(
     return optimizers
 
 
-def is_row_wise(recommender: Recommender, settings: TrainingConfig | SearchConfig) -> bool:
+def is_row_wise(recommender: Recommender, settings: TrainConfig | SizesConfig) -> bool:
     """Whether a step touches only the rows it looks up: as ``row_wise`` says, or the tables' size."""
     if settings.row_wise == "auto":
         return recommender.info.num_embeddings >= ROW_WISE_FROM

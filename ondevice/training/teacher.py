@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ondevice.config.sections import TrainingConfig
+from ondevice.config.sections import ResearchConfig, TeachConfig
 from ondevice.errors import ConfigError
 from ondevice.forms.table import TableInfo
 from ondevice.recommender import Recommender
@@ -131,8 +131,8 @@ class Teacher:
         fields = ensemble.models[0].info.num_fields
         if pairs and not 0 < len(item_columns) < fields:
             raise ConfigError(
-                "training.pairs: made-up pairs join context and item fields, but the schema has only one side; "
-                "set pairs=0 or give fields a side"
+                "teach.pairs, compact.teach.pairs: made-up pairs join context and item fields, but the schema has only "
+                "one side; set pairs=0 or give fields a side"
             )
         self.ensemble = ensemble
         self.label_weight = label_weight
@@ -171,26 +171,28 @@ class Teacher:
 
 
 def make_teacher(
-    settings: TrainingConfig,
+    settings: TeachConfig,
     models: Sequence[Recommender],
     info: TableInfo,
     train: Batches,
     valid: Batches,
     item_columns: tuple[int, ...],
     *,
+    research: ResearchConfig,
     skip: tuple[int, ...] = (),
     processes: Processes = ALONE,
     say: Callable[[str], None] = print,
 ) -> Teacher:
-    """The teacher that a training's settings ask for.
+    """The teacher that a configuration asks for.
 
     Args:
-        settings: how models are joined, and how pairs are made up.
+        settings: what labels and made-up pairs count.
         models: the recommenders that it names.
         info: field offsets and training counts.
         train: the training split.
         valid: the split that a temperature is fitted on.
         item_columns: positions of the item-side fields.
+        research: how models are joined, and how pairs are made up.
         skip: positions of fields whose values the pupil does not tell apart.
         processes: that share a batch.
         say: told the fitted temperature.
@@ -198,19 +200,19 @@ def make_teacher(
     Raises: ConfigError: when pairs are asked for but all fields are on one side.
     """
     ensemble = Ensemble(
-        [model.to(train.device) for model in models], settings.teacher_mean, processes=processes
+        [model.to(train.device) for model in models], research.teacher_mean, processes=processes
     )
-    if isinstance(settings.teacher_temperature, str):
+    if isinstance(research.teacher_temperature, str):
         temperature = ensemble.fit_temperature(valid)
         say(f"teachers: temperature {temperature:.3f}, fitted on the validation split")
     else:
-        ensemble.temperature = settings.teacher_temperature
-    pairs, sampling, power = settings.pairs, settings.pairs_sampling, settings.pairs_popularity
+        ensemble.temperature = research.teacher_temperature
+    pairs, sampling, power = settings.pairs, research.pairs_sampling, research.pairs_popularity
     teacher = Teacher(ensemble, train, item_columns, settings.label_weight, pairs, sampling, power)
     side = constant_side(info, item_columns, skip) if pairs else None
     if side is not None:
         warnings.warn(
-            f"training.pairs: the {side} side is the same in every training row as the compact model sees it, so "
+            f"compact.teach.pairs: the {side} side is the same in every training row as the compact model sees it, so "
             "made-up pairs only repeat rows; set pairs=0",
             stacklevel=2,
         )

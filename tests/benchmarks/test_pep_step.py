@@ -11,7 +11,7 @@ import torch
 from benchmarks import pep_step as step_time
 from benchmarks.naive import WholeTablePEP, naive_batches, naive_step
 from benchmarks.pep_step import compare_steps, compare_with_naive, step_time_ratio
-from ondevice.config.sections import SearchConfig
+from ondevice.config.sections import SizesConfig
 from ondevice.data import Dataset, load_dataset
 from ondevice.methods.build import build
 from ondevice.recommender import Recommender
@@ -46,7 +46,7 @@ def pair(world: World) -> tuple[Recommender, WholeTablePEP]:
 
 def test_the_naive_formulation_says_and_learns_the_same(world: World) -> None:
     ours, naive = pair(world)
-    settings = SearchConfig(weight_decay=1e-5)
+    settings = SizesConfig(weight_decay=1e-5)
     optimizers = make_optimizers(ours, settings)
     naive_optimizer = torch.optim.Adam(naive.parameters(), lr=1e-3, weight_decay=1e-5)
     assert 0 < ours.embedding.num_kept() < 78 * 4
@@ -80,7 +80,7 @@ def test_a_ratio_is_of_the_first_over_the_second(world: World, monkeypatch: pyte
         return recommender
 
     monkeypatch.setattr(step_time.time, "perf_counter", lambda: now)
-    batches, settings = world.batches(), SearchConfig()
+    batches, settings = world.batches(), SizesConfig()
     assert step_time_ratio(taking(3.0), taking(2.0), batches, settings) == 1.5
     assert step_time_ratio(taking(2.0), taking(3.0), batches, settings) == 0.667
 

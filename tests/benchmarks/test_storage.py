@@ -65,9 +65,12 @@ def test_the_script_compares_a_run(
 
     config = tiny_config(
         data={"name": "book_crossing", "folder": str(book_crossing_folder)},
-        method={"name": "frequency"},
-        search={"budgets": [150]},
-        retrain={"max_size": 4, "epochs": 1, "first_order": "none"},
+        compact={
+            "sizes": {"name": "frequency"},
+            "budgets": [150],
+            "store": {"max_size": 4, "first_order": "none"},
+            "train": {"epochs": 1},
+        },
     )
     trained = ondevice.train(config, tmp_path / "run")
     assert run(str(trained.path), "--json", str(tmp_path / "rows.json")) == 0

@@ -80,7 +80,7 @@ def test_methods_that_ship_are_those_given_or_all_that_the_data_allow(dataset: D
     one_side = dataclasses.replace(dataset, catalog=None)
     assert shipped_endpoints(None, one_side) == ("forward", "rank")
     with pytest.raises(
-        UserError, match=r"retrain\.methods: got 'recommend', but tiny allows forward, rank alone"
+        UserError, match=r"compact\.endpoints: got 'recommend', but tiny allows forward, rank alone"
     ):
         shipped_endpoints(["recommend"], one_side)
 

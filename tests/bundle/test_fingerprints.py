@@ -251,9 +251,13 @@ def test_a_run_ships_fingerprints_within_its_budget(
 ) -> None:
     config = tiny_config(
         data={"name": "book_crossing", "folder": str(book_crossing_folder)},
-        method={"name": "frequency"},
-        search={"budgets": ["7400B"]},
-        retrain={"max_size": 4, "methods": ["forward"], "epochs": 1, "fingerprint_bits": 6},
+        compact={
+            "sizes": {"name": "frequency"},
+            "budgets": ["7400B"],
+            "store": {"max_size": 4, "fingerprint_bits": 6},
+            "endpoints": ["forward"],
+            "train": {"epochs": 1},
+        },
     )
     run = ondevice.train(config, tmp_path / "run")
     (exported,) = export_run(run.path, check=False)

@@ -17,6 +17,7 @@ from ondevice.program.bundle import load_bundle
 from ondevice.program.export import ExportOptions
 from ondevice.program.export_run import export_run, table_lines
 from ondevice.run.directory import Run
+from ondevice.run.elastic import compact_model
 from ondevice.run.pipeline import Pipeline
 
 SMALL = ExportOptions(methods=("forward",))
@@ -75,11 +76,14 @@ def run(
     values: dict[str, Any] = {
         "data": {"name": "table", "schema": str(schema), "path": str(path)},
         "model": {"name": "deepfm", "hidden": [8]},
-        "method": {"name": "frequency"},
         "embedding": {"dim": 8},
-        "training": training,
-        "search": {"budgets": [500, 100]},
-        "retrain": {**training, "elastic": True, "methods": ["forward"]},
+        "train": training,
+        "compact": {
+            "budgets": [500, 100],
+            "endpoints": ["forward"],
+            "sizes": "frequency",
+            "train": {**training, "elastic": True},
+        },
         "run": {"device": "cpu", "progress": False},
     }
     with pytest.MonkeyPatch.context() as patch:
@@ -99,7 +103,7 @@ def test_an_elastic_run_is_cut_to_any_budget(run: Path, tmp_path: Path) -> None:
     opened = load_bundle(tmp_path / "cut")
     assert set(opened.manifest["methods"]) == {"forward"}  # those of the run
     label = opened.manifest["name"].removeprefix("tiny-deepfm-frequency-")
-    again = Run(run).compact(label)
+    again = compact_model(Run(run), label)
     assert small.recommender.num_kept() <= again.num_kept() < large.recommender.num_kept()
     assert again.num_kept() == cut.recommender.num_kept()
     assert cut.shortfall is None

@@ -54,7 +54,7 @@ def test_a_run_and_its_bundle(tiny_config: Make, tmp_path: Path, show: Show) -> 
     from ondevice.program.export_run import export_run
 
     folder = tmp_path / "run"
-    metrics = run(tiny_config(training={"epochs": 1}, search={"budgets": [100]}), folder)
+    metrics = run(tiny_config(train={"epochs": 1}, compact={"budgets": [100]}), folder)
     options = ExportOptions(methods=("forward", "rank"), max_batch=64)
     (exported,) = export_run(folder, options=options, check=False)
 

@@ -9,16 +9,17 @@ import pytest
 
 from ondevice.config.file import from_dict, load
 from ondevice.config.recipes import RECIPES
-from ondevice.config.sections import Choice, Config
+from ondevice.config.sections import Choice, Config, SizesConfig
+from ondevice.config.stores import Int8
 from ondevice.errors import UserError
 from ondevice.run.preflight import check_options
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_is_a_whole_configuration_but_for_the_data(name: str) -> None:
-    assert set(RECIPES[name].values()) == {"model", "method", "embedding", "training", "search", "retrain"}
+    assert set(RECIPES[name].values()) == {"model", "embedding", "train", "compact"}
     budgets = [20_000] if name == "pep_paper" else ["64KB"]  # positions are not met in bytes
-    config = from_dict({"recipe": name, "search": {"budgets": budgets}})
+    config = from_dict({"recipe": name, "compact": {"budgets": budgets}})
     check_options(config)
     assert config.data == Config().data
     assert "recipe" not in config.to_dict()
@@ -28,28 +29,38 @@ def test_a_recipe_is_a_whole_configuration_but_for_the_data(name: str) -> None:
 def test_any_key_overrides_the_recipe(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(
-        "recipe: smallest\nmodel: {hidden: [8]}\nretrain: {epochs: 3}\nsearch: {budgets: [30KB]}\n"
+        "recipe: smallest\nmodel: {hidden: [8]}\ncompact: {train: {epochs: 3}, budgets: [30KB]}\n"
     )
-    config = load(path, ["retrain.max_size=6", "training.weight_decay=0"])
+    config = load(path, ["compact.store.max_size=6", "train.weight_decay=0"])
     assert config.model == Choice("deepfm", {"hidden": [8], "dropout": 0})
-    assert (config.retrain.epochs, config.retrain.max_size, config.retrain.code_dims) == (3, 6, 3)
-    assert (config.training.epochs, config.training.weight_decay) == (14, 0)
-    assert (config.search.budgets, config.search.epochs) == (("30KB",), 6)
+    compact = config.compact
+    assert (compact.train.epochs, compact.train.patience, compact.sizes.epochs) == (3, 12, 6)
+    assert compact.store.codes is not None
+    assert (compact.store.max_size, compact.store.codes.code_dims) == (6, 3)
+    assert (config.train.epochs, config.train.weight_decay) == (14, 0)
+    assert compact.budgets == ("30KB",)
 
 
 def test_another_entry_does_not_take_the_options_of_the_recipe() -> None:
     assert from_dict({"recipe": "smallest", "model": "fm"}).model == Choice("fm")
-    assert from_dict({"recipe": "pep", "method": {"name": "frequency"}}).method == Choice("frequency")
-    pep = from_dict({"recipe": "pep", "method": {"name": "pep", "regime": "data"}}).method
-    assert pep.options == {"granularity": "feature-dimension", "regime": "data"}
+    for sizes in ("frequency", {"name": "frequency"}):
+        config = from_dict({"recipe": "pep", "compact": {"sizes": sizes}})
+        assert config.compact.sizes == SizesConfig("frequency")
+        assert config.compact.store.max_size == 8
+    for name in ({"name": "pep"}, {}):
+        pep = from_dict({"recipe": "pep", "compact": {"sizes": {**name, "regime": "data"}}}).compact.sizes
+        assert pep.options == {"granularity": "feature-dimension", "regime": "data"}
+        assert pep.epochs == 3
+    store = from_dict({"recipe": "smallest", "compact": {"store": "int8"}}).compact.store
+    assert store == Int8(first_order="projection", max_size=9, size_step=3)  # what both stores take
 
 
 def test_the_command_line_names_a_recipe(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
-    path.write_text("recipe: pep\nretrain: {epochs: 3}\n")
-    config = load(path, ["retrain.patience=5", "recipe=large_vocabulary"])
-    assert config.method == Choice("code_saliency", {"row_cost": 3})
-    assert (config.retrain.epochs, config.retrain.patience) == (3, 5)
+    path.write_text("recipe: pep\ncompact: {train: {epochs: 3}}\n")
+    config = load(path, ["compact.train.patience=5", "recipe=large_vocabulary"])
+    assert config.compact.sizes == SizesConfig("code_saliency", {"row_cost": 3}, epochs=3)
+    assert (config.compact.train.epochs, config.compact.train.patience) == (3, 5)
     path.write_text("")
     assert load(path, ["recipe=pep"]) == from_dict({"recipe": "pep"})
 
@@ -63,11 +74,11 @@ def test_an_unknown_recipe_is_named(given: Any) -> None:
 
 
 def test_a_recipe_that_is_read_is_not_changed_by_whoever_reads_it() -> None:
-    RECIPES["pep"].values()["training"]["epochs"] = 1
-    assert from_dict({"recipe": "pep"}).training.epochs == 14
+    RECIPES["pep"].values()["train"]["epochs"] = 1
+    assert from_dict({"recipe": "pep"}).train.epochs == 14
 
 
 def test_a_section_that_is_none_is_named_with_a_recipe_too() -> None:
-    with pytest.raises(UserError, match="training: got 3; it must be a section"):
-        from_dict({"recipe": "pep", "training": 3})
-    assert from_dict({"recipe": "pep", "training": None}).training.epochs == 14
+    with pytest.raises(UserError, match="train: got 3; it must be a section"):
+        from_dict({"recipe": "pep", "train": 3})
+    assert from_dict({"recipe": "pep", "train": None}).train.epochs == 14

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.functional import jacobian
 
-from ondevice.config.sections import RetrainConfig
+from ondevice.config.sections import TrainConfig
+from ondevice.config.stores import Codes
 from ondevice.forms.codes import CodedEmbedding
 from ondevice.methods import code_search as module
 from ondevice.methods.code_search import CodeSearch, CodeStages, Samples
@@ -137,10 +138,11 @@ def test_matrices_above_the_limit_are_worked_on_in_parts(
     assert free.is_final
 
 
-def phase(world: World, **settings: object) -> CodeStages:
+def phase(world: World, **options: object) -> CodeStages:
     """13 steps an epoch, ten epochs; codes from step 52 on."""
-    given = {"epochs": 10, "learning_rate": 0.2, "max_size": 4, "code_dims": 2, **settings}
-    return CodeStages(world.coded(), RetrainConfig(**given), world.batches(), None, 0)
+    codes = Codes(max_size=4, code_dims=2, **options)  # type: ignore[arg-type]
+    settings = TrainConfig(epochs=10, learning_rate=0.2)
+    return CodeStages(world.coded(), settings, codes, world.batches(), None, 0)
 
 
 def test_with_codes_chosen_by_the_loss_rates_run_twice_and_axes_are_turned_half_way(
@@ -179,7 +181,8 @@ def test_codes_that_go_on_straight_through_begin_once(world: World) -> None:
 
 def test_axes_of_a_table_with_levels_are_not_turned(world: World) -> None:
     """A smaller level is made of leading dimensions, which a rotation would mix."""
-    settings = RetrainConfig(epochs=10, max_size=4, code_dims=2, code_choice="loss")
-    levels = CodeStages(world.coded(), settings, world.batches(), None, 0, levels=lambda step: None)
+    codes = Codes(max_size=4, code_dims=2, code_choice="loss")
+    settings, train = TrainConfig(epochs=10), world.batches()
+    levels = CodeStages(world.coded(), settings, codes, train, None, 0, levels=lambda step: None)
     assert not levels.is_due(26)
     assert levels.is_due(52)

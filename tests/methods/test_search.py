@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from ondevice.config.sections import SearchConfig
+from ondevice.config.sections import SizesConfig
 from ondevice.errors import UserError
 from ondevice.methods.search import Search
 
@@ -23,7 +23,7 @@ def search(world: World, targets: list[int], regime: str = "budget", **changes: 
         world.recommender("pep", regime=regime, **options),
         world.batches(),
         world.batches("valid"),
-        SearchConfig(**settings),
+        SizesConfig(**settings),
         targets,
     )
 
@@ -105,7 +105,9 @@ def test_decay_reaches_a_budget_as_time_goes_by(world: World) -> None:
 
 
 def test_a_budget_that_is_not_reached_says_what_to_do(world: World) -> None:
-    with pytest.raises(UserError, match=r"values are left after 1 epochs, the budget was 100; raise search"):
+    with pytest.raises(
+        UserError, match=r"values are left after 1 epochs, the budget was 100; raise compact\.sizes"
+    ):
         search(world, [100], regime="data", epochs=1).run()
 
 
@@ -137,7 +139,7 @@ def test_first_order_weights_of_another_method_do_not_count(world: World) -> Non
         embedding_dim=4,
         first_order_method="uniform",
     )
-    settings = SearchConfig(epochs=2, check_every=5)
+    settings = SizesConfig(epochs=2, check_every=5)
     run = Search(recommender, world.batches(), world.batches("valid"), settings, [100])
     embedding, first_order = run.run().forms[100]
     assert 80 < embedding.num_kept() <= 100

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ondevice.config.sections import RetrainConfig
+from ondevice.config.stores import Codes as CodesStore
 from ondevice.errors import UserError
 from ondevice.forms.base import Form
 from ondevice.forms.codes import coded
@@ -156,10 +156,10 @@ def test_sizes_above_the_largest_dimension_refine() -> None:
 
 def test_codes_are_whole_cells_whatever_the_dimension_of_the_search() -> None:
     """Rows of six may have one cell of four, not one and a half; and rows of three none, which is said."""
-    settings = RetrainConfig(code_dims=4, size_step=4, max_size=8, first_order="none")
-    (form,) = final_forms([Sizes(torch.tensor([6, 5, 1, 0]), 6)], 12, settings, fields(4))
+    store = CodesStore(code_dims=4, size_step=4, max_size=8, first_order="none")
+    (form,) = final_forms([Sizes(torch.tensor([6, 5, 1, 0]), 6)], 12, store)
     assert form.row_sizes().tolist() == [4, 4, 4, 0]
     with pytest.raises(
-        UserError, match=r"retrain\.code_dims: got 4, but embedding\.dim is 3; it must be at most that"
+        UserError, match=r"compact\.store\.code_dims: got 4, but embedding\.dim is 3; it must be at most that"
     ):
-        final_forms([Sizes(torch.tensor([3, 1]), 3)], 6, settings, fields(2))
+        final_forms([Sizes(torch.tensor([3, 1]), 3)], 6, store)

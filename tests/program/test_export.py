@@ -53,11 +53,14 @@ def run(
     values: dict[str, Any] = {
         "data": {"name": "table", "schema": str(schema), "path": str(path)},
         "model": {"name": "deepfm", "hidden": [8]},
-        "method": {"name": "pep"},
         "embedding": {"dim": 4},
-        "training": training,
-        "search": {**training, "budgets": ["60%", "20%"], "check_every": 5},
-        "retrain": {**training, "max_size": 4},
+        "train": training,
+        "compact": {
+            "budgets": ["60%", "20%"],
+            "sizes": {"name": "pep", **training, "check_every": 5},
+            "store": {"max_size": 4},
+            "train": training,
+        },
         "run": {"device": "cpu", "progress": False},
     }
     with pytest.MonkeyPatch.context() as patch:
@@ -96,7 +99,7 @@ def test_a_budget_gets_the_largest_model_that_fits(run: Path, tmp_path: Path) ->
         assert found.bundle.path == tmp_path / "one"
         assert found.bundle.total_bytes <= budget
     with pytest.raises(
-        UserError, match=rf"smallest bundle .* with {small:,} bytes .*search\.budgets"
+        UserError, match=rf"smallest bundle .* with {small:,} bytes .*compact\.budgets"
     ) as error:
         export_run(run, budgets=[f"{small - 1}B"], output=tmp_path / "two", options=SMALL, check=False)
     assert "model.pte" in str(error.value)

@@ -33,13 +33,11 @@ from ..runs import Make, run
 def test_every_method_and_model_holds_its_budgets(
     tiny_config: Make, tmp_path: Path, method: str, model: str
 ) -> None:
-    coded = {"code_dims": 2} if method == "code_saliency" else {}
+    coded = {"store": {"name": "codes", "code_dims": 2}} if method == "code_saliency" else {}
     values = tiny_config(
-        method={"name": method},
         model={"name": model},
-        search={"budgets": ["60%", "45%"]},
-        training={"epochs": 1},
-        retrain=coded,
+        train={"epochs": 1},
+        compact={"sizes": {"name": method}, "budgets": ["60%", "45%"], **coded},
     )
     metrics = run(values, tmp_path / "run")
     kept = [metrics["budgets"][label]["kept_parameters"] for label in ("60pct", "45pct")]
@@ -51,26 +49,30 @@ def test_every_method_and_model_holds_its_budgets(
 
 def test_compact_models_of_another_base_model(tiny_config: Make, tmp_path: Path) -> None:
     """A DeepFM teaches factorization machines, elastic or not, and the bundle says what it is."""
-    retrain = {"model": {"name": "fm"}, "teacher": ["dense"], "pairs": 0, "first_order": "projection"}
+    compact = {
+        "model": {"name": "fm"},
+        "teach": {"teachers": ["dense"], "pairs": 0},
+        "store": {"first_order": "projection"},
+    }
     for elastic in (False, True):
         folder = tmp_path / f"elastic-{elastic}"
-        metrics = run(tiny_config(retrain={**retrain, "elastic": elastic}), folder)
+        metrics = run(tiny_config(compact={**compact, "train": {"elastic": elastic}}), folder)
         assert metrics["model"] == "deepfm"
         again = Run(folder)
         assert isinstance(again.dense().model, MODELS["deepfm"])
         for label, own in metrics["budgets"].items():
-            compact = again.compact(label)
-            assert isinstance(compact.model, MODELS["fm"])
+            smaller = again.compact(label)
+            assert isinstance(smaller.model, MODELS["fm"])
             valid = Batches(again.dataset().valid, 64, torch.device("cpu"))
-            assert evaluate(compact, valid)["auc"] == pytest.approx(own["valid_auc"], abs=1e-6)
-    with pytest.raises(UserError, match=r"retrain\.model: unknown model 'fn'"):
-        run(tiny_config(retrain={"model": {"name": "fn"}}), tmp_path / "wrong")
-    with pytest.raises(UserError, match=r"retrain\.model\.hidden: model 'fm' has no such option"):
-        run(tiny_config(retrain={"model": {"name": "fm", "hidden": [4]}}), tmp_path / "wrong")
+            assert evaluate(smaller, valid)["auc"] == pytest.approx(own["valid_auc"], abs=1e-6)
+    with pytest.raises(UserError, match=r"compact\.model: unknown model 'fn'"):
+        run(tiny_config(compact={"model": {"name": "fn"}}), tmp_path / "wrong")
+    with pytest.raises(UserError, match=r"compact\.model\.hidden: model 'fm' has no such option"):
+        run(tiny_config(compact={"model": {"name": "fm", "hidden": [4]}}), tmp_path / "wrong")
 
 
 def test_positions_are_kept_as_they_were_found(tiny_config: Make, tmp_path: Path) -> None:
-    run(tiny_config(retrain={"form": "positions"}, search={"budgets": [100]}), tmp_path / "run")
+    run(tiny_config(compact={"store": {"name": "positions"}, "budgets": [100]}), tmp_path / "run")
     found = load_file(tmp_path / "run" / "search.safetensors")["100/0/kept"].bool()
     counts = torch.tensor(load_dataset(**tiny_config()["data"]).counts)
     kept = Run(tmp_path / "run").compact("100").forms()[0].mask()
@@ -85,7 +87,7 @@ def test_a_budget_that_nothing_meets_is_told_before_anything_trains(
         UserError,
         match=r"budget 9KB: the program \(forward, rank, recommend\), .* take about (9|1\d),\d{3} bytes",
     ):
-        run(tiny_config(search={"budgets": ["9KB"]}), tmp_path / "run")
+        run(tiny_config(compact={"budgets": ["9KB"]}), tmp_path / "run")
     assert not (tmp_path / "run" / "progress.json").exists()
 
 
@@ -94,32 +96,35 @@ def test_methods_that_do_not_ship_are_not_paid_for(tiny_config: Make, tmp_path: 
     kept = []
     for name, methods in (("one", ["forward"]), ("all", None)):
         values = tiny_config(
-            method={"name": "frequency"},
-            search={"budgets": ["11.1KB"]},
-            retrain={"methods": methods, "epochs": 1},
+            compact={
+                "sizes": {"name": "frequency"},
+                "budgets": ["11.1KB"],
+                "endpoints": methods,
+                "train": {"epochs": 1},
+            }
         )
         kept.append(run(values, tmp_path / name)["compact"]["kept_parameters"])
     assert kept[0] > kept[1] > 0, kept
-    with pytest.raises(UserError, match=r"budget 7KB: .* leave out some of retrain\.methods"):
+    with pytest.raises(UserError, match=r"budget 7KB: .* leave out some of compact\.endpoints"):
         run(
-            tiny_config(search={"budgets": ["7KB"]}, retrain={"methods": ["forward", "rank"]}),
+            tiny_config(compact={"budgets": ["7KB"], "endpoints": ["forward", "rank"]}),
             tmp_path / "none",
         )
 
 
 def test_skipped_fields_are_not_stored_and_read_as_unknown(tiny_config: Make, tmp_path: Path) -> None:
     for method in ("pep", "frequency"):
-        values = tiny_config(method={"name": method}, search={"budgets": [100], "skip_fields": ["age"]})
+        values = tiny_config(compact={"sizes": {"name": method}, "budgets": [100], "skip_fields": ["age"]})
         run(values, tmp_path / method)
         compact = Run(tmp_path / method).compact("100")
         rows = slice(41, 47)  # of age
         assert not compact.forms()[0].mask()[rows].any()
         assert compact.forms()[0].mask().any()
         assert compact.id_map[rows].tolist() == [41] * 6
-    with pytest.raises(UserError, match=r"search\.skip_fields: 'ages' is not a field .*did you mean 'age'"):
-        Pipeline(from_dict(tiny_config(search={"skip_fields": ["ages"]})), tmp_path / "wrong")
+    with pytest.raises(UserError, match=r"compact\.skip_fields: 'ages' is not a field .*did you mean 'age'"):
+        Pipeline(from_dict(tiny_config(compact={"skip_fields": ["ages"]})), tmp_path / "wrong")
     with pytest.raises(UserError, match="names every field"):
-        Pipeline(from_dict(tiny_config(search={"skip_fields": ["user", "age", "item"]})), tmp_path / "none")
+        Pipeline(from_dict(tiny_config(compact={"skip_fields": ["user", "age", "item"]})), tmp_path / "none")
 
 
 def test_a_compact_model_of_codes_with_layers_of_its_own_is_kept_and_read_back(
@@ -128,8 +133,9 @@ def test_a_compact_model_of_codes_with_layers_of_its_own_is_kept_and_read_back(
     for first_order in ("rows", "projection", "none"):
         folder = tmp_path / first_order
         own = {"hidden": [6], "dropout": 0, "batch_norm": False}
-        retrain = {"code_dims": 2, "first_order": first_order, "epochs": 3, "model": own}
-        metrics = run(tiny_config(search={"budgets": ["60%"]}, retrain=retrain), folder)
+        store = {"name": "codes", "code_dims": 2, "first_order": first_order}
+        given = {"budgets": ["60%"], "store": store, "train": {"epochs": 3}, "model": own}
+        metrics = run(tiny_config(compact=given), folder)
         compact = Run(folder).compact("60pct")
         table = compact.embedding
         assert isinstance(table, CodedEmbedding)
@@ -149,8 +155,10 @@ def test_sizes_by_saliency_and_four_bit_layers_are_kept_and_read_back(
 ) -> None:
     """Budgets are met by one ranking, the smaller nested in the larger; layers are read back as rounded."""
     values = tiny_config(
-        method={"name": "saliency", "max_size": 4},
-        retrain={"linear_bits": 4, "max_size": 4, "first_order": "none"},
+        compact={
+            "sizes": {"name": "saliency", "max_size": 4},
+            "store": {"linear_bits": 4, "max_size": 4, "first_order": "none"},
+        }
     )
     run(values, tmp_path / "run")
     found = Run(tmp_path / "run")
@@ -172,17 +180,20 @@ def test_sizes_by_what_codes_are_worth_begin_with_the_model_that_was_measured(
 ) -> None:
     """Popular rows have more codes, and smaller budgets are nested. (So few rows need hardly any codes twice.)"""
     values = tiny_config(
-        method={"name": "code_saliency"},
-        search={"epochs": 2, "budgets": [160, 90]},
-        retrain={
+        compact={
+            "sizes": {"name": "code_saliency", "epochs": 2},
+            "budgets": [160, 90],
             "model": {"name": "fm"},
-            "teacher": ["dense"],
-            "first_order": first_order,
-            "max_size": 4,
-            "code_dims": 2,
-            "code_levels": 2,
-            "code_choice": "loss",
-        },
+            "teach": {"teachers": ["dense"]},
+            "store": {
+                "name": "codes",
+                "first_order": first_order,
+                "max_size": 4,
+                "code_dims": 2,
+                "code_levels": 2,
+                "code_choice": "loss",
+            },
+        }
     )
     metrics = run(values, tmp_path / "run")
     found = Run(tmp_path / "run")
@@ -210,20 +221,21 @@ def test_sizes_by_what_codes_are_worth_begin_with_the_model_that_was_measured(
 
 def test_ranking_codes_needs_codes(tiny_config: Make, tmp_path: Path) -> None:
     with pytest.raises(
-        UserError, match=r"retrain.code_dims: method 'code_saliency' ranks codes; give their dimensions"
+        UserError,
+        match=r"compact\.store\.name: got 'int8', but method 'code_saliency' ranks codes; use compact",
     ):
-        run(tiny_config(method={"name": "code_saliency"}), tmp_path / "run")
-    twice = {"max_size": 4, "code_dims": 2, "code_levels": 2}
+        run(tiny_config(compact={"sizes": {"name": "code_saliency"}}), tmp_path / "run")
+    twice = {"name": "codes", "max_size": 4, "code_dims": 2, "code_levels": 2}
     with pytest.raises(
-        UserError, match=r"retrain.code_levels: got 2, but method 'saliency' ranks dimensions"
+        UserError, match=r"compact.store.code_levels: got 2, but method 'saliency' ranks dimensions"
     ):
-        run(tiny_config(method={"name": "saliency"}, retrain=twice), tmp_path / "run")
+        run(tiny_config(compact={"sizes": {"name": "saliency"}, "store": twice}), tmp_path / "run")
 
 
 def test_the_hashing_trick_is_retrained_like_any_other(tiny_config: Make, tmp_path: Path) -> None:
     """Users and items share rows, under the same teacher; a resumed run and a read one know by whom."""
     hashing = {"name": "hashing", "dim": 4}
-    values = tiny_config(method=hashing, search={"budgets": [100]}, retrain={"teacher": ["dense"]})
+    values = tiny_config(compact={"sizes": hashing, "budgets": [100], "teach": {"teachers": ["dense"]}})
     metrics = run(values, tmp_path / "run")
     assert metrics["compact"]["valid_auc"] > 0.5
     assert 60 < metrics["compact"]["kept_parameters"] <= 100
@@ -236,20 +248,31 @@ def test_the_hashing_trick_is_retrained_like_any_other(tiny_config: Make, tmp_pa
     assert len(rows) == form.modulus[0] < 20
     assert compact.id_map[1:41].tolist() == [int(rows[key_hash(str(t)) % len(rows)]) for t in texts[1:41]]
     assert run(
-        {**values, "search": {**values["search"], "budgets": [100, 80]}}, tmp_path / "run", resume=True
+        {**values, "compact": {**values["compact"], "budgets": [100, 80]}},
+        tmp_path / "run",
+        resume=True,
     )
     with pytest.raises(
-        UserError, match=r"code_dims: .* which are stored as int8 values; set retrain.code_dims=null"
+        UserError, match=r"got 'codes', but .* which are stored as int8 values; set compact.store=int8"
     ):
         run(
-            tiny_config(method=hashing, search={"budgets": [100]}, retrain={"max_size": 4, "code_dims": 2}),
+            tiny_config(
+                compact={
+                    "sizes": hashing,
+                    "budgets": [100],
+                    "store": {"name": "codes", "max_size": 4, "code_dims": 2},
+                }
+            ),
             tmp_path / "coded",
         )
 
 
 def test_a_model_of_several_codebooks_is_refused(tiny_config: Make, tmp_path: Path) -> None:
     """Versions before this one made them."""
-    run(tiny_config(retrain={"max_size": 4, "code_dims": 2}, search={"budgets": [100]}), tmp_path / "run")
+    run(
+        tiny_config(compact={"store": {"name": "codes", "max_size": 4, "code_dims": 2}, "budgets": [100]}),
+        tmp_path / "run",
+    )
     described = tmp_path / "run" / "budgets" / "100" / "recommender.json"
     old = json.loads(described.read_text())
     old["tables"][0]["books"] = [0, 1, 0]

@@ -2,46 +2,51 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pytest
 
 from ondevice.config.file import from_dict
+from ondevice.config.sections import SCHEDULE
 from ondevice.errors import ConfigError
 from ondevice.methods import METHODS
 from ondevice.run.effects import idle_options
 from ondevice.run.preflight import check_options
 
-CODES = {"max_size": 4, "code_dims": 2}
-TEACHER = {"teacher": ["dense"]}
+CODES = {"name": "codes", "max_size": 4, "code_dims": 2}
+TEACHER = {"teachers": ["dense"]}
 IDLE: list[tuple[dict[str, Any], str]] = [
     (
-        {"training": {"ema_every": 2}},
-        "training.ema_every: got 2, which has no effect: weights are not averaged",
+        {"train": {"ema_every": 2}},
+        "train.ema_every: got 2, which has no effect: weights are not averaged",
     ),
     (
-        {"retrain": {"decoupled_decay": True}},
-        "retrain.decoupled_decay: got True, which has no effect: weights do",
+        {"compact": {"train": {"decoupled_decay": True}}},
+        "compact.train.decoupled_decay: got True, which has no effect: weights do",
     ),
     (
-        {"training": {"label_weight": 0.2}},
-        "training.label_weight: got 0.2, which has no effect: the training has no",
+        {"teach": {"label_weight": 0.2}},
+        "teach.label_weight: got 0.2, which has no effect: the training has no",
     ),
-    ({"retrain": {"pairs": 0}}, "retrain.pairs: got 0.0, which has no effect: the training has no teacher"),
+    (
+        {"compact": {"teach": {"pairs": 0}}},
+        "compact.teach.pairs: got 0.0, which has no effect: the training has no teacher",
+    ),
     (
         {"research": {"pairs_sampling": "uniform"}},
         "research.pairs_sampling: got 'uniform', which has no effect: no",
     ),
     (
-        {"retrain": {**TEACHER, "pairs": 0}, "research": {"pairs_sampling": "uniform"}},
+        {"compact": {"teach": {**TEACHER, "pairs": 0}}, "research": {"pairs_sampling": "uniform"}},
         "research.pairs_sampling: got 'uniform'",
     ),
     (
-        {"retrain": TEACHER, "research": {"pairs_popularity": 0.5}},
+        {"compact": {"teach": TEACHER}, "research": {"pairs_popularity": 0.5}},
         "set research.pairs_sampling=popularity, or leave",
     ),
     (
-        {"retrain": TEACHER, "research": {"teacher_mean": "logit"}},
+        {"compact": {"teach": TEACHER}, "research": {"teacher_mean": "logit"}},
         "research.teacher_mean: got 'logit', which has no effect",
     ),
     (
@@ -49,39 +54,36 @@ IDLE: list[tuple[dict[str, Any], str]] = [
         "research.teacher_temperature: got 'fitted', which has no",
     ),
     (
-        {"retrain": {**TEACHER, "pairs": 0, "label_weight": 1}},
-        "retrain.teacher: got ['dense'], which has no",
-    ),
-    ({"retrain": {"code_start": 0.5}}, "values are not stored as codes; set retrain.code_dims, or leave"),
-    ({"retrain": {"code_choice": "loss"}}, "retrain.code_choice: got 'loss', which has no effect"),
-    (
-        {"retrain": {**CODES, "code_learning_rate": 1e-4}},
-        "retrain.code_learning_rate: got 0.0001, which has no",
+        {"compact": {"teach": {**TEACHER, "pairs": 0, "label_weight": 1}}},
+        "compact.teach.teachers: got ['dense'], which has no",
     ),
     (
-        {"retrain": {"form": "positions", "size_step": 4}, "search": {"budgets": [50]}},
-        "retrain.size_step: got 4",
+        {"compact": {"store": {**CODES, "code_learning_rate": 0.0001}}},
+        "compact.store.code_learning_rate: got 0.0001, which has no",
     ),
-    ({"model": "dlrm", "retrain": {"first_order": "none"}}, "model 'dlrm' has no first-order weights"),
+    (
+        {"model": "dlrm", "compact": {"store": {"first_order": "none"}}},
+        "model 'dlrm' has no first-order weights",
+    ),
     (
         {"model": "dlrm", "embedding": {"first_order": "uniform"}},
         "embedding.first_order: got 'uniform', which has",
     ),
     (
-        {"method": "frequency", "search": {"epochs": 3}},
-        "method 'frequency' does not read it; use method.name=",
+        {"compact": {"sizes": {"name": "frequency", "epochs": 3}}},
+        "method 'frequency' does not read it; use compact.sizes.name=",
     ),
     (
-        {"method": "saliency", "search": {"learning_rate": 0.1}},
-        "search.learning_rate: got 0.1, which has no effect",
+        {"compact": {"sizes": {"name": "saliency", "learning_rate": 0.1}}},
+        "compact.sizes.learning_rate: got 0.1, which has no effect",
     ),
     (
-        {"search": {"decoupled_decay": True}},
-        "search.decoupled_decay: got True, which has no effect: weights do not",
+        {"compact": {"sizes": {"decoupled_decay": True}}},
+        "compact.sizes.decoupled_decay: got True, which has no effect: weights do not",
     ),
     (
-        {"method": "hashing", "search": {"budgets": [50]}, "retrain": {"max_size": 4}},
-        "retrain.max_size: got 4, which",
+        {"compact": {"sizes": {"name": "hashing"}, "budgets": [50], "store": {"max_size": 4}}},
+        "compact.store.max_size: got 4, which",
     ),
     (
         {"distributed": {"timeout": 60}},
@@ -109,15 +111,34 @@ def test_an_option_without_effect_is_refused(values: dict[str, Any], message: st
     "values",
     [
         {},
-        {"training": {"ema_decay": 0.9, "ema_every": 2, "weight_decay": 0.1, "decoupled_decay": True}},
-        {"retrain": {**TEACHER, "label_weight": 1.0}},
-        {"retrain": TEACHER, "research": {"pairs_sampling": "popularity", "pairs_popularity": 0.5}},
-        {"retrain": {"teacher": ["dense", "dense+1"], "pairs": 0}, "research": {"teacher_mean": "logit"}},
-        {"retrain": {**CODES, "code_choice": "loss", "code_learning_rate": 1e-4, "code_start": 0.5}},
-        {"method": "hashing", "search": {"budgets": [50]}},
-        {"method": "saliency", "search": {"batch_size": 256}},
-        {"method": "code_saliency", "search": {"epochs": 3}, "retrain": CODES},
-        {"search": {"epochs": 3, "threshold_learning_rate": 0.1, "check_every": 5, "precision": "bfloat16"}},
+        {"train": {"ema_decay": 0.9, "ema_every": 2, "weight_decay": 0.1, "decoupled_decay": True}},
+        {"compact": {"teach": {**TEACHER, "label_weight": 1.0}}},
+        {
+            "compact": {"teach": TEACHER},
+            "research": {"pairs_sampling": "popularity", "pairs_popularity": 0.5},
+        },
+        {
+            "compact": {"teach": {"teachers": ["dense", "dense+1"], "pairs": 0}},
+            "research": {"teacher_mean": "logit"},
+        },
+        {
+            "compact": {
+                "store": {**CODES, "code_choice": "loss", "code_learning_rate": 0.0001, "code_start": 0.5},
+            }
+        },
+        {"compact": {"sizes": {"name": "hashing"}, "budgets": [50]}},
+        {"compact": {"sizes": {"name": "saliency", "batch_size": 256}}},
+        {"compact": {"sizes": {"name": "code_saliency", "epochs": 3}, "store": CODES}},
+        {
+            "compact": {
+                "sizes": {
+                    "epochs": 3,
+                    "threshold_learning_rate": 0.1,
+                    "check_every": 5,
+                    "precision": "bfloat16",
+                }
+            }
+        },
         {"distributed": {"mode": "sharded", "timeout": 60, "table_learning_rate": 0.1}},
     ],
     ids=str,
@@ -129,11 +150,12 @@ def test_an_option_with_an_effect_is_not(values: dict[str, Any]) -> None:
 def test_a_resolved_configuration_can_be_read_back() -> None:
     """Keys at their defaults are no options that somebody gave, whatever the run makes of them."""
     for method in ("frequency", "hashing"):
-        config = from_dict({"method": method, "search": {"budgets": [50]}})
+        config = from_dict({"compact": {"sizes": method, "budgets": [50]}})
         check_options(from_dict(config.to_dict()))
-        assert ("search", "epochs") in {(section, key) for section, key, *_ in idle_options(config)}
+        assert "compact.sizes.epochs" in {key for key, *_ in idle_options(config)}
 
 
 def test_methods_name_keys_of_the_search() -> None:
-    known = set(from_dict({}).to_dict()["search"])
-    assert all(set(METHODS[name].search_keys) <= known for name in METHODS)
+    assert all(set(METHODS[name].search_keys) <= set(SCHEDULE) for name in METHODS)
+    options = [parameter for name in METHODS for parameter in inspect.signature(METHODS[name]).parameters]
+    assert not {"name", *SCHEDULE} & set(options), "a method's own options stand beside these"

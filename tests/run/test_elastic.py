@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,8 @@ from ondevice.bundle.estimate import fixed_bytes
 from ondevice.config.budget import elastic_label
 from ondevice.config.file import from_dict
 from ondevice.config.sections import Config
+from ondevice.config.stores import Codes as CodesStore
+from ondevice.config.stores import Int8
 from ondevice.data import load_dataset
 from ondevice.errors import UserError
 from ondevice.forms.base import Form
@@ -35,7 +36,8 @@ from ondevice.run.levels import Level, Staircases, load_staircases, save_stairca
 from ondevice.run.pipeline import Pipeline
 from ondevice.training.step import train_step
 
-Make = Callable[..., dict[str, Any]]
+from ..runs import Make, laid_over
+
 DIM = 8
 
 
@@ -44,14 +46,18 @@ def one_field(count: int) -> TableInfo:
     return TableInfo(torch.tensor([0, count]), torch.ones(count, dtype=torch.int64))
 
 
-def elastic_config(tiny_config: Make, **retrain: Any) -> dict[str, Any]:
+def elastic_config(tiny_config: Make, **compact: Any) -> dict[str, Any]:
     """Three budgets of a rule's sizes."""
-    return tiny_config(
-        method={"name": "frequency", "max_size": 8},
+    values = tiny_config(
+        compact={
+            "sizes": {"name": "frequency", "max_size": 8},
+            "budgets": [60, 400, 150],
+            "store": {"max_size": 8},
+            "train": {"elastic": True},
+        },
         embedding={"dim": DIM},
-        search={"budgets": [60, 400, 150]},
-        retrain={"elastic": True, "max_size": 8, **retrain},
     )
+    return laid_over(values, {"compact": compact})
 
 
 def budgets_of(values: dict[str, Any]) -> Budgets:
@@ -63,8 +69,8 @@ def budgets_of(values: dict[str, Any]) -> Budgets:
 def test_a_search_for_codes_stops_at_as_many_values_as_their_bytes_hold(tiny_config: Make) -> None:
     """A rule that is asked for too few leaves rows out for good."""
     found = []
-    for more in ({}, {"code_dims": 2, "size_step": 2}):
-        budgets = budgets_of(elastic_config(tiny_config, max_size=4, methods=["forward"], **more))
+    for more in ({"max_size": 4}, {"name": "codes", "max_size": 4, "code_dims": 2, "size_step": 2}):
+        budgets = budgets_of(elastic_config(tiny_config, store=more, endpoints=["forward"]))
         fixed = fixed_bytes(budgets.base_model(4), budgets.dataset, budgets.endpoints)
         found.append(budgets.search_target(f"{fixed + 250}B"))
     assert found == [200, 400]
@@ -87,11 +93,11 @@ def test_levels_are_nested_whatever_was_found(
     """Counts that contradict one another from budget to budget still give levels each under the next."""
     if code_dims is not None:
         step = max(step, code_dims)
-    values = {"size_step": step, "max_size": DIM, "code_dims": code_dims, "first_order": "none"}
-    settings = from_dict({"retrain": values}).retrain
+    values: dict[str, Any] = {"size_step": step, "max_size": DIM, "first_order": "none"}
+    store = Int8(**values) if code_dims is None else CodesStore(**values, code_dims=code_dims)
 
     def final(found: list[Form], target: int, max_size: int | None = None) -> list[Form]:
-        return final_forms(found, target, settings, one_field(len(counts[0])))
+        return final_forms(found, target, store)
 
     staircases = Staircases([], final)
     for own, target in zip(counts, sorted(targets, reverse=True), strict=False):
@@ -124,8 +130,8 @@ def test_the_smaller_of_two_sizes_by_hand() -> None:
 
 
 def test_levels_of_a_run_are_read_back(tiny_config: Make, tmp_path: Path) -> None:
-    for more in ({}, {"code_dims": 2, "first_order": "none"}):
-        budgets = budgets_of(elastic_config(tiny_config, **more))
+    for more in ({"max_size": 8}, {"name": "codes", "max_size": 8, "code_dims": 2, "first_order": "none"}):
+        budgets = budgets_of(elastic_config(tiny_config, store=more))
         found = Sizes(torch.tensor(budgets.dataset.counts).clamp(max=8), DIM)
         forms: list[Form] = [found, Sizes((found.sizes > 0).long(), 1)]
         made = Staircases.of_budgets(budgets, [(60, 60, forms), ("400", 400, forms), (150, 150, forms)])
@@ -229,7 +235,7 @@ def test_an_elastic_run(tiny_config: Make, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(
         Masks, "apply", lambda self, r: taken.append(sum(int(v.sum()) for v in self.values)) or apply(self, r)
     )
-    values = elastic_config(tiny_config, teacher=["dense"], epochs=3)
+    values = elastic_config(tiny_config, teach={"teachers": ["dense"]}, train={"epochs": 3})
     metrics = Pipeline(from_dict(values), tmp_path / "run").run()
     assert set(metrics["budgets"]) == {"400", "150", "60"}
     kept = {label: entry["kept_parameters"] for label, entry in metrics["budgets"].items()}
@@ -258,15 +264,17 @@ def test_an_elastic_run(tiny_config: Make, tmp_path: Path, monkeypatch: pytest.M
         assert torch.equal(table[own], whole[:, : table.shape[1]][own])
 
 
-CODED = {"code_dims": 2, "first_order": "projection", "ema_decay": 0.9}
+CODED = {"name": "codes", "max_size": 8, "code_dims": 2, "first_order": "projection"}
 ROUNDED = {**CODED, "linear_bits": 4}
 
 
-@pytest.mark.parametrize("more", [{}, CODED, ROUNDED])
+@pytest.mark.parametrize("store", [{}, CODED, ROUNDED])
 def test_any_number_of_values_is_cut_without_training(
-    tiny_config: Make, tmp_path: Path, more: dict[str, Any]
+    tiny_config: Make, tmp_path: Path, store: dict[str, Any]
 ) -> None:
-    metrics = Pipeline(from_dict(elastic_config(tiny_config, **more)), tmp_path / "run").run()
+    train = {"ema_decay": 0.9} if store else {}
+    values = elastic_config(tiny_config, store=store, train=train)
+    metrics = Pipeline(from_dict(values), tmp_path / "run").run()
     run = Run(tmp_path / "run")
     elastic = ElasticRun(run)
     best = max((e for e in metrics["history"]["elastic"] if e["final"]), key=lambda e: e["valid_auc"])
@@ -275,7 +283,7 @@ def test_any_number_of_values_is_cut_without_training(
     for label, target in (("400", 400), ("150", 150)):
         again = elastic.valid(elastic.compact(target))
         assert again["auc"] == pytest.approx(metrics["budgets"][label]["valid_auc"], abs=1e-6)
-    if "linear_bits" in more:
+    if "linear_bits" in store:
         whole = hidden_linears(elastic.recommender.model)[
             0
         ].weight  # not rounded, so that parts find their own scale
@@ -296,7 +304,7 @@ def test_any_number_of_values_is_cut_without_training(
 def test_a_run_that_is_cut_off_ends_alike(
     tiny_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    values = elastic_config(tiny_config, epochs=3, ema_decay=0.9)
+    values = elastic_config(tiny_config, train={"epochs": 3, "ema_decay": 0.9})
     whole = Pipeline(from_dict(values), tmp_path / "whole").run()
     finish = ElasticFit._finish_epoch
 
@@ -321,12 +329,12 @@ def test_budgets_under_the_largest_may_be_added(
     values = elastic_config(tiny_config)
     Pipeline(from_dict(values), tmp_path / "run").run()
     monkeypatch.setattr(module.ElasticFit, "run", lambda self: pytest.fail("trained again"))
-    values["search"]["budgets"] = [60, 400, 150, 100]
+    values["compact"]["budgets"] = [60, 400, 150, 100]
     metrics = Pipeline(from_dict(values), tmp_path / "run", resume=True).run()
     assert 60 < metrics["budgets"]["100"]["kept_parameters"] <= 100
-    values["search"]["budgets"] = [60, 400, 150, 500]
+    values["compact"]["budgets"] = [60, 400, 150, 500]
     with pytest.raises(
-        UserError, match=r"search\.budgets: 500 is more than the elastic model was trained for"
+        UserError, match=r"compact\.budgets: 500 is more than the elastic model was trained for"
     ):
         Pipeline(from_dict(values), tmp_path / "run", resume=True).run()
 
@@ -334,31 +342,30 @@ def test_budgets_under_the_largest_may_be_added(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"search": {"budgets": [100]}}, r"retrain\.elastic: .*search\.budgets has 100 alone"),
+        ({"compact": {"budgets": [100]}}, r"compact\.train\.elastic: .*compact\.budgets has 100 alone"),
         (
-            {"retrain": {"elastic": True, "form": "positions"}},
-            r"retrain\.form: .* sizes when elastic is true",
+            {"compact": {"train": {"elastic": True}, "store": {"name": "positions"}}},
+            r"compact\.store\.name: got 'positions'; it must be int8 or codes when compact\.train\.elastic is true",
         ),
         (
-            {"retrain": {"methods": ["rank", "sing"]}},
-            r"retrain\.methods: .* some of forward, rank, recommend",
+            {"compact": {"endpoints": ["rank", "sing"]}},
+            r"compact\.endpoints: .* some of forward, rank, recommend",
         ),
-        ({"retrain": {"methods": []}}, r"retrain\.methods"),
+        ({"compact": {"endpoints": []}}, r"compact\.endpoints"),
     ],
 )
 def test_what_an_elastic_run_cannot_do_is_said_first(
     tiny_config: Make, tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
-    values = tiny_config(retrain={"elastic": True})
-    for section, own in changes.items():
-        values[section] = {**values[section], **own}
+    values = tiny_config(compact={"train": {"elastic": True}})
+    values = laid_over(values, changes)
     with pytest.raises(UserError, match=message):
         Pipeline(from_dict(values), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_a_config_reads_back_with_methods() -> None:
-    config = from_dict({"retrain": {"methods": ["forward", "rank"], "elastic": True}})
+    config = from_dict({"compact": {"endpoints": ["forward", "rank"], "train": {"elastic": True}}})
     assert isinstance(config, Config)
     again = from_dict(json.loads(json.dumps(config.to_dict())))
-    assert again.retrain == config.retrain
+    assert again.compact == config.compact

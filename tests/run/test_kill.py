@@ -32,7 +32,7 @@ class KilledError(BaseException):
 
 def test_cut_off_at_any_write(tiny_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each file or folder that a run puts in its place is in turn the one that it does not."""
-    values = from_dict(tiny_config(search={"budgets": [100], "epochs": 1}, training={"epochs": 2}))
+    values = from_dict(tiny_config(compact={"budgets": [100], "sizes": {"epochs": 1}}, train={"epochs": 2}))
     load_dataset(values.data.name, **values.data.options)  # prepared here, it is no write of a run
     replace, writes = os.replace, itertools.count()
 
@@ -82,9 +82,13 @@ def kill_when(process: subprocess.Popen[str], condition: Callable[[], bool]) -> 
 def test_kill_9(tiny_config: Make, tmp_path: Path) -> None:
     """Killed in the dense training, in the search and in the retraining of the second budget."""
     values = tiny_config(
-        training={"epochs": 4, "patience": 4, "batch_size": 16, "ema_decay": 0.9},
-        search={"budgets": ["50%", 100], "epochs": 4, "batch_size": 16},
-        retrain={"teacher": ["dense"], "schedule": "cosine"},
+        train={"epochs": 4, "patience": 4, "batch_size": 16, "ema_decay": 0.9},
+        compact={
+            "budgets": ["50%", 100],
+            "sizes": {"epochs": 4, "batch_size": 16},
+            "teach": {"teachers": ["dense"]},
+            "train": {"schedule": "cosine"},
+        },
     )
     config = tmp_path / "tiny.yaml"
     config.write_text(yaml.safe_dump(values))

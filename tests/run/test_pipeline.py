@@ -81,7 +81,7 @@ def test_the_saved_file_is_what_retraining_starts_from(
     tiny_config: Make, tmp_path: Path, starts: dict[str, dict[str, Tensor]]
 ) -> None:
     """Not weights drawn again from the same seed: the file may come from another release of PyTorch."""
-    pipeline = Pipeline(from_dict(tiny_config(search={"budgets": [100]})), tmp_path / "run")
+    pipeline = Pipeline(from_dict(tiny_config(compact={"budgets": [100]})), tmp_path / "run")
     dense = pipeline.dense()
     forms = pipeline.search(dense, [100])
     path = tmp_path / "run" / "initial.safetensors"
@@ -105,7 +105,7 @@ def test_the_dense_model_is_the_trained_one_also_after_a_resume(tiny_config: Mak
 def test_a_fresh_start_takes_other_weights(
     tiny_config: Make, tmp_path: Path, starts: dict[str, dict[str, Tensor]]
 ) -> None:
-    run(tiny_config(research={"start": "fresh"}, search={"budgets": ["50%"]}), tmp_path / "run")
+    run(tiny_config(research={"start": "fresh"}, compact={"budgets": ["50%"]}), tmp_path / "run")
     initial = load_file(tmp_path / "run" / "initial.safetensors")
     start = starts["retrain-50pct"]
     width = start["embedding.keep"].shape[1]
@@ -117,7 +117,7 @@ def test_a_warm_start_takes_the_dense_models_weights(
     tiny_config: Make, tmp_path: Path, starts: dict[str, dict[str, Tensor]]
 ) -> None:
     narrow, warm = {"model": {"hidden": [12]}}, {"start": "dense"}
-    run(tiny_config(retrain=narrow, research=warm, search={"budgets": ["50%"]}), tmp_path / "run")
+    run(tiny_config(compact={**narrow, "budgets": ["50%"]}, research=warm), tmp_path / "run")
     dense = load_file(tmp_path / "run" / "dense" / "model.safetensors")
     start = starts["retrain-50pct"]
     width = start["embedding.keep"].shape[1]
@@ -153,7 +153,7 @@ def test_a_run_leaves_all_that_export_needs(tiny_config: Make, tmp_path: Path) -
 
 
 def test_the_numbers_are_those_of_the_saved_models(tiny_config: Make, tmp_path: Path) -> None:
-    metrics = run(tiny_config(search={"budgets": ["50%"]}), tmp_path / "run")
+    metrics = run(tiny_config(compact={"budgets": ["50%"]}), tmp_path / "run")
     opened = Run(tmp_path / "run")
     for model, entry in ((opened.dense(), metrics["dense"]), (opened.compact("50pct"), metrics["compact"])):
         for split in ("valid", "test"):
@@ -209,20 +209,20 @@ def test_the_test_split_is_not_read_while_anything_trains(
 
 
 def test_a_seed_decides_everything(tiny_config: Make, tmp_path: Path) -> None:
-    one = run(tiny_config(search={"budgets": [100]}), tmp_path / "one")
+    one = run(tiny_config(compact={"budgets": [100]}), tmp_path / "one")
     torch.rand(100)
-    again = run(tiny_config(search={"budgets": [100]}), tmp_path / "again")
-    other = run(tiny_config(search={"budgets": [100]}, run={"seed": 1}), tmp_path / "other")
+    again = run(tiny_config(compact={"budgets": [100]}), tmp_path / "again")
+    other = run(tiny_config(compact={"budgets": [100]}, run={"seed": 1}), tmp_path / "other")
     assert lasting(one) == lasting(again)
     assert lasting(one)["dense"] != lasting(other)["dense"]
 
 
 def test_a_teacher_can_be_another_run(tiny_config: Make, tmp_path: Path) -> None:
-    run(tiny_config(search={"budgets": [100]}), tmp_path / "first")
-    taught = {"teacher": ["dense", str(tmp_path / "first")]}
+    run(tiny_config(compact={"budgets": [100]}), tmp_path / "first")
+    taught = {"teachers": ["dense", str(tmp_path / "first")]}
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # another run's model knows no counts of its own
-        metrics = run(tiny_config(search={"budgets": [100]}, retrain=taught), tmp_path / "second")
+        metrics = run(tiny_config(compact={"budgets": [100], "teach": taught}), tmp_path / "second")
     alone = json.loads((tmp_path / "first" / "metrics.json").read_text())
     assert metrics["dense"]["test_auc"] == alone["dense"]["test_auc"]
     assert metrics["compact"]["test_logloss"] != alone["compact"]["test_logloss"]
@@ -230,23 +230,23 @@ def test_a_teacher_can_be_another_run(tiny_config: Make, tmp_path: Path) -> None
 
 def test_a_further_teacher_of_another_run(tiny_config: Make, tmp_path: Path) -> None:
     """Of another base model, too; one that is not there is told before anything trains."""
-    given = {"teacher": ["dense", "dense+1"]}
-    run(tiny_config(model={"name": "fm"}, search={"budgets": [100]}, retrain=given), tmp_path / "fm")
+    given = {"budgets": [100], "teach": {"teachers": ["dense", "dense+1"]}}
+    run(tiny_config(model={"name": "fm"}, compact=given), tmp_path / "fm")
     one, other = str(tmp_path / "fm" / "dense"), str(tmp_path / "fm" / "dense+1")
     log_losses = []
     for number, names in enumerate(([str(tmp_path / "fm")], [one], [other])):
-        taught = tiny_config(search={"budgets": [100]}, retrain={"teacher": names})
+        taught = tiny_config(compact={"budgets": [100], "teach": {"teachers": names}})
         log_losses.append(run(taught, tmp_path / str(number))["compact"]["valid_logloss"])
     assert log_losses[0] == log_losses[1] != log_losses[2]
-    wrong = tiny_config(search={"budgets": [100]}, retrain={"teacher": [str(tmp_path / "fm" / "dense+2")]})
+    wrong = tiny_config(compact={"budgets": [100], "teach": {"teachers": [str(tmp_path / "fm" / "dense+2")]}})
     with pytest.raises(UserError, match=r"dense\+2: no dense model of that name; there are: dense, dense\+1"):
         run(wrong, tmp_path / "wrong")
     assert not (tmp_path / "wrong").exists()
 
 
 def test_budgets_may_be_added_to_a_finished_run(tiny_config: Make, tmp_path: Path) -> None:
-    first = run(tiny_config(search={"budgets": ["50%"]}), tmp_path / "run")
-    second = run(tiny_config(search={"budgets": ["50%", 100]}), tmp_path / "run", resume=True)
+    first = run(tiny_config(compact={"budgets": ["50%"]}), tmp_path / "run")
+    second = run(tiny_config(compact={"budgets": ["50%", 100]}), tmp_path / "run", resume=True)
     assert set(second["budgets"]) == {"50pct", "100"}
     assert second["budgets"]["50pct"] == first["budgets"]["50pct"]
     assert second["dense"] == first["dense"]
@@ -256,7 +256,7 @@ def test_a_run_from_the_disk(tiny_config: Make, tmp_path: Path, monkeypatch: pyt
     """Every phase, with a teacher, on splits that are too large to be held: cut off and resumed, it ends alike."""
     monkeypatch.setattr(batches_module, "RESIDENT_BYTES", 0)
     monkeypatch.setattr(batches_module, "BLOCK_ROWS", 50)
-    values = tiny_config(retrain={"teacher": ["dense"]}, search={"budgets": [100], "epochs": 1})
+    values = tiny_config(compact={"teach": {"teachers": ["dense"]}, "budgets": [100], "sizes": {"epochs": 1}})
     expected = lasting(run(values, tmp_path / "whole"))
     assert expected["dense"]["valid_auc"] > 0.5
     original, calls = Fit._one_epoch, []
@@ -276,9 +276,9 @@ def test_a_run_from_the_disk(tiny_config: Make, tmp_path: Path, monkeypatch: pyt
 
 
 def test_further_teachers_are_dense_models_of_the_next_seeds(tiny_config: Make, tmp_path: Path) -> None:
-    values = tiny_config(search={"budgets": [100]}, retrain={"teacher": ["dense", "dense+1"]})
+    values = tiny_config(compact={"budgets": [100], "teach": {"teachers": ["dense", "dense+1"]}})
     metrics = run(values, tmp_path / "run")
-    other = run(tiny_config(search={"budgets": [100]}, run={"seed": 1}), tmp_path / "seed 1")
+    other = run(tiny_config(compact={"budgets": [100]}, run={"seed": 1}), tmp_path / "seed 1")
     state = json.loads((tmp_path / "run" / "progress.json").read_text())
     assert state["dense+1"] == {"valid_auc": other["dense"]["valid_auc"], "epochs": other["dense"]["epochs"]}
     further, own = (
@@ -287,4 +287,4 @@ def test_further_teachers_are_dense_models_of_the_next_seeds(tiny_config: Make, 
     assert all(torch.equal(value, own[name]) for name, value in further.items())
     assert metrics["budgets"]["100"]["test_auc"] is not None
     with pytest.raises(UserError, match="the dense model cannot be its own teacher"):
-        Pipeline(from_dict(tiny_config(training={"teacher": ["dense+1"]})), tmp_path / "wrong")
+        Pipeline(from_dict(tiny_config(teach={"teachers": ["dense+1"]})), tmp_path / "wrong")

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ondevice.config.sections import RetrainConfig, SearchConfig, TrainingConfig
+from ondevice.config.sections import SizesConfig, TrainConfig
+from ondevice.config.stores import Codes, Int8, Store
 from ondevice.errors import UserError
 from ondevice.methods.code_search import code_stages
 from ondevice.methods.search import Search
@@ -21,7 +22,7 @@ from ondevice.training.teacher import Ensemble, Teacher
 
 from ..world import CPU, World
 
-EVERYTHING = TrainingConfig(
+EVERYTHING = TrainConfig(
     epochs=4,
     patience=4,
     batch_size=128,
@@ -29,10 +30,8 @@ EVERYTHING = TrainingConfig(
     schedule="cosine",
     weight_decay=1e-5,
     embedding_penalty=1e-3,
-    embedding_dropout=0.1,
     ema_decay=0.9,
     ema_every=3,
-    pairs=0.5,
 )
 
 
@@ -73,9 +72,7 @@ def make_fit(
     """
     train = cut(world, after)
     settings = dataclasses.replace(EVERYTHING, row_wise=row_wise)
-    if codes:
-        given = dataclasses.asdict(settings)
-        settings = RetrainConfig(**given, max_size=4, code_dims=2, code_start=0.4, code_choice=codes)
+    store: Store = Codes(max_size=4, code_dims=2, code_start=0.4, code_choice=codes) if codes else Int8()
     return Fit(
         world.coded(seed) if codes else world.recommender(seed=seed),
         train,
@@ -83,7 +80,8 @@ def make_fit(
         settings,
         checkpoint=checkpoint,
         teacher=Teacher(Ensemble([world.recommender(seed=9)]), train, (2,), 0.3, 0.5),
-        make_stages=code_stages,
+        make_stages=code_stages(store),
+        embedding_dropout=0.1,
     )
 
 
@@ -94,7 +92,7 @@ def make_search(
         world.recommender("pep", seed=seed, regime=regime, threshold_init=-5.0),
         cut(world, after),
         world.batches("valid"),
-        SearchConfig(
+        SizesConfig(
             epochs=4,
             batch_size=128,
             learning_rate=0.01,

@@ -20,7 +20,9 @@ pytest.importorskip("duckdb", reason="tables are read with duckdb")
 
 
 def config(make: Make, **data: Any) -> dict[str, Any]:
-    values = make(training={"epochs": 1}, search={"budgets": ["50%"], "epochs": 1}, retrain={"max_size": 4})
+    values = make(
+        train={"epochs": 1}, compact={"budgets": ["50%"], "sizes": {"epochs": 1}, "store": {"max_size": 4}}
+    )
     return {**values, "data": {**values["data"], **data}}
 
 
@@ -65,8 +67,8 @@ def test_a_bundle_from_the_run_alone(
     monkeypatch.setenv("ONDEVICE_CACHE", str(tmp_path / "cache"))
     values = config(tiny_config, path=table)
     if elastic:
-        values["search"]["budgets"] = ["60%", "30%"]
-        values["retrain"]["elastic"] = True
+        values["compact"]["budgets"] = ["60%", "30%"]
+        values["compact"]["train"]["elastic"] = True
     run = ondevice.train(values, tmp_path / "run")
     before = ondevice.export(run, output=tmp_path / "before")
     table.unlink()
@@ -158,7 +160,7 @@ def test_a_split_of_one_class_is_said_before_anything_is_trained(
 
 def test_a_training_that_diverges_is_one_line(tiny_config: Make, tmp_path: Path) -> None:
     values = config(tiny_config)
-    values["training"]["learning_rate"] = 1e30
+    values["train"]["learning_rate"] = 1e30
     with pytest.raises(UserError, match=r"the training has diverged: .*lower the learning rate"):
         ondevice.train(values, tmp_path / "run")
 
@@ -176,7 +178,7 @@ def test_rows_that_weigh_nothing_teach_nothing(tiny_config: Make, table: Path, t
     values = config(tiny_config, path=table)
     schema.write_text(Path(values["data"]["schema"]).read_text() + "weight: w\n")
     values["data"]["schema"] = schema
-    values["training"]["epochs"] = 3
+    values["train"]["epochs"] = 3
     weighed = ondevice.train(values, tmp_path / "weighed").metrics["dense"]["valid_auc"]
     schema.write_text(Path(config(tiny_config)["data"]["schema"]).read_text())
     plain = ondevice.train(values, tmp_path / "plain").metrics["dense"]["valid_auc"]

@@ -22,7 +22,7 @@ from ondevice.training.checkpoint import load_state, save_state
 from ondevice.training.processes import LOST
 
 from ..forked import run_processes
-from ..runs import Make, lasting
+from ..runs import Make, laid_over, lasting
 from ..training.test_ddp import assert_close, torchrun, workers_of
 from ..world import make_world
 
@@ -35,9 +35,13 @@ pytestmark = pytest.mark.distributed
 # Like the configuration that several processes without shards are held to, with an optimizer that tables can have.
 EXACT = {
     "model": {"name": "deepfm", "hidden": [8], "dropout": 0.0, "batch_norm": False},
-    "training": {"epochs": 3, "patience": 3, "embedding_penalty": 1e-3, "batch_size": 127},
-    "search": {"epochs": 3, "threshold_learning_rate": 0.01},
-    "retrain": {"teacher": ["dense"], "schedule": "cosine", "max_size": 4, "pairs": 0.5, "ema_decay": 0.9},
+    "train": {"epochs": 3, "patience": 3, "embedding_penalty": 0.001, "batch_size": 127},
+    "compact": {
+        "sizes": {"epochs": 3, "threshold_learning_rate": 0.01},
+        "teach": {"teachers": ["dense"], "pairs": 0.5},
+        "train": {"schedule": "cosine", "ema_decay": 0.9},
+        "store": {"max_size": 4},
+    },
     "distributed": {"mode": "sharded", "table_learning_rate": 0.05},
 }
 
@@ -75,7 +79,7 @@ def test_what_is_kept_is_a_run_that_can_be_exported(tiny_config: Make, tmp_path:
     from ondevice.program.export_run import export_run
 
     values = tiny_config(**EXACT)
-    values["search"] = {**values["search"], "budgets": [100]}
+    values["compact"]["budgets"] = [100]
     metrics = run_sharded(2, values, tmp_path / "run")
     opened = Run(tmp_path / "run")
     whole, kept = make_world().info.num_embeddings, opened.vocabulary.num_embeddings
@@ -93,9 +97,8 @@ def test_what_is_kept_is_a_run_that_can_be_exported(tiny_config: Make, tmp_path:
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds a job's processes in /proc")
 def test_a_killed_job_goes_on_with_another_number_of_processes(tiny_config: Make, tmp_path: Path) -> None:
     values = tiny_config(**EXACT)
-    values["training"] = {**values["training"], "epochs": 5, "patience": 5}
-    values["search"] = {**values["search"], "epochs": 5}
-    values["retrain"] = {**values["retrain"], "epochs": 2}
+    longer = {"sizes": {"epochs": 5}, "train": {"epochs": 2}}
+    values = laid_over(values, {"train": {"epochs": 5, "patience": 5}, "compact": longer})
     whole = run_sharded(2, values, tmp_path / "whole")
     folder, config = tmp_path / "run", tmp_path / "tiny.yaml"
     config.write_text(yaml.safe_dump(values))
@@ -126,13 +129,19 @@ def test_a_killed_job_goes_on_with_another_number_of_processes(tiny_config: Make
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"method": {"name": "uniform"}}, "method: got 'uniform'; sharded tables know pep alone"),
-        ({"method": {"name": "pep", "regime": "data"}}, "method.regime: sharded thresholds follow a budget"),
-        ({"method": {"name": "pep", "granularity": "field"}}, "granularity: got 'field'"),
+        (
+            {"compact": {"sizes": {"name": "uniform"}}},
+            "compact.sizes.name: got 'uniform', which needs whole tables",
+        ),
+        (
+            {"compact": {"sizes": {"name": "pep", "regime": "data"}}},
+            "compact.sizes.regime: sharded thresholds follow a budget",
+        ),
+        ({"compact": {"sizes": {"name": "pep", "granularity": "field"}}}, "granularity: got 'field'"),
         ({"research": {"start": "dense"}}, "research.start: trained tables are not gathered"),
-        ({"training": {"ema_decay": 0.9}}, "training.ema_decay: an average touches every row"),
-        ({"search": {"weight_decay": 1e-5}}, "search.weight_decay: it touches every row"),
-        ({"retrain": {"form": "positions"}}, "retrain.form: sharded tables end in sizes"),
+        ({"train": {"ema_decay": 0.9}}, "train.ema_decay: an average touches every row"),
+        ({"compact": {"sizes": {"weight_decay": 1e-05}}}, "compact.sizes.weight_decay: it touches every row"),
+        ({"compact": {"store": {"name": "positions"}}}, "compact.store.name: sharded tables end in sizes"),
         ({"embedding": {"dim": 256}}, "embedding.dim: got 256; at most 255"),
         ({"embedding": {"first_order": "uniform"}}, "first-order weights share the sharded table"),
         ({}, "start the job with torchrun"),
@@ -158,7 +167,7 @@ def refused(values: dict[str, Any], folder: Path, resume: bool) -> str:
 def test_what_a_started_run_cannot_become(tiny_config: Make, tmp_path: Path) -> None:
     values = tiny_config(**EXACT)
     run_sharded(2, values, tmp_path / "run")
-    more = {**values, "search": {**values["search"], "budgets": ["50%", 60]}}
+    more = laid_over(values, {"compact": {"budgets": ["50%", 60]}})
     told = run_processes(2, tmp_path / "out", refused, more, tmp_path / "run", True)
     assert all("sharded tables are not searched again for another budget" in text for text in told)
     with pytest.raises(UserError, match=r"was started with distributed.mode='sharded', not 'none'"):

@@ -32,7 +32,7 @@ optuna = pytest.importorskip("optuna", reason="studies need the extra ondevice-r
 ROOT = Path(__file__).resolve().parents[2]
 STATES = optuna.trial.TrialState
 
-RATE = Parameter("training.learning_rate", "float", 1e-5, 1e-1, log=True)
+RATE = Parameter("train.learning_rate", "float", 1e-5, 1e-1, log=True)
 DIM = Parameter("embedding.dim", "int", 2, 8, 2)
 HIDDEN = Parameter("model.hidden", "categorical", choices=([8], [4, 4]))
 
@@ -50,7 +50,7 @@ def write(path: Path, content: Any) -> Path:
 
 
 def space_file(tmp_path: Path, objective: str = "dense", **parameters: Any) -> Path:
-    given = parameters or {"training.learning_rate": {"type": "float", "low": 1e-4, "high": 0.1, "log": True}}
+    given = parameters or {"train.learning_rate": {"type": "float", "low": 1e-4, "high": 0.1, "log": True}}
     return write(tmp_path / "space.yaml", {"objective": objective, "parameters": given})
 
 
@@ -60,7 +60,7 @@ def test_a_space_is_read(tmp_path: Path) -> None:
         {
             "objective": "64KB",
             "parameters": {
-                "training.learning_rate": {"type": "float", "low": "1e-5", "high": 0.1, "log": True},
+                "train.learning_rate": {"type": "float", "low": "1e-5", "high": 0.1, "log": True},
                 "embedding.dim": {"type": "int", "low": 2, "high": 8, "step": 2},
                 "model.hidden": {"type": "categorical", "choices": [[8], [4, 4]]},
             },
@@ -79,7 +79,7 @@ def test_the_spaces_that_come_along_fit_their_configs(path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"type": "float", "low": 1}, r"training.epochs.high: got None; it must be a number"),
+        ({"type": "float", "low": 1}, r"train.epochs.high: got None; it must be a number"),
         ({"type": "float", "low": 2, "high": 1}, "low 2.0 is above high 1.0"),
         ({"type": "float", "low": 0, "high": 1, "log": True}, "needs low above 0"),
         ({"type": "int", "low": 1.5, "high": 2}, "low: got 1.5; it must be a whole number"),
@@ -93,7 +93,7 @@ def test_the_spaces_that_come_along_fit_their_configs(path: Path) -> None:
 )
 def test_a_parameter_that_is_none(tmp_path: Path, given: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        load_space(space_file(tmp_path, **{"training.epochs": given}))
+        load_space(space_file(tmp_path, **{"train.epochs": given}))
 
 
 @pytest.mark.parametrize(
@@ -114,12 +114,12 @@ def test_a_file_that_is_no_space(tmp_path: Path, content: Any, message: str) -> 
     ("space", "message"),
     [
         (
-            Space("dense", (Parameter("training.learnin_rate", "float", 1e-3, 1e-2),)),
+            Space("dense", (Parameter("train.learnin_rate", "float", 1e-3, 1e-2),)),
             "did you mean 'learning_rate'",
         ),
-        (Space("dense", (Parameter("training.ema_decay", "float", 0.5, 1.5),)), r"ema_decay: got 1.5"),
+        (Space("dense", (Parameter("train.ema_decay", "float", 0.5, 1.5),)), r"ema_decay: got 1.5"),
         (
-            Space("dense", (Parameter("method.regime", "categorical", choices=("budget", "x")),)),
+            Space("dense", (Parameter("compact.sizes.regime", "categorical", choices=("budget", "x")),)),
             "unknown 'x'",
         ),
         (Space("64KB", (RATE,)), "no such phase"),
@@ -135,10 +135,10 @@ def test_a_space_that_does_not_fit_is_told_before_anything_is_written(
 
 def test_values_are_those_of_the_command_line(config: Path) -> None:
     found = Space("dense", (RATE, HIDDEN)).config(
-        config, ["training.epochs=3"], {"training.learning_rate": 1e-5, "model.hidden": [4, 4]}
+        config, ["train.epochs=3"], {"train.learning_rate": 1e-5, "model.hidden": [4, 4]}
     )
-    assert found == load(config, ["training.epochs=3", "training.learning_rate=1.0e-5", "model.hidden=[4,4]"])
-    assert found.training.learning_rate == 1e-5
+    assert found == load(config, ["train.epochs=3", "train.learning_rate=1.0e-5", "model.hidden=[4,4]"])
+    assert found.train.learning_rate == 1e-5
 
 
 def rows_of(study: Path) -> list[dict[str, str]]:
@@ -156,17 +156,17 @@ def test_a_study_ends_with_a_config_that_gives_its_best_value(
     folder = tmp_path / "study"
     with monkeypatch.context() as patched:
         patched.setattr(prepared_run, "load_dataset", lambda *_, **__: unread)
-        found = Study(config, ["training.epochs=1"], space, StudyOptions(folder, 4, seed=1)).run()
+        found = Study(config, ["train.epochs=1"], space, StudyOptions(folder, 4, seed=1)).run()
     assert found["trials"]["complete"] == 4
     rows = rows_of(folder)
     assert max(float(row["valid_auc"]) for row in rows) == found["valid_auc"]
-    assert len({row["training.learning_rate"] for row in rows}) == 4
+    assert len({row["train.learning_rate"] for row in rows}) == 4
     for plot in ("optimization_history", "param_importances", "parallel_coordinate"):
         assert (folder / f"{plot}.png").read_bytes()[:4] == b"\x89PNG"
     assert not list((folder / "trials").rglob("*.safetensors"))
     best = load(folder / "best.yaml")
     assert best.run.test
-    assert best.training.learning_rate == found["parameters"]["training.learning_rate"]
+    assert best.train.learning_rate == found["parameters"]["train.learning_rate"]
     metrics = Pipeline(best, tmp_path / "best").run()
     assert metrics["budgets"]["50pct"]["valid_auc"] == found["valid_auc"]
     assert 0 < metrics["budgets"]["50pct"]["test_auc"] < 1
@@ -174,22 +174,22 @@ def test_a_study_ends_with_a_config_that_gives_its_best_value(
 
 def test_a_study_goes_on_where_it_was(config: Path, tmp_path: Path) -> None:
     space, folder = Space("dense", (RATE,)), tmp_path / "study"
-    Study(config, ["training.epochs=1"], space, StudyOptions(folder, 2, seed=1)).run()
-    found = Study(config, ["training.epochs=1"], space, StudyOptions(folder, 4, seed=1)).run()
+    Study(config, ["train.epochs=1"], space, StudyOptions(folder, 2, seed=1)).run()
+    found = Study(config, ["train.epochs=1"], space, StudyOptions(folder, 4, seed=1)).run()
     assert found["trials"]["complete"] == 4
-    assert len({row["training.learning_rate"] for row in rows_of(folder)}) == 4
+    assert len({row["train.learning_rate"] for row in rows_of(folder)}) == 4
     for changed in (
-        ("training.epochs=2", space, "config"),
-        ("training.epochs=1", Space("dense", (DIM,)), "param"),
+        ("train.epochs=2", space, "config"),
+        ("train.epochs=1", Space("dense", (DIM,)), "param"),
     ):
         with pytest.raises(UserError, match=f"was started with another {changed[2]}"):
             Study(config, [changed[0]], changed[1], StudyOptions(folder, 4))
 
 
 def test_bad_trials_are_stopped_by_the_median(config: Path, tmp_path: Path) -> None:
-    space = Space("dense", (Parameter("training.learning_rate", "float", 1e-6, 1e-1, log=True),))
+    space = Space("dense", (Parameter("train.learning_rate", "float", 1e-6, 1e-1, log=True),))
     options = StudyOptions(tmp_path / "study", 12, seed=3, startup=3)
-    found = Study(config, ["training.epochs=4", "training.patience=4"], space, options).run()
+    found = Study(config, ["train.epochs=4", "train.patience=4"], space, options).run()
     pruned = [row for row in rows_of(tmp_path / "study") if row["state"] == "pruned"]
     complete = [row for row in rows_of(tmp_path / "study") if row["state"] == "complete"]
     assert pruned
@@ -201,7 +201,7 @@ def test_bad_trials_are_stopped_by_the_median(config: Path, tmp_path: Path) -> N
 def test_trials_that_fail_are_counted_and_named(config: Path, tmp_path: Path) -> None:
     """A budget that some widths cannot meet."""
     space = Space("9KB", (Parameter("model.hidden", "categorical", choices=([900], [901])),))
-    study = Study(config, ["search.budgets=[9KB]"], space, StudyOptions(tmp_path / "study", 3))
+    study = Study(config, ["compact.budgets=[9KB]"], space, StudyOptions(tmp_path / "study", 3))
     with pytest.raises(UserError, match="no trial was completed; budget 9KB"):
         study.run()
     assert [t.state for t in study.study.trials] == [STATES.FAIL] * 3
@@ -211,7 +211,7 @@ def test_a_trial_stopped_from_the_keyboard_is_taken_up_again(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     space, folder = Space("dense", (RATE,)), tmp_path / "study"
-    overrides = ["training.epochs=3", "training.patience=3"]
+    overrides = ["train.epochs=3", "train.patience=3"]
     finish, calls = Fit._finish_epoch, itertools.count()
 
     def interrupted(*arguments: Any) -> None:
@@ -256,7 +256,7 @@ def test_two_processes_share_the_trials(config: Path, tmp_path: Path) -> None:
 @pytest.mark.distributed
 def test_a_killed_trial_is_taken_up_from_its_checkpoint(config: Path, tmp_path: Path) -> None:
     folder = tmp_path / "study"
-    overrides = ["training.epochs=60", "training.patience=60"]
+    overrides = ["train.epochs=60", "train.patience=60"]
     killed = start(config, space_file(tmp_path), folder, 1, *overrides)
     checkpoint = folder / "trials" / "0000" / "checkpoints" / "dense.pt"
     wait_for(checkpoint.exists, killed)

@@ -22,7 +22,7 @@ from ondevice.training.checkpoint import load_state, save_state
 from ondevice.training.processes import LOST
 
 from ..forked import run_processes
-from ..runs import Make, lasting
+from ..runs import Make, laid_over, lasting
 
 pytestmark = pytest.mark.distributed
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,9 +31,13 @@ ROOT = Path(__file__).resolve().parents[2]
 # rounding errors, W processes compute what one does up to the order of sums.
 EXACT = {
     "model": {"name": "deepfm", "hidden": [8], "dropout": 0.0, "batch_norm": False},
-    "training": {"epochs": 3, "patience": 3, "ema_decay": 0.9, "embedding_penalty": 1e-3, "batch_size": 127},
-    "search": {"epochs": 3, "threshold_learning_rate": 0.01},
-    "retrain": {"teacher": ["dense"], "schedule": "cosine", "max_size": 4, "pairs": 0.5},
+    "train": {"epochs": 3, "patience": 3, "ema_decay": 0.9, "embedding_penalty": 0.001, "batch_size": 127},
+    "compact": {
+        "sizes": {"epochs": 3, "threshold_learning_rate": 0.01},
+        "teach": {"teachers": ["dense"], "pairs": 0.5},
+        "train": {"schedule": "cosine"},
+        "store": {"max_size": 4},
+    },
 }
 AUC_TOLERANCE = 1e-3  # ten of a split's 10,000 pairs may change places: many scores are nearly equal here
 LOSS_TOLERANCE = 1e-5
@@ -84,7 +88,7 @@ def test_processes_find_what_one_does(tiny_config: Make, tmp_path: Path, size: i
 
 
 def test_with_dropout_and_batch_norm_within_the_noise_of_seeds(tiny_config: Make, tmp_path: Path) -> None:
-    values = {"training": {"epochs": 6, "patience": 6}, "search": {"budgets": [100], "epochs": 2}}
+    values = {"train": {"epochs": 6, "patience": 6}, "compact": {"budgets": [100], "sizes": {"epochs": 2}}}
     seeds = [
         run(tiny_config(**values, run={"seed": seed}), tmp_path / f"{seed}")["dense"]["test_auc"]
         for seed in range(4)
@@ -119,8 +123,8 @@ def test_a_killed_job_goes_on_with_another_number_of_processes(
 ) -> None:
     """One of two is killed in mid-epoch; four go on from the last checkpoint, then one makes a further budget."""
     values = tiny_config(**EXACT)
-    values["training"] = {**values["training"], "epochs": 10, "patience": 10, "batch_size": 64}
-    values["retrain"] = {**values["retrain"], "epochs": 3}
+    longer = {"epochs": 10, "patience": 10, "batch_size": 64}
+    values = laid_over(values, {"train": longer, "compact": {"train": {"epochs": 3}}})
     config = tmp_path / "tiny.yaml"
     config.write_text(yaml.safe_dump(values))
     whole = run_ddp(2, values, tmp_path / "whole")
@@ -143,7 +147,7 @@ def test_a_killed_job_goes_on_with_another_number_of_processes(
     assert resumed["dense"]["seconds"] > 1e6
     assert len(resumed["history"]["dense"]) == 10
     assert_close(whole, resumed)
-    more = {**values, "search": {**values["search"], "budgets": ["50%", 100, 150]}}
+    more = laid_over(values, {"compact": {"budgets": ["50%", 100, 150]}})
     assert set(run(more, folder, resume=True)["budgets"]) == {"50pct", "100", "150"}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from ondevice.config.sections import TrainingConfig
+from ondevice.config.sections import TrainConfig
 from ondevice.errors import UserError
 from ondevice.recommender import Recommender
 from ondevice.training import fit as fit_module
@@ -31,7 +31,7 @@ def fit(world: World, recommender: Recommender | None = None, **settings: Any) -
         recommender or world.recommender(),
         world.batches(batch_size=64),
         world.batches("valid"),
-        TrainingConfig(**given),
+        TrainConfig(**given),
     )
 
 

@@ -49,7 +49,7 @@ def test_in_a_log_a_run_has_a_line_per_epoch(
 ) -> None:
     log = io.StringIO()
     monkeypatch.setattr(sys, "stderr", log)
-    values = tiny_config(run={"progress": True}, search={"budgets": [100]}, retrain={"epochs": 2})
+    values = tiny_config(run={"progress": True}, compact={"budgets": [100], "train": {"epochs": 2}})
     metrics = Pipeline(from_dict(values), tmp_path / "run").run()
     assert "\r" not in log.getvalue()
     lines = log.getvalue().splitlines()

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from ondevice.config.sections import SearchConfig
+from ondevice.config.sections import SizesConfig
 from ondevice.training.step import make_optimizers, train_step
 
 from ..world import World
@@ -49,7 +49,7 @@ def test_embedding_dropout_zeroes_looked_up_values(world: World) -> None:
 
 
 def test_thresholds_have_an_optimizer_or_a_group_of_their_own(world: World) -> None:
-    settings = SearchConfig(learning_rate=0.1, threshold_learning_rate=0.5, weight_decay=0.2)
+    settings = SizesConfig(learning_rate=0.1, threshold_learning_rate=0.5, weight_decay=0.2)
     (plain,) = make_optimizers(world.recommender("uniform"), settings)
     assert [(g["lr"], g["weight_decay"]) for g in plain.param_groups] == [(0.1, 0.2)]
     (decay,) = make_optimizers(world.recommender("pep", regime="decay"), settings)

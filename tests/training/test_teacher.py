@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ondevice.config.sections import TrainingConfig
+from ondevice.config.sections import ResearchConfig, TeachConfig
 from ondevice.errors import UserError
 from ondevice.training.metrics import log_loss
 from ondevice.training.pairs import CANDIDATES
@@ -138,12 +138,13 @@ def test_a_temperature_is_fitted_on_validation(world: World) -> None:
         models[0].first_order.weight.mul_(40)  # far too sure of itself
     said: list[str] = []
     own = make_teacher(
-        TrainingConfig(teacher_temperature="fitted"),
+        TeachConfig(),
         models,
         world.info,
         world.batches(),
         world.batches("valid"),
         (2,),
+        research=ResearchConfig(teacher_temperature="fitted"),
         say=said.append,
     )
     ids, labels = next(world.batches("valid").in_order())
@@ -173,8 +174,8 @@ def test_uncertain_pairs_are_those_the_teacher_is_unsure_of(world: World) -> Non
 def test_pointless_pairs_are_warned_of(world: World) -> None:
     models, options = [world.recommender()], (world.info, world.batches(), world.batches("valid"), (2,))
     with pytest.warns(UserWarning, match=r"the item side is the same in every training row.*set pairs=0"):
-        make_teacher(TrainingConfig(), models, *options, skip=(2,))
+        make_teacher(TeachConfig(), models, *options, research=ResearchConfig(), skip=(2,))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        make_teacher(TrainingConfig(), models, *options)
-        make_teacher(TrainingConfig(pairs=0.0), models, *options, skip=(2,))
+        make_teacher(TeachConfig(), models, *options, research=ResearchConfig())
+        make_teacher(TeachConfig(pairs=0.0), models, *options, research=ResearchConfig(), skip=(2,))

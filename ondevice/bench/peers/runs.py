@@ -34,7 +34,7 @@ def other_bundles(paths: Sequence[str], run: Run, say: Callable[[str], None] = p
         if not other.budgets():
             raise UserError(f"--also {path}: holds no compact model; finish the training with --resume")
         for label in other.budgets():
-            positions = other.config.retrain.form == "positions"
+            positions = other.config.compact.store.keeps_positions
             name = f"{method}{' csr' if positions else ''} {label}"
             if name in found:
                 name = f"{name} ({other.path.resolve().name})"

@@ -74,8 +74,8 @@ def curve(run: Run, points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The bundles of a run, the smallest first, and how they were trained."""
     return {
         "run": run.path.resolve().name,
-        "method": run.config.method.name,
-        "training": "elastic" if run.config.retrain.elastic else "retrained",
+        "method": run.config.compact.sizes.name,
+        "training": "elastic" if run.config.compact.train.elastic else "retrained",
         "points": sorted((dict(p) for p in points), key=lambda p: p["bytes"]),
     }
 

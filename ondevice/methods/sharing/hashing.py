@@ -33,25 +33,25 @@ class Hashing(Method):
     ) -> None:
         super().__init__(info, embedding_dim, init_std=init_std)
         if dim < 1:
-            raise ConfigError(f"method.dim: got {dim}; it must be at least 1")
+            raise ConfigError(f"compact.sizes.dim: got {dim}; it must be at least 1")
         self.dim = min(dim, embedding_dim)
         self._hashes: Tensor | None = None
 
     def check(self, config: Config) -> None:
-        if config.retrain.code_dims:
+        if config.compact.store.codes is not None:
             raise ConfigError(
-                "retrain.code_dims: method 'hashing' shares rows, which are stored as int8 values; "
-                "set retrain.code_dims=null"
+                "compact.store.name: got 'codes', but method 'hashing' shares rows, which are stored as int8 values; "
+                "set compact.store=int8"
             )
-        if config.retrain.elastic:
+        if config.compact.train.elastic:
             raise ConfigError(
-                "retrain.elastic: method 'hashing' shares rows by a modulus for each budget, so that a smaller model "
-                "is no part of a larger one; set retrain.elastic=false"
+                "compact.train.elastic: method 'hashing' shares rows by a modulus for each budget, so that a smaller "
+                "model is no part of a larger one; set compact.train.elastic=false"
             )
-        in_bytes = [b for b in config.search.budgets if parse_budget(b)[0] == "bytes"]
+        in_bytes = [b for b in config.compact.budgets if parse_budget(b)[0] == "bytes"]
         if in_bytes:
             raise ConfigError(
-                f"search.budgets: {in_bytes[0]} is in bytes, which are met by sizes, but method 'hashing' "
+                f"compact.budgets: {in_bytes[0]} is in bytes, which are met by sizes, but method 'hashing' "
                 "shares rows; give a number of values or a share"
             )
 

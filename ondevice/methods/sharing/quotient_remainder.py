@@ -40,26 +40,28 @@ class QuotientRemainder(Method):
     ) -> None:
         super().__init__(info, embedding_dim, init_std=init_std)
         if dim < 1:
-            raise ConfigError(f"method.dim: got {dim}; it must be at least 1")
+            raise ConfigError(f"compact.sizes.dim: got {dim}; it must be at least 1")
         if operation not in OPERATIONS:
-            raise ConfigError(f"method.operation: unknown '{operation}' {nearest(operation, OPERATIONS)}")
+            raise ConfigError(
+                f"compact.sizes.operation: unknown '{operation}' {nearest(operation, OPERATIONS)}"
+            )
         self.dim, self.operation = min(dim, embedding_dim), operation
 
     def check(self, config: Config) -> None:
-        if config.retrain.code_dims:
+        if config.compact.store.codes is not None:
             raise ConfigError(
-                "retrain.code_dims: method 'quotient_remainder' composes rows, which are stored as int8 values; "
-                "set retrain.code_dims=null"
+                "compact.store.name: got 'codes', but method 'quotient_remainder' composes rows, which are stored as "
+                "int8 values; set compact.store=int8"
             )
-        if config.retrain.elastic:
+        if config.compact.train.elastic:
             raise ConfigError(
-                "retrain.elastic: method 'quotient_remainder' has a modulus for each budget, so that a smaller model "
-                "is no part of a larger one; set retrain.elastic=false"
+                "compact.train.elastic: method 'quotient_remainder' has a modulus for each budget, so that a "
+                "smaller model is no part of a larger one; set compact.train.elastic=false"
             )
-        in_bytes = [b for b in config.search.budgets if parse_budget(b)[0] == "bytes"]
+        in_bytes = [b for b in config.compact.budgets if parse_budget(b)[0] == "bytes"]
         if in_bytes:
             raise ConfigError(
-                f"search.budgets: {in_bytes[0]} is in bytes, which are met by sizes, but method 'quotient_remainder' "
+                f"compact.budgets: {in_bytes[0]} is in bytes, which are met by sizes, but method 'quotient_remainder' "
                 "composes rows; give a number of values or a share"
             )
 

@@ -19,13 +19,13 @@ from ondevice.methods.sizing import all_codes
 class CodeSaliency(Ranked):
     """Codes by the loss that leaving them out would cost a compact model, once all others are chosen as well as can be.
 
-    First a compact model is trained with free values, all rows at ``retrain.max_size`` dimensions, by the teachers and
-    settings of ``retrain`` for ``search.epochs``, and its axes are rotated to what codes are good at. A row with
-    curvature H (`ondevice.methods.code_search`) costs ½·(x − e)ᵀ·H·(x − e) when its values x become the entries e of
-    its first k codes; what the k-th code takes from that is its gain: much for the codes of rows that occur often,
-    which may get residual levels (``retrain.code_levels=2``) before rows that occur seldom get any code. The
-    retraining begins with that model's weights. As in Optimal Brain Damage (LeCun et al. 1990) the loss is taken as
-    quadratic; that codes are weighed with the errors they leave is this project's.
+    First a compact model is trained with free values, all rows at ``compact.store.max_size`` dimensions, by the
+    teachers and settings of ``compact.train`` for ``compact.sizes.epochs``, and its axes are rotated to what codes
+    are good at. A row with curvature H (`ondevice.methods.code_search`) costs ½·(x − e)ᵀ·H·(x − e) when its values x
+    become the entries e of its first k codes; what the k-th code takes from that is its gain: much for the codes of
+    rows that occur often, which may get residual levels (``compact.store.code_levels=2``) before rows that occur
+    seldom get any code. The retraining begins with that model's weights. As in Optimal Brain Damage (LeCun et al.
+    1990) the loss is taken as quadratic; that codes are weighed with the errors they leave is this project's.
 
     Args:
         row_cost: as in `Ranked`.
@@ -34,24 +34,26 @@ class CodeSaliency(Ranked):
     search_keys = ("epochs",)
 
     def check(self, config: Config) -> None:
-        if config.retrain.code_dims is None:
+        store = config.compact.store
+        if store.codes is None:
             raise ConfigError(
-                "retrain.code_dims: method 'code_saliency' ranks codes; give their dimensions, such as "
-                "retrain.code_dims=3 with retrain.size_step=3 and retrain.max_size=9"
+                f"compact.store.name: got '{store.name}', but method 'code_saliency' ranks codes; use "
+                "compact.store=codes, or another compact.sizes.name"
             )
 
     def prepare(self, context: SearchContext) -> list[dict[str, float]]:
         """Train a compact model with free values, and let it say what codes are worth."""
-        settings = context.config.retrain
-        values, codes = all_codes(context.info, context.skip, settings, self.embedding_dim)
-        weights = settings.first_order == "rows" and context.recommender.first_order is not None
+        compact, store = context.config.compact, context.config.compact.store.codes
+        assert store is not None  # `check`
+        values, codes = all_codes(context.info, context.skip, store, self.embedding_dim)
+        weights = store.first_order == "rows" and context.recommender.first_order is not None
         others: list[Form] = [Sizes((codes.sizes > 0).long(), 1)] if weights else []
         free = context.compact_model([values, *others], None)
-        history = context.train(free, dataclasses.replace(settings, epochs=context.config.search.epochs))
+        history = context.train(free, dataclasses.replace(compact.train, epochs=compact.sizes.epochs))
         rotated = rotate_to_codes(free, codes.code_dims)
         context.begin_retraining_with(free, rotated)
-        train = context.train_batches(settings.batch_size)
-        samples = Samples(train, context.teacher(settings), context.config.run.seed)
+        train = context.train_batches(compact.train.batch_size)
+        samples = Samples(train, context.teacher(), context.config.run.seed)
         with context.processes.same_draws(0):
             whole = context.compact_model([codes, *others], free).eval()
             self.gains = CodeSearch(whole, samples, context.processes).gains().cpu()

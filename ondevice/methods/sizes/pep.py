@@ -129,10 +129,10 @@ class PEP(Method):
     ) -> None:
         if granularity not in GRANULARITIES:
             raise ConfigError(
-                f"method.granularity: unknown '{granularity}' {nearest(granularity, GRANULARITIES)}"
+                f"compact.sizes.granularity: unknown '{granularity}' {nearest(granularity, GRANULARITIES)}"
             )
         if regime not in REGIMES:
-            raise ConfigError(f"method.regime: unknown '{regime}' {nearest(regime, REGIMES)}")
+            raise ConfigError(f"compact.sizes.regime: unknown '{regime}' {nearest(regime, REGIMES)}")
         super().__init__(info, embedding_dim, init_std=init_std)
         self.granularity = granularity
         self.regime = regime
@@ -149,7 +149,7 @@ class PEP(Method):
             s = initial_thresholds(info.counts, float(threshold_init), gamma)[:, None].expand(shape).clone()
         elif count_prior:
             raise ConfigError(
-                f"method.count_prior: granularity '{granularity}' has no threshold per row; use feature"
+                f"compact.sizes.count_prior: granularity '{granularity}' has no threshold per row; use feature"
             )
         self.s = nn.Parameter(s)
         self.register_buffer("last_of_field", info.field_offsets[1:] - 1, persistent=False)
@@ -214,11 +214,11 @@ class PEP(Method):
     @classmethod
     def row_search(cls, options: Mapping[str, Any]) -> PEPRows:
         if options.get("regime", "budget") != "budget":
-            raise ConfigError("method.regime: sharded thresholds follow a budget")
+            raise ConfigError("compact.sizes.regime: sharded thresholds follow a budget")
         granularity = options.get("granularity", "feature-dimension")
         if granularity not in ("feature", "feature-dimension"):
             raise ConfigError(
-                f"method.granularity: got '{granularity}'; sharded thresholds belong to rows: feature or "
+                f"compact.sizes.granularity: got '{granularity}'; sharded thresholds belong to rows: feature or "
                 "feature-dimension"
             )
         init, prior = options.get("threshold_init"), options.get("count_prior")

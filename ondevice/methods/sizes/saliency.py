@@ -45,18 +45,19 @@ class Saliency(Ranked):
         self.pairs = pairs
 
     def check(self, config: Config) -> None:
-        if config.retrain.code_levels > 1:
+        codes = config.compact.store.codes
+        if codes is not None and codes.code_levels > 1:
             raise ConfigError(
-                f"retrain.code_levels: got {config.retrain.code_levels}, but method 'saliency' ranks dimensions and "
-                "does not know what storing them twice is worth; use method.name=code_saliency, or "
-                "retrain.code_levels=1"
+                f"compact.store.code_levels: got {codes.code_levels}, but method 'saliency' ranks dimensions and "
+                "does not know what storing them twice is worth; use compact.sizes=code_saliency, or "
+                "compact.store.code_levels=1"
             )
 
     def prepare(self, context: SearchContext) -> list[dict[str, float]]:
         """Let the dense model say what dimensions are worth."""
         self.gains = measure_gains(
             context.dense(),
-            context.train_batches(context.config.search.batch_size),
+            context.train_batches(context.config.compact.sizes.batch_size),
             context.item_fields,
             num_dims=self.max_size,
             pairs=self.pairs,

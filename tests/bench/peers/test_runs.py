@@ -30,15 +30,18 @@ def runs(
     made = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ONDEVICE_CACHE", str(session_cache))
-        for name, form in (("frequency", "sizes"), ("hashing", "sizes"), ("magnitude", "positions")):
+        for name, store in (("frequency", "int8"), ("hashing", "int8"), ("magnitude", "positions")):
             values: dict[str, Any] = {
                 "data": {"name": "table", "schema": str(schema), "path": str(path)},
                 "model": {"name": "deepfm", "hidden": [8]},
-                "method": {"name": name},
                 "embedding": {"dim": 4},
-                "training": training,
-                "search": {"budgets": [100]},
-                "retrain": {**training, "form": form, **({"max_size": 4} if name == "frequency" else {})},
+                "train": training,
+                "compact": {
+                    "budgets": [100],
+                    "sizes": name,
+                    "store": {"name": store, **({"max_size": 4} if name == "frequency" else {})},
+                    "train": training,
+                },
                 "run": {"device": "cpu", "progress": False},
             }
             made[name] = tmp_path_factory.mktemp("peers") / name

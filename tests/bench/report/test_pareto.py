@@ -70,12 +70,16 @@ def test_a_curve_far_below_the_rest_keeps_its_place_at_the_edge() -> None:
 
 
 def test_every_budget_of_two_runs(tiny_config: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
-    def config(**retrain: Any) -> dict[str, Any]:
+    def config(elastic: bool = False) -> dict[str, Any]:
         return tiny_config(
-            method={"name": "frequency"},
+            compact={
+                "sizes": {"name": "frequency"},
+                "budgets": [250, 120] if elastic else [150],
+                "store": {"max_size": 4},
+                "endpoints": ["forward"],
+                "train": {"elastic": elastic, "epochs": 1},
+            },
             embedding={"dim": 4},
-            search={"budgets": [250, 120] if retrain.get("elastic") else [150]},
-            retrain={"max_size": 4, "methods": ["forward"], "epochs": 1, **retrain},
         )
 
     elastic = ondevice.train(config(elastic=True), tmp_path / "elastic")

@@ -16,6 +16,8 @@ from ondevice.methods import METHODS
 from ondevice.methods.found import described, named, part_of, read_found
 from ondevice.recommender import pruned_id_map
 
+from ...runs import laid_over
+
 
 def test_the_hash_is_fnv_1a() -> None:
     """The test vectors that its authors publish."""
@@ -120,8 +122,10 @@ def test_a_trained_table_still_knows_who_shares() -> None:
 
 def test_a_model_of_several_budgets_cannot_share_rows() -> None:
     """A smaller modulus sends keys to other rows: the rows of the larger model are no part of the smaller one."""
-    values = {"method": {"name": "hashing"}, "search": {"budgets": [100, 200]}}
+    values = {"compact": {"sizes": {"name": "hashing"}, "budgets": [100, 200], "train": {"elastic": False}}}
     method = METHODS["hashing"](TableInfo(torch.tensor([0, 4]), torch.ones(4)), 4)
-    method.check(from_dict({**values, "retrain": {"elastic": False}}))
-    with pytest.raises(UserError, match=r"retrain\.elastic: method 'hashing' .*set retrain\.elastic=false"):
-        method.check(from_dict({**values, "retrain": {"elastic": True}}))
+    method.check(from_dict(values))
+    with pytest.raises(
+        UserError, match=r"compact\.train\.elastic: method 'hashing' .*set compact\.train\.elastic=false"
+    ):
+        method.check(from_dict(laid_over(values, {"compact": {"train": {"elastic": True}}})))

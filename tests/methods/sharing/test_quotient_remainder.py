@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from ondevice.recommender import Recommender, rebuild
 from ondevice.training.checkpoint import load_recommender, save_recommender
 
 from ...program import shop
-from ...runs import Make, run
+from ...runs import Make, laid_over, run
 
 counts_of_fields = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=40), min_size=1, max_size=4)
 
@@ -119,9 +120,11 @@ def test_a_program_equals_the_eager_model(operation: str, target: int | None, tm
 
 def test_it_trains_within_its_budgets(tiny_config: Make, tmp_path: Path) -> None:
     values = tiny_config(
-        method={"name": "quotient_remainder"},
-        search={"budgets": ["60%", "45%"]},
-        retrain={"first_order": "projection"},
+        compact={
+            "sizes": {"name": "quotient_remainder"},
+            "budgets": ["60%", "45%"],
+            "store": {"first_order": "projection"},
+        }
     )
     metrics = run(values, tmp_path / "run")
     kept = [metrics["budgets"][label]["kept_parameters"] for label in ("60pct", "45pct")]
@@ -134,18 +137,21 @@ def test_it_trains_within_its_budgets(tiny_config: Make, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"retrain": {"elastic": True}}, r"retrain\.elastic: method 'quotient_remainder'"),
-        ({"retrain": {"code_dims": 2, "max_size": 4}}, r"retrain\.code_dims: method 'quotient_remainder'"),
-        ({"search": {"budgets": ["64KB"]}}, r"search\.budgets: 64KB is in bytes"),
+        ({"compact": {"train": {"elastic": True}}}, r"compact\.train\.elastic: method 'quotient_remainder'"),
         (
-            {"method": {"name": "quotient_remainder", "operation": "concat"}},
-            r"method\.operation: unknown 'concat'",
+            {"compact": {"store": {"name": "codes", "code_dims": 2, "max_size": 4}}},
+            r"compact\.store\.name: got 'codes', but method 'quotient_remainder'",
+        ),
+        ({"compact": {"budgets": ["64KB"]}}, r"compact\.budgets: 64KB is in bytes"),
+        (
+            {"compact": {"sizes": {"name": "quotient_remainder", "operation": "concat"}}},
+            r"compact\.sizes\.operation: unknown 'concat'",
         ),
     ],
 )
 def test_what_does_not_suit_it_is_refused(
-    tiny_config: Make, tmp_path: Path, change: dict[str, object], message: str
+    tiny_config: Make, tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
-    values = tiny_config(**{"method": {"name": "quotient_remainder"}, **change})
+    values = laid_over(tiny_config(compact={"sizes": {"name": "quotient_remainder"}}), change)
     with pytest.raises(UserError, match=message):
         run(values, tmp_path / "run")

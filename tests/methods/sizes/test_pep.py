@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ondevice.config.sections import SearchConfig
+from ondevice.config.sections import SizesConfig
 from ondevice.errors import UserError
 from ondevice.forms.table import TableInfo
 from ondevice.methods import METHODS
@@ -123,9 +123,13 @@ def test_counts_scores_and_form_agree_with_the_table(info: TableInfo, granularit
 
 
 def test_unknown_names_are_answered_with_the_nearest(info: TableInfo) -> None:
-    with pytest.raises(UserError, match=r"method\.granularity: unknown 'features'.*did you mean 'feature'"):
+    with pytest.raises(
+        UserError, match=r"compact\.sizes\.granularity: unknown 'features'.*did you mean 'feature'"
+    ):
         PEP(info, 4, granularity="features")
-    with pytest.raises(UserError, match=r"method\.regime: unknown 'decays'.*did you mean 'decay'\? choose"):
+    with pytest.raises(
+        UserError, match=r"compact\.sizes\.regime: unknown 'decays'.*did you mean 'decay'\? choose"
+    ):
         PEP(info, 4, regime="decays")
 
 
@@ -136,7 +140,7 @@ def search_steps(info: TableInfo, steps: int, weight_decay: float, **options: An
     recommender = Recommender(tables[0], tables[1], MODELS["fm"](3, 4))
     before = PEP(info, 4, **options)
     before.load_state_dict(tables[0].state_dict())
-    settings = SearchConfig(learning_rate=1e-3, weight_decay=weight_decay)
+    settings = SizesConfig(learning_rate=1e-3, weight_decay=weight_decay)
     optimizers = make_optimizers(recommender, settings)
     for _ in range(steps):
         train_step(recommender, optimizers, IDS, torch.tensor([1.0, 0.0, 1.0]))
@@ -223,6 +227,8 @@ def test_thresholds_begin_lower_for_rows_that_are_used_more(info: TableInfo) -> 
     for options, gamma in (({}, 1.0), ({"count_prior": 0.5}, 0.5), ({"regime": "decay"}, 0.0)):
         s = PEP(info, 4, threshold_init=-7.0, **options).s
         torch.testing.assert_close(s, (-7 - gamma * occurrences.log())[:, None].expand(9, 4))
-    with pytest.raises(UserError, match=r"method\.count_prior: granularity 'field' has no threshold per row"):
+    with pytest.raises(
+        UserError, match=r"compact\.sizes\.count_prior: granularity 'field' has no threshold per row"
+    ):
         PEP(info, 4, granularity="field", count_prior=1.0)
     assert PEP(info, 4, granularity="field").s.unique().tolist() == [-7.0]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ondevice.config.sections import SearchConfig
+from ondevice.config.sections import SizesConfig
 from ondevice.forms import fused
 from ondevice.forms.table import TableInfo
 from ondevice.methods.build import build
@@ -181,7 +181,7 @@ def test_a_step_makes_nothing_as_large_as_the_table(regime: str) -> None:
     recommender = build(
         info, model="fm", model_options={}, method="pep", method_options=options, embedding_dim=4
     )
-    optimizers = make_optimizers(recommender, SearchConfig(weight_decay=1e-5))
+    optimizers = make_optimizers(recommender, SizesConfig(weight_decay=1e-5))
     ids = torch.tensor([[5, 250_000], [199_999, 200_000]])
     train_step(recommender, optimizers, ids, torch.tensor([0.0, 1.0]))  # allocates
     with LargestMade() as seen:
