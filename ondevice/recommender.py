@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ondevice.forms.base import CompactTable, Form
+from ondevice.forms.pooling import Pooling
 from ondevice.forms.sizes import full_sizes
 from ondevice.forms.table import EmbeddingTable, TableInfo
 from ondevice.models import MODELS, BaseModel
@@ -18,7 +19,8 @@ from ondevice.models.base import InputLayer
 class Recommender(nn.Module):
     """Embeddings, first-order weights and a base model.
 
-    logit = bias + Σ_f w[id_f] + model(e[id_1], …, e[id_F]). A compact model may have no weights w, or have
+    logit = bias + Σ_f w[id_f] + model(e[id_1], …, e[id_F]). A field of several ids has their embeddings pooled, and
+    their weights (`Pooling`). A compact model may have no weights w, or have
     w[id_f] = ⟨e[id_f], p_f⟩ with a vector p_f per field, which costs no byte per id (the field-wise linear
     weights of FwFM, arXiv 1806.03514, section 3.3).
 
@@ -30,10 +32,11 @@ class Recommender(nn.Module):
             read their field's unknown id, so that what is trained is what a vocabulary without them ships.
         projected: whether w is a projection of the embeddings; ``first_order`` must then be None.
 
-    Shape: ids (B, F) int64 -> logits (B,).
+    Shape: ids (B, S) int64, a column for each slot -> logits (B,).
     """
 
     id_map: Tensor
+    unknown: Tensor
 
     def __init__(
         self,
@@ -56,6 +59,9 @@ class Recommender(nn.Module):
         identity = torch.arange(embedding.num_embeddings)
         self.register_buffer("id_map", identity if id_map is None else id_map)
         self.whole_map: Tensor | None = None
+        slots = embedding.info.slots
+        self.pooling = None if slots.is_plain else Pooling(slots)
+        self.register_buffer("unknown", embedding.info.field_offsets[slots.fields], persistent=False)
         self._mapped: tuple[Tensor, tuple[int, int], Tensor] | None = None
 
     @property
@@ -105,16 +111,28 @@ class Recommender(nn.Module):
         self.is_mapped = True
         self.whole_map = self.id_map.to(torch.int32)[kept.to(self.id_map.device)]
 
-    def embed(self, ids: Tensor) -> Tensor:
-        """Embeddings (B, F, D) of ids (B, F), for a penalty on what was looked up."""
+    def read(self, ids: Tensor) -> Tensor:
+        """Embeddings (B, S, D) of ids (B, S), one for each slot."""
         result: Tensor = self.embedding(self.mapped(ids))
         return result
+
+    def pooled(self, values: Tensor, ids: Tensor) -> Tensor:
+        """What each field has (B, F, …) of what its slots read (B, S, …)."""
+        if self.pooling is None:
+            return values
+        absent = self.pooling.absent(self.id_map[self.unknown])
+        result: Tensor = self.pooling(values, self.pooling.matrix(self.mapped(ids), absent))
+        return result
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Embeddings (B, F, D) of ids (B, S), for a penalty on what was looked up."""
+        return self.pooled(self.read(ids), ids)
 
     def logits_of(self, embeddings: Tensor, ids: Tensor) -> Tensor:
         """Logits (B,) from embeddings already looked up."""
         logits: Tensor = self.model(embeddings) + self.bias
         if self.first_order is not None:
-            logits = logits + self.first_order(self.mapped(ids)).sum((1, 2))
+            logits = logits + self.pooled(self.first_order(self.mapped(ids)), ids).sum((1, 2))
         if self.projection is not None:
             logits = logits + embeddings.flatten(1) @ self.projection.flatten()
         return logits

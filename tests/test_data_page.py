@@ -42,6 +42,32 @@ def test_two_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     )
 
 
+def test_several_values_and_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    genres = ["Drama", "War", "Comedy", "Short", "Noir"]
+    rows = [
+        {
+            "user": k % 20,
+            "moods": ("calm, dark" if k % 3 else None),
+            "item": k % 30,
+            "genres": genres[k % 5 :],
+            "price": k % 13 / 2,
+            "liked": k % 2,
+        }
+        for k in range(400)
+    ]
+    path = tmp_path / "shelf.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = load(tmp_path, "shelf", path)
+    assert data.train.ids.shape[1] == 1 + 3 + 1 + 4 + 1
+    assert data.vocabulary.keys[1] == ["calm", "dark"]
+    assert len(data.schema.fields[4].boundaries or ()) == 7
+    assert "80 rows have more values than slots" in capsys.readouterr().err
+    row = re.search(r"^bundle\.score\((\{.*\})\)$", PAGE, re.MULTILINE)
+    assert row is not None
+    ids = data.vocabulary.encode_row(json.loads(row[1]))
+    assert (ids != data.vocabulary.field_offsets[data.schema.slots.fields]).sum() == 1 + 2 + 1 + 2 + 1
+
+
 def test_odd_text(tmp_path: Path) -> None:
     lines = ["made by hand\n", "user\ttitle\toutcome\tamount\n"]
     lines += [

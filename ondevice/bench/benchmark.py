@@ -255,7 +255,7 @@ def _measure_speed(
     """Latency, then memory and load time, into the entries."""
     schema, groups = dataset.schema, [str(count) for count in settings.candidates]
     requests = {
-        group: make_requests(dataset.test.ids, schema.context_fields, schema.item_fields, int(group))
+        group: make_requests(dataset.test.ids, schema.context_columns, schema.item_columns, int(group))
         for group in groups
     }
     requests[RECOMMEND] = requests[groups[0]]

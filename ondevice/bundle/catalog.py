@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -21,7 +22,7 @@ class CatalogItems:
     """The items that kept a row, in the order of those rows.
 
     Args:
-        rows: program rows (I, Fi) of the item fields.
+        rows: program rows (I, Si) of the slots of the item fields.
         described: title and raw values of each.
     """
 
@@ -35,12 +36,14 @@ def catalog_items(dataset: Dataset, order: RowOrder) -> CatalogItems:
     assert catalog is not None
     assert schema.item_key is not None
     key_field = schema.names.index(schema.item_key)
-    place_of = {int(i): place for place, i in enumerate(catalog.ids[:, schema.item_fields.index(key_field)])}
+    (key_column,) = schema.slots.of([key_field])
+    key_ids = catalog.ids[:, schema.item_columns.index(key_column)]
+    place_of = {int(i): place for place, i in enumerate(key_ids)}
     begin, end = order.field_offsets[key_field], order.field_offsets[key_field + 1]
     own = order.ids[
         (order.ids > begin) & (order.ids < end)
     ]  # in program order; the first id is the unknown one
-    rows = np.empty((len(own), len(schema.item_fields)), dtype=np.int64)
+    rows = np.empty((len(own), len(schema.item_columns)), dtype=np.int64)
     described = []
     for at, training_id in enumerate(own):
         place = place_of.get(int(training_id))
@@ -59,20 +62,28 @@ class CatalogRows(nn.Module):
     """Program rows of every item's fields, in few bytes.
 
     A column that rises by one is kept as its runs. Another is one byte per item into a small table of rows where
-    at most 256 rows occur, else the rows themselves in as few bytes as they need.
+    at most 256 rows occur, else the rows themselves in as few bytes as they need. The columns of a field of several
+    slots are one or two bytes per item into a table of the combinations that occur.
 
     Args:
         rows: program rows of the item fields.
+        widths: slots of each of these fields; None for one each.
 
-    Shape: () -> (I, Fi) int64.
+    Shape: () -> (I, Si) int64.
     """
 
-    def __init__(self, rows: np.ndarray) -> None:
+    def __init__(self, rows: np.ndarray, widths: Sequence[int] | None = None) -> None:
         super().__init__()
         self.runs: dict[int, list[tuple[int, int]]] = {}
-        self.num_fields = rows.shape[1]
-        for field in range(self.num_fields):
-            column = rows[:, field]
+        widths = (1,) * rows.shape[1] if widths is None else widths
+        self.num_fields = len(widths)
+        for field, (begin, end) in enumerate(pairwise(np.cumsum([0, *widths]).tolist())):
+            if end - begin > 1:
+                combined, places = np.unique(rows[:, begin:end], axis=0, return_inverse=True)
+                self.register_buffer(f"code_{field}", _narrow(places.reshape(-1, 1)))
+                self.register_buffer(f"rows_{field}", _narrow(combined))
+                continue
+            column = rows[:, begin]
             runs = _runs(column)
             if len(runs) * 100 < len(column) or len(runs) == 1:
                 self.runs[field] = runs

@@ -10,8 +10,8 @@ Version 1, varint = unsigned LEB128::
         varint length, name    UTF-8: "title", or an item field
         u8 form                1: texts; 2: values
         texts:   num_items varints, bytes of each text; then the texts, UTF-8
-        values:  varint num_values; num_values varints, bytes of each value; then the values, JSON scalars in UTF-8;
-                 num_items varints, which value each item has
+        values:  varint num_values; num_values varints, bytes of each value; then the values, JSON scalars or lists
+                               of them, in UTF-8; num_items varints, which value each item has
 
 An item without a title has an empty one. The field that names an item has no column where its raw values are the keys
 themselves. Of the two forms a column takes the one with fewer bytes, deflated.
@@ -129,20 +129,21 @@ def _decode_column(reader: Reader, num_items: int) -> Column:
     texts = _read_texts(reader, [reader.varint("size of a text") for _ in range(count)])
     if form == TEXTS:
         return list(texts)
-    values = [_scalar(text, reader) for text in texts]
+    values = [_value(text, reader) for text in texts]
     places = [reader.varint("value of an item") for _ in range(num_items)]
     if any(place >= count for place in places):
         raise reader.wrong(f"an item has a value beyond the {count} of its column")
     return [values[place] for place in places]
 
 
-def _scalar(text: str, reader: Reader) -> Any:
+def _value(text: str, reader: Reader) -> Any:
     try:
         value = parse(text.encode())
     except ValueError:
-        value = []
-    if isinstance(value, (dict, list)):
-        raise reader.wrong(f"{text!r} is no JSON scalar")
+        value = {}
+    parts = value if isinstance(value, list) else [value]
+    if any(isinstance(part, (dict, list)) for part in parts):
+        raise reader.wrong(f"{text!r} is no JSON scalar and no list of them")
     return value
 
 

@@ -17,6 +17,7 @@ from ondevice.bundle.rows import RowOrder, order_rows
 from ondevice.bundle.vocabulary_file import vocabulary_bytes
 from ondevice.config.sections import ENDPOINTS
 from ondevice.data import Dataset, Schema
+from ondevice.data.slots import Slots
 from ondevice.errors import BudgetTooSmall, ConfigError, UserError
 from ondevice.forms.base import Form
 from ondevice.forms.table import table_info
@@ -27,6 +28,9 @@ ENDPOINT_BYTES = {"forward": 3_290, "rank": 950, "recommend": 2_440}
 LINEAR_BYTES, FIRST_LINEAR_BYTES = 600, 90
 FIRST_ORDER_BYTES = {"forward": 440, "rank": 150, "recommend": 10}
 PROJECTION_BYTES, PROJECTION_SHARED = 100, 160  # at least; its weights less what they share with the graphs
+POOLING_BYTES = {"forward": 1_900, "rank": 150, "recommend": 600}
+POOLING_KIND_BYTES = 300  # for each further kind of pooling
+POOLING_CELL_BYTES = 12  # for each field and slot: the matrix that says which belong together
 # The manifest: what every one says, and each method; it lists the operators and sizes.
 MANIFEST_BYTES = 1_000
 MANIFEST_ENDPOINT_BYTES = {"forward": 160, "rank": 280, "recommend": 340}
@@ -81,7 +85,8 @@ def bundle_bytes(
         projected: whether first-order weights are projections of the embeddings.
         fingerprint_bits: as in `order_rows`.
     """
-    info = table_info(dataset.vocabulary.field_offsets, dataset.counts)
+    slots = dataset.schema.slots
+    info = table_info(dataset.vocabulary.field_offsets, dataset.counts, slots=slots)
     texts, named = dataset.vocabulary.key_texts(), named_fields(dataset.schema, endpoints)
     layout = forms[0].layout(info)
     order = order_rows(info.field_offsets, forms, texts, layout, fingerprint_bits, named)
@@ -99,7 +104,8 @@ def bundle_bytes(
 def _catalog_bytes(dataset: Dataset, order: RowOrder) -> int:
     """Bytes of the items that recommend can return."""
     rows = catalog_items(dataset, order).rows
-    return CatalogRows(rows).stored_bytes() if len(rows) else 0
+    widths = [dataset.schema.fields[field].slots for field in dataset.schema.item_fields]
+    return CatalogRows(rows, widths).stored_bytes() if len(rows) else 0
 
 
 def fixed_bytes(model: BaseModel, dataset: Dataset, endpoints: Sequence[str]) -> int:
@@ -116,6 +122,7 @@ def fixed_bytes(model: BaseModel, dataset: Dataset, endpoints: Sequence[str]) ->
         for m in linears
     )
     graphs = sum(ENDPOINT_BYTES[name] for name in endpoints)
+    graphs += pooling_bytes(dataset.schema.slots, endpoints)
     graphs += (
         4 * (model.num_fields + 2) * model.embedding_dim
     )  # scales of the dimensions, once for each field
@@ -124,10 +131,19 @@ def fixed_bytes(model: BaseModel, dataset: Dataset, endpoints: Sequence[str]) ->
     return weights + graphs + manifest_bytes(dataset, endpoints)
 
 
+def pooling_bytes(slots: Slots, endpoints: Sequence[str]) -> int:
+    """Bytes of the step that makes one embedding a field of those of its slots; 0 where each field has one."""
+    if slots.is_plain:
+        return 0
+    kinds = len({pooling for pooling in slots.poolings if pooling is not None})
+    constants = POOLING_CELL_BYTES * len(slots.widths) * slots.total + POOLING_KIND_BYTES * (kinds - 1)
+    return constants + sum(POOLING_BYTES[name] for name in endpoints)
+
+
 def manifest_bytes(dataset: Dataset, endpoints: Sequence[str]) -> int:
     """Estimated bytes of manifest.json, whose golden cases are taken to be as long as two rows of validation."""
     golden = dataset.raw_rows("valid", list(range(min(2, len(dataset.valid)))))
-    ids = 2 * (1 + len(str(dataset.vocabulary.num_embeddings))) * len(dataset.schema.fields)
+    ids = 2 * (1 + len(str(dataset.vocabulary.num_embeddings))) * dataset.schema.slots.total
     described = len(dump(compact_schema(dataset.schema)).encode()) + len(dump(golden).encode()) + ids
     return MANIFEST_BYTES + described + sum(MANIFEST_ENDPOINT_BYTES[name] for name in endpoints)
 

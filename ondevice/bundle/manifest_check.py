@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ondevice.bundle.json_object import JsonObject, is_count
-from ondevice.data.schema import Field, Schema
+from ondevice.data.schema import Schema
 
 MAXIMUMS = {"forward": "max_batch", "rank": "max_items", "recommend": "k"}
 MAX_ORIGIN = 2.0**63
@@ -37,13 +37,13 @@ def check_entries(
     for name in ("sha256", "name", "model", "method", "layout"):
         top.text(name)
     num_rows = top.count("num_rows")
-    fields = _check_schema(top, schema_of)
+    schema = _check_schema(top, schema_of)
     top.child("sizes").count("first_order_rows")
     methods = top.child("methods").children()
     if not any(name in methods for name in MAXIMUMS):
         top.wrong("methods", f"an object with one of {', '.join(MAXIMUMS)}")
     for name, method in methods.items():
-        _check_method(method, name, fields)
+        _check_method(method, name, schema)
     top.texts("ops")
     top.texts("backends")
     versions = top.child("versions")
@@ -54,7 +54,7 @@ def check_entries(
         for name in metrics.values:
             metrics.number(name)
     named = _check_files(top, files)
-    names = [field.name for field in fields]
+    names = schema.names
     if "catalog" in top:
         catalog = top.child("catalog")
         catalog.count("num_items")
@@ -68,12 +68,10 @@ def check_entries(
                 top.wrong("labels", f"an object of fields, where '{name}' is none")
             for key in labels.values:
                 labels.text(key)
-    _check_golden(top, len(fields), num_rows)
+    _check_golden(top, schema.slots.total, num_rows)
 
 
-def _check_schema(
-    top: JsonObject, schema_of: Callable[[dict[str, Any]], dict[str, Any]]
-) -> tuple[Field, ...]:
+def _check_schema(top: JsonObject, schema_of: Callable[[dict[str, Any]], dict[str, Any]]) -> Schema:
     described = top.child("schema")
     described.text("name")
     if "item_key" in described:
@@ -89,10 +87,12 @@ def _check_schema(
     for place, field in enumerate(schema.fields):
         if field.origin is None:
             described.wrong(f"fields[{place}].origin", "a number")
-    return schema.fields
+        if field.kind == "number" and field.boundaries is None:
+            described.wrong(f"fields[{place}].boundaries", "a list of numbers")
+    return schema
 
 
-def _check_method(method: JsonObject, name: str, fields: tuple[Field, ...]) -> None:
+def _check_method(method: JsonObject, name: str, schema: Schema) -> None:
     inputs, outputs = method.objects("inputs"), method.objects("outputs")
     for tensor in (*inputs, *outputs):
         tensor.text("name")
@@ -103,10 +103,10 @@ def _check_method(method: JsonObject, name: str, fields: tuple[Field, ...]) -> N
     if name not in MAXIMUMS:
         return
     method.count(MAXIMUMS[name], least=1)
-    num_context = sum(field.side == "context" for field in fields)
+    num_context, num_items = len(schema.context_columns), len(schema.item_columns)
     widths = {
-        "forward": [len(fields)],
-        "rank": [num_context, len(fields) - num_context],
+        "forward": [num_context + num_items],
+        "rank": [num_context, num_items],
         "recommend": [num_context],
     }[name]
     for tensor in inputs:
@@ -134,7 +134,7 @@ def _check_files(top: JsonObject, files: tuple[str, ...]) -> set[str]:
     return set(entries)
 
 
-def _check_golden(top: JsonObject, num_fields: int, num_rows: int) -> None:
+def _check_golden(top: JsonObject, num_slots: int, num_rows: int) -> None:
     cases = top.objects("golden")
     if len(cases) < 2:
         top.wrong("golden", "two cases or more")
@@ -142,5 +142,5 @@ def _check_golden(top: JsonObject, num_fields: int, num_rows: int) -> None:
         case.child("raw")
         case.number("score")
         ids = case.counts("ids")
-        if len(ids) != num_fields or any(row > num_rows for row in ids):
-            case.wrong("ids", f"{num_fields} rows of 0 to {num_rows}")
+        if len(ids) != num_slots or any(row > num_rows for row in ids):
+            case.wrong("ids", f"{num_slots} rows of 0 to {num_rows}")

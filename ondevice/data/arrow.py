@@ -7,8 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from ondevice.data.field import Field
+from ondevice.data.field import Field, number_of
 from ondevice.errors import DataError
+
+UNIT = "\x1f"
+"""Begins each value in the text that a list of values is while a table is read."""
 
 
 def plain_values(array: Any, where: str) -> list[Any]:
@@ -55,13 +58,18 @@ def canonical(field: Field, column: Any, missing: frozenset[str], where: str) ->
         missing: texts that stand for a missing value.
         where: the table and the column, for messages.
 
-    Returns: an Arrow array: int64 or string keys; raw values where the field has a transform; null where a value
-        is missing. And the trouble of each row whose value is neither missing nor what the field needs.
+    Returns: an Arrow array: int64 or string keys; raw values where the field has a transform, float64 of numbers, a
+        text for `unpacked` of several values; null where a value is missing. And the trouble of each row whose value
+        is neither missing nor what the field needs.
     """
     import pyarrow as pa
     from pyarrow import compute as pc
 
+    if field.slots > 1:
+        return _packed(field, column, missing, where)
     check_flat(column, where)
+    if field.kind == "number" and (numbers := _finite(column)) is not None:
+        return numbers, {}
     if pa.types.is_signed_integer(column.type) and field.kind == "integer":
         return column.cast(pa.int64()), {}
     if pa.types.is_string(column.type) and field.kind == "string" and not missing:
@@ -78,22 +86,73 @@ def canonical(field: Field, column: Any, missing: frozenset[str], where: str) ->
         if value is not None and (reason := field.trouble(value)) is not None
     }
     if field.transform is None:
+        key = number_of if field.kind == "number" else field.key
         keys = [
-            None if value is None or place in reasons else field.key(value)
-            for place, value in enumerate(values)
+            None if value is None or place in reasons else key(value) for place, value in enumerate(values)
         ]
-        taken = pa.array(keys, pa.int64() if field.kind == "integer" else pa.string())
+        types = {"integer": pa.int64(), "string": pa.string(), "number": pa.float64()}
+        taken = pa.array(keys, types[field.kind])
     elif missing:
         taken = pc.if_else(pa.array([value is None for value in values]), pa.scalar(None, raws.type), raws)
     else:
         taken = raws
-    indices = encoded.indices
-    wrong: dict[int, str] = {}
-    if reasons:
-        places = indices.fill_null(len(values)).to_numpy(zero_copy_only=False)
-        for row in np.flatnonzero(np.isin(places, list(reasons))).tolist():
-            wrong[row] = reasons[int(places[row])]
-    return taken.take(indices), wrong
+    return taken.take(encoded.indices), _rows_of(encoded.indices, reasons, len(values))
+
+
+def _rows_of(indices: Any, reasons: dict[int, str], num_values: int) -> dict[int, str]:
+    """The reason of each row whose value has one."""
+    if not reasons:
+        return {}
+    places = indices.fill_null(num_values).to_numpy(zero_copy_only=False)
+    return {row: reasons[int(places[row])] for row in np.flatnonzero(np.isin(places, list(reasons))).tolist()}
+
+
+def _finite(column: Any) -> Any:
+    """A column of finite numbers as float64, NaN as null; None for another."""
+    import pyarrow as pa
+    from pyarrow import compute as pc
+
+    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+        return None
+    numbers = column.cast(pa.float64(), safe=False)
+    numbers = pc.if_else(pc.is_nan(numbers), pa.scalar(None, pa.float64()), numbers)
+    return None if pc.any(pc.is_inf(numbers)).as_py() else numbers
+
+
+def _packed(field: Field, column: Any, missing: frozenset[str], where: str) -> tuple[Any, dict[int, str]]:
+    """`canonical` of a field of several values: lists, or texts with separators."""
+    import pyarrow as pa
+
+    kind = column.type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        if pa.types.is_nested(kind.value_type):
+            raise DataError(f"{where} is of type {kind}; a field of several values needs a flat list per row")
+        places: dict[Any, int] = {}
+        lists = [None if each is None else tuple(each) for each in column.to_pylist()]
+        codes = [None if each is None else places.setdefault(each, len(places)) for each in lists]
+        values, indices = list(places), pa.array(codes, pa.int64())
+    else:
+        check_flat(column, where)
+        encoded = column if pa.types.is_dictionary(kind) else column.dictionary_encode()
+        values, indices = plain_values(encoded.dictionary, where), encoded.indices
+        values = [
+            tuple(v[1:].split(UNIT)) if isinstance(v, str) and v.startswith(UNIT) else v for v in values
+        ]
+    texts: list[str | None] = []
+    reasons = {}
+    for place, value in enumerate(values):
+        left = () if value is None else [each for each in field.elements(value) if each not in missing]
+        reason = next(filter(None, (field.trouble([each]) for each in left)), None)
+        if reason is not None:
+            reasons[place] = reason
+        keys = field.bag(left)
+        texts.append(UNIT + UNIT.join(map(str, keys)) if keys else None)
+    return pa.array(texts, pa.string()).take(indices), _rows_of(indices, reasons, len(values))
+
+
+def unpacked(text: str | None) -> tuple[str, ...]:
+    """The texts of the keys of a row with several values, as `canonical` gave them."""
+    return () if text is None else tuple(text[1:].split(UNIT))
 
 
 _GOOD = {

@@ -15,8 +15,8 @@ from ondevice.data.vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class EncodedSplit:
-    """Rows of one split: global ids (n, F) int32, labels (n,) uint8 and, where rows do not all count the same, their
-    weights (n,) float32; mapped from disk and read-only.
+    """Rows of one split: global ids (n, S) int32, a column for each slot, labels (n,) uint8 and, where rows do not all
+    count the same, their weights (n,) float32; mapped from disk and read-only.
     """
 
     ids: np.ndarray
@@ -32,7 +32,7 @@ class Catalog:
     """Every item of the source, also those that no training row has.
 
     Args:
-        ids: (I, Fi) int32 global ids of the item-side fields in schema order.
+        ids: (I, Si) int32 global ids of the slots of the item-side fields in schema order.
         keys: canonical item key of each item.
         titles: title of each item; an empty text where the source has none.
         raw: raw values of the item-side fields of each item.
@@ -86,8 +86,17 @@ class Dataset:
         """Raw values by field name of some rows, decoded from their ids.
 
         A known id gives a value that is encoded as that id (for a bucket, some number inside it); an unknown
-        id gives None.
+        id gives None, and so do several slots without a known one.
         """
         names, raw_of = self.schema.names, self.vocabulary.raw_of
-        rows = np.asarray(self.split(split).ids[np.asarray(indices, dtype=np.int64)])
-        return [{name: raw_of(int(i)) for name, i in zip(names, row, strict=True)} for row in rows]
+        starts, offsets = self.schema.slots.starts, self.vocabulary.field_offsets
+
+        def raw(field: int, ids: list[int]) -> Any:
+            if self.schema.fields[field].slots == 1:
+                return raw_of(ids[0])
+            return [raw_of(i) for i in ids if i != offsets[field]] or None
+
+        rows = np.asarray(self.split(split).ids[np.asarray(indices, dtype=np.int64)]).tolist()
+        return [
+            {name: raw(f, row[starts[f] : starts[f + 1]]) for f, name in enumerate(names)} for row in rows
+        ]

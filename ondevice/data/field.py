@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import decimal
+import itertools
 import math
 import numbers
 import re
@@ -10,13 +12,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ondevice.data.buckets import bucket_of, number_in
+from ondevice.data.slots import POOLINGS
 from ondevice.errors import DataError, nearest
 
 SIDES = ("context", "item")
-KINDS = ("integer", "string")
+KINDS = ("integer", "string", "number")
 TRANSFORMS = ("log_bucket", "log_integer", "hex")
 
 SMALLEST, LARGEST = -(2**63), 2**63 - 1
+MAX_SLOTS, MAX_BUCKETS = 1000, 10_000
 _PLAIN = frozenset((str, int, float, bool, type(None)))
 _NO_SCALARS = (bytes, bytearray, memoryview, list, tuple, set, frozenset, dict)
 UNKNOWN = "?"  # a raw value that is no number, so that no field of integers knows it
@@ -45,13 +50,18 @@ class Field:
     Args:
         name: the name that raw rows use.
         side: ``context`` (what is known once per request) or ``item`` (what differs per candidate).
-        kind: type of the canonical key, ``integer`` or ``string``.
+        kind: type of the canonical key, ``integer`` or ``string``; or ``number``, whose key is a bucket's number.
         column: name in the source; the field's name when absent.
         transform: ``log_bucket`` turns a number into the integer key `log_bucket` (number - origin),
             ``log_integer`` an integer into `log_integer`, ``hex`` a hexadecimal text into the number it writes.
         origin: what ``log_bucket`` subtracts; None means the smallest value of the training split.
         min_count: values rarer than this in the training split share the unknown id.
         missing: key of a missing value (None or an empty text); None: a missing value is unknown.
+        slots: above 1, the field has several values: a list, of which as many are taken at most.
+        separator: between the values where a text holds them; spaces around each are left out.
+        pooling: how the embeddings of several values become one: one of `POOLINGS`.
+        buckets: of a ``number``: how many buckets the training split is divided into.
+        boundaries: of a ``number``: the smallest of each bucket but the first; None means as the training split says.
     """
 
     name: str
@@ -62,6 +72,11 @@ class Field:
     origin: float | None = 0.0
     min_count: int = 1
     missing: int | None = None
+    slots: int = 1
+    separator: str | None = None
+    pooling: str = "mean"
+    buckets: int = 32
+    boundaries: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         where = f"field '{self.name}'"
@@ -89,11 +104,101 @@ class Field:
         whole = isinstance(self.missing, int) and not isinstance(self.missing, bool)
         if self.missing is not None and not (whole and self.kind == "integer"):
             raise DataError(f"{where}: missing must be a whole number, of a field of kind integer, or null")
+        self._check_slots(where)
+        self._check_buckets(where)
+
+    def _check_slots(self, where: str) -> None:
+        if not _is_whole(self.slots) or not 1 <= self.slots <= MAX_SLOTS:
+            raise DataError(f"{where}: slots must be a whole number of 1 to {MAX_SLOTS}, got {self.slots!r}")
+        if self.pooling not in POOLINGS:
+            raise DataError(f"{where}: pooling '{self.pooling}' is unknown {nearest(self.pooling, POOLINGS)}")
+        if self.separator is not None and (
+            not isinstance(self.separator, str) or not self.separator.strip(" ")
+        ):
+            raise DataError(
+                f"{where}: separator must be a text that is not empty or blank, got {self.separator!r}"
+            )
+        if self.slots == 1 and (self.separator is not None or self.pooling != "mean"):
+            raise DataError(
+                f"{where}: separator and pooling are for several values; add slots, the most of them"
+            )
+        if self.slots > 1 and (
+            self.kind == "number" or self.transform is not None or self.missing is not None
+        ):
+            raise DataError(
+                f"{where}: several values are of kind integer or string, without transform and missing; remove slots"
+            )
+
+    def _check_buckets(self, where: str) -> None:
+        if not _is_whole(self.buckets) or not 2 <= self.buckets <= MAX_BUCKETS:
+            raise DataError(
+                f"{where}: buckets must be a whole number of 2 to {MAX_BUCKETS}, got {self.buckets!r}"
+            )
+        bounds = self.boundaries
+        if self.kind != "number" and (self.buckets != 32 or bounds is not None):
+            raise DataError(f"{where}: buckets and boundaries are for numbers; write kind: number")
+        if self.kind == "number" and self.min_count != 1:
+            raise DataError(f"{where}: min_count has no meaning for buckets; remove it")
+        if bounds is None:
+            return
+        listed = isinstance(bounds, (list, tuple)) and all(is_number(b) and math.isfinite(b) for b in bounds)
+        if not listed or any(a >= b for a, b in itertools.pairwise(bounds)):
+            raise DataError(
+                f"{where}: boundaries must be finite numbers that ascend, or null, got {bounds!r}"
+            )
+        object.__setattr__(self, "boundaries", tuple(float(bound) for bound in bounds))
 
     @property
     def source_column(self) -> str:
         """The column's name in the source."""
         return self.column if self.column is not None else self.name
+
+    @property
+    def has_integer_keys(self) -> bool:
+        """Whether its keys are integers, those of buckets included."""
+        return self.kind != "string"
+
+    @property
+    def names_values(self) -> bool:
+        """Whether a row has one value whose key says which: what names an item or a user, or joins tables."""
+        return self.slots == 1 and self.kind != "number"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The options by name, without those that later versions brought and that have their default."""
+        values = dataclasses.asdict(self)
+        defaults = {option.name: option.default for option in dataclasses.fields(self)}
+        late = ("slots", "separator", "pooling", "buckets", "boundaries")
+        kept = {name: value for name, value in values.items() if name not in late or value != defaults[name]}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in kept.items()}
+
+    def bag(self, raw: Any) -> tuple[int | str, ...]:
+        """The distinct canonical keys of several values, in their order: a list of them, or a text with separators.
+
+        Missing ones are left out, and what has no key. Only the first ``slots`` are taken by `kept`.
+
+        Raises: UserError: for an element that is no single value.
+        """
+        keys = (self.key(each) for each in self.elements(raw))
+        return tuple(dict.fromkeys(key for key in keys if key is not None))
+
+    def kept(self, raw: Any) -> tuple[int | str, ...]:
+        """The keys of `bag` that get a slot."""
+        return self.bag(raw)[: self.slots]
+
+    def elements(self, raw: Any) -> Sequence[Any]:
+        """The single raw values that a raw value of several holds."""
+        if isinstance(raw, str):
+            return (
+                [each.strip(" ") for each in raw.split(self.separator)]
+                if self.separator is not None
+                else [raw]
+            )
+        if isinstance(raw, (list, tuple, set, frozenset)):
+            return sorted(raw, key=str) if isinstance(raw, (set, frozenset)) else raw
+        if getattr(raw, "ndim", None) == 1 and hasattr(raw, "tolist"):
+            listed: list[Any] = raw.tolist()
+            return listed
+        return [raw]
 
     def key(self, raw: Any) -> int | str | None:
         """Canonical key of a raw value; None stands for unknown (missing, unparsable, not a number).
@@ -120,18 +225,32 @@ class Field:
                 )
             number = number_of(raw)
             return None if number is None else log_bucket(number - self.origin)
+        if self.kind == "number":
+            if self.boundaries is None:
+                raise ValueError(
+                    f"field '{self.name}': boundaries are not known before a vocabulary is fitted"
+                )
+            number = number_of(raw)
+            return None if number is None else bucket_of(number, self.boundaries)
         return _integer_key(raw) if self.kind == "integer" else _string_key(raw)
 
     def is_foreign(self, raw: Any) -> bool:
-        """Whether a value without a key is a text where keys are integers: a mistake, not a missing value."""
-        return self.kind == "integer" and isinstance(raw, str) and raw not in ("", UNKNOWN)
+        """Whether a text without a key stands where keys are integers: a mistake, not a missing value."""
+        if not self.has_integer_keys:
+            return False
+        texts = self.elements(raw) if self.slots > 1 else [raw]
+        return any(isinstance(t, str) and t not in ("", UNKNOWN) and self.key(t) is None for t in texts)
 
     def trouble(self, raw: Any) -> str | None:
         """Why a value that is not missing has no key; None where it has one, or is missing."""
+        values = self.elements(raw) if self.slots > 1 else [raw]
+        return next(filter(None, map(self._trouble_of_one, values)), None)
+
+    def _trouble_of_one(self, raw: Any) -> str | None:
         raw = self._scalar(raw)
         if raw is None or raw == "" or raw != raw:
             return None
-        if self.transform == "log_bucket":
+        if self.transform == "log_bucket" or self.kind == "number":
             return (
                 None if number_of(raw) is not None else f"column '{self.source_column}': {raw!r} is no number"
             )
@@ -176,6 +295,9 @@ class Field:
             return None if self.missing is None else UNKNOWN
         if key == self.missing:
             return None
+        if self.kind == "number":
+            assert self.boundaries is not None
+            return number_in(int(key), self.boundaries)
         if self.transform is None or (self.transform == "log_integer" and int(key) <= 2):
             return key
         if self.transform == "hex":
@@ -225,6 +347,10 @@ def _string_key(raw: Any) -> str | None:
             return None
         return str(int(float(raw))) if float(raw).is_integer() else repr(float(raw))
     return str(raw)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def is_number(value: Any) -> bool:

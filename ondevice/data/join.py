@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ondevice.data.arrow import canonical, plain_values
+from ondevice.data.arrow import canonical, plain_values, unpacked
 from ondevice.data.parts import BadRows, Part, find_parts, line_of
 from ondevice.data.read import Engine
 from ondevice.data.sources import say
@@ -94,8 +94,13 @@ class Joined:
         columns = self.sides[name]
         rows = self.database.sql(f'SELECT * FROM "side {name}"').fetchall()
         fields = [field for field in self.spec.schema.fields if field.source_column in columns]
+        places = {field: 1 + columns.index(field.source_column) for field in fields}
         items = [
-            {key: row[0], **{f.name: row[1 + columns.index(f.source_column)] for f in fields}} for row in rows
+            {
+                key: row[0],
+                **{f.name: unpacked(row[at]) if f.slots > 1 else row[at] for f, at in places.items()},
+            }
+            for row in rows
         ]
         title = self.spec.title
         titles = {row[0]: row[1 + columns.index(title)] or "" for row in rows} if title in columns else {}

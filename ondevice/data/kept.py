@@ -13,10 +13,10 @@ from ondevice.data.vocabulary import Vocabulary
 
 
 class MappedIds:
-    """Ids (n, F) of a split, each replaced by what a map has for it when it is read.
+    """Ids (n, S) of a split, each replaced by what a map has for it when it is read.
 
     Args:
-        ids: (n, F) integers, mapped from disk for instance.
+        ids: (n, S) integers, mapped from disk for instance.
         id_map: (N,) int32.
     """
 

@@ -16,7 +16,7 @@ import lzma
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -53,9 +53,13 @@ class Engine:
     Args:
         memory: bytes that it may hold; None: DuckDB's own bound.
         threads: of the reading; None: one per core.
+        lists: columns in which JSON may have a list.
     """
 
-    def __init__(self, memory: int | None = None, threads: int | None = None) -> None:
+    def __init__(
+        self, memory: int | None = None, threads: int | None = None, lists: Collection[str] = ()
+    ) -> None:
+        self.lists = frozenset(lists)
         try:
             import duckdb
             import pyarrow
@@ -250,10 +254,17 @@ class Engine:
             expressions.append(
                 f"CASE json_type(doc, {path}) WHEN 'BOOLEAN' THEN upper({text}[1]) || {text}[2:] "
                 f"WHEN 'DOUBLE' THEN regexp_replace({text}, '\\.0+$', '') "
-                f"WHEN 'ARRAY' THEN '{_NEVER}' WHEN 'OBJECT' THEN '{_NEVER}' ELSE {text} END"
+                f"WHEN 'ARRAY' THEN {self._list(name, path)} WHEN 'OBJECT' THEN '{_NEVER}' ELSE {text} END"
             )
         source = f"(SELECT line, CASE WHEN json_valid(line) THEN line END AS doc FROM {self._lines(copy)})"
         return Scan(list(names), expressions, source, copy, troubles=True)
+
+    def _list(self, name: str, path: str) -> str:
+        """A list as the text of its values, each behind the character that `arrow.UNIT` is."""
+        if name not in self.lists:
+            return _quoted(_NEVER)
+        values = f"json_extract_string(doc, {path[:-1]}[*]')"
+        return f"CASE WHEN len({values}) > 0 THEN chr(31) || array_to_string({values}, chr(31)) END"
 
     def _plain(self, path: Path, form: Format, normal: bool) -> Path:
         """The file itself where DuckDB can read it, else a copy of its text in UTF-8 with plain line ends."""

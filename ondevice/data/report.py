@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ondevice.data.interactions import Interactions, keyed
-from ondevice.data.schema import Schema
+from ondevice.data.interactions import Column, Interactions, keyed
+from ondevice.data.schema import Field, Schema
 from ondevice.data.sources import say
 from ondevice.data.splits import SPLITS
 
@@ -16,7 +16,12 @@ MANY_VALUES = 0.5  # distinct values a training row at which a field looks like 
 
 
 def describe_fields(
-    schema: Schema, field_offsets: np.ndarray, counts: np.ndarray, missing: Sequence[int]
+    schema: Schema,
+    field_offsets: np.ndarray,
+    counts: np.ndarray,
+    missing: Sequence[int],
+    cut: Sequence[int],
+    num_rows: int,
 ) -> list[dict[str, Any]]:
     """For each field how many values are known, and shares of training rows.
 
@@ -25,19 +30,30 @@ def describe_fields(
         field_offsets: first id of each field, and the total.
         counts: (N,) training rows of each id.
         missing: training rows of each field without a value.
+        cut: rows of each field with more values than it has slots.
+        num_rows: training rows.
 
     Returns: name, values, and the shares missing, unknown (present, but rarer than ``min_count``) and largest (of
-        the most frequent known value).
+        the most frequent known value); where a field has several slots, ``cut`` too.
     """
     fields = []
     for f, field in enumerate(schema.fields):
         own = counts[field_offsets[f] : field_offsets[f + 1]]
-        rows = max(1, int(own.sum()))
         unknown = int(own[0]) - (missing[f] if field.missing is None else 0)
         largest = int(own[1:].max()) if len(own) > 1 else 0
-        shares = {"missing": missing[f] / rows, "unknown": unknown / rows, "largest": largest / rows}
-        fields.append({"field": field.name, "values": len(own) - 1, **shares})
+        parts = {"missing": missing[f], "unknown": unknown, "largest": largest}
+        shares = {name: part / num_rows for name, part in parts.items()}
+        left_out = {"cut": cut[f]} if field.slots > 1 else {}
+        fields.append({"field": field.name, "values": len(own) - 1, **shares, **left_out})
     return fields
+
+
+def num_cut(field: Field, column: Column) -> int:
+    """Rows with more values than a field has slots."""
+    if field.slots == 1:
+        return 0
+    is_cut = np.array([len(field.bag(value)) > field.slots for value in column.values], dtype=bool)
+    return int(is_cut[column.codes].sum())
 
 
 def say_report(name: str, rows: dict[str, int], fields: Sequence[dict[str, Any]]) -> None:
@@ -51,6 +67,8 @@ def say_report(name: str, rows: dict[str, int], fields: Sequence[dict[str, Any]]
             note = "  one value only: it tells no rows apart"
         elif each["values"] > MANY_VALUES * rows["train"] > 100:
             note = "  nearly every row has a value of its own: a number of the row, or a hash?"
+        elif each.get("cut"):
+            note = f"  {each['cut']:,} rows have more values than slots: those behind are left out"
         shares = "  ".join(f"{each[share]:7.1%}" for share in ("missing", "unknown", "largest"))
         say(f"  {each['field']:{width}}  {each['values']:>10,}  {shares}{note}")
 
@@ -63,7 +81,7 @@ def tell_repeated(
         return
     pair = [name for name in (user, schema.item_key) if name is not None]
     named = len(pair) == 2
-    names = pair if named else [field.name for field in schema.fields if field.transform is None]
+    names = pair if named else [f.name for f in schema.fields if f.transform is None and f.names_values]
     combined = np.zeros(len(interactions), dtype=np.int64)
     for name in names:
         codes = keyed(schema, interactions, name)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ondevice.data.field import Field, is_number, log_bucket, number_of
+from ondevice.data.slots import Slots
 from ondevice.errors import DataError, UserError, nearest
 
 __all__ = ["Field", "Label", "Schema", "check_keys", "log_bucket", "number_of", "read_yaml"]
@@ -173,6 +174,9 @@ class Schema:
                 raise DataError(
                     f"{where}: {option} '{key}' is not a field of side {side} {nearest(str(key), allowed)}"
                 )
+        for option, key in (("item_key", self.item_key), ("label.context_key", self.label.context_key)):
+            if key is not None and not self.fields[names.index(key)].names_values:
+                raise DataError(f"{where}: {option} '{key}' must have one value of kind integer or string")
         if self.label.positive_only and self.item_key is None:
             raise DataError(
                 f"{where}: positive_only samples items; set item_key to the field that names an item"
@@ -192,6 +196,24 @@ class Schema:
     def item_fields(self) -> tuple[int, ...]:
         """Positions of the fields that differ per candidate."""
         return tuple(i for i, field in enumerate(self.fields) if field.side == "item")
+
+    @property
+    def slots(self) -> Slots:
+        """The columns of a row of ids."""
+        return Slots(
+            tuple(field.slots for field in self.fields),
+            tuple(field.pooling if field.slots > 1 else None for field in self.fields),
+        )
+
+    @property
+    def context_columns(self) -> tuple[int, ...]:
+        """Columns, of a row of ids, of the context's fields."""
+        return self.slots.of(self.context_fields)
+
+    @property
+    def item_columns(self) -> tuple[int, ...]:
+        """Columns, of a row of ids, of the item's fields."""
+        return self.slots.of(self.item_fields)
 
     def to_dict(self) -> dict[str, Any]:
         """The schema as JSON-able values; `from_dict` gives the same schema back."""
@@ -232,7 +254,7 @@ class Schema:
 
 def _described(field: Field) -> dict[str, Any]:
     """A field's values; ``missing`` only where it is set, so that fingerprints outlive its invention."""
-    values = dataclasses.asdict(field)
+    values = field.to_dict()
     return values if values["missing"] is not None else {k: v for k, v in values.items() if k != "missing"}
 
 

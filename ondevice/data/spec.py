@@ -132,6 +132,8 @@ class TableSpec:
         for name in (*split.group, *([split.user] if split.user is not None else [])):
             if name not in schema.names:
                 raise DataError(f"{where}: split: '{name}' is not a field {nearest(str(name), schema.names)}")
+            if not schema.fields[schema.names.index(name)].names_values:
+                raise DataError(f"{where}: split: '{name}' must have one value of kind integer or string")
         tables = values.get("tables", {})
         if not isinstance(tables, Mapping):
             raise DataError(f"{where}.tables: must be a mapping of names to tables, got {tables!r}")
@@ -147,6 +149,11 @@ class TableSpec:
     def field_of(self, column: str) -> Field | None:
         """A field that is read from a column, if one is."""
         return next((each for each in self.schema.fields if each.source_column == column), None)
+
+    @property
+    def list_columns(self) -> list[str]:
+        """Columns in which a row may have a list of values."""
+        return [field.source_column for field in self.schema.fields if field.slots > 1]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able values; `from_dict` makes the same of them."""
@@ -186,6 +193,8 @@ def _side(schema: Schema, where: str, values: Any) -> SideTable:
         raise DataError(
             f"{where}.key: '{values['key']}' is not a field {nearest(str(values['key']), schema.names)}"
         )
+    if not schema.fields[schema.names.index(values["key"])].names_values:
+        raise DataError(f"{where}.key: '{values['key']}' must have one value of kind integer or string")
     try:
         return SideTable(**{**values, "format": Format(**form)})
     except UserError as error:

@@ -1,6 +1,6 @@
 """Encoded data sets on disk: prepared once, mapped into memory, prepared again when an input changes.
 
-A store is a folder of the cache named by its fingerprint: per split ``ids`` (n, F) int32 and ``labels`` (n,)
+A store is a folder of the cache named by its fingerprint: per split ``ids`` (n, S) int32 and ``labels`` (n,)
 uint8 as .npy, the vocabulary, the schema, the counts, the catalog, and store.json with every file's size.
 """
 
@@ -21,10 +21,11 @@ from ondevice.data import splits
 from ondevice.data.dataset import Catalog, Dataset, EncodedSplit
 from ondevice.data.interactions import Column, Interactions, item_rows, keyed
 from ondevice.data.negatives import Pairs, sample_negatives, without_missing
-from ondevice.data.report import describe_fields, say_report, tell_repeated
+from ondevice.data.report import describe_fields, num_cut, say_report, tell_repeated
 from ondevice.data.schema import Field, Schema, number_of
+from ondevice.data.slots import count_unknown
 from ondevice.data.sources import cache_directory, say, sha256_of
-from ondevice.data.vocabulary import Vocabulary, resolve_origin
+from ondevice.data.vocabulary import Vocabulary, learnt
 from ondevice.errors import DataError, UserError
 from ondevice.files import atomic_directory, atomic_json
 
@@ -223,12 +224,17 @@ def _write(
     for name, own in pairs.items():
         counted = counts if name == "train" else None
         _write_split(folder, name, schema, interactions, own, tables, counted)
+    ids = _mapped(folder / "train.ids.npy")
+    count_unknown(schema.slots, vocabulary.field_offsets, ids, counts)
     np.save(folder / "counts.npy", counts, allow_pickle=False)
     vocabulary.save(folder / "vocabulary.npz")
     atomic_json(folder / "schema.json", schema.to_dict())
     _write_catalog(folder, schema, interactions, vocabulary)
     num_rows = {name: len(own.labels) for name, own in pairs.items()}
-    described = describe_fields(schema, vocabulary.field_offsets, counts, missing)
+    cut = [num_cut(field, interactions.columns[field.name]) for field in schema.fields]
+    described = describe_fields(
+        schema, vocabulary.field_offsets, counts, missing, cut, max(1, num_rows["train"])
+    )
     say_report(schema.name, num_rows, described)
     record = {
         "fingerprint": fingerprint,
@@ -244,33 +250,45 @@ def _fit(
     schema: Schema, interactions: Interactions, train: np.ndarray
 ) -> tuple[tuple[Field, ...], list[np.ndarray], Vocabulary, list[int]]:
     """Fields with their origins, the id of each distinct raw value, the vocabulary, and rows without a value."""
-    fields, keys_of_values, counts, missing = [], [], [], []
+    fields, counts, missing = [], [], []
     for field in schema.fields:
         column = interactions.columns[field.name]
         occurrences = np.bincount(column.codes[train], minlength=len(column.values))
-        present = np.flatnonzero(occurrences).tolist()
-        field = resolve_origin(field, [column.values[code] for code in present])
-        keys = field.keys(column.values)
-        own: dict[Any, int] = {}
-        for code in present:
-            own[keys[code]] = own.get(keys[code], 0) + int(occurrences[code])
+        present = np.flatnonzero(occurrences)
+        values = [column.values[code] for code in present.tolist()]
+        field = learnt(field, values, occurrences[present])
+        own, without = key_counts(field, values, occurrences[present].tolist())
         if not any(key is not None and count >= field.min_count for key, count in own.items()):
-            raise DataError(_nothing_known(schema, field, column, present))
+            raise DataError(_nothing_known(schema, field, column, present.tolist()))
         fields.append(field)
-        keys_of_values.append(keys)
         counts.append(own)
-        missing.append(own.get(None, 0))
+        missing.append(without)
     vocabulary = Vocabulary.from_counts(fields, counts)
-    tables = [vocabulary.encode_keys(f, keys).astype(np.int32) for f, keys in enumerate(keys_of_values)]
+    columns = [interactions.columns[field.name].values for field in fields]
+    tables = [vocabulary.encode_values(f, values).astype(np.int32) for f, values in enumerate(columns)]
     return tuple(fields), tables, vocabulary, missing
+
+
+def key_counts(field: Field, raws: Sequence[Any], occurrences: Sequence[int]) -> tuple[dict[Any, int], int]:
+    """How many rows have each key, and how many have none."""
+    counts: dict[Any, int] = {}
+    missing = 0
+    bags = map(field.kept, raws) if field.slots > 1 else ((key,) for key in field.keys(raws))
+    for keys, rows in zip(bags, occurrences, strict=True):
+        for key in keys:
+            counts[key] = counts.get(key, 0) + rows
+        missing += rows if not keys or keys == (None,) else 0
+    return counts, missing
 
 
 def _nothing_known(schema: Schema, field: Field, column: Column, present: list[int]) -> str:
     where = f"data set '{schema.name}', field '{field.name}' (column '{field.source_column}')"
-    example = next((column.values[code] for code in present if column.values[code] not in (None, "")), None)
+    example = next(
+        (column.values[code] for code in present if column.values[code] not in (None, "", ())), None
+    )
     if example is None:
         return f"{where}: every training value is missing; remove the field"
-    if field.key(example) is None:
+    if not field.bag(example) if field.slots > 1 else field.key(example) is None:
         return f"{where}: no training value is a number, for example {example!r}; write kind: string"
     return f"{where}: no training value occurs {field.min_count} times; lower min_count or remove the field"
 
@@ -285,16 +303,16 @@ def _write_split(
     counts: np.ndarray | None,
 ) -> None:
     """Encode block by block; ``counts`` gains the occurrences of each id."""
-    num_rows, num_fields = len(pairs.labels), len(schema.fields)
+    num_rows, slots = len(pairs.labels), schema.slots
     ids = np.lib.format.open_memmap(
-        folder / f"{name}.ids.npy", mode="w+", dtype=np.int32, shape=(num_rows, num_fields)
+        folder / f"{name}.ids.npy", mode="w+", dtype=np.int32, shape=(num_rows, slots.total)
     )
     columns = [interactions.columns[field.name].codes for field in schema.fields]
     for start in range(0, num_rows, BLOCK_ROWS):
         block = slice(start, start + BLOCK_ROWS)
         for f, field in enumerate(schema.fields):
             rows = pairs.context_rows[block] if field.side == "context" else pairs.item_rows[block]
-            ids[block, f] = tables[f][columns[f][rows]]
+            ids[block, slots.starts[f] : slots.starts[f + 1]] = tables[f][columns[f][rows]]
         if counts is not None:
             counts += np.bincount(ids[block].ravel(), minlength=len(counts))
     ids.flush()
@@ -324,10 +342,10 @@ def _write_catalog(folder: Path, schema: Schema, interactions: Interactions, voc
     raw = [
         {f.name: _typed(f, row[f.name]) for f in schema.fields if f.side == "item"} for row in by_key.values()
     ]
-    ids = [vocabulary.encode_column(f, [row[schema.names[f]] for row in raw]) for f in positions]
+    ids = [vocabulary.encode_values(f, [row[schema.names[f]] for row in raw]) for f in positions]
     titles = {key_field.key(item): title for item, title in interactions.titles.items()}
     found = [titles.get(key, "") for key in by_key]
-    _save_catalog(folder, Catalog(np.stack(ids, axis=1).astype(np.int32), list(by_key), found, raw))
+    _save_catalog(folder, Catalog(np.concatenate(ids, axis=1).astype(np.int32), list(by_key), found, raw))
 
 
 def _save_catalog(folder: Path, catalog: Catalog) -> None:
@@ -349,11 +367,13 @@ def _mapped(path: Path) -> np.ndarray:
     return array
 
 
-def _typed(field: Field, raw: Any) -> int | float | str | None:
-    """A raw value as JSON has it: the canonical key, or the text or number that a transform takes."""
-    if field.transform is None:
+def _typed(field: Field, raw: Any) -> Any:
+    """A raw value as JSON has it: canonical keys, or the text or number that a transform or a bucket takes."""
+    if field.slots > 1:
+        return list(field.kept(raw)) or None
+    if field.transform is None and field.kind != "number":
         return field.key(raw)
     if field.transform == "hex":
-        return field.raw(field.key(raw))  # type: ignore[no-any-return]
+        return field.raw(field.key(raw))
     number = number_of(raw)
     return int(number) if number is not None and number.is_integer() else number

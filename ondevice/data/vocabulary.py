@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ondevice.data.buckets import quantile_boundaries
 from ondevice.data.schema import Field, number_of
 from ondevice.errors import DamagedFile, UserError, nearest
 from ondevice.files import atomic_file
@@ -35,7 +36,7 @@ class Vocabulary:
             raise ValueError(f"{len(fields)} fields but {len(keys)} lists of keys")
         self.fields = tuple(fields)
         self.keys: list[np.ndarray | list[str]] = [
-            np.asarray(k, dtype=np.int64) if field.kind == "integer" else list(k)
+            np.asarray(k, dtype=np.int64) if field.has_integer_keys else list(k)
             for field, k in zip(fields, keys, strict=True)
         ]
         for field, own in zip(self.fields, self.keys, strict=True):
@@ -55,14 +56,13 @@ class Vocabulary:
 
     @classmethod
     def fit(cls, fields: Sequence[Field], columns: Sequence[Sequence[Any]]) -> Vocabulary:
-        """The vocabulary of training columns, one sequence of raw values per field.
-
-        An origin that a field leaves to be learnt becomes the smallest number of its column.
-        """
-        fitted = [resolve_origin(field, column) for field, column in zip(fields, columns, strict=True)]
-        return cls.from_counts(
-            fitted, [Counter(field.keys(column)) for field, column in zip(fitted, columns, strict=True)]
-        )
+        """The vocabulary of training columns, one sequence of raw values per field; what they leave open is learnt."""
+        fitted, counts = [], []
+        for field, column in zip(fields, columns, strict=True):
+            fitted.append(learnt(field, column, np.ones(len(column), dtype=np.int64)))
+            bags = map(fitted[-1].kept, column) if field.slots > 1 else [fitted[-1].keys(column)]
+            counts.append(Counter(itertools.chain.from_iterable(bags)))
+        return cls.from_counts(fitted, counts)
 
     @classmethod
     def from_counts(cls, fields: Sequence[Field], counts: Sequence[Mapping[Any, int]]) -> Vocabulary:
@@ -73,7 +73,7 @@ class Vocabulary:
         return cls(fields, keys)
 
     def encode(self, field_index: int, raw: Any) -> int:
-        """Global id of one raw value."""
+        """Global id of one raw value: of several, a single one."""
         return int(self.field_offsets[field_index]) + self._lookup(field_index).get(
             self.fields[field_index].key(raw),  # type: ignore[arg-type]  # None is never a key
             0,
@@ -96,15 +96,28 @@ class Vocabulary:
         memo = {value: field.key(value) for value in set(values)}
         return self.encode_keys(field_index, [memo[value] for value in values])
 
+    def encode_values(self, field_index: int, raws: Sequence[Any]) -> np.ndarray:
+        """Global ids (n, K) int64 of raw values of a field of K slots; those without a value have the unknown id."""
+        field = self.fields[field_index]
+        if field.slots == 1:
+            return self.encode_column(field_index, raws)[:, None]
+        bags = [field.kept(raw) for raw in raws]
+        ids = np.full((len(bags), field.slots), self.field_offsets[field_index], dtype=np.int64)
+        for row, keys in zip(ids, bags, strict=True):
+            row[: len(keys)] = self.encode_keys(field_index, keys)
+        return ids
+
     def encode_row(self, row: Mapping[str, Any]) -> np.ndarray:
-        """Global ids (F,) int64 of a row of raw values by field name; an absent field is unknown.
+        """Global ids (S,) int64 of a row of raw values by field name; an absent field is unknown.
 
         Raises: UserError: when the row holds a name that is no field.
         """
         for name in row:
             if name not in self._positions:
                 raise UserError(f"'{name}' is not a field {nearest(name, self._positions)}")
-        return np.array([self.encode(i, row.get(f.name)) for i, f in enumerate(self.fields)], dtype=np.int64)
+        return np.concatenate(
+            [self.encode_values(i, [row.get(f.name)])[0] for i, f in enumerate(self.fields)], dtype=np.int64
+        )
 
     def field_of(self, global_id: int) -> int:
         """Position of the field that owns an id."""
@@ -158,7 +171,7 @@ class Vocabulary:
                 fields = [Field(**values) for values in header["fields"]]
                 keys: list[np.ndarray | list[str]] = []
                 for i, field in enumerate(fields):
-                    if field.kind == "integer":
+                    if field.has_integer_keys:
                         keys.append(arrays[f"integers_{i}"])
                         continue
                     text, ends = arrays[f"bytes_{i}"].tobytes(), arrays[f"ends_{i}"].tolist()
@@ -195,14 +208,26 @@ def write_vocabulary(
     path: str | os.PathLike[str], fields: Sequence[Field], arrays: Mapping[str, np.ndarray]
 ) -> None:
     """Write the arrays of a vocabulary, which may be mapped from disk, as `Vocabulary.save` does."""
-    header = {"format_version": FORMAT_VERSION, "fields": [dataclasses.asdict(f) for f in fields]}
+    header = {"format_version": FORMAT_VERSION, "fields": [f.to_dict() for f in fields]}
     described = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
     with atomic_file(path) as out:
         np.savez(out, **arrays, header=described)  # type: ignore[arg-type]  # numpy's stub takes no ** of arrays
 
 
-def resolve_origin(field: Field, raws: Sequence[Any]) -> Field:
-    """The field with an origin that was left open set to the smallest number among training values."""
+def learnt(field: Field, raws: Sequence[Any], counts: np.ndarray) -> Field:
+    """The field with what it leaves to the training values: an origin, the smallest number, or boundaries.
+
+    Args:
+        field: as the schema has it.
+        raws: distinct raw values of the training rows.
+        counts: training rows that have each.
+    """
+    if field.kind == "number" and field.boundaries is None:
+        numbers = [number_of(raw) for raw in raws]
+        known = np.array([number is not None for number in numbers], dtype=bool)
+        values, places = np.unique([n for n in numbers if n is not None], return_inverse=True)
+        rows = np.bincount(places, weights=counts[known], minlength=len(values)).astype(np.int64)
+        return dataclasses.replace(field, boundaries=quantile_boundaries(values, rows, field.buckets))
     if field.transform is None or field.origin is not None:
         return field
     smallest = min((n for n in map(number_of, raws) if n is not None), default=0.0)

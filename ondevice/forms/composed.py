@@ -133,7 +133,9 @@ class Composed(Form):
     def pack(self, table: EmbeddingTable, ids: Tensor) -> PackedTable:
         assert torch.equal(ids, self.stored.nonzero().squeeze(1)), "rows are not in the order of ids"
         values = table.values()
-        return ComposedPacked(self, values["quotient"].cpu(), values["remainder"].cpu())
+        return ComposedPacked(
+            self, values["quotient"].cpu(), values["remainder"].cpu(), torch.tensor(table.info.slots.fields)
+        )
 
     def estimate(self, num_fields: int, endpoints: Sequence[str]) -> int:
         rows = self.num_quotients() + 1 + self.num_remainders() + 1
@@ -228,8 +230,9 @@ class ComposedPacked(PackedTable):
         form: of the table.
         quotient: E₁ (Q + 1, D).
         remainder: E₂ (R + 1, D).
+        fields: (S,) the field of each column of rows.
 
-    Shape: rows (B, F) int64 -> (B, F, D) float32.
+    Shape: rows (B, S) int64 -> (B, F, D) float32.
     """
 
     first: Tensor
@@ -237,7 +240,7 @@ class ComposedPacked(PackedTable):
     quotient_start: Tensor
     remainder_start: Tensor
 
-    def __init__(self, form: Composed, quotient: Tensor, remainder: Tensor) -> None:
+    def __init__(self, form: Composed, quotient: Tensor, remainder: Tensor, fields: Tensor) -> None:
         self.is_product = form.operation == "mult"
         if self.is_product:
             tiny = torch.finfo(torch.float32).tiny
@@ -247,10 +250,10 @@ class ComposedPacked(PackedTable):
         super().__init__(torch.cat([quotient, remainder]).contiguous(), form.size)
         rows, (quotient_start, remainder_start) = form.rows_of_fields(), form.starts()
         self.num_rows, self.zero = int(rows.sum()), len(quotient) - 1
-        self.register_buffer("first", F.pad(rows.cumsum(0), (1, 0))[:-1])
-        self.register_buffer("modulus", form.modulus.clone())
-        self.register_buffer("quotient_start", quotient_start)
-        self.register_buffer("remainder_start", remainder_start + len(quotient))
+        self.register_buffer("first", F.pad(rows.cumsum(0), (1, 0))[:-1][fields])
+        self.register_buffer("modulus", form.modulus[fields])
+        self.register_buffer("quotient_start", quotient_start[fields])
+        self.register_buffer("remainder_start", (remainder_start + len(quotient))[fields])
 
     def dimensions(self) -> Tensor:
         return torch.arange(self.dim).expand(self.values.shape)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ondevice.data.slots import Slots
 from ondevice.forms.rows import FetchedRows, RowFinder, lookup
 
 
@@ -20,6 +21,7 @@ class TableInfo:
         field_offsets: first id of each field, and the total at the end.
         counts: occurrences of each id in the training split.
         texts: gives the canonical text of each id's key, None for unknown ids; None for the place in the field.
+        slots: the columns of a row of ids; None for one a field.
 
     ``distinct`` finds the distinct ids of a batch, for all tables that look it up.
 
@@ -29,10 +31,13 @@ class TableInfo:
     field_offsets: Tensor
     counts: Tensor = field(repr=False)
     texts: Callable[[], Sequence[str | None]] | None = field(default=None, repr=False, compare=False)
+    slots: Slots = None  # type: ignore[assignment]  # set below
     distinct: RowFinder = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "distinct", RowFinder(int(self.field_offsets[-1])))
+        if self.slots is None:
+            object.__setattr__(self, "slots", Slots.single(self.num_fields))
 
     @property
     def num_embeddings(self) -> int:
@@ -59,11 +64,14 @@ class TableInfo:
 
 
 def table_info(
-    field_offsets: Any, counts: Any, texts: Callable[[], Sequence[str | None]] | None = None
+    field_offsets: Any,
+    counts: Any,
+    texts: Callable[[], Sequence[str | None]] | None = None,
+    slots: Slots | None = None,
 ) -> TableInfo:
-    """`TableInfo` from the arrays of a data set, and what gives its keys."""
+    """`TableInfo` from the arrays of a data set, what gives its keys, and the columns of its rows."""
     offsets, occurrences = (torch.as_tensor(each).long().clone() for each in (field_offsets, counts))
-    return TableInfo(offsets, occurrences, texts)
+    return TableInfo(offsets, occurrences, texts, slots or Slots.single(len(offsets) - 1))
 
 
 class EmbeddingTable(nn.Module):

@@ -68,7 +68,7 @@ class Samples:
         return len(self.targets)
 
     def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """(ids (B, F) int64, targets (B,)) of all interactions."""
+        """(ids (B, S) int64, targets (B,)) of all interactions."""
         for ids, targets in zip(self.ids.split(ROWS_AT_ONCE), self.targets.split(ROWS_AT_ONCE), strict=True):
             yield ids.long(), targets
 
@@ -195,13 +195,14 @@ class CodeSearch:
                 self.before(number)
             ids, targets = self.processes.share(ids, targets)
             with torch.no_grad():
-                embeddings = recommender.embed(ids)
+                embeddings = recommender.read(ids)
             embeddings.requires_grad_()
-            logits = recommender.logits_of(embeddings, ids)
+            logits = recommender.logits_of(recommender.pooled(embeddings, ids), ids)
             (gradient,) = torch.autograd.grad(logits.sum(), embeddings)
             read, p = recommender.mapped(ids), torch.sigmoid(logits.detach())
             if field is not None:
-                read, gradient = read[:, field : field + 1], gradient[:, field : field + 1]
+                begin, end = table.info.slots.starts[field : field + 2]
+                read, gradient = read[:, begin:end], gradient[:, begin:end]
             if table.level is not None:
                 gradient = gradient * table.level[read]
             at = place[read].flatten()

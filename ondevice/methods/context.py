@@ -21,8 +21,8 @@ class SearchContext(Protocol):
     processes: Processes
     skip: tuple[int, ...]
     """Places of the fields that compact models store nothing of."""
-    item_fields: tuple[int, ...]
-    """Places of the item-side fields, for made-up pairs."""
+    item_columns: tuple[int, ...]
+    """Columns of the item-side fields in a row of ids, for made-up pairs."""
     recommender: Recommender
     """The model whose tables are searched, with the initial weights of the run."""
 

@@ -26,25 +26,26 @@ def measure_gains(
     Args:
         recommender: trained; its embeddings are measured, without first-order weights.
         batches: the training split.
-        item_columns: positions of the item-side fields, for made-up pairs.
+        item_columns: of the item-side fields, for made-up pairs.
         num_dims: leading dimensions K to measure.
         pairs: made-up pairs per real row; ignored where all fields are on one side.
         seed: of the pairs.
 
     Shape: (N, K).
     """
-    sided = 0 < len(item_columns) < recommender.info.num_fields
+    sided = 0 < len(item_columns) < recommender.info.slots.total
     samples = _Samples(recommender.eval(), batches, item_columns, pairs if sided else 0.0, seed)
     directions, coordinates = _rotated(recommender, samples, num_dims)
+    directions = directions[recommender.info.slots.fields]
     curvature = torch.zeros_like(coordinates)
     for ids, _, gradients, weight in samples:
-        along = torch.einsum("bfd,fdk->bfk", gradients, directions).square() * weight[:, None, None]
+        along = torch.einsum("bsd,sdk->bsk", gradients, directions).square() * weight[:, None, None]
         curvature.index_add_(0, ids.flatten(), along.flatten(0, 1))
     return 0.5 * curvature * coordinates.square()
 
 
 class _Samples:
-    """Looked-up ids, embeddings, ∂logit/∂e and p·(1 − p) over the training rows and made-up pairs."""
+    """Ids that are read, embeddings, ∂logit/∂e and p·(1 − p) over the training rows and made-up pairs, slot by slot."""
 
     def __init__(
         self,
@@ -64,9 +65,9 @@ class _Samples:
             if count:
                 ids = torch.cat([ids, self.made_up.draw(count, generator)])
             with torch.no_grad():
-                embeddings = self.recommender.embed(ids)
+                embeddings = self.recommender.read(ids)
             embeddings.requires_grad_()
-            logits = self.recommender.logits_of(embeddings, ids)
+            logits = self.recommender.logits_of(self.recommender.pooled(embeddings, ids), ids)
             (gradients,) = torch.autograd.grad(logits.sum(), embeddings)
             p = torch.sigmoid(logits.detach())
             yield self.recommender.mapped(ids), embeddings.detach(), gradients, p * (1 - p)
@@ -82,9 +83,11 @@ def _rotated(recommender: Recommender, samples: _Samples, width: int) -> tuple[T
     fields, dim = recommender.info.num_fields, weight.shape[1]
     curvature = torch.zeros(fields, dim, dim, dtype=torch.float64, device=weight.device)
     second = torch.zeros_like(curvature)
+    field_of = torch.tensor(recommender.info.slots.fields, device=weight.device)
     for _, embeddings, gradients, share in samples:
-        curvature += torch.einsum("bfi,bfj,b->fij", gradients, gradients, share).double()
-        second += torch.einsum("bfi,bfj->fij", embeddings, embeddings).double()
+        slots = torch.einsum("bfi,bfj,b->fij", gradients, gradients, share).double()
+        curvature.index_add_(0, field_of, slots)
+        second.index_add_(0, field_of, torch.einsum("bfi,bfj->fij", embeddings, embeddings).double())
     values, vectors = torch.linalg.eigh(curvature)
     values = values.clamp(min=1e-9 * values.amax(1, keepdim=True)).clamp(min=1e-30)
     root = (vectors * values.sqrt()[:, None]) @ vectors.mT

@@ -164,7 +164,7 @@ class Bundle:
         return rows
 
     def encode_all(self, raws: Sequence[Raw], fields: Sequence[int] | None = None) -> np.ndarray:
-        """`encode` of each, (n, fields) int64."""
+        """`encode` of each, (n, slots of the fields) int64."""
         chosen = range(len(self.schema.fields)) if fields is None else fields
         names = {self.schema.fields[f].name: f for f in chosen}
         for name in itertools.chain.from_iterable(raws):
@@ -173,26 +173,34 @@ class Bundle:
                 raise UserError(f"'{name}' is not a field{other} {nearest(str(name), names)}")
         for name, f in names.items():
             field = self.schema.fields[f]
-            for value in (raw.get(name) for raw in raws if field.kind == "integer"):
-                if field.is_foreign(value) and field.key(value) is None:
+            for value in (raw.get(name) for raw in raws if field.has_integer_keys):
+                if field.is_foreign(value):
                     raise UserError(f"'{name}' takes numbers, not {value!r}; give None for an unknown value")
         return self._rows(raws, chosen)
 
     def _rows(self, raws: Sequence[Raw], fields: Sequence[int]) -> np.ndarray:
         """`encode_all` of what is known to name fields; of a catalog, whose values nobody misspelt."""
-        rows = np.empty((len(raws), len(fields)), dtype=np.int64)
-        for column, f in enumerate(fields):
-            keys = self.schema.fields[f].keys([raw.get(self.schema.fields[f].name) for raw in raws])
-            rows[:, column] = self.vocabulary.rows(f, [None if key is None else str(key) for key in keys])
-        return rows
+        columns = []
+        for f in fields:
+            field = self.schema.fields[f]
+            values = [raw.get(field.name) for raw in raws]
+            keys: list[Any] = [] if field.slots > 1 else field.keys(values)
+            for bag in map(field.kept, values if field.slots > 1 else ()):
+                keys += [
+                    *bag,
+                    *[None] * (field.slots - len(bag)),
+                ]  # a slot without a value reads the unknown row
+            texts = [None if key is None else str(key) for key in keys]
+            columns.append(self.vocabulary.rows(f, texts).reshape(len(raws), field.slots))
+        return np.concatenate(columns, 1)
 
     def score_rows(self, rows: np.ndarray) -> np.ndarray:
-        """Scores (n,) of program rows (n, F), in as many calls as the program's largest batch needs."""
+        """Scores (n,) of program rows (n, S), in as many calls as the program's largest batch needs."""
         if "forward" in self.manifest["methods"]:
             limit = self.manifest["methods"]["forward"]["max_batch"]
             parts = [self.program("forward", rows[i : i + limit])[0] for i in range(0, len(rows), limit)]
         else:
-            context, item = list(self.schema.context_fields), list(self.schema.item_fields)
+            context, item = list(self.schema.context_columns), list(self.schema.item_columns)
             parts = [self.program("rank", row[None, context], row[None, item])[0] for row in rows]
         return np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)
 
@@ -216,9 +224,9 @@ class Bundle:
 
     def _rank_rows(self, context: np.ndarray, items: np.ndarray) -> np.ndarray:
         if "rank" not in self.manifest["methods"]:
-            rows = np.empty((len(items), len(self.schema.fields)), dtype=np.int64)
-            rows[:, list(self.schema.context_fields)] = context
-            rows[:, list(self.schema.item_fields)] = items
+            rows = np.empty((len(items), self.schema.slots.total), dtype=np.int64)
+            rows[:, list(self.schema.context_columns)] = context
+            rows[:, list(self.schema.item_columns)] = items
             return self.score_rows(rows)
         limit = self.manifest["methods"]["rank"]["max_items"]
         parts = [

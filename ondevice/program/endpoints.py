@@ -23,7 +23,7 @@ TOP_K = 100
 class Forward(nn.Module):
     """Scores of whole rows.
 
-    Shape: ids (B, F) int64 -> scores (B,) float32 in (0, 1).
+    Shape: ids (B, S) int64 -> scores (B,) float32 in (0, 1).
     """
 
     def __init__(self, packed: PackedRecommender) -> None:
@@ -42,26 +42,26 @@ class Rank(nn.Module):
 
     Args:
         packed: the recommender.
-        context_fields: places of the context's fields in a row.
-        item_fields: places of the item's fields.
+        context_columns: places of the context's slots in a row.
+        item_columns: places of the item's slots.
 
-    Shape: context_ids (1, Fc) int64, item_ids (N, Fi) int64 -> scores (N,) float32.
+    Shape: context_ids (1, Sc) int64, item_ids (N, Si) int64 -> scores (N,) float32.
     """
 
     def __init__(
-        self, packed: PackedRecommender, context_fields: Sequence[int], item_fields: Sequence[int]
+        self, packed: PackedRecommender, context_columns: Sequence[int], item_columns: Sequence[int]
     ) -> None:
         super().__init__()
         self.packed = packed
-        joined = [*context_fields, *item_fields]
+        joined = [*context_columns, *item_columns]
         assert sorted(joined) == list(range(len(joined))), "every field is on one side"
-        # where each field of a row is found among the joined columns
+        # where each slot of a row is found among the joined columns
         self.order = [joined.index(f) for f in range(len(joined))]
         if self.order != sorted(self.order):
             self.register_buffer("columns", torch.tensor(self.order, dtype=torch.int32))
 
     def rows(self, context_ids: Tensor, item_ids: Tensor) -> Tensor:
-        """Whole rows (N, F) in the order of the fields."""
+        """Whole rows (N, S) in the order of the slots."""
         joined = torch.cat([context_ids.expand(item_ids.shape[0], context_ids.shape[1]), item_ids], 1)
         return joined if self.order == sorted(self.order) else joined.index_select(1, self.columns)  # type: ignore[arg-type]
 
@@ -74,17 +74,17 @@ class Recommend(nn.Module):
 
     Args:
         rank: scores items.
-        catalog: program rows (I, Fi) of the items.
+        catalog: program rows of the items.
         top_k: number of items returned.
 
-    Shape: context_ids (1, Fc) int64 -> scores (K,) float32 falling, item_index (K,) int64.
+    Shape: context_ids (1, Sc) int64 -> scores (K,) float32 falling, item_index (K,) int64.
     """
 
-    def __init__(self, rank: Rank, catalog: np.ndarray, top_k: int) -> None:
+    def __init__(self, rank: Rank, catalog: CatalogRows, num_items: int, top_k: int) -> None:
         super().__init__()
         self.rank = rank
-        self.catalog = CatalogRows(catalog)
-        self.top_k = min(top_k, len(catalog))
+        self.catalog = catalog
+        self.top_k = min(top_k, num_items)
 
     def forward(self, context_ids: Tensor) -> tuple[Tensor, Tensor]:
         scores, item_index = torch.topk(self.rank(context_ids, self.catalog()), self.top_k)
@@ -114,9 +114,10 @@ def make_endpoints(
     packed: PackedRecommender,
     names: Sequence[str],
     *,
-    context_fields: Sequence[int],
-    item_fields: Sequence[int],
+    context_columns: Sequence[int],
+    item_columns: Sequence[int],
     catalog: np.ndarray | None = None,
+    catalog_widths: Sequence[int] | None = None,
     max_batch: int = MAX_BATCH,
     top_k: int = TOP_K,
 ) -> dict[str, Endpoint]:
@@ -125,15 +126,16 @@ def make_endpoints(
     Args:
         packed: the recommender, quantized or not.
         names: some of `ENDPOINTS`.
-        context_fields: places of the fields known once per request.
-        item_fields: places of the fields that differ per candidate.
-        catalog: program rows (I, Fi) of the items, for ``recommend``.
+        context_columns: places in a row of the slots known once per request.
+        item_columns: places of the slots that differ per candidate.
+        catalog: program rows (I, Si) of the items, for ``recommend``.
+        catalog_widths: slots of each item field; None for one each.
         max_batch: the most rows of ``forward`` and items of ``rank`` at once.
         top_k: items that ``recommend`` returns.
 
     Raises: ConfigError: for an unknown name, or one that the data cannot serve.
     """
-    num_context, num_items = len(context_fields), len(item_fields)
+    num_context, num_items = len(context_columns), len(item_columns)
     result = {}
     for name in names:
         if name not in ENDPOINTS:
@@ -143,7 +145,7 @@ def make_endpoints(
                 f"endpoint '{name}' needs fields of both sides, but the schema has {num_context} of side context "
                 f"and {num_items} of side item; export with --methods forward"
             )
-    rank = Rank(packed, context_fields, item_fields) if num_context and num_items else None
+    rank = Rank(packed, context_columns, item_columns) if num_context and num_items else None
     batch = Dim("batch", min=1, max=max_batch)
     row = torch.zeros(2, num_context + num_items, dtype=torch.int64)
     context, items = row[:1, :num_context].clone(), row[:, num_context:].clone()
@@ -172,7 +174,7 @@ def make_endpoints(
                 "export with --methods forward,rank"
             )
         assert rank is not None
-        recommend = Recommend(rank, catalog, top_k)
+        recommend = Recommend(rank, CatalogRows(catalog, catalog_widths), len(catalog), top_k)
         signature = {
             "inputs": [_tensor("context_ids", "int64", ["1", num_context])],
             "outputs": [

@@ -206,9 +206,10 @@ def export_packed(
     endpoints = make_endpoints(
         quantized,
         names,
-        context_fields=schema.context_fields,
-        item_fields=schema.item_fields,
+        context_columns=schema.context_columns,
+        item_columns=schema.item_columns,
         catalog=None if items is None else items.rows,
+        catalog_widths=[schema.fields[field].slots for field in schema.item_fields],
         max_batch=options.max_batch,
         top_k=options.top_k,
     )

@@ -14,9 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ondevice.bundle.rows import RowOrder, order_rows
+from ondevice.data.slots import Slots
 from ondevice.errors import UserError, nearest
 from ondevice.forms.base import LAYOUTS, Form
 from ondevice.forms.packed import FirstOrderTable, PackedTable
+from ondevice.forms.pooling import Pooling
 from ondevice.models import BaseModel
 from ondevice.recommender import Recommender
 
@@ -27,8 +29,10 @@ SPLIT_BYTES = 1500
 class PackedRecommender(nn.Module):
     """A recommender that reads program rows, and holds the kept values alone.
 
-    Shape: rows (B, F) int64 -> logits (B,).
+    Shape: rows (B, S) int64, a column for each slot -> logits (B,).
     """
+
+    absent: Tensor
 
     first_weight: Tensor
     bias: Tensor
@@ -43,9 +47,15 @@ class PackedRecommender(nn.Module):
         order: RowOrder,
         layout: str,
         projection: Tensor | None = None,
+        slots: Slots | None = None,
     ) -> None:
         super().__init__()
         self.table = table
+        self.pooling = None
+        if slots is not None and not slots.is_plain:
+            self.pooling = Pooling(slots)
+            unknown = torch.from_numpy(order.unknown_rows[slots.fields])
+            self.register_buffer("absent", self.pooling.absent(unknown))
         self.first_order = first_order
         self.model = model
         self.layout = layout
@@ -68,12 +78,18 @@ class PackedRecommender(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         embeddings = self.table(rows)
+        first_order = None if self.first_order is None else self.first_order(rows)
+        if self.pooling is not None:
+            matrix = self.pooling.matrix(rows, self.absent)
+            embeddings = self.pooling(embeddings, matrix)
+            if first_order is not None:
+                first_order = self.pooling(first_order.unsqueeze(2), matrix).squeeze(2)
         logits: Tensor = self.model(embeddings)
         if self.projection is not None:
             return logits + F.linear(embeddings.flatten(1), self.projection, self.bias).squeeze(-1)
-        if self.first_order is None:
+        if first_order is None:
             return logits + self.bias
-        return logits + F.linear(self.first_order(rows), self.first_weight, self.bias).squeeze(-1)
+        return logits + F.linear(first_order, self.first_weight, self.bias).squeeze(-1)
 
 
 def pack(
@@ -113,7 +129,7 @@ def pack(
         first_order = FirstOrderTable(weights[: order.first_order_rows])
     bias = recommender.bias.detach().cpu()
     projection = None if recommender.projection is None else recommender.projection.detach().cpu()
-    return PackedRecommender(packed, first_order, model, bias, order, layout, projection).eval()
+    return PackedRecommender(packed, first_order, model, bias, order, layout, projection, info.slots).eval()
 
 
 def compacted_model(model: BaseModel, form: Form, field_offsets: Tensor) -> BaseModel:

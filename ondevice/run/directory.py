@@ -117,7 +117,7 @@ class Run:
 
     def _info(self) -> TableInfo:
         offsets = self.vocabulary.field_offsets
-        return table_info(offsets, torch.zeros(int(offsets[-1]), dtype=torch.int64))
+        return table_info(offsets, torch.zeros(int(offsets[-1]), dtype=torch.int64), slots=self.schema.slots)
 
     def compact(self, label: str) -> Recommender:
         """The compact model of one budget, in evaluation mode: see also `ondevice.run.elastic.compact_model`."""

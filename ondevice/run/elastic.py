@@ -160,7 +160,7 @@ class Cutter:
             rows = torch.arange(count, device=device) * train.num_rows // count
             teach = self.settings.teach
             pairs = round(teach.pairs * count) if teach.teachers else 0
-            made_up = MadeUpPairs(train, tuple(self.dataset.schema.item_fields))
+            made_up = MadeUpPairs(train, self.dataset.schema.item_columns)
             drawn = made_up.draw(pairs, torch.Generator().manual_seed(0))
             mixed = torch.cat([train.take(rows), drawn])
             order = torch.randperm(len(mixed), generator=torch.Generator().manual_seed(1)).to(device)
@@ -203,7 +203,9 @@ class ElasticRun:
     def __init__(self, run: Run) -> None:
         folder = run.path / ELASTIC
         self.dataset = run.dataset(rows=False)
-        info = table_info(self.dataset.vocabulary.field_offsets, self.dataset.counts)
+        info = table_info(
+            self.dataset.vocabulary.field_offsets, self.dataset.counts, slots=self.dataset.schema.slots
+        )
         self.budgets = Budgets(run.config, self.dataset, info)
         self.recommender = load_recommender(folder, info)
         self.staircases = load_staircases(folder / LEVELS, self.budgets)

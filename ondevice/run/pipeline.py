@@ -115,7 +115,7 @@ class Pipeline(PreparedRun):
             self.info,
             train,
             self.valid,
-            tuple(self.dataset.schema.item_fields),
+            self.dataset.schema.item_columns,
             research=self.research(dense),
             skip=() if dense is None else self.skip,
             processes=self.processes,
@@ -340,7 +340,7 @@ class PipelineContext:
     ) -> None:
         self.pipeline, self.recommender, self.targets = pipeline, recommender, targets
         self.config, self.info, self.processes = pipeline.config, pipeline.info, pipeline.processes
-        self.skip, self.item_fields = pipeline.skip, tuple(pipeline.dataset.schema.item_fields)
+        self.skip, self.item_columns = pipeline.skip, pipeline.dataset.schema.item_columns
         self._dense = dense
         self.found: dict[int, list[Found]] = {}
         self.seconds: float | None = None

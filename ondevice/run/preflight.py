@@ -73,10 +73,16 @@ def check_options(config: Config) -> None:
 
 
 def check_sides(config: Config, schema: Schema) -> None:
-    """Whether pairs can be made up from the schema's sides.
+    """Whether pairs can be made up from the schema's sides, and tables hold its slots.
 
-    Raises: ConfigError: when a training asks for pairs and all fields are on one side.
+    Raises: ConfigError: when a training asks for pairs and all fields are on one side, or sharded tables for several
+        values a field.
     """
+    if _is_sharded(config) and not schema.slots.is_plain:
+        several = ", ".join(field.name for field in schema.fields if field.slots > 1)
+        raise ConfigError(
+            f"distributed.mode: sharded tables hold one value a field, but {several} has several; use distributed=ddp"
+        )
     for section, settings in (("teach", config.teach), ("compact.teach", config.compact.teach)):
         if settings.teachers and settings.pairs and not (schema.context_fields and schema.item_fields):
             raise ConfigError(

@@ -65,7 +65,8 @@ class PreparedRun:
         for name in other_teachers(config):
             self._other_dense(name)
         vocabulary = self.dataset.vocabulary
-        self.info = table_info(vocabulary.field_offsets, self.dataset.counts, vocabulary.key_texts)
+        slots = self.dataset.schema.slots
+        self.info = table_info(vocabulary.field_offsets, self.dataset.counts, vocabulary.key_texts, slots)
         self.model_options = plain_options(config.model.options)
         self.budgets = Budgets(config, self.dataset, self.info)  # of what compact models know
         self.compact_options, self.skip = self.budgets.model_options, self.budgets.skip

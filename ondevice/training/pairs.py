@@ -27,7 +27,7 @@ class MadeUpPairs:
 
     Args:
         batches: the training split.
-        item_columns: positions of the item-side fields.
+        item_columns: of the item-side fields.
         sampling: one of `SAMPLINGS`.
         power: exponent of ``popularity``; 1 is the same as ``rows``, 0 the same as ``uniform``.
     """
@@ -99,10 +99,8 @@ def constant_side(info: TableInfo, item_columns: tuple[int, ...], skip: tuple[in
     """
     seen = [int((counts > 0).sum()) for counts in info.counts.split(info.field_offsets.diff().tolist())]
     varied = {f for f, values in enumerate(seen) if values > 1} - set(skip)
-    for side, fields in (
-        ("item", set(item_columns)),
-        ("context", set(range(info.num_fields)) - {*item_columns}),
-    ):
+    items = {info.slots.fields[column] for column in item_columns}
+    for side, fields in (("item", items), ("context", set(range(info.num_fields)) - items)):
         if not varied & fields:
             return side
     return None

@@ -109,7 +109,7 @@ class Teacher:
     Args:
         ensemble: whose predictions are learnt.
         batches: the training split.
-        item_columns: positions of the item-side fields.
+        item_columns: of the item-side fields.
         label_weight: α in [0, 1].
         pairs: made-up pairs per real row.
         sampling: how they are drawn, as of `MadeUpPairs`.
@@ -128,8 +128,8 @@ class Teacher:
         sampling: str = "rows",
         power: float = 0.75,
     ) -> None:
-        fields = ensemble.models[0].info.num_fields
-        if pairs and not 0 < len(item_columns) < fields:
+        columns = ensemble.models[0].info.slots.total
+        if pairs and not 0 < len(item_columns) < columns:
             raise ConfigError(
                 "teach.pairs, compact.teach.pairs: made-up pairs join context and item fields, but the schema has only "
                 "one side; set pairs=0 or give fields a side"
@@ -191,7 +191,7 @@ def make_teacher(
         info: field offsets and training counts.
         train: the training split.
         valid: the split that a temperature is fitted on.
-        item_columns: positions of the item-side fields.
+        item_columns: of the item-side fields.
         research: how models are joined, and how pairs are made up.
         skip: positions of fields whose values the pupil does not tell apart.
         processes: that share a batch.

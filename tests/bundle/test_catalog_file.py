@@ -97,7 +97,7 @@ def test_any_values_come_back(values: list[dict[str, Any]]) -> None:
         (packed(b"\x02\x01\x01a\x01\x01\x02xy"), "ends 1 bytes early"),
         (packed(b"\x02\x01\x01a\x01\x01\x01x\xff"), "not UTF-8"),
         (packed(b"\x02\x01\x01a\x02\x01\x011\x00\x01"), "a value beyond the 1 of its column"),
-        (packed(b"\x02\x01\x01a\x02\x01\x02[]\x00\x00"), "no JSON scalar"),
+        (packed(b"\x02\x01\x01a\x02\x01\x02{}\x00\x00"), "no JSON scalar"),
         (packed(b"\x02\x01\x01a\x02\x01\x03NaN\x00\x00"), "no JSON scalar"),
         (packed(b"\x02\x01\x01a\x02\x01\x80\x7d" + b"[" * 16_000 + b"\x00\x00", size=None), "no JSON scalar"),
         (packed(b"\x02\x01\x01a\x02\xff\xff\x03"), "65535 texts in 0 bytes"),

@@ -43,7 +43,7 @@ def test_recommend_is_the_best_of_rank(mixed: tuple[Dataset, PackedRecommender])
     rank = Rank(packed, schema.context_fields, schema.item_fields)
     context = packed.order.rows(shop.all_ids(data, 100))[5:6, list(schema.context_fields)]
     with torch.no_grad():
-        scores, index = Recommend(rank, items.rows, 7)(context)
+        scores, index = Recommend(rank, CatalogRows(items.rows), len(items.rows), 7)(context)
         every = rank(context, torch.from_numpy(items.rows))
     best = torch.argsort(every, descending=True)[:7]
     assert torch.equal(index, best)
@@ -94,9 +94,9 @@ def test_what_the_schema_cannot_serve_is_refused(data: Dataset) -> None:
     packed = pack(shop.recommender("fm", "staircase", data))
     make: Callable[..., object] = make_endpoints
     with pytest.raises(UserError, match=r"unknown endpoint 'forwards' \(did you mean 'forward'"):
-        make(packed, ["forwards"], context_fields=(0, 1, 2), item_fields=(3, 4))
+        make(packed, ["forwards"], context_columns=(0, 1, 2), item_columns=(3, 4))
     with pytest.raises(UserError, match="needs fields of both sides"):
-        make(packed, ["rank"], context_fields=(0, 1, 2, 3, 4), item_fields=())
+        make(packed, ["rank"], context_columns=(0, 1, 2, 3, 4), item_columns=())
     with pytest.raises(UserError, match="needs a catalog"):
-        make(packed, ["recommend"], context_fields=(0, 1, 2), item_fields=(3, 4))
+        make(packed, ["recommend"], context_columns=(0, 1, 2), item_columns=(3, 4))
     assert default_endpoints(data) == ("forward", "rank", "recommend")

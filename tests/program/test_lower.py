@@ -147,7 +147,7 @@ def test_a_catalog_is_stored_as_rows_and_not_as_what_is_looked_up(export: Export
     made = export("fm", "staircase", "int8", ("forward",))
     rows = np.random.default_rng(0).integers(0, made.packed.order.num_rows, (2000, 2))
     methods = make_endpoints(
-        made.quantized, ("recommend",), context_fields=(0, 1, 2), item_fields=(3, 4), catalog=rows
+        made.quantized, ("recommend",), context_columns=(0, 1, 2), item_columns=(3, 4), catalog=rows
     )
     # a byte per row, the tables of rows, and no more than the other method has; looked up it would be 24 kB more
     assert len(lower(methods).data) < len(made.bundle.contents[PROGRAM]) + 2 * 2000 + 2 * 2 * 256 + 2500

@@ -24,7 +24,7 @@ def plain(data: Dataset) -> bytes:
     """Two methods as ExecuTorch writes them, the item's fields among the context's."""
     packed = quantize(pack(shop.recommender("fm", "staircase", data)))
     methods = make_endpoints(
-        packed, ("forward", "rank"), context_fields=(1, 2, 4), item_fields=(0, 3), max_batch=64
+        packed, ("forward", "rank"), context_columns=(1, 2, 4), item_columns=(0, 3), max_batch=64
     )
     with quiet():
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner

@@ -32,7 +32,7 @@ class DenseProgram(nn.Module):
         recommender: a trained recommender whose ids map to themselves.
         zero_row: add a row of zeros to the tables, which a bundle's readers may ask for.
 
-    Shape: ids (B, F) int64 -> scores (B,) float32.
+    Shape: ids (B, S) int64 -> scores (B,) float32.
 
     Raises: ValueError: when ids are remapped, that is, when rows were pruned.
     """
@@ -48,16 +48,23 @@ class DenseProgram(nn.Module):
             self.first_order = _frozen(recommender.first_order.table(), zero_row)
         dims = [embedding.embedding_dim] * recommender.info.num_fields
         self.model = copy.deepcopy(recommender.model).eval().compacted(dims)
+        self.pooling = recommender.pooling
+        if self.pooling is not None:
+            self.register_buffer("absent", self.pooling.absent(recommender.unknown), persistent=False)
         self.register_buffer("bias", recommender.bias.detach().clone())
         self.eval()
 
     bias: Tensor
+    absent: Tensor
 
     def forward(self, ids: Tensor) -> Tensor:
-        logits = self.model(self.embedding(ids)) + self.bias
+        logits = self.model(self._pooled(self.embedding(ids), ids)) + self.bias
         if self.first_order is not None:
-            logits = logits + self.first_order(ids).sum((1, 2))
+            logits = logits + self._pooled(self.first_order(ids), ids).sum((1, 2))
         return torch.sigmoid(logits)
+
+    def _pooled(self, values: Tensor, ids: Tensor) -> Tensor:
+        return values if self.pooling is None else self.pooling(values, self.pooling.matrix(ids, self.absent))
 
 
 def _frozen(table: Tensor, zero_row: bool) -> nn.Embedding:
@@ -112,7 +119,7 @@ def make_baseline(
                 f"{name} packs {per_byte} values a byte: embedding.dim {dim} must be a multiple of it"
             )
         _quantize(module, bits)
-    program = _lower(module, recommender.info.num_fields, max_batch)
+    program = _lower(module, recommender.info.slots.total, max_batch)
     if bits is not None and f"quantized_decomposed::{_OPERATORS[bits]}.out" not in _operators(program):
         raise RuntimeError(
             f"{name}: the lowered program has no {_OPERATORS[bits]} operator, so its table is not stored in "
@@ -151,8 +158,8 @@ def _apply(
         raise RuntimeError(f"torchao quantized {len(parts) - len(plain)} of {len(parts)} {what}: {plain}")
 
 
-def _lower(module: DenseProgram, num_fields: int, max_batch: int) -> Any:
-    ids = torch.zeros((2, num_fields), dtype=torch.int64)
+def _lower(module: DenseProgram, num_slots: int, max_batch: int) -> Any:
+    ids = torch.zeros((2, num_slots), dtype=torch.int64)
     with quiet(), torch.no_grad():
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge_transform_and_lower

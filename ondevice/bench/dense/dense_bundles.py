@@ -68,7 +68,7 @@ def dense_bundle(
             "rows": [num_rows],
             "first_order_rows": order.first_order_rows,
         },
-        "methods": {"forward": _signature(len(schema.fields), baseline.max_batch)},
+        "methods": {"forward": _signature(schema.slots.total, baseline.max_batch)},
         "ops": list(ops),
         "backends": list(backends),
         "versions": versions(),
@@ -90,8 +90,8 @@ def dense_bundle(
     )
 
 
-def _signature(num_fields: int, max_batch: int) -> dict[str, Any]:
-    ids = {"name": "ids", "dtype": "int64", "shape": ["batch", num_fields]}
+def _signature(num_slots: int, max_batch: int) -> dict[str, Any]:
+    ids = {"name": "ids", "dtype": "int64", "shape": ["batch", num_slots]}
     scores = {"name": "scores", "dtype": "float32", "shape": ["batch"]}
     return {"inputs": [ids], "outputs": [scores], "max_batch": max_batch}
 

@@ -18,7 +18,7 @@ from ondevice.bench.measure.worker import input_key
 class Request:
     """One context and its candidates, in training ids.
 
-    Shape: context (1, Fc) int64; items (N, Fi) int64; rows (N, F) int64, both in schema order.
+    Shape: context (1, Sc) int64; items (N, Si) int64; rows (N, S) int64, both in schema order.
     """
 
     context: Tensor
@@ -28,8 +28,8 @@ class Request:
 
 def make_requests(
     ids: np.ndarray,
-    context_fields: Sequence[int],
-    item_fields: Sequence[int],
+    context_columns: Sequence[int],
+    item_columns: Sequence[int],
     candidates: int,
     *,
     count: int = 8,
@@ -41,15 +41,15 @@ def make_requests(
     every row is whole as it was.
 
     Args:
-        ids: (n, F) rows of training ids, at least one.
-        context_fields: positions of the fields that a request has once.
-        item_fields: positions of the fields that each candidate has.
+        ids: (n, S) rows of training ids, at least one.
+        context_columns: those that a request has once.
+        item_columns: those that each candidate has.
         candidates: candidates N of each request.
         count: number of requests.
         seed: seed of the draw.
     """
     random = np.random.default_rng(seed)
-    context, item = list(context_fields), list(item_fields)
+    context, item = list(context_columns), list(item_columns)
     requests = []
     for _ in range(count):
         rows = ids[np.sort(random.integers(0, len(ids), candidates))].astype(np.int64)

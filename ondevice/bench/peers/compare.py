@@ -88,7 +88,7 @@ def measure_peers(
     for runtime, (_, make) in MAKERS.items():
         if runtime in left_out:
             continue
-        made = make(DenseProgram(dense), dense.info.num_fields, candidates, folder)
+        made = make(DenseProgram(dense), dense.info.slots.total, candidates, folder)
         for name, peer in made.items():
             content = peer.file(candidates[-1]).read_bytes()
             scores = score(peer, dataset.test.ids, candidates[-1])
@@ -187,7 +187,7 @@ def _measure_speed(
         file = Path(folder) / "inputs.safetensors"
         inputs = {}
         for count in counts:
-            requests = make_requests(dataset.test.ids, schema.context_fields, schema.item_fields, count)
+            requests = make_requests(dataset.test.ids, schema.context_columns, schema.item_columns, count)
             for name in programs:
                 rows = row_of.get(name)
                 inputs[name, "forward", str(count)] = [

@@ -134,7 +134,7 @@ class LiteRTProgram:
 RUNTIMES: dict[str, Any] = {EXECUTORCH: ExecutorchProgram, ONNX: OnnxProgram, LITERT: LiteRTProgram}
 
 
-def make_onnx(module: nn.Module, num_fields: int, rows: Sequence[int], folder: Path) -> dict[str, Peer]:
+def make_onnx(module: nn.Module, num_slots: int, rows: Sequence[int], folder: Path) -> dict[str, Peer]:
     """ONNX programs of a plain module, ids to scores: ``onnx fp32`` and ``onnx int8``.
 
     Raises: RuntimeError: when the quantizer left an embedding table as it was.
@@ -146,7 +146,7 @@ def make_onnx(module: nn.Module, num_fields: int, rows: Sequence[int], folder: P
     with quiet(), torch.no_grad():
         torch.onnx.export(
             module,
-            (torch.zeros((2, num_fields), dtype=torch.int64),),
+            (torch.zeros((2, num_slots), dtype=torch.int64),),
             str(plain),
             dynamo=False,
             input_names=["ids"],
@@ -168,7 +168,7 @@ def make_onnx(module: nn.Module, num_fields: int, rows: Sequence[int], folder: P
     return {"onnx fp32": Peer(ONNX, {ANY: plain}), "onnx int8": Peer(ONNX, {ANY: small})}
 
 
-def make_litert(module: nn.Module, num_fields: int, rows: Sequence[int], folder: Path) -> dict[str, Peer]:
+def make_litert(module: nn.Module, num_slots: int, rows: Sequence[int], folder: Path) -> dict[str, Peer]:
     """LiteRT programs of a plain module, ids to scores: ``litert fp32`` and ``litert int8``.
 
     Raises: RuntimeError: when the quantizer left the embedding table as it was.
@@ -181,7 +181,7 @@ def make_litert(module: nn.Module, num_fields: int, rows: Sequence[int], folder:
         plain, small = {}, {}
         for count in rows:
             plain[count], small[count] = folder / f"fp32_{count}.tflite", folder / f"int8_{count}.tflite"
-            ids = (torch.zeros((count, num_fields), dtype=torch.int64),)
+            ids = (torch.zeros((count, num_slots), dtype=torch.int64),)
             litert_torch.convert(module, ids).export(str(plain[count]))
             quantizer = Quantizer(str(plain[count]), recipe.dynamic_wi8_afp32())
             quantizer.quantize().export_model(str(small[count]), overwrite=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -10,6 +11,7 @@ from ondevice.data import splits
 from ondevice.data.large.arrays import ArrayFile
 from ondevice.data.large.plan import Plan, starts_of
 from ondevice.data.report import describe_fields, say_report
+from ondevice.data.slots import count_unknown
 from ondevice.data.sources import say
 from ondevice.data.store import RECORD
 from ondevice.data.vocabulary import write_vocabulary
@@ -29,6 +31,13 @@ def assemble(plan: Plan, fingerprint: str, rows: np.ndarray) -> None:
     """
     schema, folder = plan.schema, plan.store
     results = [json.loads(plan.field_path(f, "json").read_text()) for f in range(len(schema.fields))]
+    learnt = [
+        dataclasses.replace(field, boundaries=tuple(result["boundaries"]))
+        if "boundaries" in result
+        else field
+        for field, result in zip(schema.fields, results, strict=True)
+    ]
+    schema = dataclasses.replace(schema, fields=tuple(learnt))
     empty = [field.name for field, result in zip(schema.fields, results, strict=True) if not result["known"]]
     if len(empty) == len(results):
         raise DataError(
@@ -46,11 +55,13 @@ def assemble(plan: Plan, fingerprint: str, rows: np.ndarray) -> None:
     for f, (field, result) in enumerate(zip(schema.fields, results, strict=True)):
         counts[offsets[f]] = num_rows[0] - result["occurrences"]
         counts[offsets[f] + 1 : offsets[f + 1]] = _mapped(plan, f, "counts", np.int64)
-        if field.kind == "integer":
+        if field.has_integer_keys:
             arrays[f"integers_{f}"] = _mapped(plan, f, "keys", np.int64)
         else:
             arrays[f"bytes_{f}"] = _mapped(plan, f, "keys", np.uint8)
             arrays[f"ends_{f}"] = _mapped(plan, f, "ends", np.int64)
+    ids = np.load(folder / "train.ids.npy", mmap_mode="r", allow_pickle=False)
+    count_unknown(schema.slots, offsets, ids, counts)
     counts.flush()
     write_vocabulary(folder / "vocabulary.npz", schema.fields, arrays)
     atomic_json(folder / "schema.json", schema.to_dict())
@@ -58,7 +69,9 @@ def assemble(plan: Plan, fingerprint: str, rows: np.ndarray) -> None:
     for which in plan.parsed.ids:
         missing += ArrayFile(plan.counts_path(which)).meta["missing"]
     named = dict(zip(splits.SPLITS, num_rows, strict=True))
-    described = describe_fields(schema, offsets, counts, missing.tolist())
+    described = describe_fields(
+        schema, offsets, counts, missing.tolist(), plan.parsed.cut, max(1, num_rows[0])
+    )
     say_report(schema.name, named, described)
     files = {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.name != RECORD}
     record = {

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ondevice.data.large.arrays import ArrayFile, key_arrays, read_keys, write_arrays
-from ondevice.data.large.columns import encode_column
+from ondevice.data.large.columns import encode_column, num_cut
 from ondevice.data.schema import Schema
 
 
@@ -58,10 +58,12 @@ def write_chunk(
     num_keys = []
     for f, field in enumerate(schema.fields):
         codes, keys = encode_column(field, columns[field.name])
-        arrays[f"codes{f}"] = codes
+        arrays[f"codes{f}"] = codes.ravel()
         arrays.update(key_arrays(f"keys{f}", keys))
         num_keys.append(len(keys))
-    meta = {"rows": len(labels), "first_line": int(lines[0]) if whole else 0, "num_keys": num_keys, **meta}
+    cut = [num_cut(field, columns[field.name]) for field in schema.fields]
+    first_line = int(lines[0]) if whole else 0
+    meta = {"rows": len(labels), "first_line": first_line, "num_keys": num_keys, "cut": cut, **meta}
     write_arrays(path, arrays, **meta)
     return meta
 
@@ -95,8 +97,9 @@ class Chunk:
         return self._file.read("weights") if "weights" in self._file else None
 
     def codes(self, field: int) -> np.ndarray:
-        """(n,): 0 for an unknown value, i for the i-th key."""
-        return self._file.read(f"codes{field}")
+        """(n,), or (n, K) of K slots: 0 for an unknown value, i for the i-th key."""
+        codes = self._file.read(f"codes{field}")
+        return codes if len(codes) == self.num_rows else codes.reshape(self.num_rows, -1)
 
     def keys(self, field: int, start: int = 0, stop: int | None = None) -> Any:
         """Keys of a field, ascending, as an Arrow array."""

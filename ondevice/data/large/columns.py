@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from ondevice.data.arrow import plain_values
+from ondevice.data.arrow import plain_values, unpacked
 from ondevice.data.field import LARGEST, Field, log_integer
 
 
 def encode_column(field: Field, column: Any) -> tuple[np.ndarray, np.ndarray | list[str]]:
     """Codes (n,) of the fewest bytes and the keys they stand for: code 0 is unknown, code i is keys[i - 1].
+
+    Of several slots K the codes are (n, K); of a number the key is what `number_keys` makes of it.
 
     Args:
         field: gives the canonical keys.
@@ -20,12 +22,14 @@ def encode_column(field: Field, column: Any) -> tuple[np.ndarray, np.ndarray | l
             already, no null is in the dictionary.
     """
     encoded = column if hasattr(column, "dictionary") else column.dictionary_encode()
+    if field.slots > 1:
+        return _encode_bags(field, encoded)
     raws = encoded.dictionary
     indices = encoded.indices
     if indices.null_count:
         indices = indices.fill_null(len(raws))
     keys, known = keys_of(field, raws)
-    missing = field.key(None)
+    missing = field.missing
     distinct: np.ndarray | list[str]
     if isinstance(keys, np.ndarray):
         if encoded.null_count and missing is not None:
@@ -41,6 +45,38 @@ def encode_column(field: Field, column: Any) -> tuple[np.ndarray, np.ndarray | l
     return code_of[indices.to_numpy(zero_copy_only=False)], distinct
 
 
+def _encode_bags(field: Field, encoded: Any) -> tuple[np.ndarray, np.ndarray | list[str]]:
+    """`encode_column` of several values, which `canonical` has as one text."""
+    bags = [field.kept(unpacked(text)) for text in encoded.dictionary.to_pylist()]
+    distinct: Any = sorted({key for keys in bags for key in keys})
+    place_of = {key: place for place, key in enumerate(distinct, start=1)}
+    code_of = np.zeros((len(bags) + 1, field.slots), dtype=np.min_scalar_type(len(distinct)))
+    for row, keys in zip(code_of, bags, strict=False):
+        row[: len(keys)] = [place_of[key] for key in keys]
+    indices = encoded.indices.fill_null(len(bags)).to_numpy(zero_copy_only=False)
+    return code_of[indices], np.array(distinct, dtype=np.int64) if field.has_integer_keys else distinct
+
+
+def num_cut(field: Field, column: Any) -> int:
+    """Rows with more values than the field has slots."""
+    if field.slots == 1:
+        return 0
+    encoded = column.dictionary_encode()
+    is_cut = [len(unpacked(text)) > field.slots for text in encoded.dictionary.to_pylist()]
+    return int(np.array([*is_cut, False])[encoded.indices.fill_null(len(is_cut)).to_numpy()].sum())
+
+
+def number_keys(numbers: np.ndarray) -> np.ndarray:
+    """int64 in the same order as finite float64 numbers, equal where they are."""
+    bits = (numbers + 0.0).view(np.int64)  # -0.0 becomes 0.0
+    return np.where(bits < 0, bits ^ np.int64(2**63 - 1), bits)
+
+
+def numbers_of(keys: np.ndarray) -> np.ndarray:
+    """The numbers that `number_keys` made keys of."""
+    return np.where(keys < 0, keys ^ np.int64(2**63 - 1), keys).view(np.float64)
+
+
 def keys_of(field: Field, raws: Any) -> tuple[np.ndarray | list[str | None], np.ndarray]:
     """`Field.key` of each value of an Arrow array without nulls, and where it is known.
 
@@ -49,6 +85,9 @@ def keys_of(field: Field, raws: Any) -> tuple[np.ndarray | list[str | None], np.
     import pyarrow as pa
 
     kind = raws.type
+    if field.kind == "number":
+        numbers = raws.to_numpy(zero_copy_only=False).astype(np.float64)
+        return number_keys(numbers), np.ones(len(numbers), dtype=bool)
     if (
         pa.types.is_signed_integer(kind)
         and field.kind == "integer"

@@ -30,11 +30,15 @@ def count_chunk(plan: Plan, which: ChunkId, given: list[Any]) -> dict[str, Any]:
     split = _splits(plan, chunk, which, given)
     train = split == 0
     counts = [
-        np.bincount(chunk.codes(f)[train], minlength=known + 1)[1:] for f, known in enumerate(chunk.num_keys)
+        np.bincount(chunk.codes(f)[train].ravel(), minlength=known + 1)[1:]
+        for f, known in enumerate(chunk.num_keys)
     ]
     rows = np.bincount(split, minlength=len(SPLITS)).tolist()
     arrays = {"split": split, "counts": np.concatenate(counts).astype(np.int32)}
-    missing = [int(np.count_nonzero(chunk.codes(f)[train] == 0)) for f in range(len(chunk.num_keys))]
+    missing = [
+        int((chunk.codes(f)[train].reshape(-1, width) == 0).all(1).sum())
+        for f, width in enumerate(plan.schema.slots.widths)
+    ]
     write_arrays(plan.counts_path(which), arrays, rows=rows, missing=missing)
     return {"rows": rows}
 

@@ -28,11 +28,13 @@ def encode_chunk(
     """
     chunk = open_chunk(plan, which)
     split = ArrayFile(plan.counts_path(which)).read("split")
-    ids = np.empty((chunk.num_rows, len(places)), dtype=np.int32)
+    slots = plan.schema.slots
+    ids = np.empty((chunk.num_rows, slots.total), dtype=np.int32)
     for f, (place, known) in enumerate(zip(places, chunk.num_keys, strict=True)):
         numbers = np.zeros(known + 1, dtype=np.int32)
         numbers[1:] = np.fromfile(plan.field_path(f, "ids"), dtype=np.int32, count=known, offset=4 * place)
-        ids[:, f] = (numbers + np.int32(offsets[f]))[chunk.codes(f)]
+        codes = chunk.codes(f).reshape(chunk.num_rows, slots.widths[f])
+        ids[:, slots.starts[f] : slots.starts[f + 1]] = (numbers + np.int32(offsets[f]))[codes]
     labels, weights = chunk.labels(), chunk.weights()
     for s, name in enumerate(SPLITS):
         own = split == s
@@ -43,10 +45,10 @@ def encode_chunk(
     return {}
 
 
-def allocate(folder: Path, name: str, num_rows: int, num_fields: int, weighted: bool) -> None:
+def allocate(folder: Path, name: str, num_rows: int, num_slots: int, weighted: bool) -> None:
     """Make the files of a split at their full size, empty."""
     parts: list[tuple[str, tuple[int, ...], Any]] = [
-        ("ids", (num_rows, num_fields), np.int32),
+        ("ids", (num_rows, num_slots), np.int32),
         ("labels", (num_rows,), np.uint8),
     ]
     if weighted:

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from ondevice.data.buckets import quantile_boundaries
 from ondevice.data.large.arrays import ArrayFile
+from ondevice.data.large.columns import numbers_of
 from ondevice.data.large.plan import Plan, open_chunk, starts_of
 from ondevice.files import atomic_json
 
@@ -63,9 +65,38 @@ def merge_field(plan: Plan, field: int, limit: int) -> dict[str, Any]:
         for output in files.values():
             output.flush()
             os.fsync(output.fileno())
-    result = {"known": known, "occurrences": occurrences}
+    result: dict[str, Any] = {"known": known, "occurrences": occurrences}
+    if plan.schema.fields[field].kind == "number":
+        result |= _into_buckets(plan, field)
     atomic_json(plan.field_path(field, "json"), result)
     return result
+
+
+def _into_buckets(plan: Plan, field: int) -> dict[str, Any]:
+    """Replace the numbers of a field, merged as keys of their own, by buckets of them.
+
+    Returns: {"known", "boundaries"}.
+    """
+    found = plan.schema.fields[field]
+    keys = np.fromfile(plan.field_path(field, "keys"), dtype=np.int64)
+    rows = np.fromfile(plan.field_path(field, "counts"), dtype=np.int64)
+    boundaries = found.boundaries
+    if boundaries is None:
+        boundaries = quantile_boundaries(numbers_of(keys), rows, found.buckets)
+    upto = np.array(boundaries, dtype=np.float64)
+    counts = np.zeros(len(upto) + 1, dtype=np.int64)
+    np.add.at(counts, np.searchsorted(upto, numbers_of(keys), side="right"), rows)
+    known = np.flatnonzero(counts)
+    number_of = np.zeros(len(counts), dtype=np.int32)
+    number_of[known] = np.arange(1, len(known) + 1)
+    with open(plan.field_path(field, "ids"), "wb") as file:
+        for which in plan.parsed.ids:
+            numbers = numbers_of(open_chunk(plan, which).keys(field).to_numpy())
+            file.write(number_of[np.searchsorted(upto, numbers, side="right")].data)
+        os.fsync(file.fileno())
+    for part, values in (("keys", known.astype(np.int64)), ("counts", counts[known])):
+        values.tofile(plan.field_path(field, part))
+    return {"known": len(known), "boundaries": list(boundaries)}
 
 
 def _merge(pieces: list[Any], counts: np.ndarray, min_count: int) -> tuple[Any, np.ndarray, np.ndarray]:

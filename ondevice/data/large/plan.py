@@ -109,6 +109,7 @@ class Parsed:
         self.rows = file.read("rows")
         self.num_keys = file.read("num_keys").reshape(len(self.ids), -1)
         self.skipped: int = file.meta["skipped"]
+        self.cut: list[int] = file.meta["cut"]
         self.first_bad: str = file.meta["first_bad"]
 
     @property

@@ -34,7 +34,7 @@ from ondevice.data.store import FORMAT_VERSION, file_digests, open_store
 from ondevice.errors import ConfigError, DataError, UserError
 from ondevice.files import atomic_json
 
-LAYOUT_VERSION = 2  # of the intermediate files
+LAYOUT_VERSION = 3  # of the intermediate files
 SAY_SECONDS = 15.0
 SAVE_SECONDS = 10.0
 
@@ -188,7 +188,8 @@ def _parse(plan: Plan, pool: Pool, reader: int) -> None:
     }
     skipped = sum(finished[which]["skipped"] for which in ids) + lines.skipped
     first_bad = lines.first if bad is None else f"{plan.files[bad.file]}:{finished[bad]['first_bad']}"
-    write_arrays(path, arrays, skipped=skipped, first_bad=first_bad)
+    cut = np.sum([finished[which]["cut"] for which in ids], axis=0, dtype=np.int64).tolist()
+    write_arrays(path, arrays, skipped=skipped, first_bad=first_bad, cut=cut)
     if skipped:
         say(f"{plan.schema.name}: {skipped} rows left out; the first: {first_bad}")
 
@@ -241,7 +242,7 @@ def _encode(plan: Plan, pool: Pool, rows: np.ndarray) -> None:
         shutil.rmtree(plan.store, ignore_errors=True)
         plan.store.mkdir()
         for name, total in zip(splits.SPLITS, rows.sum(axis=0).tolist(), strict=True):
-            allocate(plan.store, name, total, len(plan.schema.fields), plan.weighted)
+            allocate(plan.store, name, total, plan.schema.slots.total, plan.weighted)
         atomic_json(marker, [])
     written = set(json.loads(marker.read_text()))
     known = [

@@ -68,7 +68,7 @@ def table_tasks(
     folder = plan.folder / "unpacked"
     folder.mkdir(exist_ok=True)
     seen = 0
-    with Engine(memory) as engine:
+    with Engine(memory, lists=spec.list_columns) as engine:
         parts = [part_of(plan, file) for file in range(len(plan.files))]
         joined = Joined(engine, spec, parts, bad, columns)
         for file in range(len(plan.files)):

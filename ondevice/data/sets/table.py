@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ondevice.data import splits
+from ondevice.data.arrow import unpacked
 from ondevice.data.dataset import Dataset
 from ondevice.data.interactions import Column, Factorizer, Interactions, item_rows
 from ondevice.data.join import Joined
@@ -153,7 +154,7 @@ def read_table(
     division: list[np.ndarray] = []
     titles: dict[Any, str] = {}
     seen = 0
-    with Engine() as engine:
+    with Engine(lists=spec.list_columns) as engine:
         joined = Joined(engine, spec, parts, bad, spec.needed(timed))
         for number, part in enumerate(parts):
             for numbers, batch in joined.batches(part):
@@ -181,6 +182,10 @@ def read_table(
     if times is not None and len(times) and (doubt := doubts(str(spec.split.time), times.min(), times.max())):
         say(f"{spec.schema.name}: {doubt}")
     read = {name: factorizer.column() for name, factorizer in columns.items()}
+    for field in spec.schema.fields:
+        if field.slots > 1:
+            column = read[field.name]
+            read[field.name] = Column(column.codes, [unpacked(text) for text in column.values])
     return Interactions(
         read,
         np.concatenate([each.labels for each in rows]),

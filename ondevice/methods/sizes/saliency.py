@@ -58,7 +58,7 @@ class Saliency(Ranked):
         self.gains = measure_gains(
             context.dense(),
             context.train_batches(context.config.compact.sizes.batch_size),
-            context.item_fields,
+            context.item_columns,
             num_dims=self.max_size,
             pairs=self.pairs,
             seed=context.config.run.seed,

@@ -75,8 +75,8 @@ def test_parts_of_a_compact_program_are_what_its_tables_declare(
     methods = make_endpoints(
         packed,
         names,
-        context_fields=[0, 1, 2],
-        item_fields=[3, 4],
+        context_columns=[0, 1, 2],
+        item_columns=[3, 4],
         catalog=catalog,
         max_batch=64,
         top_k=5,

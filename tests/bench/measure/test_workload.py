@@ -21,7 +21,7 @@ IDS = np.array([[0, 10, 20], [1, 11, 21], [2, 12, 22]], dtype=np.int32)
 
 
 def test_a_request_has_one_context_and_the_items_of_rows() -> None:
-    for request in make_requests(IDS, context_fields=[0, 2], item_fields=[1], candidates=5, count=4):
+    for request in make_requests(IDS, context_columns=[0, 2], item_columns=[1], candidates=5, count=4):
         assert request.context.shape == (1, 2)
         assert request.items.shape == (5, 1)
         context, items = request.context[0].tolist(), request.items[:, 0].tolist()
@@ -31,7 +31,7 @@ def test_a_request_has_one_context_and_the_items_of_rows() -> None:
 
 
 def test_rows_of_one_side_stay_whole() -> None:
-    for request in make_requests(IDS, context_fields=[0, 1, 2], item_fields=[], candidates=6, count=3):
+    for request in make_requests(IDS, context_columns=[0, 1, 2], item_columns=[], candidates=6, count=3):
         assert all(row in IDS.tolist() for row in request.rows.tolist())
         assert request.items.shape == (6, 0)
 

@@ -1,0 +1,73 @@
+"""Which columns of a row of ids a field fills: its slots. What precedes the lookup counts slots, the rest fields."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+BLOCK_ROWS = 1 << 18
+POOLINGS = ("mean", "sum", "sqrt")
+"""How a field's embeddings become one: their sum, divided by their number, by nothing or by the number's root."""
+
+
+@dataclass(frozen=True)
+class Slots:
+    """The columns of a row of ids, field by field.
+
+    A slot without a value has the unknown id of the field whose ids it holds.
+
+    Args:
+        widths: slots of each field.
+        poolings: how the embeddings of its slots become one; None where there is one slot.
+    """
+
+    widths: tuple[int, ...]
+    poolings: tuple[str | None, ...]
+
+    @classmethod
+    def single(cls, num_fields: int) -> Slots:
+        """One slot for each field."""
+        return cls((1,) * num_fields, (None,) * num_fields)
+
+    @property
+    def total(self) -> int:
+        """Number of slots S."""
+        return sum(self.widths)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether each field has one slot, so that slots are fields."""
+        return all(pooling is None for pooling in self.poolings)
+
+    @property
+    def starts(self) -> list[int]:
+        """The first slot of each field, and the total."""
+        return [0, *np.cumsum(self.widths).tolist()]
+
+    @property
+    def fields(self) -> list[int]:
+        """The field whose ids each slot holds."""
+        return [field for field, width in enumerate(self.widths) for _ in range(width)]
+
+    def of(self, fields: Iterable[int]) -> tuple[int, ...]:
+        """The slots of some fields, in the order of these."""
+        starts = self.starts
+        return tuple(slot for field in fields for slot in range(starts[field], starts[field + 1]))
+
+
+def count_unknown(slots: Slots, field_offsets: np.ndarray, ids: np.ndarray, counts: np.ndarray) -> None:
+    """Let the unknown id of a field of several slots count the training rows that have no known value of it.
+
+    Args:
+        slots: the columns of the rows.
+        field_offsets: first id of each field, its unknown one.
+        ids: (n, S) of the training rows.
+        counts: (N,) of each id, changed in place.
+    """
+    for field, width in enumerate(slots.widths):
+        if width > 1:
+            unknown, columns = int(field_offsets[field]), slice(slots.starts[field], slots.starts[field + 1])
+            blocks = (ids[start : start + BLOCK_ROWS, columns] for start in range(0, len(ids), BLOCK_ROWS))
+            counts[unknown] = sum(int((block == unknown).all(1).sum()) for block in blocks)
