@@ -81,8 +81,8 @@ def tables_bundle(exported: Exported, dataset: Dataset) -> Bundle:
     methods = make_methods(
         exported.quantized,
         ["forward"],
-        context_fields=schema.context_fields,
-        item_fields=schema.item_fields,
+        context_columns=schema.context_columns,
+        item_columns=schema.item_columns,
     )
     methods["forward"] = replace(methods["forward"], module=LargestValue(exported.quantized))
     lowered = lower(methods)

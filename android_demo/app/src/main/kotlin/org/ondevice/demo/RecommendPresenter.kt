@@ -148,15 +148,16 @@ class RecommendPresenter(private val bundles: Bundles, private val worker: Worke
 
     private fun examples(bundle: ModelBundle): List<Map<String, String>> = bundle.manifest.golden.map { case ->
         bundle.manifest.contextFields.map { bundle.manifest.fields[it] }.associate { field ->
-            field.name to (field.canonicalText(case.raw[field.name])?.takeIf { !field.hasTransform }
-                ?: case.raw[field.name]?.toString().orEmpty())
+            val raw = case.raw[field.name]
+            val key = if (field.slots > 1) field.joined(raw) else field.canonicalText(raw)?.takeIf { !field.hasTransform }
+            field.name to (key ?: raw?.toString().orEmpty())
         }
     }
 
     private fun inputs(bundle: ModelBundle): List<ProfileInput> = bundle.manifest.contextFields.map { position ->
         val field = bundle.manifest.fields[position]
         val numKnown = bundle.vocabulary.numKeys(position)
-        val keys = if (field.hasTransform || numKnown > MAX_CHOICES) {
+        val keys = if (field.hasTransform || field.slots > 1 || numKnown > MAX_CHOICES) {
             emptyList()
         } else {
             val keys = List(numKnown) { bundle.vocabulary.key(position, it) }

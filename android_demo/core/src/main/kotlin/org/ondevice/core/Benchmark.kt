@@ -118,7 +118,7 @@ public class Benchmark @JvmOverloads constructor(
             val catalog = bundle.readCatalog()
             if (catalog != null) return catalog.rows.at(IntArray(numCandidates) { it % catalog.size })
             val golden = bundle.manifest.golden.flatMap { case -> bundle.encodeItem(bundle.itemOf(case.raw)).map { it.toInt() } }
-            val rows = ItemRows(golden.toIntArray(), bundle.manifest.itemFields.size)
+            val rows = ItemRows(golden.toIntArray(), bundle.manifest.itemColumns.size)
             return rows.at(IntArray(numCandidates) { it % rows.size })
         }
     }

@@ -43,6 +43,11 @@ public class BundleManifest private constructor(json: JsonObject) {
     public val files: List<FileEntry>
     public val golden: List<GoldenCase>
 
+    /** Ids of a whole row, one for each slot of its fields, and where in it those of [contextFields] and [itemFields] are. */
+    public val numColumns: Int
+    public val contextColumns: IntArray
+    public val itemColumns: IntArray
+
     /** What a person reads for values that are codes, by field and key. */
     public val labels: Map<String, Map<String, String>>
 
@@ -56,6 +61,10 @@ public class BundleManifest private constructor(json: JsonObject) {
         itemKey = schema.stringOrNull("item_key")
         check(fields.isNotEmpty(), "schema.fields is empty")
         check(fields.map { it.name }.toSet().size == fields.size, "schema.fields has a name twice")
+        val sides = fields.flatMap { field -> List(field.slots) { field.isContext } }
+        numColumns = sides.size
+        contextColumns = sides.indices.filter { sides[it] }.toIntArray()
+        itemColumns = sides.indices.filter { !sides[it] }.toIntArray()
 
         val named = if ("labels" in json) json.child("labels") else null
         labels = named?.names.orEmpty().associateWith { field ->
@@ -95,7 +104,7 @@ public class BundleManifest private constructor(json: JsonObject) {
                 (id as? Long)?.takeIf { it in 0..numRows }?.toInt()
                     ?: throw BundleError.BadManifest("a golden id is not in 0..$numRows")
             }
-            check(ids.size == fields.size, "a golden case has ${ids.size} ids for ${fields.size} fields")
+            check(ids.size == numColumns, "a golden case has ${ids.size} ids for $numColumns slots")
             GoldenCase(case.child("raw").toMap(), ids.toIntArray(), case.double("score"))
         }
         check(golden.size >= 2, "fewer than two golden cases")
@@ -112,11 +121,10 @@ public class BundleManifest private constructor(json: JsonObject) {
         methods[method] ?: throw BundleError.MissingMethod(method, methods.keys)
 
     private fun checkMethod(method: MethodSignature) {
-        val numContext = fields.count { it.isContext }
         val expected = when (method.name) {
-            "forward" -> listOf(fields.size)
-            "rank" -> listOf(numContext, fields.size - numContext)
-            "recommend" -> listOf(numContext)
+            "forward" -> listOf(numColumns)
+            "rank" -> listOf(contextColumns.size, itemColumns.size)
+            "recommend" -> listOf(contextColumns.size)
             else -> return
         }
         for (input in method.inputs) {
@@ -138,6 +146,11 @@ public class BundleManifest private constructor(json: JsonObject) {
         public const val CATALOG: String = "catalog.bin"
         public const val FORMAT_VERSION: Int = 3
         private const val FORMAT = "ondevice-bundle"
+        private const val MAX_SLOTS = 1000
+        private val KINDS = setOf("integer", "string", "number")
+
+        /** How a program joins several values; a reader only has to know that there are no others. */
+        private val POOLINGS = setOf("mean", "sum", "sqrt")
         private val SHA256 = Regex("[0-9a-f]{64}")
         private val FILE_NAME = Regex("[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
         private val OWN_HASH = Regex("\\{\"sha256\": ?\"([0-9a-f]{64})\"")
@@ -168,11 +181,26 @@ public class BundleManifest private constructor(json: JsonObject) {
             val kind = json.stringOrNull("kind") ?: "string"
             val transform = json.stringOrNull("transform")
             check(side == "context" || side == "item", "a field's side is \"$side\"")
-            check(kind == "integer" || kind == "string", "a field's kind is \"$kind\"")
+            check(kind in KINDS, "a field's kind is \"$kind\"")
             check(transform == null || transform in Field.TRANSFORMS, "a field's transform is \"$transform\"")
             val origin = if (transform != null && "origin" in json.names) json.double("origin") else 0.0
             val missing = if ("missing" in json.names) json.long("missing") else null
-            return Field(json.string("name"), side == "context", kind == "integer", transform, origin, missing)
+            val slots = if ("slots" in json) json.int("slots") else 1
+            check(slots in 1..MAX_SLOTS, "a field has $slots slots")
+            val pooling = json.stringOrNull("pooling") ?: "mean"
+            check(pooling in POOLINGS, "a field's pooling is \"$pooling\"")
+            val separator = json.stringOrNull("separator")
+            check(separator != "", "a field's separator is empty")
+            val boundaries = if (kind != "number") null else json.list("boundaries").map { boundary ->
+                (boundary as? Number)?.toDouble() ?: throw BundleError.BadManifest("a boundary is $boundary")
+            }
+            check(boundaries.orEmpty().zipWithNext().all { (a, b) -> a < b }, "boundaries do not ascend")
+            check(slots == 1 || (kind != "number" && transform == null && missing == null), "several numbers in a field")
+            val isInteger = kind != "string"
+            val bounds = boundaries?.toDoubleArray()
+            return Field(
+                json.string("name"), side == "context", isInteger, transform, origin, missing, slots, separator, bounds,
+            )
         }
 
         private fun readMethod(name: String, json: JsonObject): MethodSignature {

@@ -8,7 +8,10 @@ public class CatalogItem internal constructor(private val catalog: Catalog, publ
     /** What to show: the title, or the key where there is none. */
     public val title: String get() = catalog.title(index)
 
-    /** The raw value of an item field: a [Long], [Double], [Boolean] or [String], or null where it is not known. */
+    /**
+     * The raw value of an item field: a [Long], [Double], [Boolean] or [String], a [List] of them where it has several,
+     * or null where it is not known.
+     */
     public operator fun get(field: String): Any? = catalog.value(field, index)
 
     /** The raw values of all item fields, by name. */
@@ -24,7 +27,7 @@ public fun interface ItemFilter {
 internal abstract class Column {
     abstract operator fun get(index: Int): Any?
 
-    /** Program rows of all items in the field at [position]. */
+    /** Program rows of all items in the field at [position], those of all its slots for item after item. */
     abstract fun rows(vocabulary: Vocabulary, position: Int, field: Field): IntArray
 }
 
@@ -39,7 +42,7 @@ private class TextColumn(private val texts: Texts) : Column() {
     override fun get(index: Int): String = texts[index]
 
     override fun rows(vocabulary: Vocabulary, position: Int, field: Field) =
-        IntArray(texts.size) { vocabulary.row(position, field.canonicalText(texts[it])) }
+        flat(texts.size, field.slots) { vocabulary.rows(position, field, texts[it]) }
 }
 
 /** Values of which many items have the same. */
@@ -47,9 +50,16 @@ private class ValueColumn(private val values: List<Any?>, private val places: In
     override fun get(index: Int): Any? = values[places[index]]
 
     override fun rows(vocabulary: Vocabulary, position: Int, field: Field): IntArray {
-        val rows = IntArray(values.size) { vocabulary.row(position, field.canonicalText(values[it])) }
-        return IntArray(places.size) { rows[places[it]] }
+        val rows = values.map { vocabulary.rows(position, field, it) }
+        return flat(places.size, field.slots) { rows[places[it]] }
     }
+}
+
+/** The [slots] rows of each of [numItems], one after the other. */
+private fun flat(numItems: Int, slots: Int, rows: (Int) -> IntArray): IntArray {
+    val all = IntArray(numItems * slots)
+    for (item in 0 until numItems) rows(item).copyInto(all, item * slots)
+    return all
 }
 
 /**
@@ -118,7 +128,7 @@ public class Catalog private constructor(
                 val numValues = input.varint()
                 if (numValues !in 0..input.remaining.toLong()) corrupt("${numValues.toULong()} values of a column")
                 val texts = input.texts(numValues.toInt())
-                val values = List(texts.size) { readScalar(texts[it]) }
+                val values = List(texts.size) { readValue(texts[it]) }
                 val places = IntArray(numItems) {
                     val place = input.varint()
                     if (place !in values.indices) corrupt("an item has the value ${place.toULong()} of ${values.size}")
@@ -129,27 +139,33 @@ public class Catalog private constructor(
             else -> corrupt("no form $form of a column")
         }
 
-        private fun readScalar(text: String): Any? {
+        private fun readValue(text: String): Any? {
             val value = try {
                 Json.parse(text)
             } catch (error: JsonError) {
                 throw BundleError.BadCatalog("a value is no JSON: ${error.message}", error)
             }
-            if (value is Map<*, *> || value is List<*>) corrupt("a value is neither text nor number")
+            val parts = value as? List<*> ?: listOf(value)
+            if (parts.any { it is Map<*, *> || it is List<*> }) corrupt("a value is neither text nor number")
             return value
         }
 
         /** A field without a column is known of no item. */
         private fun rows(bundle: ModelBundle, columns: Map<String, Column>, numItems: Int): ItemRows {
-            val positions = bundle.manifest.itemFields
-            val rows = IntArray(numItems * positions.size)
-            positions.forEachIndexed { place, position ->
+            val width = bundle.manifest.itemColumns.size
+            val rows = IntArray(numItems * width)
+            var place = 0
+            for (position in bundle.manifest.itemFields) {
                 val field = bundle.manifest.fields[position]
+                val none = bundle.vocabulary.rows(position, field, null)
                 val of = columns[field.name]?.rows(bundle.vocabulary, position, field)
-                    ?: bundle.vocabulary.row(position, field.canonicalText(null)).let { row -> IntArray(numItems) { row } }
-                for (item in 0 until numItems) rows[item * positions.size + place] = of[item]
+                    ?: flat(numItems, field.slots) { none }
+                for (item in 0 until numItems) {
+                    of.copyInto(rows, item * width + place, item * field.slots, (item + 1) * field.slots)
+                }
+                place += field.slots
             }
-            return ItemRows(rows, positions.size)
+            return ItemRows(rows, width)
         }
 
         private fun corrupt(detail: String): Nothing = throw BundleError.BadCatalog(detail)

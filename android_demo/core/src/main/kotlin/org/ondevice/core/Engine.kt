@@ -43,7 +43,7 @@ public class InputCheck(private val manifest: BundleManifest) {
     @Throws(BundleError::class)
     public fun score(ids: LongArray): Int {
         val signature = manifest.signature("forward")
-        val batch = rows(ids, manifest.fields.size, signature, "rows")
+        val batch = rows(ids, manifest.numColumns, signature, "rows")
         checkIds(ids)
         return batch
     }
@@ -53,7 +53,7 @@ public class InputCheck(private val manifest: BundleManifest) {
     public fun rank(context: LongArray, items: LongArray): Int {
         val signature = manifest.signature("rank")
         checkContext(context)
-        val numItems = rows(items, manifest.itemFields.size, signature, "candidates")
+        val numItems = rows(items, manifest.itemColumns.size, signature, "candidates")
         checkIds(items)
         return numItems
     }
@@ -65,9 +65,9 @@ public class InputCheck(private val manifest: BundleManifest) {
     }
 
     private fun checkContext(context: LongArray) {
-        if (context.size != manifest.contextFields.size) {
+        if (context.size != manifest.contextColumns.size) {
             throw BundleError.InvalidInput(
-                "${context.size} context values, where the model has ${manifest.contextFields.size} context fields",
+                "${context.size} context ids, where the model has ${manifest.contextColumns.size} of context fields",
             )
         }
         checkIds(context)

@@ -7,8 +7,9 @@ import java.math.MathContext
  * One column of the model's input, as the manifest's schema describes it.
  *
  * @property isContext whether `rank` takes it once (a user's attributes) or for each candidate.
- * @property isInteger whether its keys are integers; else they are texts.
+ * @property isInteger whether its keys are integers, those of buckets included; else they are texts.
  * @property transform what makes the keys, one of [TRANSFORMS]; null: they are the values.
+ * @property slots above 1, it has several values: a list, or a text with separators, of which so many count at most.
  */
 public class Field internal constructor(
     public val name: String,
@@ -17,9 +18,12 @@ public class Field internal constructor(
     public val transform: String? = null,
     private val origin: Double = 0.0,
     private val missing: Long? = null,
+    public val slots: Int = 1,
+    private val separator: String? = null,
+    private val boundaries: DoubleArray? = null,
 ) {
     /** Whether the keys are not values a person would write. */
-    public val hasTransform: Boolean get() = transform != null
+    public val hasTransform: Boolean get() = transform != null || boundaries != null
 
     /**
      * The canonical text of a raw value, or null for a value that no vocabulary can hold.
@@ -27,10 +31,12 @@ public class Field internal constructor(
      * Integers: 25, 25.0, "25" and " 25 " are one key. Texts keep every character ("02138" is not 2138); an empty
      * text is a missing value: unknown, or the key `missing`. With the transform `log_bucket`, v' = v - origin
      * becomes floor(ln(v')^2) above 2, else 1; with `log_integer`, an integer above 2 becomes floor(ln(v)^2) and
-     * others stay; with `hex`, a hexadecimal text becomes the number it writes.
+     * others stay; with `hex`, a hexadecimal text becomes the number it writes. A number with boundaries becomes
+     * how many of them are not above it.
      */
     public fun canonicalText(raw: Any?): String? = when {
         raw == null || raw == "" -> missing?.toString()
+        boundaries != null -> number(raw)?.let { value -> boundaries.count { it <= value }.toString() }
         transform == "log_bucket" -> number(raw)?.let { logBucket(it - origin) }
         transform == "log_integer" -> integer(raw)?.let { if (it.toLong() > 2) logBucket(it.toDouble()) else it }
         transform == "hex" -> (raw as? String)?.takeIf { HEX.matches(it) }?.toLong(16)?.toString()
@@ -38,8 +44,35 @@ public class Field internal constructor(
         else -> text(raw)
     }
 
-    /** Whether [raw], which has no canonical text, is a text where the keys are integers: a mistake, not a missing value. */
-    internal fun isForeign(raw: Any?) = isInteger && raw is String && raw != "" && raw != UNKNOWN
+    /**
+     * The canonical text of each slot, null where it has no value: those of the first distinct values of a list, or of
+     * a text with separators, spaces around each left out.
+     */
+    public fun canonicalTexts(raw: Any?): List<String?> {
+        if (slots == 1) return listOf(canonicalText(raw))
+        val texts = elements(raw).mapNotNull { canonicalText(it) }.distinct().take(slots)
+        return texts + List(slots - texts.size) { null }
+    }
+
+    /** The values of a list as the text that this field reads as them; without a separator the first alone. */
+    public fun joined(raw: Any?): String {
+        val texts = elements(raw).filterNotNull()
+        return if (separator == null) texts.take(1).joinToString("") else texts.joinToString(separator)
+    }
+
+    private fun elements(raw: Any?): List<Any?> = when (raw) {
+        is String -> if (separator == null) listOf(raw) else raw.split(separator).map { text -> text.trim { it == ' ' } }
+        is Iterable<*> -> raw.toList()
+        is Array<*> -> raw.toList()
+        is IntArray -> raw.toList()
+        is LongArray -> raw.toList()
+        else -> listOf(raw)
+    }
+
+    /** Whether a text without a canonical one stands where the keys are integers: a mistake, not a missing value. */
+    internal fun isForeign(raw: Any?) = isInteger && (if (slots == 1) listOf(raw) else elements(raw)).any {
+        it is String && it != "" && it != UNKNOWN && canonicalText(it) == null
+    }
 
     /** The canonical text of a key, which with a transform is not what makes it. */
     internal fun keyText(key: Any): String? = if (isInteger) integer(key) else text(key)

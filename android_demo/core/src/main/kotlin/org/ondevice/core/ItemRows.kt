@@ -4,6 +4,8 @@ package org.ondevice.core
  * Program rows of items, as `rank` takes them.
  *
  * Shape: (size * numFields), item after item.
+ *
+ * @property numFields ids of an item: one for each slot of its fields.
  */
 public class ItemRows(private val rows: IntArray, public val numFields: Int) {
     init {

@@ -21,7 +21,7 @@ public class ModelBundle private constructor(public val info: BundleInfo, public
     }
 
     /**
-     * Program row ids of all fields, for raw values by field name; an absent value is unknown.
+     * Program row ids of all fields, one for each slot, for raw values by field name; an absent value is unknown.
      *
      * @throws BundleError.InvalidInput if [raw] names something that is no field, or has a text where a field takes
      *   integers.
@@ -54,16 +54,15 @@ public class ModelBundle private constructor(public val info: BundleInfo, public
             val hint = if (near == null) "" else "did you mean \"$near\"? "
             throw BundleError.InvalidInput("\"$name\" is not $what (${hint}choose from: ${names.joinToString()})")
         }
-        return LongArray(positions.size) { index ->
-            val field = manifest.fields[positions[index]]
+        return positions.flatMap { position ->
+            val field = manifest.fields[position]
             val value = raw[field.name]
-            val text = field.canonicalText(value)
-            if (text == null && field.isForeign(value)) {
+            if (field.isForeign(value)) {
                 val kind = if (field.transform == "hex") "hexadecimal numbers" else "numbers"
                 throw BundleError.InvalidInput("the field \"${field.name}\" takes $kind, not \"$value\"")
             }
-            vocabulary.row(positions[index], text).toLong()
-        }
+            vocabulary.rows(position, field, value).map { it.toLong() }
+        }.toLongArray()
     }
 
     /**

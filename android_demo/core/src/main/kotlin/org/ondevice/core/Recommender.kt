@@ -90,7 +90,7 @@ public class Recommender @JvmOverloads constructor(
         val ids = bundle.encodeContext(context)
         if (items.isEmpty()) return FloatArray(0)
         val rows = items.flatMap { item -> bundle.encodeItem(item).map { it.toInt() } }
-        return scoreAll(ids, ItemRows(rows.toIntArray(), manifest.itemFields.size))
+        return scoreAll(ids, ItemRows(rows.toIntArray(), manifest.itemColumns.size))
     }
 
     override fun close(): Unit = engine.close()
@@ -142,11 +142,11 @@ public class Recommender @JvmOverloads constructor(
     public fun scoreOne(ids: LongArray): Float {
         if ("forward" in manifest.methods) {
             val signature = manifest.signature("forward")
-            return engine.score(pad(ids, manifest.fields.size, if (signature.isFixed) signature.maximum else 1))[0]
+            return engine.score(pad(ids, manifest.numColumns, if (signature.isFixed) signature.maximum else 1))[0]
         }
         val signature = manifest.signature("rank")
-        val context = LongArray(manifest.contextFields.size) { ids[manifest.contextFields[it]] }
-        val item = LongArray(manifest.itemFields.size) { ids[manifest.itemFields[it]] }
+        val context = LongArray(manifest.contextColumns.size) { ids[manifest.contextColumns[it]] }
+        val item = LongArray(manifest.itemColumns.size) { ids[manifest.itemColumns[it]] }
         return engine.rank(context, pad(item, item.size, if (signature.isFixed) signature.maximum else 1))[0]
     }
 
@@ -176,12 +176,12 @@ public class Recommender @JvmOverloads constructor(
 
     /** Full rows in schema order, with the same context in each. */
     private fun rows(context: LongArray, items: LongArray): LongArray {
-        val numItemFields = manifest.itemFields.size
-        val ids = LongArray(items.size / numItemFields * manifest.fields.size)
-        for (row in 0 until items.size / numItemFields) {
-            val start = row * manifest.fields.size
-            manifest.contextFields.forEachIndexed { from, to -> ids[start + to] = context[from] }
-            manifest.itemFields.forEachIndexed { from, to -> ids[start + to] = items[row * numItemFields + from] }
+        val numItemColumns = manifest.itemColumns.size
+        val ids = LongArray(items.size / numItemColumns * manifest.numColumns)
+        for (row in 0 until items.size / numItemColumns) {
+            val start = row * manifest.numColumns
+            manifest.contextColumns.forEachIndexed { from, to -> ids[start + to] = context[from] }
+            manifest.itemColumns.forEachIndexed { from, to -> ids[start + to] = items[row * numItemColumns + from] }
         }
         return ids
     }

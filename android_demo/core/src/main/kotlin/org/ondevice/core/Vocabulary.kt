@@ -77,6 +77,10 @@ public class Vocabulary private constructor(private val fields: Array<FieldKeys>
         return keys.unknownRow
     }
 
+    /** The rows of all slots of a field, for its raw value. */
+    internal fun rows(position: Int, field: Field, raw: Any?): IntArray =
+        field.canonicalTexts(raw).map { row(position, it) }.toIntArray()
+
     /** A field has either [groups] or [fingerprints]. */
     private class FieldKeys(val unknownRow: Int, val groups: List<Keys>, val fingerprints: Fingerprints?)
 

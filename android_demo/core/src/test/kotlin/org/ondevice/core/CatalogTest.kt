@@ -99,7 +99,7 @@ class CatalogTest {
         refused("not UTF-8", column(1).list(List(5) { "" }).varint(1).byte(0xff).bytes())
         refused("65535 values", column(2).varint(65535).bytes())
         refused("no JSON", column(2).varint(1).list(listOf("nil")).bytes())
-        refused("neither text nor number", column(2).varint(1).list(listOf("[]")).bytes())
+        refused("neither text nor number", column(2).varint(1).list(listOf("[[7]]")).bytes())
         refused("the value 1 of 1", column(2).varint(1).list(listOf("7")).varint(1).bytes())
         refused("no key_field", whole) { it["catalog"] = null }
     }

@@ -40,7 +40,7 @@ class ExportedBundleTest {
         val catalog = bundle.readCatalog() ?: return@forEach
         val itemKey = bundle.manifest.itemKey ?: return@forEach
         val field = bundle.manifest.fields.indexOfFirst { it.name == itemKey }
-        val column = bundle.manifest.itemFields.indexOf(field)
+        val column = bundle.manifest.itemFields.takeWhile { it != field }.sumOf { bundle.manifest.fields[it].slots }
         val rows = LongArray(catalog.size * catalog.rows.numFields)
         catalog.rows.copy(0, catalog.size, rows)
         val keyRows = List(catalog.size) { rows[it * catalog.rows.numFields + column] }

@@ -80,4 +80,31 @@ class FieldTest {
         val field = Field("n", isContext = true, isInteger = true, missing = -7)
         assertEquals(listOf("-7", "-7", "5", null), listOf(null, "", "5", "x").map { field.canonicalText(it) })
     }
+
+    @Test
+    fun `several values are a list or a text with separators`() {
+        val tags = Field("t", isContext = true, isInteger = false, slots = 3, separator = "|")
+        val codes = Field("c", isContext = true, isInteger = true, slots = 2)
+        val same = listOf<Any>(listOf("a", "b"), arrayOf("a", null, "b", "a"), "a|b", " a ||b", setOf("a", "b"))
+        assertEquals(same.map { listOf("a", "b", null) }, same.map { tags.canonicalTexts(it) })
+        assertEquals(listOf("a", "b", "c"), tags.canonicalTexts("a|b|c|d"))
+        assertEquals(listOf(null, null, null), tags.canonicalTexts(null))
+        assertEquals(listOf("a|b", null, null), tags.canonicalTexts(listOf("a|b")))
+        assertEquals(listOf("3", "1"), codes.canonicalTexts(listOf(3.0, "x", 1, 2)))
+        assertEquals(listOf("7", null), codes.canonicalTexts(7))
+        assertEquals(listOf(true, false, false), listOf(listOf(1, "x"), listOf(1, null), "?").map { codes.isForeign(it) })
+        assertEquals("a|b", tags.joined(listOf("a", null, "b")))
+    }
+
+    /** Boundaries are the smallest numbers of their buckets. */
+    @Test
+    fun `numbers are buckets`() {
+        val field = Field("n", isContext = true, isInteger = true, boundaries = doubleArrayOf(1.5, 3.0))
+        val values = listOf<Any?>(-1e9, 1.49, 1.5, "2", 3L, 1e300, null, "", "x", Double.NaN, Double.POSITIVE_INFINITY)
+        assertEquals(
+            listOf("0", "0", "1", "1", "2", "2", null, null, null, null, null),
+            values.map { field.canonicalText(it) },
+        )
+        assertEquals(listOf(true, false), listOf("long ago", "?").map { field.isForeign(it) })
+    }
 }

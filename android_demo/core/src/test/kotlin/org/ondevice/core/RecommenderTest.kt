@@ -120,7 +120,7 @@ class RecommenderTest {
             assertTrue(text in error.message!!, error.message)
         }
         assertEquals(2, inputs.rank(longArrayOf(0, 20), longArrayOf(1, 2, 3, 20)))
-        refused("3 context values") { inputs.rank(LongArray(3), LongArray(2)) }
+        refused("3 context ids, where the model has 2") { inputs.rank(LongArray(3), LongArray(2)) }
         refused("3 ids do not divide") { inputs.rank(LongArray(2), LongArray(3)) }
         refused("0 candidates") { inputs.rank(LongArray(2), LongArray(0)) }
         refused("5 candidates, where rank takes 1 to 4") { inputs.rank(LongArray(2), LongArray(10)) }

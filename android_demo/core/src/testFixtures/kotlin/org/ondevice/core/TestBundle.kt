@@ -163,7 +163,7 @@ class FakeRuntime @JvmOverloads constructor(
             val batch = inputs.score(ids)
             batchSizes.add(batch)
             return FloatArray(batch) { row ->
-                score(ids.slice(row * manifest.fields.size until (row + 1) * manifest.fields.size)) + offset
+                score(ids.slice(row * manifest.numColumns until (row + 1) * manifest.numColumns)) + offset
             }
         }
 
@@ -171,10 +171,10 @@ class FakeRuntime @JvmOverloads constructor(
             val numItems = inputs.rank(context, items)
             batchSizes.add(numItems)
             return FloatArray(numItems) { item ->
-                val ids = LongArray(manifest.fields.size)
-                manifest.contextFields.forEachIndexed { from, to -> ids[to] = context[from] }
-                manifest.itemFields.forEachIndexed { from, to ->
-                    ids[to] = items[item * manifest.itemFields.size + from]
+                val ids = LongArray(manifest.numColumns)
+                manifest.contextColumns.forEachIndexed { from, to -> ids[to] = context[from] }
+                manifest.itemColumns.forEachIndexed { from, to ->
+                    ids[to] = items[item * manifest.itemColumns.size + from]
                 }
                 score(ids.toList()) + offset
             }

@@ -89,9 +89,9 @@ class DesktopEngineTest {
         val items = LongArray(candidates.size * candidates.numFields)
         candidates.copy(0, candidates.size, items)
         for (index in listOf(0, 1, candidates.size / 2, candidates.size - 1)) {
-            val ids = LongArray(bundle.manifest.fields.size)
-            bundle.manifest.contextFields.forEachIndexed { from, to -> ids[to] = context[from] }
-            bundle.manifest.itemFields.forEachIndexed { from, to -> ids[to] = items[index * candidates.numFields + from] }
+            val ids = LongArray(bundle.manifest.numColumns)
+            bundle.manifest.contextColumns.forEachIndexed { from, to -> ids[to] = context[from] }
+            bundle.manifest.itemColumns.forEachIndexed { from, to -> ids[to] = items[index * candidates.numFields + from] }
             assertEquals(engine.score(ids)[0], scores[index], 1e-5f)
         }
     }
@@ -170,8 +170,8 @@ class DesktopEngineTest {
     fun `more rows than the program takes`() {
         val bundle = changedMethod("rank", "max_items", 100_000)
         val engine = load(bundle)
-        val items = LongArray(100_000 * bundle.manifest.itemFields.size)
-        val context = LongArray(bundle.manifest.contextFields.size)
+        val items = LongArray(100_000 * bundle.manifest.itemColumns.size)
+        val context = LongArray(bundle.manifest.contextColumns.size)
         refused(ExecutorchRuntimeException.NOT_SUPPORTED) { engine.rank(context, items) }
     }
 
@@ -180,7 +180,7 @@ class DesktopEngineTest {
         val bundle = ModelBundle.open(exported)
         val engine = load(bundle)
         val numRows = bundle.manifest.numRows.toLong()
-        val numFields = bundle.manifest.fields.size
+        val numFields = bundle.manifest.numColumns
         assertEquals(1, engine.score(LongArray(numFields) { numRows }).size)
         val outside = listOf(numRows + 1, -1L).map { id -> LongArray(numFields) { id } }
         for (ids in outside + listOf(LongArray(0), LongArray(numFields + 1))) {
@@ -194,7 +194,7 @@ class DesktopEngineTest {
         val engine = load(bundle)
         engine.close()
         engine.close()
-        refused(null) { engine.score(LongArray(bundle.manifest.fields.size)) }
+        refused(null) { engine.score(LongArray(bundle.manifest.numColumns)) }
     }
 
     @Test
