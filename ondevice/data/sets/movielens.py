@@ -55,8 +55,10 @@ SOURCE_100K = Source(
 FIELD_SETS = {
     "full": ("user", "gender", "age", "occupation", "zip", "time", "item", "year", "genre"),
     "serve": ("user", "gender", "age", "occupation", "zip", "item", "year", "genre"),
+    "rich": ("user", "gender", "age", "occupation", "zip", "time", "item", "year", "genres"),
     "paper": ("time", "gender", "age", "occupation", "zip", "year", "genre"),
 }
+MAX_GENRES = 6  # of a film
 LABEL = Label(column="rating", positive_above=3, drop=(3,), minimum=1, maximum=5)
 
 
@@ -73,8 +75,9 @@ def movielens_1m(
     """MovieLens-1M: 739,012 ratings by 6,040 users of 3,706 movies.
 
     Args:
-        fields: ``full`` (9 fields), ``serve`` (without the time of the rating) or ``paper`` (without user
-            and item; what the PEP paper used).
+        fields: ``full`` (9 fields), ``serve`` (without the time of the rating), ``paper`` (without user
+            and item; what the PEP paper used) or ``rich`` (as ``full``, but each genre a value of its own where the
+            others have one for each combination, and the year a number in buckets).
         split: ``random``, ``temporal`` or ``leave_last_out`` (of each user).
         seed: draws the random split and the subsample.
         folder: a folder or archive with the files, in place of the download.
@@ -123,8 +126,12 @@ def _movielens(
     }
     chosen = []
     for name in FIELD_SETS[fields]:
-        side = "item" if name in ("item", "year", "genre") else "context"
-        if name == "time":
+        side = "item" if name in ("item", "year", "genre", "genres") else "context"
+        if name == "genres":
+            chosen.append(Field(name, side, "string", slots=MAX_GENRES, separator="|"))
+        elif name == "year" and fields == "rich":
+            chosen.append(Field(name, side, "number"))
+        elif name == "time":
             chosen.append(Field(name, side, "integer", "timestamp", transform="log_bucket", origin=None))
         else:
             chosen.append(Field(name, side, kinds.get(name, "string")))

@@ -122,11 +122,15 @@ def read_movielens(folder: Path, files: tuple[str, ...], label: Label) -> Intera
     columns["time"] = times.column().take(rows).mapped(lambda text: _whole(text, ratings.path, "timestamp"))
     for name in ("item", "year", "genre"):
         columns[name] = item_column.mapped(lambda key, name=name: tables.items[key][name])  # type: ignore[misc]
+    columns["genres"] = columns["genre"]
     return Interactions(
         columns,
         label_codes[rows],
         order=tuple(_numbers(columns[name]) for name in ("time", "user", "item")),
-        items=sorted((tables.items[key] for key in rated), key=lambda row: row["item"]),
+        items=sorted(
+            ({**tables.items[key], "genres": tables.items[key]["genre"]} for key in rated),
+            key=lambda row: row["item"],
+        ),
         titles=tables.titles,
     )
 
