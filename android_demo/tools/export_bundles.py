@@ -35,8 +35,8 @@ from ondevice.program.bundle import Bundle, make_bundle
 from ondevice.program.endpoints import make_methods
 from ondevice.program.export import Exported, ExportOptions
 from ondevice.program.export_run import export_run
-from ondevice.program.lower import lower
 from ondevice.program.pack import PackedRecommender
+from ondevice.program.targets import shipped
 
 NUM_GOLDEN = 32
 UNAVAILABLE = "unavailable.txt"
@@ -85,7 +85,7 @@ def tables_bundle(exported: Exported, dataset: Dataset) -> Bundle:
         item_columns=schema.item_columns,
     )
     methods["forward"] = replace(methods["forward"], module=LargestValue(exported.quantized))
-    lowered = lower(methods)
+    lowered = shipped().lower(methods)
     entries = {
         **manifest,
         "name": "tables",

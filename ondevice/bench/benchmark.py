@@ -17,7 +17,6 @@ from torch import Tensor
 
 from ondevice.bench.dense.baselines import make_baseline
 from ondevice.bench.dense.instructions import read_counts
-from ondevice.bench.measure.pte import EMBEDDINGS, PTE_PARTS, Inspection, inspect
 from ondevice.bench.measure.quality import quality, score
 from ondevice.bench.measure.runtime import Program
 from ondevice.bench.measure.size import PROGRAM, bundle_bytes, deflated_bytes
@@ -43,6 +42,9 @@ from ondevice.data import Dataset, Vocabulary
 from ondevice.errors import UserError
 from ondevice.files import atomic_write
 from ondevice.program.bundle import Bundle, load_bundle
+from ondevice.program.pte import EMBEDDINGS
+from ondevice.program.target import Inspection
+from ondevice.program.targets import shipped
 from ondevice.run.directory import Run
 from ondevice.run.elastic import compact_model
 
@@ -200,7 +202,7 @@ def dense_subjects(
             continue
         path = run.path / "baselines" / f"{name}.pte"
         atomic_write(path, made.pte)
-        subjects[name] = Subject(name, path, inspect(path), made.max_batch)
+        subjects[name] = Subject(name, path, shipped().inspect(made.pte, str(path)), made.max_batch)
         say(f"dense {name}: {format_bytes(len(made.pte))} ({time.perf_counter() - started:.0f} s)")
     return subjects, left_out
 
@@ -218,7 +220,8 @@ def bundle_subject(name: str, bundle: Bundle, vocabulary: Vocabulary) -> Subject
             "export it with --methods forward,rank,recommend"
         )
     limits = [methods["forward"]["max_batch"], methods.get("rank", {}).get("max_items", math.inf)]
-    inspection = inspect(path, first_order_rows=bundle.manifest["sizes"]["first_order_rows"])
+    rows = bundle.manifest["sizes"]["first_order_rows"]
+    inspection = shipped().inspect(path.read_bytes(), str(path), first_order_rows=rows)
     return Subject(name, path, inspection, int(min(limits)), program_rows(bundle, vocabulary))
 
 
@@ -236,7 +239,7 @@ def measure_file(subject: Subject, dataset: Dataset, say: Callable[[str], None])
     entry = {
         "pte_bytes": len(content),
         "deflated_bytes": deflated_bytes({subject.pte.name: content}),
-        "parts": {part: subject.inspection.parts[part] for part in PTE_PARTS},
+        "parts": dict(subject.inspection.parts),
         "delegated_fraction": round(subject.inspection.delegated_fraction, 4),
         **quality(dataset.test, scores),
     }

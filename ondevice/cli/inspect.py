@@ -9,7 +9,6 @@ Every file of a bundle is verified; a run that is under way is shown as far as i
 from __future__ import annotations
 
 import argparse
-import importlib.util
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,15 +88,16 @@ def bundle_lines(bundle: Bundle) -> list[str]:
 
 
 def _parts(bundle: Bundle) -> Iterator[tuple[str, int]]:
-    """Files, and below model.pte what is in it where ExecuTorch, which knows how to read that, is installed."""
+    """Files, and below the program what is in it where the runtime, which knows how to read that, is installed."""
     from ondevice.bundle.manifest import PROGRAM
+    from ondevice.program.targets import shipped
 
+    target = shipped()
     for name, size in bundle.file_bytes().items():
         yield name, size
-        if name == PROGRAM and importlib.util.find_spec("executorch") is not None:
-            from ondevice.bench.measure.pte import inspect
-
-            program = inspect(bundle.path / PROGRAM, bundle.manifest["sizes"]["first_order_rows"])
+        if name == PROGRAM and not target.missing():
+            rows = bundle.manifest["sizes"]["first_order_rows"]
+            program = target.inspect(bundle.contents[PROGRAM], name, first_order_rows=rows)
             yield from ((f"  {part.replace('_', ' ')}", each) for part, each in program.parts.items() if each)
 
 

@@ -17,7 +17,8 @@ from ondevice.data.schema import Schema
 from ondevice.data.value_names import value_names
 from ondevice.errors import DamagedFile, UserError, nearest
 from ondevice.files import atomic_directory
-from ondevice.program.runtime import LoadedProgram
+from ondevice.program.target import OpenProgram
+from ondevice.program.targets import shipped
 
 Raw = Mapping[str, Any]
 
@@ -103,9 +104,9 @@ class Bundle:
         self.vocabulary = RowLookup(fields)
 
     @cached_property
-    def program(self) -> LoadedProgram:
+    def program(self) -> OpenProgram:
         """The program, loaded when first used."""
-        return LoadedProgram(self.contents[manifests.PROGRAM], str(self.path / manifests.PROGRAM))
+        return shipped().open(self.contents[manifests.PROGRAM], str(self.path / manifests.PROGRAM))
 
     @cached_property
     def catalog(self) -> list[dict[str, Any]] | None:

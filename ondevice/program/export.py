@@ -18,10 +18,10 @@ from ondevice.data import Dataset
 from ondevice.errors import ConfigError
 from ondevice.program.bundle import Bundle, make_bundle
 from ondevice.program.endpoints import MAX_BATCH, TOP_K, Endpoint, Recommend, make_endpoints
-from ondevice.program.lower import lower
 from ondevice.program.pack import PackedRecommender, pack
 from ondevice.program.parity import parity
 from ondevice.program.quantize import is_float_linear, quantize
+from ondevice.program.targets import shipped
 from ondevice.recommender import Recommender
 from ondevice.version import __version__
 
@@ -213,7 +213,7 @@ def export_packed(
         max_batch=options.max_batch,
         top_k=options.top_k,
     )
-    lowered = lower(endpoints)
+    lowered = shipped().lower(endpoints)
     manifest: dict[str, Any] = {
         "name": name,
         "model": model,

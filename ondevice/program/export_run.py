@@ -17,8 +17,8 @@ from ondevice.data.sources import say
 from ondevice.errors import BudgetTooSmall, UserError
 from ondevice.files import atomic_json
 from ondevice.program.export import Exported, ExportOptions, Reading, export_packed, pack_for
-from ondevice.program.lower import load_exporter
 from ondevice.program.pack import PackedRecommender
+from ondevice.program.targets import shipped
 from ondevice.recommender import Recommender
 from ondevice.run.budgets import shortfall
 from ondevice.run.directory import Run
@@ -125,7 +125,7 @@ class _RunExporter:
                 key: round(own[key], 5) for key in ("valid_auc", "test_auc") if own.get(key) is not None
             }
             name = f"{self.dataset.schema.name}-{model}-{method}-{label}"
-            load_exporter()
+            shipped().load_exporter()
             began = Reading(time.perf_counter(), memory.settle(()))
             packed = self.pack(label)  # a part of what is measured
             made = export_packed(

@@ -3,34 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from torch.export import export
 
 from ondevice.errors import UserError
 from ondevice.program.endpoints import Endpoint
-from ondevice.program.slim import ProgramFile, slim
+from ondevice.program.pte import program_requirements
+from ondevice.program.slim import slim
 from ondevice.program.stock import check_stock
+from ondevice.program.target import Lowered
 from ondevice.quiet import quiet
-
-
-@dataclass(frozen=True)
-class Lowered:
-    """A finished program.
-
-    Args:
-        data: the .pte.
-        ops: operators it calls.
-        backends: backends it delegates to.
-        num_delegated: operators inside delegates, all endpoints together.
-        num_portable: operators outside.
-    """
-
-    data: bytes
-    ops: tuple[str, ...]
-    backends: tuple[str, ...]
-    num_delegated: int
-    num_portable: int
 
 
 def load_exporter() -> None:
@@ -105,14 +87,3 @@ def _count(edge: object, endpoints: Mapping[str, Endpoint]) -> tuple[int, int]:
             ):
                 outside += 1
     return inside, outside
-
-
-def program_requirements(data: bytes) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names of the operators and of the backends that a .pte needs, sorted."""
-    ops: set[str] = set()
-    backends: set[str] = set()
-    for plan in ProgramFile.parse(data).root["execution_plan"]:
-        for op in plan.get("operators", []):
-            ops.add(op["name"] + (f".{op['overload']}" if op.get("overload") else ""))
-        backends.update(delegate["id"] for delegate in plan.get("delegates", []))
-    return tuple(sorted(ops)), tuple(sorted(backends))

@@ -20,8 +20,9 @@ from ondevice.program import lower as module
 from ondevice.program import stock
 from ondevice.program.endpoints import ENDPOINTS, Endpoint, make_endpoints
 from ondevice.program.export import Exported, ExportOptions, export_model
-from ondevice.program.lower import lower, program_requirements
+from ondevice.program.lower import lower
 from ondevice.program.pack import LAYOUTS
+from ondevice.program.pte import program_requirements
 from ondevice.program.slim import ProgramFile, parse_graph
 from ondevice.quiet import quiet
 

@@ -15,8 +15,8 @@ from ondevice.data import Dataset
 from ondevice.errors import UserError
 from ondevice.program.bundle import Bundle, make_bundle
 from ondevice.program.export import golden_rows, versions
-from ondevice.program.lower import program_requirements
 from ondevice.program.stock import check_stock
+from ondevice.program.targets import shipped
 from ondevice.recommender import Recommender
 from ondevice.run.directory import Run
 
@@ -55,8 +55,8 @@ def dense_bundle(
         has_first_order,
         dataset.vocabulary.key_texts(),
     )
-    ops, backends = program_requirements(baseline.pte)
-    check_stock([*ops, *backends])
+    needs = shipped().inspect(baseline.pte, baseline.name)
+    check_stock([*needs.ops, *needs.backends])
     manifest: dict[str, Any] = {
         "name": name,
         "model": model,
@@ -69,8 +69,8 @@ def dense_bundle(
             "first_order_rows": order.first_order_rows,
         },
         "methods": {"forward": _signature(schema.slots.total, baseline.max_batch)},
-        "ops": list(ops),
-        "backends": list(backends),
+        "ops": list(needs.ops),
+        "backends": list(needs.backends),
         "versions": versions(),
         "metrics": {},
     }

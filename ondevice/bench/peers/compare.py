@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ondevice.bench.benchmark import bundle_subject, cold_summary, dense_subjects, measure_file
@@ -22,8 +21,9 @@ from ondevice.bench.measure.size import bundle_bytes, deflated_bytes
 from ondevice.bench.measure.worker import run_jobs
 from ondevice.bench.measure.workload import make_requests, write_inputs
 from ondevice.bench.peers.figure import write_picture
-from ondevice.bench.peers.programs import EXECUTORCH, MAKERS, RUNTIMES, Peer, missing_packages
+from ondevice.bench.peers.measured import EXECUTORCH, Peer
 from ondevice.bench.peers.runs import against, other_bundles
+from ondevice.bench.peers.targets import make_programs, peers
 from ondevice.bench.report.drawing import format_bytes
 from ondevice.bench.report.report import environment
 from ondevice.bench.settings import Settings
@@ -32,6 +32,7 @@ from ondevice.data import Dataset
 from ondevice.errors import MissingPackage, UserError
 from ondevice.files import atomic_json, atomic_write
 from ondevice.program.bundle import Bundle, load_bundle
+from ondevice.program.target import TARGETS
 from ondevice.run.directory import Run
 
 FORMAT_VERSION = 1
@@ -69,12 +70,12 @@ def measure_peers(
     metrics = run.metrics
     left_out = {
         runtime: f"{', '.join(missing)} not installed; {INSTALL}"
-        for runtime in MAKERS
-        if (missing := missing_packages(runtime))
+        for runtime, target in peers().items()
+        if (missing := target.missing())
     }
     if REFERENCE.split()[1] not in settings.baselines:
         raise UserError("baselines: int8 is what every ratio is taken of; add it")
-    if len(left_out) == len(MAKERS) and not also:
+    if len(left_out) == len(peers()) and not also:
         raise MissingPackage(f"no other runtime is installed; {INSTALL}")
     for runtime, reason in left_out.items():
         say(f"{runtime} left out: {reason}")
@@ -85,10 +86,10 @@ def measure_peers(
     dense = run.dense()
     folder = run.path / "peers"
     folder.mkdir(exist_ok=True)
-    for runtime, (_, make) in MAKERS.items():
+    for runtime in peers():
         if runtime in left_out:
             continue
-        made = make(DenseProgram(dense), dense.info.slots.total, candidates, folder)
+        made = make_programs(runtime, DenseProgram(dense), dense.info.slots.total, candidates, folder)
         for name, peer in made.items():
             content = peer.file(candidates[-1]).read_bytes()
             scores = score(peer, dataset.test.ids, candidates[-1])
@@ -164,12 +165,13 @@ def _executorch(
 
 def score(peer: Peer, ids: np.ndarray, rows: int) -> np.ndarray:
     """Scores (n,) float32 of rows of training ids (n, F), ``rows`` at a time; the last call is filled up."""
-    program = RUNTIMES[peer.runtime](peer.file(rows), 1)
+    file = peer.file(rows)
+    program = TARGETS[peer.runtime]().open(file.read_bytes(), str(file))
     scores = np.empty(len(ids), dtype=np.float32)
     for start in range(0, len(ids), rows):
         batch = np.asarray(ids[start : start + rows], dtype=np.int64)
         whole = np.concatenate([batch, np.repeat(batch[-1:], rows - len(batch), axis=0)])
-        scores[start : start + rows] = program.run(program.prepare(torch.from_numpy(whole)))[: len(batch)]
+        scores[start : start + rows] = program("forward", whole)[0][: len(batch)]
     return scores
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from ondevice import memory
 from ondevice.bench.measure.latency import calls_for, summarize, take_turns
 from ondevice.bench.measure.worker import Inputs, caller, serve
-from ondevice.bench.peers.programs import RUNTIMES
+from ondevice.bench.peers.measured import RUNTIMES
 
 
 def load_runtimes(job: dict[str, Any]) -> None:

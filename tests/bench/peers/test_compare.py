@@ -12,9 +12,10 @@ import torch
 from ondevice.bench.dense.baselines import DenseProgram
 from ondevice.bench.measure.worker import run_jobs
 from ondevice.bench.measure.workload import write_inputs
-from ondevice.bench.peers import compare as peers
+from ondevice.bench.peers import compare
 from ondevice.bench.peers.compare import score, text_table
-from ondevice.bench.peers.programs import EXECUTORCH, LITERT, MAKERS, Peer, missing_packages
+from ondevice.bench.peers.measured import EXECUTORCH, LITERT, Peer
+from ondevice.bench.peers.targets import make_programs, peers
 from ondevice.errors import UserError
 from ondevice.recommender import Recommender
 
@@ -23,17 +24,16 @@ from ..conftest import FIELD_SIZES, rows_of
 ROWS = (1, 20)
 
 
-@pytest.fixture(params=list(MAKERS), scope="module")
+@pytest.fixture(params=list(peers()), scope="module")
 def made(
     request: pytest.FixtureRequest, dense: Recommender, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Peer]:
     """The fp32 and int8 programs of one runtime."""
-    missing = missing_packages(request.param)
+    missing = peers()[request.param].missing()
     if missing:
         pytest.skip(f"{', '.join(missing)} not installed (pip install 'ondevice-recommender[peers]')")
     folder = tmp_path_factory.mktemp(request.param)
-    programs: dict[str, Peer] = MAKERS[request.param][1](DenseProgram(dense), len(FIELD_SIZES), ROWS, folder)
-    return programs
+    return make_programs(request.param, DenseProgram(dense), len(FIELD_SIZES), ROWS, folder)
 
 
 @torch.no_grad()
@@ -78,11 +78,12 @@ def test_without_other_runtimes_it_says_how_to_get_them(
 ) -> None:
     (tmp_path / "config.yaml").write_text("data: {name: movielens_1m}\n")
     (tmp_path / "metrics.json").write_text(json.dumps({"seed": 0}))
-    monkeypatch.setattr(peers, "missing_packages", lambda runtime: [f"{runtime}-package"])
+    for target in peers().values():
+        monkeypatch.setattr(type(target), "packages", ("a-package-that-nobody-has",))
     with pytest.raises(
         UserError, match=r"no other runtime is installed; pip install 'ondevice-recommender\[peers\]'"
     ):
-        peers.measure_peers(tmp_path)
+        compare.measure_peers(tmp_path)
 
 
 def test_a_file_for_each_number_of_rows_or_for_any() -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from ondevice.bench.measure.pte import PTE_PARTS
 from ondevice.bench.report.drawing import COLORS, format_bytes, format_us, new_figure, to_svg
 from ondevice.bench.report.figures import FIGURES, PART_COLORS, PART_NAMES, size_classes, spread
 from ondevice.bench.report.page import headline, render
 from ondevice.bench.report.report import bundle_report, choose_headline, environment, text_table, write
+from ondevice.program.pte import PTE_PARTS
 from ondevice.version import __version__
 
 from .. import sample

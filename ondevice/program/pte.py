@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
+from ondevice.errors import DamagedFile
 from ondevice.program.flatbuffer import Table
 from ondevice.program.slim import ProgramFile, parse_graph
+from ondevice.program.target import Constant, Inspection
 
 EMBEDDINGS, FIRST_ORDER, WEIGHTS = "embeddings", "first_order", "other_weights"
 CATALOG, OVERHEAD = "catalog", "program_overhead"
@@ -26,50 +26,15 @@ ROW_ARITHMETIC = ("aten::minimum", "aten::add")
 NOT_WORK = ("executorch_prim::", "aten::sym_size")  # shapes and views, no pass over data
 
 
-@dataclass(frozen=True)
-class Constant:
-    """A constant tensor of the graph, outside delegates.
+def inspect(data: bytes, name: str = "model.pte", first_order_rows: int | None = None) -> Inspection:
+    """Take a .pte file apart: see `ondevice.program.target.Target.inspect`.
 
-    Args:
-        part: one of `PTE_PARTS`.
-        num_bytes: bytes of its values, without padding.
-        shape: as stored.
+    Raises: DamagedFile: when the file is no program.
     """
-
-    part: str
-    num_bytes: int
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """A .pte file taken apart; ``parts`` sums to ``num_bytes``.
-
-    ``delegated_fraction`` is the share of nodes that lie inside delegates, views and shapes not counted.
-    """
-
-    num_bytes: int
-    parts: dict[str, int]
-    constants: list[Constant]
-    methods: list[str]
-    delegated_fraction: float
-
-
-def inspect(path: str | Path, first_order_rows: int | None = None) -> Inspection:
-    """Take a .pte file apart.
-
-    Args:
-        path: the file.
-        first_order_rows: rows of the first-order table, to know it among tables of width 1; None where there
-            is no other such table.
-
-    Raises: ValueError: when the file is no program.
-    """
-    data = Path(path).read_bytes()
     try:
         program = ProgramFile.parse(data)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise DamagedFile(f"{name}: {error}") from None
     plans: list[Table] = program.root["execution_plan"]
     constants = _constants(plans, first_order_rows)
     parts = dict.fromkeys(PTE_PARTS, 0)
@@ -83,14 +48,32 @@ def inspect(path: str | Path, first_order_rows: int | None = None) -> Inspection
         for plan in plans
         for delegate in plan.get("delegates", [])
     )
-    outside = sum(not name.startswith(NOT_WORK) for plan in plans for name, _ in _calls(plan))
+    outside = sum(not operator.startswith(NOT_WORK) for plan in plans for operator, _ in _calls(plan))
+    ops, backends = _requirements(plans)
     return Inspection(
         num_bytes=len(data),
         parts=parts,
         constants=constants,
         methods=[plan["name"] for plan in plans],
+        ops=ops,
+        backends=backends,
         delegated_fraction=inside / max(1, inside + outside),
     )
+
+
+def program_requirements(data: bytes) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the operators and of the backends that a .pte needs, sorted."""
+    return _requirements(ProgramFile.parse(data).root["execution_plan"])
+
+
+def _requirements(plans: list[Table]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    ops: set[str] = set()
+    backends: set[str] = set()
+    for plan in plans:
+        for op in plan.get("operators", []):
+            ops.add(op["name"] + (f".{op['overload']}" if op.get("overload") else ""))
+        backends.update(delegate["id"] for delegate in plan.get("delegates", []))
+    return tuple(sorted(ops)), tuple(sorted(backends))
 
 
 def _calls(plan: Table) -> Iterator[tuple[str, list[int]]]:
