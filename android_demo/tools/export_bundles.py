@@ -32,7 +32,7 @@ from ondevice.data.sources import obtain
 from ondevice.errors import UserError, run_script
 from ondevice.files import atomic_write
 from ondevice.program.bundle import Bundle, make_bundle
-from ondevice.program.endpoints import make_methods
+from ondevice.program.endpoints import make_endpoints
 from ondevice.program.export import Exported, ExportOptions
 from ondevice.program.export_run import export_run
 from ondevice.program.pack import PackedRecommender
@@ -78,7 +78,7 @@ class LargestValue(nn.Module):
 def tables_bundle(exported: Exported, dataset: Dataset) -> Bundle:
     """The bundle ``tables`` of an exported model, in memory."""
     schema, manifest = dataset.schema, exported.bundle.manifest
-    methods = make_methods(
+    methods = make_endpoints(
         exported.quantized,
         ["forward"],
         context_columns=schema.context_columns,

@@ -187,8 +187,5 @@ def make_endpoints(
     return result
 
 
-make_methods = make_endpoints  # the name by which android_demo/tools/export_bundles.py imports it
-
-
 def _tensor(name: str, dtype: str, shape: list[Any]) -> dict[str, Any]:
     return {"name": name, "dtype": dtype, "shape": shape}

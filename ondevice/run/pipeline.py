@@ -29,7 +29,7 @@ from ondevice.training.batches import Batches
 from ondevice.training.checkpoint import load_recommender, tensors_of
 from ondevice.training.fit import Fit, FitResult, count_parameters, evaluate
 from ondevice.training.norm import synced
-from ondevice.training.teacher import Teacher, make_teacher, own_teacher
+from ondevice.training.teacher import Teacher, dense_number, make_teacher
 
 SEARCHED = "searched"
 """Folder of the compact model with free values that a method measured, and that retraining begins with."""
@@ -101,7 +101,7 @@ class Pipeline(PreparedRun):
             return None
         models = []
         for name in teach.teachers:
-            number = own_teacher(name)
+            number = dense_number(name)
             if number is None:
                 models.append(self._other_dense(name))
             elif number:

@@ -22,7 +22,7 @@ from ondevice.models import MODELS
 from ondevice.run.directory import CONFIG, read_config
 from ondevice.run.effects import check_effects
 from ondevice.training import qat
-from ondevice.training.teacher import own_teacher
+from ondevice.training.teacher import dense_number
 
 PLACES = ("path", "folder", "schema", "tables", "memory", "workers")
 """Options of data sets that say where and how data are read, not what they are."""
@@ -65,7 +65,7 @@ def check_options(config: Config) -> None:
             "compact.train.elastic: one training makes several budgets, but compact.budgets has "
             f"{config.compact.budgets[0]} alone; name the smallest and the largest, or set elastic=false"
         )
-    if any(own_teacher(name) is not None for name in config.teach.teachers):
+    if any(dense_number(name) is not None for name in config.teach.teachers):
         raise ConfigError(
             "teach.teachers: the dense model cannot be its own teacher; set compact.teach.teachers"
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 from ondevice.config.sections import Config
 from ondevice.errors import UserError
 from ondevice.run.directory import CONFIG, Run
-from ondevice.training.teacher import own_teacher
+from ondevice.training.teacher import dense_number
 
 
 def other_run(name: str) -> tuple[Run, str]:
@@ -16,7 +16,7 @@ def other_run(name: str) -> tuple[Run, str]:
     Raises: UserError: when there is no such run or model.
     """
     folder, which = Path(name), "dense"
-    if own_teacher(folder.name) is not None and not (folder / CONFIG).exists():
+    if dense_number(folder.name) is not None and not (folder / CONFIG).exists():
         folder, which = folder.parent, folder.name
     try:
         run = Run(folder)
@@ -29,4 +29,4 @@ def other_run(name: str) -> tuple[Run, str]:
 def other_teachers(config: Config) -> list[str]:
     """The teachers that are models of other runs."""
     names = dict.fromkeys([*config.teach.teachers, *config.compact.teach.teachers])
-    return [name for name in names if own_teacher(name) is None]
+    return [name for name in names if dense_number(name) is None]

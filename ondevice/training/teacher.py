@@ -21,7 +21,7 @@ from ondevice.training.processes import ALONE, Processes
 TEMPERATURES = (0.05, 20.0)  # between which the fitted one is looked for
 
 
-def own_teacher(name: str) -> int | None:
+def dense_number(name: str) -> int | None:
     """0 for ``dense``, k for ``dense+k``; None for another run's folder."""
     match = re.fullmatch(r"dense(?:\+([1-9]\d?))?", name)
     return None if match is None else int(match[1] or 0)

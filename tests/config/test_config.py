@@ -18,7 +18,7 @@ from ondevice.errors import ConfigError, UserError
 from ondevice.methods import METHODS
 from ondevice.run.pipeline import Pipeline
 from ondevice.training.fit import Fit
-from ondevice.training.teacher import own_teacher
+from ondevice.training.teacher import dense_number
 
 from ..data.large.rows import HEADER, avazu_lines, criteo_lines, write_lines
 
@@ -338,7 +338,7 @@ def test_every_config_that_comes_along_trains(
         compact = dataclasses.replace(config.compact, budgets=("50%",), sizes=SizesConfig("magnitude"))
         config = dataclasses.replace(config, compact=compact)
     metrics = Pipeline(config, tmp_path / "run").run()
-    further = sum(bool(own_teacher(name)) for name in config.compact.teach.teachers)
+    further = sum(bool(dense_number(name)) for name in config.compact.teach.teachers)
     assert steps[: 1 + further] == ["dense"] * (1 + further)
     ranked = config.compact.sizes.name == "code_saliency"  # in a compact model that is trained first
     assert len(steps) == 1 + further + ranked + len(config.compact.budgets)
