@@ -61,7 +61,7 @@ class Recommender(nn.Module):
         self.whole_map: Tensor | None = None
         slots = embedding.info.slots
         self.pooling = None if slots.is_plain else Pooling(slots)
-        self.register_buffer("unknown", embedding.info.field_offsets[slots.fields], persistent=False)
+        self.register_buffer("unknown", embedding.info.field_offsets[slots.owners], persistent=False)
         self._mapped: tuple[Tensor, tuple[int, int], Tensor] | None = None
 
     @property

@@ -133,6 +133,7 @@ class Joined:
                 arrays, wrong = [], {}
                 for place, column in enumerate(wanted):
                     field = self.spec.field(side.key) if place == 0 else self.spec.field_of(column)
+                    self._check_one_reading(side, column)
                     where = f"{part.path}: column '{column}'"
                     if field is None:
                         texts = plain_values(batch.column(column), where)
@@ -160,6 +161,15 @@ class Joined:
         if twice:
             raise DataError(
                 f"{side.path}: {wanted[0]} {twice[0][0]!r} is there more than once; keep one row for each"
+            )
+
+    def _check_one_reading(self, side: SideTable, column: str) -> None:
+        """Refuse a column that one field reads as several values and another otherwise: it is kept as one of them."""
+        readers = [f for f in self.spec.schema.fields if f.source_column == column]
+        if len(readers) > 1 and any(reader.slots > 1 for reader in readers):
+            names = " and ".join(f"'{reader.name}'" for reader in readers)
+            raise DataError(
+                f"{side.path}: column '{column}' is read by {names}, one with several values; copy the column"
             )
 
     def _look_up(self, name: str, keys: Any) -> list[Any]:

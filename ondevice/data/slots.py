@@ -48,8 +48,13 @@ class Slots:
 
     @property
     def fields(self) -> list[int]:
-        """The field whose ids each slot holds."""
+        """The field that each slot fills: what joins embeddings asks for this."""
         return [field for field, width in enumerate(self.widths) for _ in range(width)]
+
+    @property
+    def owners(self) -> list[int]:
+        """The field whose ids, and so whose rows, each slot holds: what looks rows up asks for this."""
+        return self.fields
 
     def of(self, fields: Iterable[int]) -> tuple[int, ...]:
         """The slots of some fields, in the order of these."""

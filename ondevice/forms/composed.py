@@ -134,7 +134,7 @@ class Composed(Form):
         assert torch.equal(ids, self.stored.nonzero().squeeze(1)), "rows are not in the order of ids"
         values = table.values()
         return ComposedPacked(
-            self, values["quotient"].cpu(), values["remainder"].cpu(), torch.tensor(table.info.slots.fields)
+            self, values["quotient"].cpu(), values["remainder"].cpu(), torch.tensor(table.info.slots.owners)
         )
 
     def estimate(self, num_fields: int, endpoints: Sequence[str]) -> int:
@@ -230,7 +230,7 @@ class ComposedPacked(PackedTable):
         form: of the table.
         quotient: E₁ (Q + 1, D).
         remainder: E₂ (R + 1, D).
-        fields: (S,) the field of each column of rows.
+        fields: (S,) the field whose rows each column holds.
 
     Shape: rows (B, S) int64 -> (B, F, D) float32.
     """

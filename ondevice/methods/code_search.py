@@ -201,8 +201,8 @@ class CodeSearch:
             (gradient,) = torch.autograd.grad(logits.sum(), embeddings)
             read, p = recommender.mapped(ids), torch.sigmoid(logits.detach())
             if field is not None:
-                begin, end = table.info.slots.starts[field : field + 2]
-                read, gradient = read[:, begin:end], gradient[:, begin:end]
+                columns = [slot for slot, owner in enumerate(table.info.slots.owners) if owner == field]
+                read, gradient = read[:, columns], gradient[:, columns]
             if table.level is not None:
                 gradient = gradient * table.level[read]
             at = place[read].flatten()

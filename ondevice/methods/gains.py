@@ -36,7 +36,7 @@ def measure_gains(
     sided = 0 < len(item_columns) < recommender.info.slots.total
     samples = _Samples(recommender.eval(), batches, item_columns, pairs if sided else 0.0, seed)
     directions, coordinates = _rotated(recommender, samples, num_dims)
-    directions = directions[recommender.info.slots.fields]
+    directions = directions[recommender.info.slots.owners]
     curvature = torch.zeros_like(coordinates)
     for ids, _, gradients, weight in samples:
         along = torch.einsum("bsd,sdk->bsk", gradients, directions).square() * weight[:, None, None]
@@ -83,7 +83,7 @@ def _rotated(recommender: Recommender, samples: _Samples, width: int) -> tuple[T
     fields, dim = recommender.info.num_fields, weight.shape[1]
     curvature = torch.zeros(fields, dim, dim, dtype=torch.float64, device=weight.device)
     second = torch.zeros_like(curvature)
-    field_of = torch.tensor(recommender.info.slots.fields, device=weight.device)
+    field_of = torch.tensor(recommender.info.slots.owners, device=weight.device)
     for _, embeddings, gradients, share in samples:
         slots = torch.einsum("bfi,bfj,b->fij", gradients, gradients, share).double()
         curvature.index_add_(0, field_of, slots)

@@ -54,7 +54,7 @@ class PackedRecommender(nn.Module):
         self.pooling = None
         if slots is not None and not slots.is_plain:
             self.pooling = Pooling(slots)
-            unknown = torch.from_numpy(order.unknown_rows[slots.fields])
+            unknown = torch.from_numpy(order.unknown_rows[slots.owners])
             self.register_buffer("absent", self.pooling.absent(unknown))
         self.first_order = first_order
         self.model = model

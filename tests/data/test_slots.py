@@ -212,3 +212,35 @@ def test_a_wrong_value_in_a_list_names_its_line(tmp_path: Path) -> None:
     )
     with pytest.raises(DataError, match=r"t\.csv:3: column 'mood': 'x' is not a whole number"):
         load_dataset("table", schema=str(schema), path=str(tmp_path / "t.csv"))
+
+
+def test_a_joined_table_has_lists_of_its_own(tmp_path: Path) -> None:
+    fields = [
+        {"name": "user", "side": "context", "kind": "integer"},
+        {"name": "item", "side": "item", "kind": "integer"},
+        {"name": "tags", "side": "item", "kind": "string", "slots": 2, "separator": "|"},
+    ]
+    tables = {"films": {"path": "films.csv", "key": "item"}}
+    values = {
+        "name": "shop",
+        "fields": fields,
+        "label": {"column": "y"},
+        "item_key": "item",
+        "tables": tables,
+    }
+    (tmp_path / "films.csv").write_text("item,tags\n1,a|b|c\n2,\n3,b\n4,never\n")
+    (tmp_path / "t.csv").write_text(
+        "user,item,y\n" + "".join(f"{k % 5},{1 + k % 3},{k % 2}\n" for k in range(60))
+    )
+    schema, path = tmp_path / "s.yaml", str(tmp_path / "t.csv")
+    schema.write_text(yaml.safe_dump(values))
+    data = load_dataset("table", schema=str(schema), path=path)
+    assert data.vocabulary.keys[2] == ["a", "b"]
+    assert data.catalog is not None
+    assert [row["tags"] for row in data.catalog.raw] == [["a", "b"], None, ["b"], ["never"]]
+    again = {"name": "tag", "side": "item", "kind": "string", "column": "tags"}
+    schema.write_text(yaml.safe_dump({**values, "fields": [*fields, again]}))
+    with pytest.raises(
+        DataError, match="is read by 'tags' and 'tag', one with several values; copy the column"
+    ):
+        load_dataset("table", schema=str(schema), path=path)
