@@ -1,6 +1,6 @@
 """A field of several values beside a key for each combination of them: test AUC and bytes of MovieLens' field sets.
 
-python benchmarks/genres.py CONFIG.yaml [section.key=value …] --json FILE [--seeds 0 1 2] [--runs runs/genres]
+python benchmarks/genres.py CONFIG.yaml [section.key=value …] --json FILE [--seeds 0 1 2] [--most N]
 
 Trains and exports the config with ``data.fields=full`` and ``rich`` for each seed, one after the other, and writes the
 file after each; what is in it already is not trained again.
@@ -69,6 +69,9 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument(
+        "--most", type=int, default=100, help="end after so many runs; call again for the others"
+    )
     parser.add_argument("--runs", type=Path, default=Path("runs/genres"))
     options = parser.parse_intermixed_args()
     asked = {"config": options.config, "overrides": options.overrides}
@@ -77,15 +80,14 @@ def main() -> None:
         content = json.loads(options.json.read_text())
     if {key: content[key] for key in asked} != asked:
         raise UserError(f"{options.json}: of another config; name another --json file, or remove it")
-    for seed in options.seeds:
-        for fields in FIELD_SETS:
-            if f"{fields}-{seed}" in content["runs"]:
-                continue
-            figures = measure(options.config, options.overrides, fields, seed, options.runs)
-            content["runs"][f"{fields}-{seed}"] = figures
-            content["summary"] = summary(content["runs"])
-            atomic_json(options.json, content)
-            print(fields, seed, figures, flush=True)
+    wanted = [(fields, seed) for seed in options.seeds for fields in FIELD_SETS]
+    left = [(fields, seed) for fields, seed in wanted if f"{fields}-{seed}" not in content["runs"]]
+    for fields, seed in left[: options.most]:
+        figures = measure(options.config, options.overrides, fields, seed, options.runs)
+        content["runs"][f"{fields}-{seed}"] = figures
+        content["summary"] = summary(content["runs"])
+        atomic_json(options.json, content)
+        print(fields, seed, figures, flush=True)
 
 
 if __name__ == "__main__":

@@ -28,9 +28,9 @@ ENDPOINT_BYTES = {"forward": 3_290, "rank": 950, "recommend": 2_440}
 LINEAR_BYTES, FIRST_LINEAR_BYTES = 600, 90
 FIRST_ORDER_BYTES = {"forward": 440, "rank": 150, "recommend": 10}
 PROJECTION_BYTES, PROJECTION_SHARED = 100, 160  # at least; its weights less what they share with the graphs
-POOLING_BYTES = {"forward": 1_900, "rank": 150, "recommend": 600}
-POOLING_KIND_BYTES = 300  # for each further kind of pooling
-POOLING_CELL_BYTES = 12  # for each field and slot: the matrix that says which belong together
+POOLING_BYTES = {"forward": 1_950, "rank": 150, "recommend": 600}
+POOLING_KIND_BYTES = 550  # for each further kind of pooling
+POOLING_CELL_BYTES = 5  # for each field and slot: the matrix that says which belong together
 # The manifest: what every one says, and each method; it lists the operators and sizes.
 MANIFEST_BYTES = 1_000
 MANIFEST_ENDPOINT_BYTES = {"forward": 160, "rank": 280, "recommend": 340}
