@@ -81,7 +81,7 @@ def check_sides(config: Config, schema: Schema) -> None:
     if _is_sharded(config) and not schema.slots.is_plain:
         several = ", ".join(field.name for field in schema.fields if field.slots > 1)
         raise ConfigError(
-            f"distributed.mode: sharded tables hold one value a field, but {several} has several; use distributed=ddp"
+            f"distributed.mode: sharded tables hold one value a field, but {several} have several; use distributed=ddp"
         )
     for section, settings in (("teach", config.teach), ("compact.teach", config.compact.teach)):
         if settings.teachers and settings.pairs and not (schema.context_fields and schema.item_fields):
