@@ -150,9 +150,11 @@ def test_a_newer_format_and_a_foreign_file_are_refused(bundle: Bundle, tmp_path:
 
 
 def test_a_vocabulary_of_other_fields_is_refused(bundle: Bundle) -> None:
-    schema = dict(bundle.manifest["schema"])
-    reseal(bundle.path, {"schema": {**schema, "fields": schema["fields"][:-1]}})
-    with pytest.raises(UserError, match=r"vocabulary\.bin: 5 fields, but the schema has 4"):
+    content = vocabulary_file.encode(vocabulary_file.decode(bundle.contents[manifests.VOCABULARY])[:-1])
+    (bundle.path / manifests.VOCABULARY).write_bytes(content)
+    entry = manifests.file_entry(content)
+    reseal(bundle.path, {"files": {**bundle.manifest["files"], manifests.VOCABULARY: entry}})
+    with pytest.raises(UserError, match=r"vocabulary\.bin: 4 fields, but the schema has 5"):
         load_bundle(bundle.path)
 
 

@@ -31,6 +31,9 @@ from .conftest import Export
 
 # XNNPACK may round an activation the other way: one of 255 steps of one layer's input.
 TOLERANCE = 0.01
+DELEGATES = {"dlrm": 2}
+"""Of a method's scoring part, where it is not one. DLRM takes half of a matrix of inner products, and XNNPACK looks up
+no columns; a first layer over the whole matrix would be one delegate, and twice as many bytes."""
 
 
 def methods_of(model: str, layout: str) -> tuple[str, ...]:
@@ -222,7 +225,7 @@ def test_the_scoring_part_is_one_delegate_per_method(export: Export) -> None:
     for model in MODELS:
         made = export(model, "staircase", "int8", methods_of(model, "staircase"))
         for plan in ProgramFile.parse(made.bundle.contents[PROGRAM]).root["execution_plan"]:
-            assert len(plan["delegates"]) == 1
+            assert len(plan["delegates"]) == DELEGATES.get(model, 1), model
 
 
 def test_quiet_silences_native_code_and_lets_errors_through(capfd: pytest.CaptureFixture[str]) -> None:
