@@ -28,7 +28,7 @@ from ondevice.data import Dataset
 from ondevice.errors import UserError, run_script
 from ondevice.files import atomic_json
 from ondevice.forms.base import Form, RowLayout
-from ondevice.forms.blocks import COLUMN_BYTES, STAIRCASE_BYTES, choose_blocks
+from ondevice.forms.blocks import choose_blocks, columns_bytes
 from ondevice.forms.packed import CLIPPINGS
 from ondevice.models import BaseModel
 from ondevice.program.pack import compacted_model
@@ -153,7 +153,7 @@ def column_rows(recommender: Recommender, texts: Sequence[str | None]) -> list[R
     for width in range(1, int(sizes.max(initial=1)) + 1):
         blocks = choose_blocks(sizes, info.num_fields, width=width)
         order = order_rows(info.field_offsets, forms, texts, RowLayout(blocks.classes(sizes)))
-        columns = STAIRCASE_BYTES + COLUMN_BYTES * blocks.num_columns if blocks.num_columns > 1 else 0
+        columns = columns_bytes(blocks, ("forward",))
         stored, keys = blocks.num_values(sizes), vocabulary_bytes(order.field_keys)
         ships = " (what ships)" if width == chosen.width else ""
         rows.append(

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
-# Measured on finished programs of three methods (docstring of `pack.StaircaseEmbedding`): constants, index
-# arithmetic and their values, for the first column of cells beyond one, and for each further column.
-STAIRCASE_BYTES = 560
+# Bytes of a program, by endpoint, that find the cells of a row: constants and index arithmetic beside `COLUMN_BYTES` for
+# each column, none where there is one column alone. Measured on finished programs of one table under every cut.
+STAIRCASE_BYTES = {"forward": 530, "rank": 115, "recommend": 180}
 COLUMN_BYTES = 16
-# A slice of the looked-up values, needed when the cells do not divide the dimension.
-SLICE_BYTES = 300
-# The same in an estimate of a whole program.
-COLUMNS_BYTES, SLICES_BYTES = 570, 800
+# And a slice of the looked-up values, which cells that do not divide the dimension need.
+SLICE_BYTES = {"forward": 595, "rank": 130, "recommend": 180}
 # What a further size class adds to the vocabulary: the head of a group and the start of its keys.
 GROUP_BYTES = 6
 # Columns of cells looked up per row. Each costs about 100 us at 1000 rows of 9 fields, a dense int8 program of
@@ -88,10 +87,7 @@ def choose_blocks(
         for limits in {_best_limits(sizes, dim, cell, num_fields, value_bytes), every}:
             blocks = Blocks(cell, limits, dim)
             cost = _cost(sizes, limits, cell, num_fields, value_bytes)
-            if columns > 1:
-                cost += STAIRCASE_BYTES + COLUMN_BYTES * columns
-            if dim % cell:
-                cost += SLICE_BYTES
+            cost += columns_bytes(blocks, ("forward",))
             rank = (blocks.num_values(sizes) > allowed, cost)
             if best is None or rank < best[0]:
                 best = rank, blocks
@@ -99,12 +95,13 @@ def choose_blocks(
     return best[1]
 
 
-def columns_bytes(blocks: Blocks) -> int:
-    """Bytes of a program's graph that find the cells of a row; none where there is one column."""
+def columns_bytes(blocks: Blocks, endpoints: Iterable[str]) -> int:
+    """Bytes of a program's graphs, one for each endpoint, that find the cells of a row."""
     if blocks.num_columns == 1:
         return 0
-    sliced = SLICES_BYTES if blocks.dim % blocks.width else 0
-    return COLUMNS_BYTES + COLUMN_BYTES * blocks.num_columns + sliced
+    sliced = blocks.dim % blocks.width > 0
+    graphs = sum(STAIRCASE_BYTES[name] + sliced * SLICE_BYTES[name] for name in endpoints)
+    return graphs + COLUMN_BYTES * blocks.num_columns
 
 
 def _class_cost(rows: int, total: int, end: int, width: int, num_fields: int, value_bytes: float) -> int:

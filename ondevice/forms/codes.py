@@ -33,7 +33,7 @@ MAX_LEVELS = 2
 """Residual levels that a row of codes may have."""
 REFRESH_EVERY = 10  # steps between assignments of codes to the nearest entries
 COMMITMENT = 0.25
-CODES_BYTES = {"forward": 0, "rank": 210, "recommend": 280}
+CODES_BYTES = {"forward": 40, "rank": 95, "recommend": 100}
 """Of a program, by endpoint: the lookup of codes; forward saves the scales of dimensions."""
 LEVELS_BYTES = {"forward": 260, "rank": 20, "recommend": 20}
 """Adding up levels, beside the weights of the product that does it."""
@@ -120,7 +120,7 @@ class Codes(Sizes):
     def estimate(self, num_fields: int, endpoints: Sequence[str]) -> int:
         blocks = self.blocks(num_fields)
         cells = sum(height + 1 for height in blocks.heights(self.sizes.numpy()))
-        stored = cells + NUM_CODES * blocks.width + columns_bytes(blocks)
+        stored = cells + NUM_CODES * blocks.width + columns_bytes(blocks, endpoints)
         stored += sum(CODES_BYTES[name] for name in endpoints)
         if self.num_levels > 1:
             stored += sum(LEVELS_BYTES[name] for name in endpoints) + 4 * self.num_levels * self.dim**2

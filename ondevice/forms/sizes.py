@@ -106,7 +106,7 @@ class Sizes(Form):
 
     def estimate(self, num_fields: int, endpoints: Sequence[str]) -> int:
         blocks = self.blocks(num_fields)
-        return blocks.num_values(self.sizes.numpy()) + columns_bytes(blocks)
+        return blocks.num_values(self.sizes.numpy()) + columns_bytes(blocks, endpoints)
 
 
 def full_sizes(table: EmbeddingTable) -> Sizes:

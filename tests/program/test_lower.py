@@ -28,6 +28,7 @@ from ondevice.quiet import quiet
 
 from . import shop
 from .conftest import Export
+from .estimates import assert_close
 
 # XNNPACK may round an activation the other way: one of 255 steps of one layer's input.
 TOLERANCE = 0.01
@@ -37,8 +38,9 @@ no columns; a first layer over the whole matrix would be one delegate, and twice
 
 
 def methods_of(model: str, layout: str) -> tuple[str, ...]:
-    """All methods for one model, and the fewest for the others: an export takes seconds."""
-    return ENDPOINTS if (model, layout) == ("deepfm", "staircase") else ("forward",)
+    """All methods for one model with first-order weights and one without, the fewest for the others: an export takes
+    seconds."""
+    return ENDPOINTS if layout == "staircase" and model in ("deepfm", "dcn") else ("forward",)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -57,6 +59,7 @@ def test_the_program_scores_like_the_quantized_model(
         np.testing.assert_allclose(scores, expected[:count], atol=TOLERANCE)
         assert np.median(np.abs(scores - expected[:count])) < 1e-5
     assert made.num_delegated > made.num_portable > 0
+    assert_close(made, data, methods_of(model, layout))
     assert made.bundle.manifest["backends"] == ["XnnpackBackend"]
     assert set(made.bundle.manifest["ops"]) <= stock.stock_names()
 
@@ -82,6 +85,7 @@ def test_a_program_of_codes_scores_like_the_quantized_model(
     assert isinstance(table, CodedStaircase)
     assert made.bundle.contents[PROGRAM].count(table.codes.numpy().tobytes()) == 1
     assert set(made.bundle.manifest["ops"]) <= stock.stock_names()
+    assert_close(made, data, ENDPOINTS)
     # codes become integers by the quick operator, which is a third of the time of 1000 candidates
     assert "aten::_to_copy.out" in made.bundle.manifest["ops"]
     assert not any(op.startswith("dim_order_ops") for op in made.bundle.manifest["ops"])
@@ -97,6 +101,7 @@ def test_a_factorization_machine_of_codes_has_no_needless_node(data: Dataset, le
         method="pep",
         options=ExportOptions(methods=("forward",)),
     )
+    assert_close(made, data, ("forward",))
     program = ProgramFile.parse(made.bundle.contents[PROGRAM])
     (delegate,) = program.root["execution_plan"][0]["delegates"]
     nodes = parse_graph(program.segments[delegate["processed"].get("index", 0)])["xnodes"]

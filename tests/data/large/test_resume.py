@@ -65,7 +65,8 @@ def test_cut_off_at_any_write(kind: str, tmp_path: Path, monkeypatch: pytest.Mon
     expected = store_of(tmp_path / "whole")
     num_writes = next(writes)
     assert num_writes > 50
-    steps = [*range(12), *range(12, num_writes - 8, 5), *range(num_writes - 8, num_writes)]
+    between = 5 if kind == "plain" else 15  # the writes between are alike, and of what was read
+    steps = [*range(12), *range(12, num_writes - 8, between), *range(num_writes - 8, num_writes)]
     for last in steps:
         cache = tmp_path / f"cut at {last}"
         monkeypatch.setenv("ONDEVICE_CACHE", str(cache))
