@@ -31,7 +31,12 @@ $(VENV)/sharding: $(VENV)/installed
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps torchrec==1.8.0 fbgemm-gpu-cpu==1.8.0 && touch $@ || \
 	echo "no TorchRec for this machine: the tests of sharded tables are skipped"
 
-test: setup $(VENV)/sharding
+# Other runtimes, to compare with: their packages are not to be had for every Python.
+$(VENV)/peers: $(VENV)/installed
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[peers]' && touch $@ || \
+	echo "no LiteRT or ONNX Runtime for this machine: their tests are skipped"
+
+test: setup $(VENV)/sharding $(VENV)/peers
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 	$(MAKE) -C android_demo PYTHON=$(abspath $(BIN)/python)
 

@@ -64,7 +64,7 @@ def test_a_method_and_a_model_of_a_users_own_train_and_export(
     config["data"] = {"name": "table", "schema": str(schema), "path": str(path)}
     config["run"] = {"device": "cpu", "progress": False}
     config["embedding"] = {"dim": 4}
-    config["compact"] |= {"budgets": ["50%"], "store": {"max_size": 4}}
+    config["compact"] |= {"budgets": ["50%"], "store": {"max_size": 4}, "endpoints": ["forward"]}
     (files / "my_config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     trained = python(TRAIN, files)
     assert trained.returncode == 0, trained.stderr

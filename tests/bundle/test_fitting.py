@@ -75,7 +75,7 @@ def run(
     training = {"epochs": 1, "batch_size": 128, "learning_rate": 0.01}
     values: dict[str, Any] = {
         "data": {"name": "table", "schema": str(schema), "path": str(path)},
-        "model": {"name": "deepfm", "hidden": [8]},
+        "model": {"name": "fm"},
         "embedding": {"dim": 8},
         "train": training,
         "compact": {
@@ -102,7 +102,7 @@ def test_an_elastic_run_is_cut_to_any_budget(run: Path, tmp_path: Path) -> None:
     assert cut.parity["test_auc_pte"] == pytest.approx(cut.parity["test_auc_eager"], abs=5e-3)
     opened = load_bundle(tmp_path / "cut")
     assert set(opened.manifest["methods"]) == {"forward"}  # those of the run
-    label = opened.manifest["name"].removeprefix("tiny-deepfm-frequency-")
+    label = opened.manifest["name"].removeprefix("tiny-fm-frequency-")
     again = compact_model(Run(run), label)
     assert small.recommender.num_kept() <= again.num_kept() < large.recommender.num_kept()
     assert again.num_kept() == cut.recommender.num_kept()

@@ -36,7 +36,6 @@ def test_touched_moved_copied(
 ) -> None:
     values = config(tiny_config, path=table)
     run = ondevice.train(values, tmp_path / "run")
-    (bundle,) = ondevice.export(run, output=tmp_path / "before")
     os.utime(table, (1, 1))
     assert run.dataset().fingerprint == ondevice.train(values, run.path, resume=True).dataset().fingerprint
     moved = table.rename(tmp_path / "elsewhere.csv")
@@ -44,8 +43,6 @@ def test_touched_moved_copied(
     assert resumed.metrics == run.metrics
     shutil.move(moved, tmp_path / "third.csv")
     elsewhere = Path(shutil.copytree(run.path, tmp_path / "copy"))
-    for file in (bundle, elsewhere / "bundles"):
-        shutil.rmtree(file, ignore_errors=True)
     with pytest.raises(
         UserError, match=r"elsewhere.csv does not exist; say where they are now with data.path="
     ):
@@ -69,6 +66,8 @@ def test_a_bundle_from_the_run_alone(
     if elastic:
         values["compact"]["budgets"] = ["60%", "30%"]
         values["compact"]["train"]["elastic"] = True
+    else:
+        del values["compact"]["endpoints"]  # with recommend, whose items are those that the run remembers
     run = ondevice.train(values, tmp_path / "run")
     before = ondevice.export(run, output=tmp_path / "before")
     table.unlink()
@@ -80,7 +79,7 @@ def test_a_bundle_from_the_run_alone(
         for name in ("model.pte", "vocabulary.bin", "manifest.json"):
             assert (one / name).read_bytes() == (other / name).read_bytes()
     bundle = ondevice.load_bundle(after[0])
-    assert bundle.recommend({"user": 3, "age": 25})
+    assert bundle.score({"user": 3, "age": 25}) if elastic else bundle.recommend({"user": 3, "age": 25})
 
 
 def test_tables_in_the_process(tiny_config: Make, table_files: tuple[Path, Path], tmp_path: Path) -> None:

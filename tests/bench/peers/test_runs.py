@@ -38,6 +38,7 @@ def runs(
                 "train": training,
                 "compact": {
                     "budgets": [100],
+                    "endpoints": ["forward"],
                     "sizes": name,
                     "store": {"name": store, **({"max_size": 4} if name == "frequency" else {})},
                     "train": training,
