@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Bytes of a program, by endpoint, that find the cells of a row: constants and index arithmetic beside `COLUMN_BYTES` for
-# each column, none where there is one column alone. Measured on finished programs of one table under every cut.
+# Bytes of a program, by endpoint, that find the cells of a row: constants and index arithmetic beside `COLUMN_BYTES`
+# for each column, none where there is one column alone. Measured on finished programs of one table under every cut.
 STAIRCASE_BYTES = {"forward": 530, "rank": 115, "recommend": 180}
 COLUMN_BYTES = 16
 # And a slice of the looked-up values, which cells that do not divide the dimension need.
