@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from hypothesis import settings
 
 from ondevice.forms.table import TableInfo
 from ondevice.methods import METHODS
@@ -23,6 +24,8 @@ from .runs import laid_over
 from .world import NUM_ITEMS, NUM_USERS, World, make_world, tastes
 
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+settings.register_profile("busy", deadline=None)  # how long an example takes says what else the machine does
+settings.load_profile("busy")
 load_installed()  # so that the contract tests cover what ONDEVICE_PLUGINS names
 
 
