@@ -17,7 +17,7 @@ from ondevice.forms.packed import PackedTable, dequantized
 from ondevice.forms.sizes import proportional_sizes
 from ondevice.forms.table import EmbeddingTable, TableInfo
 
-POSITIONS_BYTES, POSITION_BYTES = {"forward": 1_500, "rank": 470, "recommend": 1_320}, 16
+POSITIONS_BYTES, POSITION_BYTES = {"forward": 1_620, "rank": 380, "recommend": 1_320}, 16
 """Of a program: the lookup of positions by endpoint, and what each further value of the longest row adds."""
 
 
