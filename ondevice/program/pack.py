@@ -77,18 +77,18 @@ class PackedRecommender(nn.Module):
             self.first_order.scale = None
 
     def forward(self, rows: Tensor) -> Tensor:
-        embeddings = self.table(rows)
-        first_order = None if self.first_order is None else self.first_order(rows)
+        embeddings, matrix = self.table(rows), None
         if self.pooling is not None:
             matrix = self.pooling.matrix(rows, self.absent)
             embeddings = self.pooling(embeddings, matrix)
-            if first_order is not None:
-                first_order = self.pooling(first_order.unsqueeze(2), matrix).squeeze(2)
         logits: Tensor = self.model(embeddings)
         if self.projection is not None:
             return logits + F.linear(embeddings.flatten(1), self.projection, self.bias).squeeze(-1)
-        if first_order is None:
+        if self.first_order is None:
             return logits + self.bias
+        first_order = self.first_order(rows)
+        if self.pooling is not None:
+            first_order = self.pooling(first_order.unsqueeze(2), matrix).squeeze(2)
         return logits + F.linear(first_order, self.first_weight, self.bias).squeeze(-1)
 
 

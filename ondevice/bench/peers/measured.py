@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ class ExecutorchProgram:
         return scores
 
 
-class _Forward:
+class _Forward(ABC):
     """A program of one method, ids to scores, called as any target's is."""
 
     methods = ("forward",)
@@ -72,13 +73,13 @@ class _Forward:
             )
         return [np.array(self.run(self.prepare(torch.from_numpy(np.ascontiguousarray(inputs[0])))))]
 
+    @abstractmethod
     def prepare(self, ids: Tensor) -> Any:
         """Ids as the runtime takes them."""
-        raise NotImplementedError
 
+    @abstractmethod
     def run(self, prepared: Any) -> np.ndarray:
         """Scores of prepared ids."""
-        raise NotImplementedError
 
 
 class OnnxProgram(_Forward):

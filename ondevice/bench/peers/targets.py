@@ -35,9 +35,17 @@ class PeerTarget(Target):
     suffix: str
     """Of its files."""
 
-    @abstractmethod
     def quantize(self, data: bytes) -> bytes:
         """The same program with int8 weights, quantized dynamically."""
+        with quiet(), tempfile.TemporaryDirectory() as folder:
+            plain, small = Path(folder) / f"fp32.{self.suffix}", Path(folder) / f"int8.{self.suffix}"
+            plain.write_bytes(data)
+            self.quantize_file(plain, small)
+            return small.read_bytes()
+
+    @abstractmethod
+    def quantize_file(self, plain: Path, small: Path) -> None:
+        """Read a program of floats, and write it with int8 weights."""
 
 
 def _forward(endpoints: Mapping[str, Endpoint]) -> Endpoint:
@@ -75,20 +83,16 @@ class Onnx(PeerTarget):
             data = file.read_bytes()
         return Lowered(data, self.inspect(data).ops)
 
-    def quantize(self, data: bytes) -> bytes:
+    def quantize_file(self, plain: Path, small: Path) -> None:
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
-        with quiet(), tempfile.TemporaryDirectory() as folder:
-            plain, small = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
-            plain.write_bytes(data)
-            quantize_dynamic(
-                plain,
-                small,
-                op_types_to_quantize=["Gather", "MatMul", "Gemm"],
-                per_channel=True,
-                weight_type=QuantType.QInt8,
-            )
-            return small.read_bytes()
+        quantize_dynamic(
+            plain,
+            small,
+            op_types_to_quantize=["Gather", "MatMul", "Gemm"],
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+        )
 
     def open(self, data: bytes, name: str = "program") -> OnnxProgram:
         return OnnxProgram(data, 1)
@@ -135,15 +139,12 @@ class LiteRT(PeerTarget):
             data = file.read_bytes()
         return Lowered(data, self.inspect(data).ops)
 
-    def quantize(self, data: bytes) -> bytes:
-        with _silent(), tempfile.TemporaryDirectory() as folder:
+    def quantize_file(self, plain: Path, small: Path) -> None:
+        with _silent():
             from ai_edge_quantizer import Quantizer, recipe
 
-            plain, small = Path(folder) / "fp32.tflite", Path(folder) / "int8.tflite"
-            plain.write_bytes(data)
             quantizer = Quantizer(str(plain), recipe.dynamic_wi8_afp32())
             quantizer.quantize().export_model(str(small), overwrite=True)
-            return small.read_bytes()
 
     def open(self, data: bytes, name: str = "program") -> LiteRTProgram:
         return LiteRTProgram(data, 1)
