@@ -18,6 +18,7 @@ from ondevice.bundle.vocabulary_file import vocabulary_bytes
 from ondevice.config.sections import ENDPOINTS
 from ondevice.data import Dataset, Schema
 from ondevice.data.slots import Slots
+from ondevice.data.value_names import value_names
 from ondevice.errors import BudgetTooSmall, ConfigError, UserError
 from ondevice.forms.base import Form
 from ondevice.forms.table import table_info
@@ -145,6 +146,8 @@ def manifest_bytes(dataset: Dataset, endpoints: Sequence[str]) -> int:
     golden = dataset.raw_rows("valid", list(range(min(2, len(dataset.valid)))))
     ids = 2 * (1 + len(str(dataset.vocabulary.num_embeddings))) * dataset.schema.slots.total
     described = len(dump(compact_schema(dataset.schema)).encode()) + len(dump(golden).encode()) + ids
+    names = value_names(dataset.schema) if dataset.catalog is not None else {}
+    described += len(dump({"labels": names}).encode()) if names else 0
     return MANIFEST_BYTES + described + sum(MANIFEST_ENDPOINT_BYTES[name] for name in endpoints)
 
 

@@ -137,16 +137,16 @@ def run_lines(run: Run) -> list[str]:
 
 
 def _bundle_table(folders: Sequence[Path]) -> list[str]:
-    from ondevice.bundle.manifest import MANIFEST, PROGRAM, VOCABULARY
+    from ondevice.bundle.manifest import CATALOG, MANIFEST, PROGRAM, VOCABULARY
     from ondevice.program.bundle import load_bundle
 
     rows = []
     for folder in folders:
         bundle = load_bundle(folder)
         sizes = bundle.file_bytes()
-        named = [sizes[name] for name in (PROGRAM, VOCABULARY, MANIFEST)]
-        rows.append((folder.name, bundle.total_bytes, *named, ", ".join(bundle.manifest["methods"])))
-    return table(("bundle", "bytes", PROGRAM, VOCABULARY, MANIFEST, "endpoints"), rows)
+        named = [sizes.get(name, 0) for name in (PROGRAM, VOCABULARY, MANIFEST, CATALOG)]
+        rows.append((folder.name, bundle.needed_bytes, *named, ", ".join(bundle.manifest["methods"])))
+    return table(("bundle", "bytes", PROGRAM, VOCABULARY, MANIFEST, "titles", "endpoints"), rows)
 
 
 def _bytes(path: Path) -> int:

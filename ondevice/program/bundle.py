@@ -136,6 +136,11 @@ class Bundle:
         """Bytes of the whole bundle."""
         return sum(self.file_bytes().values())
 
+    @property
+    def needed_bytes(self) -> int:
+        """Bytes of what answers: all but the titles of catalog.bin, which no budget counts."""
+        return self.total_bytes - len(self.contents.get(manifests.CATALOG, b""))
+
     def write(self, path: str | Path) -> Bundle:
         """Write the bundle as a whole or not at all, and open what was written.
 

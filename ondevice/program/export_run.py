@@ -72,7 +72,7 @@ def export_run(
         written = exported.bundle.write(place)
         if exported.cost:
             atomic_json(written.path / COST, exported.cost)
-        size = written.total_bytes - written.file_bytes().get(CATALOG, 0)
+        size = written.needed_bytes
         sizes = exported.recommender.forms()[0].row_sizes()
         unused = None if budget is None else shortfall(budget, size, sizes)
         results.append(dataclasses.replace(exported, bundle=written, shortfall=unused))
@@ -148,9 +148,11 @@ class _RunExporter:
         if self.elastic is not None:
             return self._cut_to(budget, int(limit), self.elastic)
         for label in self.labels:
-            if self._least_bytes(label) <= limit and self.export(label).bundle.total_bytes <= limit:
+            if self._least_bytes(label) <= limit and self.export(label).bundle.needed_bytes <= limit:
                 return self.exported[label]
-        smallest = min((self.export(label) for label in self.labels[-1:]), key=lambda e: e.bundle.total_bytes)
+        smallest = min(
+            (self.export(label) for label in self.labels[-1:]), key=lambda e: e.bundle.needed_bytes
+        )
         raise BudgetTooSmall(
             f"--budget {budget}: {self._described(smallest)}; train a smaller one with compact.budgets=[...] "
             "or fewer or no hidden layers, or leave out a method with --methods forward"
@@ -163,7 +165,7 @@ class _RunExporter:
             return elastic.estimated_bytes(target, self.options.methods)
 
         def measured(target: int) -> int:
-            return self.export(elastic_label(target), check=False).bundle.total_bytes
+            return self.export(elastic_label(target), check=False).bundle.needed_bytes
 
         least = elastic.least_target()
         found = largest_fitting(limit, range(least, elastic.largest_target() + 1), estimated, measured)
@@ -181,7 +183,7 @@ class _RunExporter:
         parts = ", ".join(f"{name} {sizes[name]:,}" for name in (PROGRAM, VOCABULARY, MANIFEST))
         return (
             f"the smallest bundle of {self.run.path} is '{smallest.label}' with "
-            f"{smallest.bundle.total_bytes:,} bytes ({parts})"
+            f"{smallest.bundle.needed_bytes:,} bytes ({parts})"
         )
 
     def _least_bytes(self, label: str) -> int:
@@ -208,17 +210,18 @@ def export_cost(began: Reading, done: Reading, dense_table_bytes: int) -> dict[s
 
 
 def table_lines(exported: Sequence[Exported]) -> list[str]:
-    """A short table of bundles, a line each."""
-    head = ("bundle", "bytes", "model.pte", "vocabulary", "manifest", "test AUC", "eager")
-    lines = ["{:>12} {:>9} {:>10} {:>11} {:>9} {:>9} {:>7}".format(*head)]
+    """A short table of bundles, a line each; ``bytes`` is what a budget counts, the titles stand apart."""
+    head = ("bundle", "bytes", "model.pte", "vocabulary", "manifest", "test AUC", "eager", "titles")
+    lines = ["{:>12} {:>9} {:>10} {:>11} {:>9} {:>9} {:>7} {:>9}".format(*head)]
     for each in exported:
         sizes = each.bundle.file_bytes()
         auc = each.parity.get("test_auc_pte")
         eager = each.parity.get("test_auc_eager")
         lines.append(
-            f"{each.bundle.path.name:>12} {each.bundle.total_bytes:>9,} {sizes[PROGRAM]:>10,} "
+            f"{each.bundle.path.name:>12} {each.bundle.needed_bytes:>9,} {sizes[PROGRAM]:>10,} "
             f"{sizes[VOCABULARY]:>11,} {sizes[MANIFEST]:>9,} "
-            f"{'-' if auc is None else format(auc, '.4f'):>9} {'-' if eager is None else format(eager, '.4f'):>7}"
+            f"{'-' if auc is None else format(auc, '.4f'):>9} {'-' if eager is None else format(eager, '.4f'):>7} "
+            f"{sizes.get(CATALOG, 0):>9,}"
             f"{'' if each.shortfall is None else '  ' + each.shortfall}"
         )
     return lines
@@ -232,8 +235,8 @@ def part_lines(exported: Exported) -> list[str]:
     if keys:
         lines.append(
             f"{keys:,} keys: {sizes[VOCABULARY] / keys:.2f} bytes of vocabulary and "
-            f"{exported.bundle.total_bytes / keys:.2f} bytes of bundle each; the vocabulary is "
-            f"{sizes[VOCABULARY] / exported.bundle.total_bytes:.0%} of the bundle"
+            f"{exported.bundle.needed_bytes / keys:.2f} bytes of bundle each; the vocabulary is "
+            f"{sizes[VOCABULARY] / exported.bundle.needed_bytes:.0%} of the bundle"
         )
     cost = exported.cost
     if cost:

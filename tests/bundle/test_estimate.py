@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 
 from ondevice.data import Dataset
+from ondevice.data.value_names import VALUE_NAMES
 from ondevice.forms.codes import Codes
 from ondevice.forms.sizes import Sizes
 from ondevice.program.endpoints import ENDPOINTS
@@ -46,6 +47,21 @@ def test_cells_that_do_not_divide_the_dimension(data: Dataset) -> None:
     sizes = sizes.new_tensor([0, 3, 8, 13])[sizes]
     recommender = shop.recommender("deepfm", "staircase", data, own=[Sizes(sizes, 13)], projected=True)
     assert_close(made(recommender, data, ENDPOINTS[:2]), data, ENDPOINTS[:2])
+
+
+def test_names_of_values_that_go_with_a_catalog(data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They stand in the manifest, which a budget counts."""
+    names = {"genre": {f"genre {number}": "a name of a genre" * 3 for number in range(20)}}
+    monkeypatch.setitem(VALUE_NAMES, data.schema.name, names)
+    recommender, options = (
+        shop.recommender("fm", "staircase", data),
+        ExportOptions(methods=ENDPOINTS[:1], catalog=True),
+    )
+    exported = export_model(
+        recommender, data, name=NAME, model="fm", method="pep", metrics={}, options=options, check=False
+    )
+    assert exported.bundle.manifest["labels"] == names
+    assert_close(exported, data, ENDPOINTS[:1])
 
 
 def test_fingerprints_in_place_of_keys(data: Dataset) -> None:

@@ -21,7 +21,6 @@ def estimated(
 
 def assert_close(exported: Exported, data: Dataset, endpoints: tuple[str, ...]) -> None:
     """Never below, so that a budget holds, and at most 5 % above, so that it is used."""
-    catalog = exported.bundle.file_bytes().get("catalog.bin", 0)  # budgets are of bundles without
-    real = exported.bundle.total_bytes - catalog
+    real = exported.bundle.needed_bytes
     above = estimated(exported.recommender, data, endpoints) - real
     assert 0 <= above <= 0.05 * max(real, SMALLEST), (exported.byte_parts(), above)

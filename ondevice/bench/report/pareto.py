@@ -47,7 +47,7 @@ def measure_run(run: Run, measure: Measure, say: Callable[[str], None]) -> dict[
         points.append(
             {
                 **point(name, measure(name, bundle, dataset), compact_metrics(run, label, bundle)),
-                "bytes": bundle.total_bytes,
+                "bytes": bundle.needed_bytes,
             }
         )
     return curve(run, points)
