@@ -283,7 +283,10 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {path}: {error}") from error
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DataError(
+            f"data.schema: cannot read {path}: {reason}; give the path of a YAML file, from the folder of this command"
+        ) from error
     try:
         values = yaml.load(text, Loader)
     except yaml.YAMLError as error:
