@@ -83,7 +83,7 @@ def test_who_has_seen_everything_gets_nothing() -> None:
 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf])
 def test_scores_that_are_no_numbers(wrong: float) -> None:
-    with pytest.raises(UserError, match="diverged.*train.learning_rate"):
+    with pytest.raises(UserError, match=r"diverged.*train\.learning_rate"):
         ranked([[1.0, wrong]], lists([0]), lists([]))
 
 

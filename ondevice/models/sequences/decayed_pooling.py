@@ -1,0 +1,75 @@
+"""A pooled history whose past fades: a state of one vector, and one step for each tap."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ondevice.models.sequences.base import SEQUENCE_MODELS, SequenceModel
+
+
+@SEQUENCE_MODELS.register("decayed_pooling")
+class DecayedPooling(SequenceModel):
+    """An average of the history that fades, and a small network.
+
+    p_t = a ⊙ p_{t−1} + (1 − a) ⊙ e_t with a learnt decay a in (0, 1) for each dimension and p_0 = 0;
+    the user's vector is W₂·GELU(W₁·norm([p_t, e_t])). All places of a history are computed at once, as products with
+    the powers of a; `step` computes one from the state before it.
+
+    Args:
+        last: the newest interactions that are read.
+        hidden: width of the hidden layer; 0 for 2·D.
+        dropout: probability of zeroing a value of the embeddings, and of the hidden layer.
+    """
+
+    def __init__(self, embedding_dim: int, *, last: int = 50, hidden: int = 0, dropout: float = 0.2) -> None:
+        super().__init__(embedding_dim, last=last)
+        width = hidden or 2 * embedding_dim
+        # half of a memory is lost after 1 … 30 steps
+        half_lives = torch.logspace(0, torch.tensor(30.0).log2().item(), embedding_dim, base=2)
+        self.decay = nn.Parameter(torch.logit(0.5 ** (1 / half_lives)))
+        self.norm = nn.LayerNorm(2 * embedding_dim)
+        self.network = nn.Sequential(
+            nn.Linear(2 * embedding_dim, width),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(width, embedding_dim),
+        )
+        self.dropout = nn.Dropout(dropout)
+
+    def vectors(self, embeddings: Tensor, present: Tensor) -> Tensor:
+        items = self.dropout(embeddings) * present.unsqueeze(-1)
+        return self._read(self._pooled(items, items.shape[1]), items)
+
+    def newest_vector(self, embeddings: Tensor, present: Tensor) -> Tensor:
+        items = self.dropout(embeddings) * present.unsqueeze(-1)
+        return self._read(self._pooled(items, 1)[:, 0], items[:, -1])
+
+    def step(self, state: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
+        """The state and the user's vector after one more item; the state before the first is zero.
+
+        Shape: state (B, D), item (B, D) -> state (B, D), user vector (B, D).
+        """
+        rate = torch.sigmoid(self.decay)
+        state = rate * state + (1 - rate) * item
+        return state, self._read(state, item)
+
+    def _pooled(self, items: Tensor, count: int) -> Tensor:
+        """p_t of the last ``count`` places: Σ_s (1 − a)·a^(t − s)·e_s.
+
+        Powers of a that is below 1 are products with numbers that only fall: nothing is divided, nothing grows.
+
+        Shape: items (B, L, D) -> (B, count, D).
+        """
+        length = items.shape[1]
+        places = torch.arange(length, device=items.device)
+        ages = places[length - count :, None] - places  # (T, L)
+        logs = F.logsigmoid(self.decay)[:, None, None] * ages.clamp(min=0)
+        weights = torch.exp(logs + F.logsigmoid(-self.decay)[:, None, None]) * (ages >= 0)  # (D, T, L)
+        # a product for each dimension: (D, T, L) x (D, L, B)
+        return torch.matmul(weights, items.permute(2, 1, 0)).permute(2, 1, 0)
+
+    def _read(self, state: Tensor, item: Tensor) -> Tensor:
+        result: Tensor = self.network(self.norm(torch.cat([state, item], -1)))
+        return result

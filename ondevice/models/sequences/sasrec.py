@@ -1,0 +1,104 @@
+"""SASRec (arXiv 1808.09781): self-attention over the newest interactions."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ondevice.models.sequences.base import SEQUENCE_MODELS, SequenceModel
+
+
+@SEQUENCE_MODELS.register("sasrec")
+class SASRec(SequenceModel):
+    """Self-attention over a history.
+
+    h⁰_t = √D·e_t + p_{L−t}; each block adds attention over the places up to t, then a network of one hidden layer;
+    the user's vector is the norm of the last block's output. Departures from the paper (section III): norms stand
+    before each part and at the end (pre-norm), GELU in place of ReLU, positions p are counted from the newest place,
+    and attention weights are not dropped.
+
+    Args:
+        last: the newest interactions that are read.
+        num_blocks: blocks, one after the other.
+        num_heads: heads of the attention; D must be a multiple of it.
+        dropout: probability of zeroing a value of the embeddings, and of what each part adds.
+    """
+
+    def __init__(
+        self,
+        embedding_dim: int,
+        *,
+        last: int = 50,
+        num_blocks: int = 2,
+        num_heads: int = 2,
+        dropout: float = 0.2,
+    ) -> None:
+        super().__init__(embedding_dim, last=last)
+        if embedding_dim % num_heads:
+            raise ValueError(
+                f"embedding.dim must be a multiple of num_heads, got {embedding_dim} and {num_heads}"
+            )
+        self.positions = nn.Parameter(torch.empty(last, embedding_dim))
+        nn.init.normal_(self.positions, std=0.02)
+        self.blocks = nn.ModuleList(Block(embedding_dim, num_heads, dropout) for _ in range(num_blocks))
+        self.norm = nn.LayerNorm(embedding_dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def vectors(self, embeddings: Tensor, present: Tensor) -> Tensor:
+        hidden, mask = self._begin(embeddings, present)
+        for block in self.blocks:
+            hidden = block(hidden, hidden, mask)
+        result: Tensor = self.norm(hidden)
+        return result
+
+    def newest_vector(self, embeddings: Tensor, present: Tensor) -> Tensor:
+        hidden, mask = self._begin(embeddings, present)
+        for number, block in enumerate(self.blocks):
+            if number + 1 == len(self.blocks):  # the others are not asked again
+                hidden = block(hidden[:, -1:], hidden, mask[:, :, -1:])
+            else:
+                hidden = block(hidden, hidden, mask)
+        result: Tensor = self.norm(hidden[:, -1])
+        return result
+
+    def _begin(self, embeddings: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        """What the first block reads (B, L, D), and which places (B, 1, L, L) each place reads."""
+        length = embeddings.shape[1]
+        positions = self.positions[self.last - length :]
+        hidden = self.dropout(embeddings * self.embedding_dim**0.5 + positions)
+        places = torch.arange(length, device=present.device)
+        earlier = places[:, None] >= places
+        # an absent place reads itself: a softmax over nothing is no number
+        itself = places[:, None] == places
+        return hidden, ((earlier & present[:, None, :]) | itself).unsqueeze(1)
+
+
+class Block(nn.Module):
+    """Attention and a network of one hidden layer, each added to what it reads.
+
+    Shape: places that ask (B, T, D), places that are read (B, L, D), mask (B, 1, T, L) -> (B, T, D).
+    """
+
+    def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.attention_norm, self.network_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.query, self.key_value = nn.Linear(dim, dim), nn.Linear(dim, 2 * dim)
+        self.output = nn.Linear(dim, dim)
+        self.network = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, dim))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, asking: Tensor, hidden: Tensor, mask: Tensor) -> Tensor:
+        normed = self.attention_norm(hidden)
+        own = normed if asking is hidden else self.attention_norm(asking)
+        key, value = self.key_value(normed).chunk(2, -1)
+        query, key, value = (self._heads(each) for each in (self.query(own), key, value))
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        asking = asking + self.dropout(self.output(attended.transpose(1, 2).flatten(2)))
+        result: Tensor = asking + self.dropout(self.network(self.network_norm(asking)))
+        return result
+
+    def _heads(self, values: Tensor) -> Tensor:
+        """(B, T, D) -> (B, heads, T, D / heads)."""
+        return values.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
