@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ondevice.data.schema import Schema
+from ondevice.data.sequences import Sequences
 from ondevice.data.splits import SPLITS
 from ondevice.data.vocabulary import Vocabulary
 
@@ -60,6 +61,7 @@ class Dataset:
         test: test rows.
         fingerprint: SHA-256 over the source, the options, the schema and the store's format.
         catalog: None where no field names an item.
+        sequences: each user's rows in the order of time; None where the schema has no history.
         skipped_rows: rows left out because they could not be read.
         excerpt: whether the splits are a few rows each, kept where the rest is not.
     """
@@ -72,6 +74,7 @@ class Dataset:
     test: EncodedSplit
     fingerprint: str
     catalog: Catalog | None
+    sequences: Sequences | None = None
     skipped_rows: int = 0
     excerpt: bool = False
 
@@ -89,12 +92,13 @@ class Dataset:
         id gives None, and so do several slots without a known one.
         """
         names, raw_of = self.schema.names, self.vocabulary.raw_of
-        starts, offsets = self.schema.slots.starts, self.vocabulary.field_offsets
+        slots, offsets = self.schema.slots, self.vocabulary.field_offsets
+        starts = slots.starts
 
         def raw(field: int, ids: list[int]) -> Any:
-            if self.schema.fields[field].slots == 1:
+            if slots.poolings[field] is None:
                 return raw_of(ids[0])
-            return [raw_of(i) for i in ids if i != offsets[field]] or None
+            return [raw_of(i) for i in ids if i != offsets[slots.sources[field]]] or None
 
         rows = np.asarray(self.split(split).ids[np.asarray(indices, dtype=np.int64)]).tolist()
         return [

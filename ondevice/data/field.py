@@ -13,20 +13,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from ondevice.data.buckets import bucket_of, number_in
+from ondevice.data.keys import INTEGER, integer_key, number_of, string_key
 from ondevice.data.slots import POOLINGS
 from ondevice.errors import DataError, nearest
 
 SIDES = ("context", "item")
-KINDS = ("integer", "string", "number")
+KINDS = ("integer", "string", "number", "history")
+LAST = 50  # values of a history, where the schema does not say
 TRANSFORMS = ("log_bucket", "log_integer", "hex")
 
-SMALLEST, LARGEST = -(2**63), 2**63 - 1
 MAX_SLOTS, MAX_BUCKETS = 1000, 10_000
 _PLAIN = frozenset((str, int, float, bool, type(None)))
 _NO_SCALARS = (bytes, bytearray, memoryview, list, tuple, set, frozenset, dict)
 UNKNOWN = "?"  # a raw value that is no number, so that no field of integers knows it
 
-_INTEGER = re.compile(r"\s*([+-]?[0-9]+)(?:\.0*)?\s*")
 _HEX = re.compile(r"[0-9a-fA-F]{1,15}")
 
 
@@ -50,7 +50,8 @@ class Field:
     Args:
         name: the name that raw rows use.
         side: ``context`` (what is known once per request) or ``item`` (what differs per candidate).
-        kind: type of the canonical key, ``integer`` or ``string``; or ``number``, whose key is a bucket's number.
+        kind: type of the canonical key, ``integer`` or ``string``; or ``number``, whose key is a bucket's number; or
+            ``history``, the values that another field had in this user's earlier rows, newest last.
         column: name in the source; the field's name when absent.
         transform: ``log_bucket`` turns a number into the integer key `log_bucket` (number - origin),
             ``log_integer`` an integer into `log_integer`, ``hex`` a hexadecimal text into the number it writes.
@@ -62,6 +63,9 @@ class Field:
         pooling: how the embeddings of several values become one: one of `POOLINGS`.
         buckets: of a ``number``: how many buckets the training split is divided into.
         boundaries: of a ``number``: the smallest of each bucket but the first; None means as the training split says.
+        of: of a ``history``: the item field whose values it holds, and whose embeddings it reads.
+        last: of a ``history``: how many of the latest values it holds; None means `LAST`.
+        only: of a ``history``: ``positive`` leaves out the rows whose label is 0; None takes them all.
     """
 
     name: str
@@ -77,6 +81,9 @@ class Field:
     pooling: str = "mean"
     buckets: int = 32
     boundaries: tuple[float, ...] | None = None
+    of: str | None = None
+    last: int | None = None
+    only: str | None = None
 
     def __post_init__(self) -> None:
         where = f"field '{self.name}'"
@@ -104,8 +111,32 @@ class Field:
         whole = isinstance(self.missing, int) and not isinstance(self.missing, bool)
         if self.missing is not None and not (whole and self.kind == "integer"):
             raise DataError(f"{where}: missing must be a whole number, of a field of kind integer, or null")
+        self._check_history(where)
         self._check_slots(where)
         self._check_buckets(where)
+
+    def _check_history(self, where: str) -> None:
+        if not self.is_history:
+            if self.of is not None or self.last is not None or self.only is not None:
+                raise DataError(f"{where}: of, last and only are for histories; write kind: history")
+            return
+        if not isinstance(self.of, str) or not self.of:
+            raise DataError(f"{where}: a history needs of, the field whose values it holds; got {self.of!r}")
+        last = LAST if self.last is None else self.last
+        if not _is_whole(last) or not 1 <= last <= MAX_SLOTS:
+            raise DataError(f"{where}: last must be a whole number of 1 to {MAX_SLOTS}, got {last!r}")
+        if self.only not in (None, "positive"):
+            raise DataError(f"{where}: only must be positive, or absent, got {self.only!r}")
+        if self.side != "context":
+            raise DataError(f"{where}: a history belongs to the one who asks; write side: context")
+        if self.column is not None or self.min_count != 1 or self.separator is not None:
+            raise DataError(
+                f"{where}: a history is made of the rows of field '{self.of}'; remove column, min_count, separator"
+            )
+        if self.slots not in (1, last):
+            raise DataError(f"{where}: slots are as many as last says, {last}; remove slots")
+        object.__setattr__(self, "last", last)
+        object.__setattr__(self, "slots", last)
 
     def _check_slots(self, where: str) -> None:
         if not _is_whole(self.slots) or not 1 <= self.slots <= MAX_SLOTS:
@@ -118,13 +149,11 @@ class Field:
             raise DataError(
                 f"{where}: separator must be a text that is not empty or blank, got {self.separator!r}"
             )
-        if self.slots == 1 and (self.separator is not None or self.pooling != "mean"):
+        if not self.pools and (self.separator is not None or self.pooling != "mean"):
             raise DataError(
                 f"{where}: separator and pooling are for several values; add slots, the most of them"
             )
-        if self.slots > 1 and (
-            self.kind == "number" or self.transform is not None or self.missing is not None
-        ):
+        if self.pools and (self.kind == "number" or self.transform is not None or self.missing is not None):
             raise DataError(
                 f"{where}: several values are of kind integer or string, without transform and missing; remove slots"
             )
@@ -154,6 +183,16 @@ class Field:
         return self.column if self.column is not None else self.name
 
     @property
+    def is_history(self) -> bool:
+        """Whether its values are those of another field in earlier rows: it has no column and no keys."""
+        return self.kind == "history"
+
+    @property
+    def pools(self) -> bool:
+        """Whether its embedding is that of several values."""
+        return self.slots > 1 or self.is_history
+
+    @property
     def has_integer_keys(self) -> bool:
         """Whether its keys are integers, those of buckets included."""
         return self.kind != "string"
@@ -161,13 +200,15 @@ class Field:
     @property
     def names_values(self) -> bool:
         """Whether a row has one value whose key says which: what names an item or a user, or joins tables."""
-        return self.slots == 1 and self.kind != "number"
+        return not self.pools and self.kind != "number"
 
     def to_dict(self) -> dict[str, Any]:
         """The options by name, without those that later versions brought and that have their default."""
         values = dataclasses.asdict(self)
         defaults = {option.name: option.default for option in dataclasses.fields(self)}
-        late = ("slots", "separator", "pooling", "buckets", "boundaries")
+        late = ("slots", "separator", "pooling", "buckets", "boundaries", "of", "last", "only")
+        if self.is_history:
+            del values["slots"]  # what last says
         kept = {name: value for name, value in values.items() if name not in late or value != defaults[name]}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in kept.items()}
 
@@ -184,6 +225,11 @@ class Field:
     def kept(self, raw: Any) -> tuple[int | str, ...]:
         """The keys of `bag` that get a slot."""
         return self.bag(raw)[: self.slots]
+
+    def sequence(self, raw: Any) -> list[int | str]:
+        """The canonical keys of a list of values in its order, repeated ones too; those that have none left out."""
+        keys = (self.key(each) for each in ([] if raw is None else self.elements(raw)))
+        return [key for key in keys if key is not None]
 
     def elements(self, raw: Any) -> Sequence[Any]:
         """The single raw values that a raw value of several holds."""
@@ -216,7 +262,7 @@ class Field:
         if self.transform == "hex":
             return int(raw, 16) if isinstance(raw, str) and _HEX.fullmatch(raw) else None
         if self.transform == "log_integer":
-            value = _integer_key(raw)
+            value = integer_key(raw)
             return None if value is None else log_integer(value)
         if self.transform == "log_bucket":
             if self.origin is None:
@@ -232,7 +278,7 @@ class Field:
                 )
             number = number_of(raw)
             return None if number is None else bucket_of(number, self.boundaries)
-        return _integer_key(raw) if self.kind == "integer" else _string_key(raw)
+        return integer_key(raw) if self.kind == "integer" else string_key(raw)
 
     def is_foreign(self, raw: Any) -> bool:
         """Whether a text without a key stands where keys are integers: a mistake, not a missing value."""
@@ -261,7 +307,7 @@ class Field:
             return f"{what} is not 1 to 15 hexadecimal digits"
         if self.kind == "string":
             return f"{what} is not finite"
-        whole = isinstance(raw, numbers.Integral) or (isinstance(raw, str) and _INTEGER.fullmatch(raw))
+        whole = isinstance(raw, numbers.Integral) or (isinstance(raw, str) and INTEGER.fullmatch(raw))
         trouble = "does not fit into 64 bits" if whole else "is not a whole number"
         return f"{what} {trouble}; where values are names or codes, write kind: string"
 
@@ -309,44 +355,6 @@ class Field:
             if self.key(candidate) == key:
                 return candidate
         raise ValueError(f"field '{self.name}': no number has the bucket {key}")
-
-
-def number_of(raw: Any) -> float | None:
-    """A finite number from a raw value, or None."""
-    if isinstance(raw, (str, numbers.Real)):
-        if isinstance(raw, str) and "_" in raw:  # float() takes 1_000 for 1000
-            return None
-        try:
-            number = float(raw)
-        except (ValueError, OverflowError):
-            return None
-        return number if math.isfinite(number) else None
-    return None
-
-
-def _integer_key(raw: Any) -> int | None:
-    if isinstance(raw, numbers.Integral):
-        value = int(raw)
-    elif isinstance(raw, str):
-        match = _INTEGER.fullmatch(raw)
-        if match is None:
-            return None
-        value = int(match[1])
-    elif isinstance(raw, numbers.Real) and math.isfinite(raw) and float(raw).is_integer():
-        value = int(float(raw))
-    else:
-        return None
-    return value if SMALLEST <= value <= LARGEST else None
-
-
-def _string_key(raw: Any) -> str | None:
-    if isinstance(raw, str):
-        return str(raw) or None
-    if isinstance(raw, numbers.Real) and not isinstance(raw, numbers.Integral):
-        if not math.isfinite(raw):
-            return None
-        return str(int(float(raw))) if float(raw).is_integer() else repr(float(raw))
-    return str(raw)
 
 
 def _is_whole(value: Any) -> bool:

@@ -86,7 +86,7 @@ class Interactions:
     """The rows of a source that its label rule keeps.
 
     Args:
-        columns: one per schema field, by field name.
+        columns: one for each of `Schema.columns`, by name.
         labels: (n,) uint8.
         order: arrays (n,) that sort the rows in time, the most significant first; empty: no time is known.
         items: one raw row per item (item-side fields by name); None: the first row of each item is taken.
@@ -130,7 +130,7 @@ def item_rows(schema: Schema, columns: Mapping[str, Column]) -> list[dict[str, A
 
 def keyed_column(schema: Schema, interactions: Interactions, name: str) -> Column:
     """A field's column with its canonical keys as values."""
-    return interactions.columns[name].mapped(schema.fields[schema.names.index(name)].key)
+    return interactions.columns[name].mapped(schema.named(name).key)
 
 
 def keyed(schema: Schema, interactions: Interactions, name: str) -> np.ndarray:

@@ -93,7 +93,7 @@ class Joined:
             return [], {}
         columns = self.sides[name]
         rows = self.database.sql(f'SELECT * FROM "side {name}"').fetchall()
-        fields = [field for field in self.spec.schema.fields if field.source_column in columns]
+        fields = [field for field in self.spec.schema.columns if field.source_column in columns]
         places = {field: 1 + columns.index(field.source_column) for field in fields}
         items = [
             {
@@ -165,7 +165,7 @@ class Joined:
 
     def _check_one_reading(self, side: SideTable, column: str) -> None:
         """Refuse a column that one field reads as several values and another otherwise: it is kept as one of them."""
-        readers = [f for f in self.spec.schema.fields if f.source_column == column]
+        readers = [f for f in self.spec.schema.columns if f.source_column == column]
         if len(readers) > 1 and any(reader.slots > 1 for reader in readers):
             names = " and ".join(f"'{reader.name}'" for reader in readers)
             raise DataError(

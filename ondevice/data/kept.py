@@ -83,12 +83,15 @@ def keep_ids(dataset: Dataset, ids: np.ndarray) -> Dataset:
     def mapped(split: EncodedSplit) -> EncodedSplit:
         return EncodedSplit(MappedIds(split.ids, id_map), split.labels, split.weights)  # type: ignore[arg-type]
 
-    catalog = dataset.catalog
+    catalog, sequences = dataset.catalog, dataset.sequences
     return dataclasses.replace(
         dataset,
         vocabulary=keep_keys(dataset.vocabulary, ids),
         counts=dataset.counts[ids],
         catalog=None if catalog is None else dataclasses.replace(catalog, ids=id_map[catalog.ids]),
+        sequences=None
+        if sequences is None
+        else dataclasses.replace(sequences, items=id_map[np.asarray(sequences.items)]),
         train=mapped(dataset.train),
         valid=mapped(dataset.valid),
         test=mapped(dataset.test),

@@ -38,12 +38,17 @@ def describe_fields(
     """
     fields = []
     for f, field in enumerate(schema.fields):
-        own = counts[field_offsets[f] : field_offsets[f + 1]]
+        source = schema.slots.sources[f]
+        own = counts[field_offsets[source] : field_offsets[source + 1]]
         unknown = int(own[0]) - (missing[f] if field.missing is None else 0)
         largest = int(own[1:].max()) if len(own) > 1 else 0
+        if field.is_history:  # a row has many of its values, and unknown ones are left out
+            unknown = largest = 0
+        else:  # where a history is empty, the unknown id of its source is read
+            unknown -= sum(missing[h] for h, each in enumerate(schema.fields) if each.of == field.name)
         parts = {"missing": missing[f], "unknown": unknown, "largest": largest}
         shares = {name: part / num_rows for name, part in parts.items()}
-        left_out = {"cut": cut[f]} if field.slots > 1 else {}
+        left_out = {"cut": cut[f]} if field.pools else {}
         fields.append({"field": field.name, "values": len(own) - 1, **shares, **left_out})
     return fields
 
@@ -68,7 +73,7 @@ def say_report(name: str, rows: dict[str, int], fields: Sequence[dict[str, Any]]
         elif each["values"] > MANY_VALUES * rows["train"] > 100:
             note = "  nearly every row has a value of its own: a number of the row, or a hash?"
         elif each.get("cut"):
-            note = f"  {each['cut']:,} rows have more values than slots: those behind are left out"
+            note = f"  {each['cut']:,} rows have more values than slots: the others are left out"
         shares = "  ".join(f"{each[share]:7.1%}" for share in ("missing", "unknown", "largest"))
         say(f"  {each['field']:{width}}  {each['values']:>10,}  {shares}{note}")
 

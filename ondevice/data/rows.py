@@ -20,7 +20,8 @@ class Rows:
 
     Args:
         numbers: (n,) of each row in its file, from 0.
-        columns: Arrow array (n,) per field, by name: canonical keys, or raw values where there is a transform.
+        columns: Arrow array (n,) for each of `Schema.columns`, by name: canonical keys, or raw values where there is
+            a transform.
         labels: (n,) uint8.
         times: (n,) float64, where the split needs them.
         weights: (n,) float32, where the table has them.
@@ -71,7 +72,7 @@ def rows_of(
         weights, more = parsed(batch.column(name), weigh, missing, f"{where}: column '{name}'")
         wrong = {**more, **wrong}
     columns = {}
-    for field in spec.schema.fields:
+    for field in spec.schema.columns:
         name = field.source_column
         columns[field.name], more = canonical(field, batch.column(name), missing, f"{where}: column '{name}'")
         wrong = {**more, **wrong}

@@ -144,12 +144,21 @@ def _text(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Schema:
-    """The fields of a data set in the order of a row of ids, its label rule, and what names an item."""
+    """The fields of a data set in the order of a row of ids, its label rule, and what names an item and a user.
+
+    Args:
+        name: of the data set.
+        fields: in the order of a row of ids.
+        label: how a row becomes a label.
+        item_key: the field that names an item.
+        user_key: the field, or the column that no field reads, that says whose row it is: histories are made by it.
+    """
 
     name: str
     fields: tuple[Field, ...]
     label: Label
     item_key: str | None = None
+    user_key: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "fields", tuple(self.fields))
@@ -169,23 +178,59 @@ class Schema:
             ("item_key", self.item_key, "item"),
             ("label.context_key", self.label.context_key, "context"),
         ):
+            if key == self.user_key and key not in sides and side == "context":
+                continue
             if key is not None and sides.get(key) != side:
                 allowed = [n for n in names if sides[n] == side]
                 raise DataError(
                     f"{where}: {option} '{key}' is not a field of side {side} {nearest(str(key), allowed)}"
                 )
-        for option, key in (("item_key", self.item_key), ("label.context_key", self.label.context_key)):
-            if key is not None and not self.fields[names.index(key)].names_values:
+        for option, key in (
+            ("item_key", self.item_key),
+            ("label.context_key", self.label.context_key),
+            ("user_key", self.user_key),
+        ):
+            if key is not None and (not isinstance(key, str) or not self.named(key).names_values):
                 raise DataError(f"{where}: {option} '{key}' must have one value of kind integer or string")
         if self.label.positive_only and self.item_key is None:
             raise DataError(
                 f"{where}: positive_only samples items; set item_key to the field that names an item"
             )
+        self._check_histories(where)
+
+    def _check_histories(self, where: str) -> None:
+        allowed = [field.name for field in self.fields if field.side == "item" and field.names_values]
+        for field in self.histories:
+            if field.of not in allowed:
+                raise DataError(
+                    f"{where}: field '{field.name}': of '{field.of}' is no field of side item that has one value of "
+                    f"kind integer or string {nearest(str(field.of), allowed)}"
+                )
+        if len({field.of for field in self.histories}) > 1:
+            raise DataError(f"{where}: histories of several fields; keep those of one")
 
     @property
     def names(self) -> tuple[str, ...]:
         """Field names in order."""
         return tuple(field.name for field in self.fields)
+
+    @property
+    def histories(self) -> tuple[Field, ...]:
+        """The fields that are made of earlier rows."""
+        return tuple(field for field in self.fields if field.is_history)
+
+    @property
+    def columns(self) -> tuple[Field, ...]:
+        """What is read of a source, a column each: all fields but histories, and what names a user."""
+        read = [field for field in self.fields if not field.is_history]
+        if self.user_key is not None and self.user_key not in self.names:
+            read.append(self.named(self.user_key))
+        return tuple(read)
+
+    def named(self, name: str) -> Field:
+        """The field of a name; for a ``user_key`` that is none, what reads its column."""
+        found = next((field for field in self.fields if field.name == name), None)
+        return Field(name, "context", "string") if found is None else found
 
     @property
     def context_fields(self) -> tuple[int, ...]:
@@ -202,7 +247,8 @@ class Schema:
         """The columns of a row of ids."""
         return Slots(
             tuple(field.slots for field in self.fields),
-            tuple(field.pooling if field.slots > 1 else None for field in self.fields),
+            tuple(field.pooling if field.pools else None for field in self.fields),
+            tuple(self.names.index(field.of or field.name) for field in self.fields),
         )
 
     @property
@@ -225,6 +271,7 @@ class Schema:
             "fields": [_described(field) for field in self.fields],
             "label": {k: v for k, v in label.items() if v or k not in ("positive", "negative")},
             "item_key": self.item_key,
+            **({"user_key": self.user_key} if self.user_key is not None else {}),
         }
 
     @classmethod
@@ -243,7 +290,8 @@ class Schema:
             fields.append(_at(place, lambda field=field: Field(**field)))  # type: ignore[misc]
         check_keys(Label, values["label"], f"{where}.label")
         label = _at(where, lambda: Label(**values["label"]))
-        return _at(where, lambda: cls(values["name"], tuple(fields), label, values.get("item_key")))
+        keys = (values.get("item_key"), values.get("user_key"))
+        return _at(where, lambda: cls(values["name"], tuple(fields), label, *keys))
 
     @classmethod
     def from_yaml(cls, path: str | os.PathLike[str]) -> Schema:

@@ -21,10 +21,16 @@ class Slots:
     Args:
         widths: slots of each field.
         poolings: how the embeddings of its slots become one; None where there is one slot.
+        sources: the field whose ids each field's slots hold: itself but for a history; None: each itself.
     """
 
     widths: tuple[int, ...]
     poolings: tuple[str | None, ...]
+    sources: tuple[int, ...] = None  # type: ignore[assignment]  # set below
+
+    def __post_init__(self) -> None:
+        if self.sources is None:
+            object.__setattr__(self, "sources", tuple(range(len(self.widths))))
 
     @classmethod
     def single(cls, num_fields: int) -> Slots:
@@ -54,7 +60,7 @@ class Slots:
     @property
     def owners(self) -> list[int]:
         """The field whose ids, and so whose rows, each slot holds: what looks rows up asks for this."""
-        return self.fields
+        return [self.sources[field] for field in self.fields]
 
     def of(self, fields: Iterable[int]) -> tuple[int, ...]:
         """The slots of some fields, in the order of these."""
@@ -63,7 +69,7 @@ class Slots:
 
 
 def count_unknown(slots: Slots, field_offsets: np.ndarray, ids: np.ndarray, counts: np.ndarray) -> None:
-    """Let the unknown id of a field of several slots count the training rows that have no known value of it.
+    """Let the unknown id that a field of several slots reads count the training rows that have no known value of it.
 
     Args:
         slots: the columns of the rows.
@@ -71,8 +77,9 @@ def count_unknown(slots: Slots, field_offsets: np.ndarray, ids: np.ndarray, coun
         ids: (n, S) of the training rows.
         counts: (N,) of each id, changed in place.
     """
-    for field, width in enumerate(slots.widths):
-        if width > 1:
-            unknown, columns = int(field_offsets[field]), slice(slots.starts[field], slots.starts[field + 1])
+    for field, source in enumerate(slots.sources):
+        if slots.poolings[field] is not None:
+            unknown, columns = int(field_offsets[source]), slice(slots.starts[field], slots.starts[field + 1])
             blocks = (ids[start : start + BLOCK_ROWS, columns] for start in range(0, len(ids), BLOCK_ROWS))
-            counts[unknown] = sum(int((block == unknown).all(1).sum()) for block in blocks)
+            empty = sum(int((block == unknown).all(1).sum()) for block in blocks)
+            counts[unknown] = empty if field == source else counts[unknown] + empty

@@ -130,10 +130,12 @@ class TableSpec:
             )
         split: Split = sections["split"]
         for name in (*split.group, *([split.user] if split.user is not None else [])):
-            if name not in schema.names:
+            if name not in schema.names and name != schema.user_key:
                 raise DataError(f"{where}: split: '{name}' is not a field {nearest(str(name), schema.names)}")
-            if not schema.fields[schema.names.index(name)].names_values:
+            if not schema.named(name).names_values:
                 raise DataError(f"{where}: split: '{name}' must have one value of kind integer or string")
+        if None not in (split.user, schema.user_key) and split.user != schema.user_key:
+            raise DataError(f"{where}: split.user '{split.user}' and user_key '{schema.user_key}'; keep one")
         tables = values.get("tables", {})
         if not isinstance(tables, Mapping):
             raise DataError(f"{where}.tables: must be a mapping of names to tables, got {tables!r}")
@@ -144,16 +146,21 @@ class TableSpec:
 
     def field(self, name: str) -> Field:
         """The field of a name."""
-        return self.schema.fields[self.schema.names.index(name)]
+        return self.schema.named(name)
 
     def field_of(self, column: str) -> Field | None:
         """A field that is read from a column, if one is."""
-        return next((each for each in self.schema.fields if each.source_column == column), None)
+        return next((each for each in self.schema.columns if each.source_column == column), None)
 
     @property
     def list_columns(self) -> list[str]:
         """Columns in which a row may have a list of values."""
-        return [field.source_column for field in self.schema.fields if field.slots > 1]
+        return [field.source_column for field in self.schema.columns if field.slots > 1]
+
+    @property
+    def user(self) -> str | None:
+        """The field, or the ``user_key``, that says whose row it is, where one does."""
+        return self.schema.user_key or self.split.user or self.schema.label.context_key
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able values; `from_dict` makes the same of them."""
@@ -181,7 +188,7 @@ class TableSpec:
             self.split.time if timed else None,
             self.weight,
         ]
-        wanted = [field.source_column for field in self.schema.fields] + [c for c in extra if c is not None]
+        wanted = [field.source_column for field in self.schema.columns] + [c for c in extra if c is not None]
         return list(dict.fromkeys(wanted))
 
 
@@ -189,11 +196,11 @@ def _side(schema: Schema, where: str, values: Any) -> SideTable:
     check_keys(SideTable, values, where)
     form = values.get("format", {})
     check_keys(Format, form, f"{where}.format")
-    if values["key"] not in schema.names:
+    if values["key"] not in schema.names and values["key"] != schema.user_key:
         raise DataError(
             f"{where}.key: '{values['key']}' is not a field {nearest(str(values['key']), schema.names)}"
         )
-    if not schema.fields[schema.names.index(values["key"])].names_values:
+    if not schema.named(values["key"]).names_values:
         raise DataError(f"{where}.key: '{values['key']}' must have one value of kind integer or string")
     try:
         return SideTable(**{**values, "format": Format(**form)})

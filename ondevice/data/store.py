@@ -18,11 +18,13 @@ from typing import Any
 import numpy as np
 
 from ondevice.data import splits
-from ondevice.data.dataset import Catalog, Dataset, EncodedSplit
-from ondevice.data.interactions import Column, Interactions, item_rows, keyed
+from ondevice.data.catalog import all_items, read_catalog, save_catalog, write_catalog
+from ondevice.data.dataset import Dataset, EncodedSplit
+from ondevice.data.interactions import Column, Interactions, keyed, keyed_column
 from ondevice.data.negatives import Pairs, sample_negatives, without_missing
 from ondevice.data.report import describe_fields, num_cut, say_report, tell_repeated
-from ondevice.data.schema import Field, Schema, number_of
+from ondevice.data.schema import Field, Schema
+from ondevice.data.sequences import Histories, Sequences, Timeline, check_histories, division_of
 from ondevice.data.slots import count_unknown
 from ondevice.data.sources import cache_directory, say, sha256_of
 from ondevice.data.vocabulary import Vocabulary, learnt
@@ -83,7 +85,7 @@ def prepare(
         fractions: of train, valid and test.
         max_rows: rows to keep at most.
         group: fields of whose equal values a random split keeps the rows together.
-        user: the field whose rows ``leave_last_out`` divides.
+        user: the field, or the ``user_key``, whose rows ``leave_last_out`` divides and histories are made of.
 
     Raises: UserError: when the source cannot be read or the cache cannot be written.
     """
@@ -105,9 +107,10 @@ def prepare(
         raise DataError(f"data set '{schema.name}': the label rule keeps no row")
     kept = splits.sample_rows(len(interactions), max_rows, seed)
     if kept is not None:
-        interactions = dataclasses.replace(interactions.take(kept), items=_all_items(schema, interactions))
+        interactions = dataclasses.replace(interactions.take(kept), items=all_items(schema, interactions))
     if schema.label.positive_only:
         interactions = without_missing(schema, interactions)
+    check_histories(schema, user, bool(interactions.order))
 
     def codes(name: str) -> np.ndarray:
         return keyed(schema, interactions, name)
@@ -126,7 +129,7 @@ def prepare(
         tell_repeated(schema, interactions, rows, user)
     try:
         with atomic_directory(folder) as building:
-            _write(building, schema, interactions, rows, seed, fingerprint)
+            _write(building, schema, interactions, rows, seed, user, fingerprint)
     except OSError as error:
         # Another process may have put its own store there in the meantime: then that one is as good.
         if open_store(folder, fingerprint) is None:
@@ -152,7 +155,7 @@ def write_excerpt(dataset: Dataset, folder: Path) -> None:
         np.save(building / "counts.npy", dataset.counts, allow_pickle=False)
         atomic_json(building / "schema.json", dataset.schema.to_dict())
         if dataset.catalog is not None:
-            _save_catalog(building, dataset.catalog)
+            save_catalog(building, dataset.catalog)
         record = {
             "fingerprint": dataset.fingerprint,
             "skipped_rows": dataset.skipped_rows,
@@ -184,7 +187,8 @@ def open_store(folder: Path, fingerprint: str, vocabulary: Path | None = None) -
             vocabulary=Vocabulary.load(folder / "vocabulary.npz" if vocabulary is None else vocabulary),
             counts=np.load(folder / "counts.npy", allow_pickle=False),
             fingerprint=fingerprint,
-            catalog=_read_catalog(folder),
+            catalog=read_catalog(folder),
+            sequences=Sequences.open(folder),
             skipped_rows=record["skipped_rows"],
             excerpt=record.get("excerpt", False),
             **parts,
@@ -208,6 +212,7 @@ def _write(
     interactions: Interactions,
     rows: dict[str, np.ndarray],
     seed: int,
+    user: str | None,
     fingerprint: str,
 ) -> None:
     fields, tables, vocabulary, missing = _fit(schema, interactions, rows["train"])
@@ -221,17 +226,23 @@ def _write(
             for name, own in rows.items()
         }
     counts = np.zeros(vocabulary.num_embeddings, dtype=np.int64)
+    histories = _write_sequences(folder, schema, interactions, rows, vocabulary, tables, user)
     for name, own in pairs.items():
         counted = counts if name == "train" else None
-        _write_split(folder, name, schema, interactions, own, tables, counted)
+        _write_split(folder, name, schema, interactions, own, tables, histories, counted)
     ids = _mapped(folder / "train.ids.npy")
     count_unknown(schema.slots, vocabulary.field_offsets, ids, counts)
     np.save(folder / "counts.npy", counts, allow_pickle=False)
     vocabulary.save(folder / "vocabulary.npz")
     atomic_json(folder / "schema.json", schema.to_dict())
-    _write_catalog(folder, schema, interactions, vocabulary)
+    write_catalog(folder, schema, interactions, vocabulary)
     num_rows = {name: len(own.labels) for name, own in pairs.items()}
-    cut = [num_cut(field, interactions.columns[field.name]) for field in schema.fields]
+    for f, history in histories.items():
+        missing[f] = history.num_empty(pairs["train"].context_rows)
+    cut = [
+        histories[f].num_cut if field.is_history else num_cut(field, interactions.columns[field.name])
+        for f, field in enumerate(schema.fields)
+    ]
     described = describe_fields(
         schema, vocabulary.field_offsets, counts, missing, cut, max(1, num_rows["train"])
     )
@@ -250,8 +261,14 @@ def _fit(
     schema: Schema, interactions: Interactions, train: np.ndarray
 ) -> tuple[tuple[Field, ...], list[np.ndarray], Vocabulary, list[int]]:
     """Fields with their origins, the id of each distinct raw value, the vocabulary, and rows without a value."""
-    fields, counts, missing = [], [], []
+    fields: list[Field] = []
+    counts: list[dict[Any, int]] = []
+    missing: list[int] = []
     for field in schema.fields:
+        own: dict[Any, int] = {}
+        if field.is_history:
+            fields, counts, missing = [*fields, field], [*counts, own], [*missing, 0]
+            continue
         column = interactions.columns[field.name]
         occurrences = np.bincount(column.codes[train], minlength=len(column.values))
         present = np.flatnonzero(occurrences)
@@ -264,7 +281,7 @@ def _fit(
         counts.append(own)
         missing.append(without)
     vocabulary = Vocabulary.from_counts(fields, counts)
-    columns = [interactions.columns[field.name].values for field in fields]
+    columns = [() if field.is_history else interactions.columns[field.name].values for field in fields]
     tables = [vocabulary.encode_values(f, values).astype(np.int32) for f, values in enumerate(columns)]
     return tuple(fields), tables, vocabulary, missing
 
@@ -293,6 +310,37 @@ def _nothing_known(schema: Schema, field: Field, column: Column, present: list[i
     return f"{where}: no training value occurs {field.min_count} times; lower min_count or remove the field"
 
 
+def _write_sequences(
+    folder: Path,
+    schema: Schema,
+    interactions: Interactions,
+    rows: dict[str, np.ndarray],
+    vocabulary: Vocabulary,
+    tables: list[np.ndarray],
+    user: str | None,
+) -> dict[int, Histories]:
+    """Write the users' rows as sequences, and give what each history holds, by the place of its field."""
+    if not schema.histories:
+        return {}
+    assert user is not None  # `check_histories`
+    column = keyed_column(schema, interactions, user)
+    is_known = np.array([key is not None for key in column.values], dtype=bool)
+    timeline = Timeline(np.where(is_known[column.codes], column.codes, -1), interactions.order)
+    source = schema.names.index(str(schema.histories[0].of))
+    items = tables[source][:, 0][interactions.columns[schema.names[source]].codes]
+    labels, unknown = interactions.labels, int(vocabulary.field_offsets[source])
+    keep = labels == 1 if all(field.only is not None for field in schema.histories) else None
+    texts = any(isinstance(key, str) for key in column.values)
+    absent = "" if texts else 0
+    keys = np.array([absent if key is None else key for key in column.values])
+    timeline.sequences(items, division_of(rows, len(labels)), keep, keys).save(folder)
+    return {
+        f: Histories(field, timeline, items, unknown, labels)
+        for f, field in enumerate(schema.fields)
+        if field.is_history
+    }
+
+
 def _write_split(
     folder: Path,
     name: str,
@@ -300,80 +348,34 @@ def _write_split(
     interactions: Interactions,
     pairs: Pairs,
     tables: list[np.ndarray],
+    histories: dict[int, Histories],
     counts: np.ndarray | None,
 ) -> None:
-    """Encode block by block; ``counts`` gains the occurrences of each id."""
+    """Encode block by block; ``counts`` gains the occurrences of each id, without those in histories."""
     num_rows, slots = len(pairs.labels), schema.slots
     ids = np.lib.format.open_memmap(
         folder / f"{name}.ids.npy", mode="w+", dtype=np.int32, shape=(num_rows, slots.total)
     )
-    columns = [interactions.columns[field.name].codes for field in schema.fields]
+    columns = {
+        f: interactions.columns[field.name].codes
+        for f, field in enumerate(schema.fields)
+        if not field.is_history
+    }
+    counted = np.array(slots.of(columns))
     for start in range(0, num_rows, BLOCK_ROWS):
         block = slice(start, start + BLOCK_ROWS)
         for f, field in enumerate(schema.fields):
             rows = pairs.context_rows[block] if field.side == "context" else pairs.item_rows[block]
-            ids[block, slots.starts[f] : slots.starts[f + 1]] = tables[f][columns[f][rows]]
+            own = histories[f].ids(rows) if f in histories else tables[f][columns[f][rows]]
+            ids[block, slots.starts[f] : slots.starts[f + 1]] = own
         if counts is not None:
-            counts += np.bincount(ids[block].ravel(), minlength=len(counts))
+            counts += np.bincount(ids[block][:, counted].ravel(), minlength=len(counts))
     ids.flush()
     np.save(folder / f"{name}.labels.npy", pairs.labels.astype(np.uint8), allow_pickle=False)
     if pairs.weights is not None:
         np.save(folder / f"{name}.weights.npy", pairs.weights.astype(np.float32), allow_pickle=False)
 
 
-def _all_items(schema: Schema, interactions: Interactions) -> list[dict[str, Any]] | None:
-    """One raw row per item of the source: as it gave them, or the first row of each."""
-    if schema.item_key is None or interactions.items is not None:
-        return interactions.items
-    return item_rows(schema, interactions.columns)
-
-
-def _write_catalog(folder: Path, schema: Schema, interactions: Interactions, vocabulary: Vocabulary) -> None:
-    items = _all_items(schema, interactions)
-    if schema.item_key is None or items is None:
-        return
-    positions = schema.item_fields
-    key_field = schema.fields[schema.names.index(schema.item_key)]
-    by_key: dict[Any, dict[str, Any]] = {}
-    for row in items:
-        key = key_field.key(row[schema.item_key])
-        if key is not None:
-            by_key.setdefault(key, row)
-    raw = [
-        {f.name: _typed(f, row[f.name]) for f in schema.fields if f.side == "item"} for row in by_key.values()
-    ]
-    ids = [vocabulary.encode_values(f, [row[schema.names[f]] for row in raw]) for f in positions]
-    titles = {key_field.key(item): title for item, title in interactions.titles.items()}
-    found = [titles.get(key, "") for key in by_key]
-    _save_catalog(folder, Catalog(np.concatenate(ids, axis=1).astype(np.int32), list(by_key), found, raw))
-
-
-def _save_catalog(folder: Path, catalog: Catalog) -> None:
-    np.save(folder / "catalog.ids.npy", catalog.ids, allow_pickle=False)
-    content = {"keys": catalog.keys, "titles": catalog.titles, "raw": catalog.raw}
-    (folder / "catalog.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-
-
-def _read_catalog(folder: Path) -> Catalog | None:
-    if not (folder / "catalog.json").exists():
-        return None
-    content = json.loads((folder / "catalog.json").read_text(encoding="utf-8"))
-    ids = np.load(folder / "catalog.ids.npy", allow_pickle=False)
-    return Catalog(ids, content["keys"], content["titles"], content["raw"])
-
-
 def _mapped(path: Path) -> np.ndarray:
     array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     return array
-
-
-def _typed(field: Field, raw: Any) -> Any:
-    """A raw value as JSON has it: canonical keys, or the text or number that a transform or a bucket takes."""
-    if field.slots > 1:
-        return list(field.kept(raw)) or None
-    if field.transform is None and field.kind != "number":
-        return field.key(raw)
-    if field.transform == "hex":
-        return field.raw(field.key(raw))
-    number = number_of(raw)
-    return int(number) if number is not None and number.is_integer() else number

@@ -28,7 +28,8 @@ class Vocabulary:
 
     Field f owns the ids ``field_offsets[f]`` to ``field_offsets[f + 1] - 1``: first its unknown id, then its
     known keys, ascending. A value that was not in the training split, was rarer than the field's
-    ``min_count`` there, or is missing has the unknown id.
+    ``min_count`` there, or is missing has the unknown id. A history has no keys, and the ids of the field that it
+    is of; nothing reads its own unknown id.
     """
 
     def __init__(self, fields: Sequence[Field], keys: Sequence[np.ndarray | list[str]]) -> None:
@@ -61,7 +62,7 @@ class Vocabulary:
         for field, column in zip(fields, columns, strict=True):
             fitted.append(learnt(field, column, np.ones(len(column), dtype=np.int64)))
             bags = map(fitted[-1].kept, column) if field.slots > 1 else [fitted[-1].keys(column)]
-            counts.append(Counter(itertools.chain.from_iterable(bags)))
+            counts.append(Counter(() if field.is_history else itertools.chain.from_iterable(bags)))
         return cls.from_counts(fitted, counts)
 
     @classmethod
@@ -97,8 +98,20 @@ class Vocabulary:
         return self.encode_keys(field_index, [memo[value] for value in values])
 
     def encode_values(self, field_index: int, raws: Sequence[Any]) -> np.ndarray:
-        """Global ids (n, K) int64 of raw values of a field of K slots; those without a value have the unknown id."""
+        """Global ids (n, K) int64 of raw values of a field of K slots; those without a value have the unknown id.
+
+        Of a history the last K known values are taken, which end in the last slot.
+        """
         field = self.fields[field_index]
+        if field.of is not None:
+            source = self._positions[field.of]
+            unknown = self.field_offsets[source]
+            ids = np.full((len(raws), field.slots), unknown, dtype=np.int64)
+            for row, raw in zip(ids, raws, strict=True):
+                known = self.encode_keys(source, self.fields[source].sequence(raw))
+                known = known[known != unknown][-field.slots :]
+                row[field.slots - len(known) :] = known
+            return ids
         if field.slots == 1:
             return self.encode_column(field_index, raws)[:, None]
         bags = [field.kept(raw) for raw in raws]

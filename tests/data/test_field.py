@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ondevice.data import Field, Schema, Vocabulary
-from ondevice.data.field import LARGEST, SMALLEST, log_bucket, log_integer
+from ondevice.data.field import log_bucket, log_integer
+from ondevice.data.keys import LARGEST, SMALLEST
 from ondevice.data.schema import Label
 from ondevice.errors import UserError
 

@@ -101,7 +101,7 @@ def test_open_origin_gives_no_key() -> None:
     ("options", "message"),
     [
         ({"side": "contxt"}, "did you mean 'context'"),
-        ({"kind": "int"}, "choose from: integer, number, string"),
+        ({"kind": "int"}, "choose from: history, integer, number, string"),
         ({"transform": "log_bukcet", "kind": "integer"}, "did you mean 'log_bucket'"),
         ({"transform": "log_bucket", "kind": "string"}, "kind: integer"),
         ({"origin": 3}, "origin has no meaning"),

@@ -142,7 +142,7 @@ def test_a_failed_preparation_leaves_nothing(
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store, "_write_catalog", full)
+    monkeypatch.setattr(store, "write_catalog", full)
     with pytest.raises(UserError, match=r"No space left on device.*ONDEVICE_CACHE"):
         tiny(official)
     assert folders(own_cache) == []

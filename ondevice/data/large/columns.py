@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from ondevice.data.arrow import plain_values, unpacked
-from ondevice.data.field import LARGEST, Field, log_integer
+from ondevice.data.field import Field, log_integer
+from ondevice.data.keys import LARGEST
 
 
 def encode_column(field: Field, column: Any) -> tuple[np.ndarray, np.ndarray | list[str]]:

@@ -28,6 +28,10 @@ def check_streamable(spec: TableSpec) -> None:
         raise ConfigError(
             "data.streamed: sampled negatives need the whole table; leave streamed out, or add negatives"
         )
+    for field in spec.schema.histories:
+        raise ConfigError(
+            f"data.streamed: history '{field.name}' needs the whole table in memory; leave streamed out"
+        )
     for field in spec.schema.fields:
         if field.origin is None:
             raise ConfigError(

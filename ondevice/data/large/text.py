@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ondevice.data.field import LARGEST, SMALLEST
+from ondevice.data.keys import LARGEST, SMALLEST
 from ondevice.data.large.chunk import write_chunk
 from ondevice.data.large.columns import parse_hexadecimal
 from ondevice.data.schema import Schema

@@ -56,10 +56,13 @@ FIELD_SETS = {
     "full": ("user", "gender", "age", "occupation", "zip", "time", "item", "year", "genre"),
     "serve": ("user", "gender", "age", "occupation", "zip", "item", "year", "genre"),
     "rich": ("user", "gender", "age", "occupation", "zip", "time", "item", "year", "genres"),
+    "next_item": ("seen", "item"),
     "paper": ("time", "gender", "age", "occupation", "zip", "year", "genre"),
 }
 MAX_GENRES = 6  # of a film
+LAST_SEEN = 50  # films of a history
 LABEL = Label(column="rating", positive_above=3, drop=(3,), minimum=1, maximum=5)
+ANY_RATING = Label(column="rating", positive_above=0, minimum=1, maximum=5)
 
 
 @DATASETS.register("movielens_1m")
@@ -76,8 +79,9 @@ def movielens_1m(
 
     Args:
         fields: ``full`` (9 fields), ``serve`` (without the time of the rating), ``paper`` (without user
-            and item; what the PEP paper used) or ``rich`` (as ``full``, but each genre a value of its own where the
-            others have one for each combination, and the year a number in buckets).
+            and item; what the PEP paper used), ``rich`` (as ``full``, but each genre a value of its own where the
+            others have one for each combination, and the year a number in buckets) or ``next_item`` (the movie, and
+            the last 50 that the user rated before it; every rating is a positive row, whatever it says).
         split: ``random``, ``temporal`` or ``leave_last_out`` (of each user).
         seed: draws the random split and the subsample.
         folder: a folder or archive with the files, in place of the download.
@@ -127,7 +131,9 @@ def _movielens(
     chosen = []
     for name in FIELD_SETS[fields]:
         side = "item" if name in ("item", "year", "genre", "genres") else "context"
-        if name == "genres":
+        if name == "seen":
+            chosen.append(Field(name, side, "history", of="item", last=LAST_SEEN))
+        elif name == "genres":
             chosen.append(Field(name, side, "string", slots=MAX_GENRES, separator="|"))
         elif name == "year" and fields == "rich":
             chosen.append(Field(name, side, "number"))
@@ -135,7 +141,14 @@ def _movielens(
             chosen.append(Field(name, side, "integer", "timestamp", transform="log_bucket", origin=None))
         else:
             chosen.append(Field(name, side, kinds.get(name, "string")))
-    schema = Schema(source.name, tuple(chosen), LABEL, "item" if "item" in FIELD_SETS[fields] else None)
+    has_history = "seen" in FIELD_SETS[fields]
+    schema = Schema(
+        source.name,
+        tuple(chosen),
+        ANY_RATING if has_history else LABEL,
+        "item" if "item" in FIELD_SETS[fields] else None,
+        "user" if has_history else None,
+    )
     where = obtain(source, folder)
     files = layout_of(source, where)
     assert files is not None  # obtain returns no other folder
@@ -147,5 +160,5 @@ def _movielens(
         seed=seed,
         fractions=shares,
         max_rows=max_rows,
-        user="user" if "user" in schema.names else None,
+        user="user" if "user" in schema.names else schema.user_key,
     )

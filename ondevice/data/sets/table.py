@@ -75,9 +75,10 @@ def table(
         spec.split.fractions if fractions is None else fractions,
         max_rows,
     )
-    timed = kind in splits.TIMED
+    timed = kind in splits.TIMED or bool(spec.schema.histories)
     if timed and spec.split.time is None:
-        raise DataError(f"{schema}: split '{kind}' needs the time column; add split: {{time: COLUMN}}")
+        what = f"split '{kind}'" if kind in splits.TIMED else f"history '{spec.schema.histories[0].name}'"
+        raise DataError(f"{schema}: {what} needs the time column; add split: {{time: COLUMN}}")
     others = {
         name: file_digests([part.path for part in find_parts(side.path)])
         for name, side in spec.tables.items()
@@ -123,7 +124,7 @@ def table(
         fractions=shares,
         max_rows=max_rows,
         group=spec.split.group,
-        user=spec.split.user or spec.schema.label.context_key,
+        user=spec.user,
     )
 
 
@@ -149,7 +150,7 @@ def read_table(
     spec: TableSpec, parts: Sequence[Part], *, timed: bool, bad: BadRows, given: Sequence[int] | None = None
 ) -> Interactions:
     """The rows of the files that the label rule keeps. Raises UserError as `BadRows` says."""
-    columns = {field.name: Factorizer() for field in spec.schema.fields}
+    columns = {field.name: Factorizer() for field in spec.schema.columns}
     rows: list[Rows] = []
     division: list[np.ndarray] = []
     titles: dict[Any, str] = {}
@@ -182,7 +183,7 @@ def read_table(
     if times is not None and len(times) and (doubt := doubts(str(spec.split.time), times.min(), times.max())):
         say(f"{spec.schema.name}: {doubt}")
     read = {name: factorizer.column() for name, factorizer in columns.items()}
-    for field in spec.schema.fields:
+    for field in spec.schema.columns:
         if field.slots > 1:
             column = read[field.name]
             read[field.name] = Column(column.codes, [unpacked(text) for text in column.values])

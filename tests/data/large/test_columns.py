@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ondevice.data.field import LARGEST, SMALLEST, Field, log_integer
+from ondevice.data.field import Field, log_integer
+from ondevice.data.keys import LARGEST, SMALLEST
 from ondevice.data.large.columns import encode_column, keys_of, log_integers, parse_hexadecimal
 
 from .rows import patient
