@@ -16,7 +16,36 @@ from ondevice.models import MODELS, BaseModel
 from ondevice.models.base import InputLayer
 
 
-class Recommender(nn.Module):
+class TableModel(nn.Module):
+    """A model over a table of embeddings and, where it has one, a table of first-order weights."""
+
+    embedding: EmbeddingTable
+    first_order: EmbeddingTable | None
+
+    @property
+    def info(self) -> TableInfo:
+        return self.embedding.info
+
+    def tables(self) -> list[EmbeddingTable]:
+        """The embedding table, and the first-order one where there is one."""
+        return [self.embedding] if self.first_order is None else [self.embedding, self.first_order]
+
+    def forms(self) -> list[Form]:
+        """What each table keeps; everything where it was never under a form."""
+        return [
+            table.form if isinstance(table, CompactTable) else full_sizes(table) for table in self.tables()
+        ]
+
+    def num_kept(self) -> int:
+        """Number of embedding and first-order values in effect."""
+        return sum(table.num_kept() for table in self.tables())
+
+    def num_values(self) -> int:
+        """Number of embedding and first-order values of the full tables."""
+        return sum(table.weight.numel() for table in self.tables())
+
+
+class Recommender(TableModel):
     """Embeddings, first-order weights and a base model.
 
     logit = bias + Σ_f w[id_f] + model(e[id_1], …, e[id_F]). A field of several ids has their embeddings pooled, and
@@ -63,28 +92,6 @@ class Recommender(nn.Module):
         self.pooling = None if slots.is_plain else Pooling(slots)
         self.register_buffer("unknown", embedding.info.field_offsets[slots.owners], persistent=False)
         self._mapped: tuple[Tensor, tuple[int, int], Tensor] | None = None
-
-    @property
-    def info(self) -> TableInfo:
-        return self.embedding.info
-
-    def tables(self) -> list[EmbeddingTable]:
-        """The embedding table, and the first-order one where there is one."""
-        return [self.embedding] if self.first_order is None else [self.embedding, self.first_order]
-
-    def forms(self) -> list[Form]:
-        """What each table keeps; everything where it was never under a form."""
-        return [
-            table.form if isinstance(table, CompactTable) else full_sizes(table) for table in self.tables()
-        ]
-
-    def num_kept(self) -> int:
-        """Number of embedding and first-order values in effect."""
-        return sum(table.num_kept() for table in self.tables())
-
-    def num_values(self) -> int:
-        """Number of embedding and first-order values of the full tables."""
-        return sum(table.weight.numel() for table in self.tables())
 
     def mapped(self, ids: Tensor) -> Tensor:
         """The ids that are read in place of ``ids``; the same tensor again for the same batch."""

@@ -27,6 +27,7 @@ ROOMS: list[tuple[str, ...]] = [
     ("forms",),
     ("models",),
     ("recommender",),
+    ("next_item",),
     ("bundle",),
     ("training",),
     ("methods",),

@@ -13,6 +13,9 @@ from ondevice.config.stores import Int8, Store
 
 ENDPOINTS = ("forward", "rank", "recommend")
 """Endpoints that a program can have."""
+NEXT_ITEM_LOSSES = ("softmax", "sampled_softmax", "bpr")
+"""Losses of what comes next in a history."""
+LOSSES = ("bce", *NEXT_ITEM_LOSSES)
 
 
 def _plain(value: Any) -> Any:
@@ -66,11 +69,20 @@ class TrainConfig:
     epochs: int = 15
     """Most passes over the training split."""
     patience: int = 3
-    """Epochs without a better validation AUC before the training stops."""
+    """Epochs without a better validation metric (AUC; for the next item NDCG@10) before the training stops."""
+    loss: str = "bce"
+    """bce (log loss of each row); for the next item softmax (over all items), sampled_softmax (over drawn ones,
+    with the log-Q correction; for large catalogues) or bpr (each against a drawn one)."""
+    num_negatives: int = 512
+    """Items that sampled_softmax draws for each step."""
+    windows: int = 2
+    """Of a history, windows in each epoch of the next item: half of them, rounded up, the newest, the others drawn."""
     learning_rate: float = 1e-3
     """Adam's learning rate."""
     schedule: str = "constant"
     """constant or cosine (to zero over ``epochs``)."""
+    warmup: float = 0.0
+    """Share of the steps over which the learning rate rises to what the schedule says."""
     weight_decay: float = 0.0
     """Weight decay of Adam on every parameter."""
     decoupled_decay: bool = False
@@ -91,6 +103,10 @@ class TrainConfig:
         _check_step(self)
         check("patience", self.patience, self.patience >= 1, "at least 1")
         check("schedule", self.schedule, self.schedule in ("constant", "cosine"), "constant or cosine")
+        check("loss", self.loss, self.loss in LOSSES, ", ".join(LOSSES))
+        check("num_negatives", self.num_negatives, self.num_negatives >= 1, "at least 1")
+        check("windows", self.windows, self.windows >= 1, "at least 1")
+        check("warmup", self.warmup, 0 <= self.warmup < 1, "in [0, 1)")
         check("ema_decay", self.ema_decay, 0 <= self.ema_decay < 1, "in [0, 1)")
         check("ema_every", self.ema_every, self.ema_every >= 1, "at least 1")
 

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from ondevice.config.sections import TrainConfig
 from ondevice.errors import ConfigError
 from ondevice.recommender import Recommender
 from ondevice.training.average import WeightAverage
-from ondevice.training.batches import Batches
+from ondevice.training.batches import Batch, Batches
 from ondevice.training.checkpoint import load_state, save_state
 from ondevice.training.metrics import auc, log_loss
 from ondevice.training.optimizers.table_adam import flush, release
@@ -91,7 +91,9 @@ class FitResult:
 
 @dataclass
 class Fit:
-    """Train a recommender until validation AUC stops improving; it ends with the best epoch's weights.
+    """Train a recommender until its validation metric stops improving; it ends with the best epoch's weights.
+
+    ``metrics`` names what a validation gives: the first one decides, and more of it is better.
 
     Args:
         recommender: what is trained, in place.
@@ -121,6 +123,7 @@ class Fit:
     processes: Processes = ALONE
     make_stages: MakeStages | None = None
     embedding_dropout: float = 0.0
+    metrics: ClassVar[tuple[str, ...]] = ("auc", "logloss")
 
     def __post_init__(self) -> None:
         self.stages = None
@@ -160,9 +163,14 @@ class Fit:
         release(self.optimizers)
         self._take_best()
         self.recommender.eval()
-        kept = max(self._final(), key=lambda entry: entry["valid_auc"])
-        valid = {"auc": kept["valid_auc"], "logloss": kept["valid_logloss"]}
+        kept = max(self._final(), key=lambda entry: entry[self._decides])
+        valid = {name: kept[f"valid_{name}"] for name in self.metrics}
         return FitResult(valid, self.history, self.epoch, self.seconds)
+
+    @property
+    def _decides(self) -> str:
+        """The entry of an epoch that says how good it was."""
+        return f"valid_{self.metrics[0]}"
 
     def _is_over(self) -> bool:
         if self.epoch >= self.settings.epochs:
@@ -170,7 +178,7 @@ class Fit:
         final = self._final()
         if not final:
             return False
-        best = max(range(len(final)), key=lambda i: final[i]["valid_auc"])
+        best = max(range(len(final)), key=lambda i: final[i][self._decides])
         return len(final) - 1 - best >= self.settings.patience
 
     def _final(self) -> list[dict[str, float]]:
@@ -186,7 +194,7 @@ class Fit:
         self._change_stage(step)
 
     def _validate(self) -> dict[str, float]:
-        """Validation ``auc`` and ``logloss`` of the model as it is, and what else is to be shown."""
+        """Validation `metrics` of the model as it is, and what else is to be shown."""
         return evaluate(self.recommender, self.valid, self.processes)
 
     def _change_stage(self, step: int) -> None:
@@ -208,6 +216,8 @@ class Fit:
         base, begin, end = self.settings.learning_rate, 0.0, float(len(self.train) * self.settings.epochs)
         if self.stages is not None:
             base, begin, end = self.stages.rate(step)
+        if self.settings.warmup:
+            base *= min(1.0, (step + 1 - begin) / (self.settings.warmup * (end - begin)))
         if self.settings.schedule == "constant":
             return base
         return base * 0.5 * (1 + math.cos(math.pi * (step - begin) / (end - begin)))
@@ -222,39 +232,27 @@ class Fit:
         torch.manual_seed(self.processes.seed(seed))
         generator = torch.Generator().manual_seed(seed + 1)
         self.recommender.train()
-        best = max((e["valid_auc"] for e in self._final()), default=0.0)
+        best = max((e[self._decides] for e in self._final()), default=0.0)
         title = f"{self.phase} {self.epoch + 1}/{self.settings.epochs}"
         running = torch.zeros((), device=self.train.device)
         steps = 0
         with self.progress.bar(self.train.num_rows, title) as bar:
-            for rows, ids, labels in self.train.epoch(seed):
+            for batch in self.train.epoch(seed):
                 step = self.epoch * len(self.train) + steps
                 self._begin_step(step)
                 rate = self._learning_rate(step)
                 self._set_learning_rate(rate)
-                if self.teacher is not None:
-                    ids, targets = self.teacher.extend(rows, ids, labels, generator)
-                else:
-                    (targets,) = self.processes.share(labels)
-                running += train_step(
-                    self.recommender,
-                    self.optimizers,
-                    ids,
-                    targets,
-                    embedding_penalty=self.settings.embedding_penalty,
-                    embedding_dropout=self.embedding_dropout,
-                    precision=self.settings.precision,
-                    processes=self.processes,
-                    weights=self.train.weights(rows, len(ids)),
-                )
+                running += self._train_step(batch, generator)
                 steps += 1
                 for table in self.recommender.tables():
                     table.step_end(step + 1)
                 if self.average is not None:
                     self.average.after_step(step + 1)
-                bar.update(rows.numel())
+                bar.update(len(batch[0]))
                 if steps % 50 == 0:
-                    bar.set_postfix_str(f"loss {float(running) / steps:.4f}, best valid AUC {best:.4f}")
+                    bar.set_postfix_str(
+                        f"loss {float(running) / steps:.4f}, best valid {self.metrics[0].upper()} {best:.4f}"
+                    )
         flush(self.optimizers)
         mean = float(self.processes.total(running)) / (steps * self.processes.size)
         if self.average is not None:
@@ -263,10 +261,35 @@ class Fit:
         else:
             self._finish_epoch(mean, started)
 
+    def _train_step(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """One step on a batch of an epoch; its loss.
+
+        Args:
+            batch: what the training batches give.
+            generator: of random draws of this epoch.
+        """
+        rows, ids, labels = batch
+        if self.teacher is not None:
+            ids, targets = self.teacher.extend(rows, ids, labels, generator)
+        else:
+            (targets,) = self.processes.share(labels)
+        return train_step(
+            self.recommender,
+            self.optimizers,
+            ids,
+            targets,
+            embedding_penalty=self.settings.embedding_penalty,
+            embedding_dropout=self.embedding_dropout,
+            precision=self.settings.precision,
+            processes=self.processes,
+            weights=self.train.weights(rows, len(ids)),
+        )
+
     def _finish_epoch(self, train_loss: float, started: float) -> None:
         valid = self._validate()
         final = all(table.is_final for table in self.recommender.tables())
-        if final and valid["auc"] > max((e["valid_auc"] for e in self._final()), default=-1.0):
+        best = max((entry[self._decides] for entry in self._final()), default=-1.0)
+        if final and valid[self.metrics[0]] > best:
             self._keep_best()
         self.epoch += 1
         seconds = time.perf_counter() - started
@@ -282,7 +305,8 @@ class Fit:
         rate = self.train.num_rows / seconds
         self.progress.scalars(self.phase, self.epoch, {**entry, "rows_per_second": rate})
         self.progress.say(
-            f"{self.phase}: epoch {self.epoch}, loss {train_loss:.4f}, valid AUC {valid['auc']:.4f}, "
+            f"{self.phase}: epoch {self.epoch}, loss {train_loss:.4f}, valid {self.metrics[0].upper()} "
+            f"{valid[self.metrics[0]]:.4f}, "
             f"{rate:,.0f} rows/s"
         )
 

@@ -1,0 +1,64 @@
+"""What comes next: the items of a history through a sequence model to a score of every item."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ondevice.forms.table import EmbeddingTable
+from ondevice.models.sequences import SequenceModel
+from ondevice.recommender import TableModel
+
+
+class NextItemRecommender(TableModel):
+    """A table of items, read for the history and for the items that are ranked, and a sequence model.
+
+    score(i) = ⟨u, e_i⟩ + w_i with u = model(e of the history); the weights w are a table of dimension 1.
+
+    Args:
+        embedding: the table of D-dimensional embeddings of one field, whose id 0 is the unknown item.
+        first_order: the table of the items' biases w.
+        model: of the history.
+
+    Shape: histories (B, L) int64, absent places the unknown id, before all others -> scores (B, I) of the items
+        1 … I after the newest place.
+    """
+
+    first_order: EmbeddingTable
+
+    def __init__(self, embedding: EmbeddingTable, first_order: EmbeddingTable, model: SequenceModel) -> None:
+        super().__init__()
+        assert embedding.info.num_fields == 1, "a table of items alone"
+        self.embedding = embedding
+        self.first_order = first_order
+        self.model = model
+        self.register_buffer("items", torch.arange(1, embedding.num_embeddings), persistent=False)
+
+    items: Tensor
+
+    @property
+    def num_items(self) -> int:
+        """Number of known items I."""
+        return len(self.items)
+
+    def present(self, histories: Tensor) -> Tensor:
+        """Which places of histories hold an item."""
+        return histories != 0
+
+    def item_vectors(self) -> tuple[Tensor, Tensor]:
+        """Embeddings (I, D) and biases (I,) of all known items."""
+        ids = self.items.unsqueeze(0)
+        return self.embedding(ids)[0], self.first_order(ids)[0, :, 0]
+
+    def user_vectors(self, histories: Tensor) -> Tensor:
+        """The user's vectors (B, L, D) after each place."""
+        result: Tensor = self.model(self.embedding(histories), self.present(histories))
+        return result
+
+    def newest(self, histories: Tensor) -> Tensor:
+        """The user's vectors (B, D) after the newest place."""
+        return self.model.newest(self.embedding(histories), self.present(histories))
+
+    def forward(self, histories: Tensor) -> Tensor:
+        vectors, bias = self.item_vectors()
+        return torch.addmm(bias, self.newest(histories), vectors.T)

@@ -1,0 +1,99 @@
+"""Losses of what comes next: the softmax over all items, over drawn ones, and pairs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+CHUNK_BYTES = 8 << 20  # of logits that are worked on together: they stay in a cache
+
+
+class _Softmax(Function):
+    """Cross entropy with its gradients, some rows at a time: logits of all rows are never in memory."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, users: Tensor, items: Tensor, bias: Tensor, targets: Tensor, kind: torch.dtype
+    ) -> Tensor:
+        rows, total = max(1, CHUNK_BYTES // (4 * len(items))), users.new_zeros(())
+        table = items.to(kind)
+        user_gradient, item_gradient = torch.empty_like(users), torch.zeros_like(items)
+        bias_gradient = torch.zeros_like(bias)
+        for begin in range(0, len(users), rows):
+            part, own = users[begin : begin + rows].to(kind), targets[begin : begin + rows, None]
+            logits = (part @ table.T).float().add_(bias)
+            largest, right = logits.amax(1, keepdim=True), logits.gather(1, own)
+            masses = logits.sub_(largest).exp_()
+            sums = masses.sum(1, keepdim=True)
+            total += (sums.log() + largest - right).sum()
+            errors = masses.div_(sums).scatter_add_(1, own, torch.full_like(right, -1.0))
+            bias_gradient += errors.sum(0)
+            low = errors.to(kind)
+            user_gradient[begin : begin + rows] = low @ table
+            item_gradient += low.T @ part
+        ctx.save_for_backward(user_gradient, item_gradient, bias_gradient)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        users, items, bias = ctx.saved_tensors
+        return gradient * users, gradient * items, gradient * bias, None, None
+
+
+def softmax_loss(
+    users: Tensor, items: Tensor, bias: Tensor, targets: Tensor, precision: str = "float32"
+) -> Tensor:
+    """Σ_p −log softmax(u_p·Eᵀ + b)[target_p], the sum over the rows.
+
+    Args:
+        precision: float32, or bfloat16 for the products; their sums, the softmax and the gradients are float32.
+
+    Shape: users (P, D), items (I, D), bias (I,), targets (P,) int64.
+    """
+    kind = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    result: Tensor = _Softmax.apply(users.float(), items, bias, targets, kind)
+    return result
+
+
+def sampled_softmax_loss(
+    users: Tensor,
+    right: tuple[Tensor, Tensor],
+    drawn: tuple[Tensor, Tensor],
+    targets: Tensor,
+    negatives: Tensor,
+    log_expected: Tensor,
+) -> Tensor:
+    """The softmax against drawn items with the log-Q correction, the sum over the rows.
+
+    −log of e^{s_t} / (e^{s_t} + Σ_{j drawn, j ≠ t} e^{s_j} / E_j), where E_j is how often j is expected among the
+    draws: the sum estimates that over all other items without bias (Bengio and Senécal 2008; that the target's own
+    score is not corrected: arXiv 2507.09331).
+
+    Args:
+        right: embeddings (P, D) and biases (P,) of the targets.
+        drawn: embeddings (N, D) and biases (N,) of the drawn items.
+        negatives: the drawn items.
+        log_expected: log E_j of each.
+
+    Shape: users (P, D), targets (P,), negatives (N,), log_expected (N,).
+    """
+    own = (users * right[0]).sum(1, keepdim=True) + right[1][:, None]
+    others = torch.addmm(drawn[1] - log_expected, users, drawn[0].T)
+    others = others.masked_fill(negatives == targets[:, None], -torch.inf)
+    logits = torch.cat([own, others], 1)
+    return F.cross_entropy(logits, targets.new_zeros(len(targets)), reduction="sum")
+
+
+def bpr_loss(users: Tensor, right: tuple[Tensor, Tensor], wrong: tuple[Tensor, Tensor]) -> Tensor:
+    """Σ_p −log σ(s_target − s_drawn), each target against one drawn item (arXiv 1205.2618, equation 4).
+
+    Shape: users (P, D); of each target and of each drawn item the embedding (P, D) and the bias (P,).
+    """
+    difference = (users * (right[0] - wrong[0])).sum(1) + right[1] - wrong[1]
+    return F.softplus(-difference).sum()
