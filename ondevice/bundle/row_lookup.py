@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+import contextlib
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from ondevice.bundle.fingerprints import text_hashes
-from ondevice.bundle.vocabulary_file import FINGERPRINTED, HASHED, FieldKeys, form_of, text_of
+from ondevice.bundle.vocabulary_file import (
+    FINGERPRINTED,
+    HASHED,
+    INTEGERS,
+    STRINGS,
+    FieldKeys,
+    form_of,
+    text_of,
+)
 from ondevice.data.key_hash import key_hash
+
+REMEMBERED = 1 << 16
+"""Most raw values of a field and a type whose rows are remembered."""
+_REMEMBERED_TYPES = (int, str, float)
+_NUMERIC = tuple("-0123456789")
 
 
 class RowLookup:
@@ -21,14 +37,7 @@ class RowLookup:
 
     def __init__(self, fields: Sequence[FieldKeys]) -> None:
         self.fields = list(fields)
-        self._groups = [
-            [
-                (g, [int(k) for k in g.keys] if g.form else list(g.keys))
-                for g in f.groups
-                if g.form < FINGERPRINTED
-            ]
-            for f in fields
-        ]
+        self._listed: list[dict[str, int] | None] = [None] * len(self.fields)
         self._hashed = [next((g for g in f.groups if g.form == HASHED), None) for f in fields]
         self._row_at = [_rows_of_places(f) for f in fields]
 
@@ -36,14 +45,18 @@ class RowLookup:
         """`row` of each text, (n,) int64."""
         prints = self.fields[field].fingerprints
         if prints is None:
-            return np.fromiter(
-                (self._listed_or_hashed_row(field, text) for text in texts), np.int64, len(texts)
-            )
+            unknown = self.fields[field].unknown_row
+            if all(text is None for text in texts):
+                return np.full(len(texts), unknown)
+            if self._hashed[field] is None:
+                listed = self._listed_rows(field)
+                return np.fromiter((listed.get(text, unknown) for text in texts), np.int64, len(texts))  # type: ignore[arg-type]
+            return np.fromiter((self._hashed_row(field, text) for text in texts), np.int64, len(texts))
         rows = np.full(len(texts), self.fields[field].unknown_row, dtype=np.int64)
         known = [(at, text) for at, text in enumerate(texts) if text is not None and _is_utf8(text)]
         places = prints.places(text_hashes([text for _, text in known]))
-        found = np.array([at for at, _ in known], dtype=np.int64)[places >= 0]
-        rows[found] = self._row_at[field][places[places >= 0]]
+        known_at = np.array([at for at, _ in known], dtype=np.int64)[places >= 0]
+        rows[known_at] = self._row_at[field][places[places >= 0]]
         return rows
 
     def row(self, field: int, text: str | None) -> int:
@@ -53,31 +66,49 @@ class RowLookup:
         """
         return int(self.rows(field, [text])[0])
 
-    def _listed_or_hashed_row(self, field: int, text: str | None) -> int:
-        unknown = self.fields[field].unknown_row
-        if text is None:
+    def _listed_rows(self, field: int) -> dict[str, int]:
+        """The row of each canonical text of a field that is stored as itself; made when it is first asked for."""
+        listed = self._listed[field]
+        if listed is None:
+            listed = {text: row for row, text in self.items(field)}
+            for group in self.fields[field].groups:
+                if group.form == STRINGS:  # a text that has another form is no key, whoever wrote it there
+                    for text in map(str, group.keys):
+                        if text[:1] in _NUMERIC and form_of(text)[0] != STRINGS:
+                            del listed[text]
+            self._listed[field] = listed
+        return listed
+
+    def _hashed_row(self, field: int, text: str | None) -> int:
+        """The row of a text in a field of which a group is hashed."""
+        unknown, hashed = self.fields[field].unknown_row, self._hashed[field]
+        if text is None or hashed is None:
             return unknown
-        form, key = form_of(text)
-        for group, keys in self._groups[field]:
-            if group.form != form:
-                continue
-            # Strings ascend by code point as they do by UTF-8 byte.
-            place = bisect_left(keys, key)  # type: ignore[type-var]
-            if place < len(keys) and keys[place] == key:
-                return group.base_row + place
-        hashed = self._hashed[field]
-        if hashed is None:
-            return unknown
+        row = self._listed_rows(field).get(text)
+        if row is not None:
+            return row
         try:
             return hashed.base_row + key_hash(text) % len(hashed.keys)
         except UnicodeEncodeError:
             return unknown
 
+    def plain_keys(self, field: int, kind: type) -> dict[Any, int] | None:
+        """The row of each key whose text is that of an int or a str; None where others than the listed have rows."""
+        if self.fields[field].fingerprints is not None or self._hashed[field] is not None:
+            return None
+        if kind is str:
+            return {
+                text: row for text, row in self._listed_rows(field).items() if text
+            }  # "" is a missing value
+        groups = [group for group in self.fields[field].groups if group.form == INTEGERS]
+        return {key: row for group in groups for row, key in enumerate(group.keys, group.base_row)}
+
     def items(self, field: int) -> Iterator[tuple[int, str]]:
         """Row and canonical text of every key of a field that is stored as itself, by ascending row."""
-        for group, keys in sorted(self._groups[field], key=lambda g: g[0].base_row):
-            for place, key in enumerate(keys):
-                yield group.base_row + place, text_of(group.form, key)
+        listed = (group for group in self.fields[field].groups if group.form < FINGERPRINTED)
+        for group in sorted(listed, key=lambda group: group.base_row):
+            for row, key in enumerate(group.keys, group.base_row):
+                yield row, text_of(group.form, key)
 
     def fingerprint_bits(self) -> dict[int, int]:
         """Bits of a fingerprint in each field that stores them in place of keys."""
@@ -88,6 +119,82 @@ class RowLookup:
         """Number of stored keys of some fields, by default of all; a hashed field has none."""
         chosen = range(len(self.fields)) if fields is None else fields
         return sum(len(g.keys) for f in chosen for g in self.fields[f].groups if g.form != HASHED)
+
+
+class RawLookup:
+    """Rows of one field's raw values: at once where they are keys as they stand, else remembered once they were seen.
+
+    Only values of one plain type, or None, are looked up together: 1, 1.0 and True are one key of a dictionary.
+
+    Args:
+        rows: gives the row of each raw value, as a vocabulary has it.
+        is_foreign: whether a raw value is a mistake, and not one that is unknown; those are not remembered.
+        unknown_row: of what is in no vocabulary.
+        kind: type of the raw values that are keys as they stand; None for none.
+        keys: the row of each such key; None where a key that is not listed may have a row.
+    """
+
+    def __init__(
+        self,
+        rows: Callable[[Sequence[Any]], np.ndarray],
+        is_foreign: Callable[[Any], bool],
+        unknown_row: int,
+        kind: type | None = None,
+        keys: Callable[[], dict[Any, int] | None] = lambda: None,
+    ) -> None:
+        self._rows, self._is_foreign, self._unknown_row = rows, is_foreign, unknown_row
+        self._known: dict[type, dict[Any, int]] = {each: {} for each in _REMEMBERED_TYPES}
+        self._kind, self._keys = kind, keys
+
+    @cached_property
+    def _listed(self) -> dict[Any, int] | None:
+        """The row of every key that stands for itself, and of None."""
+        listed = self._keys()
+        return listed if listed is None else {**listed, None: int(self._rows([None])[0])}
+
+    def known(self, values: Sequence[Any]) -> np.ndarray | None:
+        """The row of each value, (n,) int64, where all of them stand for themselves or are remembered; else None."""
+        kind = _kind_of(values)
+        listed = self._listed if kind is self._kind and kind is not None else None
+        found = listed if listed is not None else self._known.get(kind) if kind else None
+        if found is None:
+            return None
+        with contextlib.suppress(KeyError):
+            return np.fromiter(map(found.__getitem__, values), np.int64, len(values))
+        if listed is None:
+            return None
+        return np.fromiter((listed.get(value, self._unknown_row) for value in values), np.int64, len(values))
+
+    def rows(self, values: Sequence[Any]) -> np.ndarray:
+        """The row of each value, (n,) int64."""
+        kind = _kind_of(values)
+        known = self._known.get(kind) if kind else None
+        if known is None:
+            return self._rows(values)
+        new = [value for value in dict.fromkeys(values) if value not in known]
+        found = dict(zip(new, self._rows(new).tolist(), strict=True))
+        rows = [found[value] if value in found else known[value] for value in values]
+        if len(known) + len(found) > REMEMBERED:
+            known.clear()
+        known.update((value, row) for value, row in found.items() if not self._is_foreign(value))
+        return np.array(rows, dtype=np.int64)
+
+
+def columns_of(
+    raws: Sequence[Mapping[str, Any]], names: Sequence[str]
+) -> tuple[Sequence[Sequence[Any]], bool]:
+    """The values of each name in all rows, None where a row has none; and whether every row has these names alone."""
+    if len(names) > 1 and raws:
+        with contextlib.suppress(KeyError):  # rows that have every name are taken apart at once
+            columns = list(zip(*map(operator.itemgetter(*names), raws), strict=True))
+            return columns, set(map(len, raws)) == {len(names)}
+    return [[raw.get(name) for raw in raws] for name in names], False
+
+
+def _kind_of(values: Sequence[Any]) -> type | None:
+    """The type of all values that are not None, int where there are none; None for several."""
+    kinds = set(map(type, values)) - {type(None)}
+    return None if len(kinds) > 1 else kinds.pop() if kinds else int
 
 
 def _is_utf8(text: str) -> bool:

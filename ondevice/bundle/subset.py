@@ -14,6 +14,7 @@ least log₂ of the binomial coefficient: bits come near that for p about one ha
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -122,6 +123,14 @@ class Reader:
             if shift > 63:
                 raise self.wrong(f"the {what} is beyond 64 bits")
 
+    def varints(self, count: int, what: str) -> Sequence[int]:
+        """So many of them, one after the other."""
+        head = self.data[self.at : self.at + count]
+        if len(head) == count and head.isascii():  # the usual case: a byte each
+            self.at += count
+            return head
+        return [self.varint(what) for _ in range(count)]
+
     def inflated(self, limit: int) -> bytes:
         """What a varint and the raw deflate (RFC 1951) of so many bytes, which end the data, unpack to.
 
@@ -157,10 +166,10 @@ class Reader:
         if code > BITS:
             raise self.wrong(f"no form {code} of a subset")
         if code < COMPLEMENT:
-            return np.array(self._gaps(size, count, code), dtype=np.uint64)
+            return self._gaps(size, count, code)
         out = self._gaps(count - size, count, code - COMPLEMENT)
         mask = np.ones(count, dtype=bool)
-        mask[out] = False
+        mask[out.astype(np.int64)] = False
         return np.flatnonzero(mask).astype(np.uint64)
 
     def _bits(self, size: int, count: int) -> np.ndarray:
@@ -170,27 +179,35 @@ class Reader:
             raise self.wrong(f"{len(places)} of {count} keys, not {size}")
         return places.astype(np.uint64)
 
-    def _gaps(self, size: int, count: int, k: int) -> list[int]:
+    def _gaps(self, size: int, count: int, k: int) -> np.ndarray:
+        """The places (m,) uint64 of Rice codes."""
         payload = self.take(self.varint("size of a group's keys"))
         if size > 8 * len(payload):
             raise self.wrong(f"{size} keys in {len(payload)} bytes")
         bits = np.unpackbits(np.frombuffer(payload, dtype=np.uint8))
-        zeros = iter(np.flatnonzero(bits == 0).tolist())
-        padded = payload + bytes(9)
-        at, place = 0, -1
-        mask = (1 << k) - 1
-        places = []
+        zeros = np.flatnonzero(bits == 0)
+        # a code's low bits follow the zero-bit that ends its ones, and the next zero-bit after those ends the next code
+        ends = np.minimum(zeros + k, len(bits) - 1)
+        after = np.cumsum(bits == 0)[ends].tolist()
+        chosen, at = [], 0
         for _ in range(size):
-            zero = next((z for z in zeros if z >= at), None)
-            if zero is None or zero + 1 + k > len(bits):
+            if at == len(after):
                 raise self.wrong("a group's keys end early")
-            low_at = zero + 1
-            window = int.from_bytes(padded[low_at >> 3 : (low_at >> 3) + 9], "big")
-            place += ((zero - at) << k | (window >> (72 - (low_at & 7) - k)) & mask) + 1
-            places.append(place)
-            at = low_at + k
-        if place >= count:
-            raise self.wrong(f"a place of {place} among {count}")
-        if (at + 7) // 8 != len(payload) or bits[at:].any():
+            chosen.append(at)
+            at = after[at]
+        stops = zeros[chosen]
+        end = int(stops[-1]) + 1 + k
+        if end > len(bits):
+            raise self.wrong("a group's keys end early")
+        ones = np.diff(stops, prepend=-1 - k) - 1 - k
+        gaps = ones.astype(np.uint64) << np.uint64(k)
+        for bit in range(k):
+            gaps |= bits[stops + 1 + bit].astype(np.uint64) << np.uint64(k - 1 - bit)
+        half = np.uint64(32)
+        high, low = int((gaps >> half).sum()), int((gaps & np.uint64(0xFFFFFFFF)).sum())
+        last = (high << 32) + low + size - 1
+        if last >= count or int(ones.max()) << k >= 2**64:  # before sums of 64 bits can overflow
+            raise self.wrong(f"a place of {last} among {count}")
+        if (end + 7) // 8 != len(payload) or bits[end:].any():
             raise self.wrong("bits follow a group's last key")
-        return places
+        return np.asarray(np.cumsum(gaps + np.uint64(1)) - np.uint64(1))

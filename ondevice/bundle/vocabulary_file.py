@@ -288,8 +288,8 @@ def _decode_integers(reader: Reader, num_keys: int, width: int) -> np.ndarray:
 def _decode_strings(reader: Reader, num_keys: int) -> list[str]:
     if num_keys * 2 > reader.left:
         raise reader.wrong(f"{num_keys} texts in {reader.left} bytes")
-    shared = [reader.varint("shared bytes of a text") for _ in range(num_keys)]
-    further = [reader.varint("bytes of a text") for _ in range(num_keys)]
+    shared = reader.varints(num_keys, "shared bytes of a text")
+    further = reader.varints(num_keys, "bytes of a text")
     keys: list[str] = []
     before = b""
     for place, (same, rest) in enumerate(zip(shared, further, strict=True)):

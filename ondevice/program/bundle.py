@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -12,7 +13,7 @@ import numpy as np
 
 from ondevice.bundle import catalog_file, vocabulary_file
 from ondevice.bundle import manifest as manifests
-from ondevice.bundle.row_lookup import RowLookup
+from ondevice.bundle.row_lookup import RawLookup, RowLookup, columns_of
 from ondevice.data.schema import Schema
 from ondevice.data.value_names import value_names
 from ondevice.errors import DamagedFile, UserError, nearest
@@ -102,6 +103,15 @@ class Bundle:
                 f"{len(self.schema.fields)}; export it again"
             )
         self.vocabulary = RowLookup(fields)
+        self._raw_lookups = list(map(self._raw_lookup, range(len(fields))))
+
+    def _raw_lookup(self, f: int) -> RawLookup:
+        """What finds the rows of a field's raw values."""
+        field, lookup = self.schema.fields[f], self.vocabulary
+        kind = {"integer": int, "string": str}.get(field.kind) if field.transform is None else None
+        keys = functools.partial(lookup.plain_keys, f, kind) if kind else lambda: None
+        rows = functools.partial(self._single_rows, f)
+        return RawLookup(rows, field.is_foreign, lookup.fields[f].unknown_row, kind, keys)
 
     @cached_property
     def program(self) -> OpenProgram:
@@ -171,34 +181,55 @@ class Bundle:
 
     def encode_all(self, raws: Sequence[Raw], fields: Sequence[int] | None = None) -> np.ndarray:
         """`encode` of each, (n, slots of the fields) int64."""
-        chosen = range(len(self.schema.fields)) if fields is None else fields
-        names = {self.schema.fields[f].name: f for f in chosen}
-        for name in itertools.chain.from_iterable(raws):
+        chosen = list(range(len(self.schema.fields)) if fields is None else fields)
+        names = [self.schema.fields[f].name for f in chosen]
+        columns, are_exact = columns_of(raws, names)
+        for name in () if are_exact else itertools.chain.from_iterable(raws):
             if name not in names:
                 other = " of this side" if fields is not None and name in self.schema.names else ""
                 raise UserError(f"'{name}' is not a field{other} {nearest(str(name), names)}")
-        for name, f in names.items():
-            field = self.schema.fields[f]
-            for value in (raw.get(name) for raw in raws if field.has_integer_keys):
-                if field.is_foreign(value):
-                    raise UserError(f"'{name}' takes numbers, not {value!r}; give None for an unknown value")
-        return self._rows(raws, chosen)
+        return self._rows_of(columns, chosen, refuses=True)
 
     def _rows(self, raws: Sequence[Raw], fields: Sequence[int]) -> np.ndarray:
         """`encode_all` of what is known to name fields; of a catalog, whose values nobody misspelt."""
-        columns = []
-        for f in fields:
-            field = self.schema.fields[f]
-            values = [raw.get(field.name) for raw in raws]
-            keys: list[Any] = [] if field.slots > 1 else field.keys(values)
-            for bag in map(field.kept, values if field.slots > 1 else ()):
-                keys += [
-                    *bag,
-                    *[None] * (field.slots - len(bag)),
-                ]  # a slot without a value reads the unknown row
-            texts = [None if key is None else str(key) for key in keys]
-            columns.append(self.vocabulary.rows(f, texts).reshape(len(raws), field.slots))
-        return np.concatenate(columns, 1)
+        columns, _ = columns_of(raws, [self.schema.fields[f].name for f in fields])
+        return self._rows_of(columns, fields)
+
+    def _rows_of(
+        self, columns: Sequence[Sequence[Any]], fields: Sequence[int], refuses: bool = False
+    ) -> np.ndarray:
+        """Program rows of the raw values of each of some fields.
+
+        Args:
+            refuses: whether texts are refused where a field takes numbers.
+        """
+        parts = []
+        for f, values in zip(fields, columns, strict=True):
+            field, lookup = self.schema.fields[f], self._raw_lookups[f]
+            rows = lookup.known(values) if field.slots == 1 else None
+            if rows is None:
+                for value in values if refuses and field.has_integer_keys else ():
+                    if field.is_foreign(value):
+                        raise UserError(
+                            f"'{field.name}' takes numbers, not {value!r}; give None for an unknown value"
+                        )
+                rows = lookup.rows(values) if field.slots == 1 else self._bag_rows(f, values)
+            parts.append(rows.reshape(len(values), field.slots))
+        return np.concatenate(parts, 1)
+
+    def _single_rows(self, f: int, values: Sequence[Any]) -> np.ndarray:
+        """The rows of raw values of a field of one slot, (n,) int64."""
+        keys = self.schema.fields[f].keys(values)
+        return self.vocabulary.rows(f, [None if key is None else str(key) for key in keys])
+
+    def _bag_rows(self, f: int, values: Sequence[Any]) -> np.ndarray:
+        """The rows of raw values of a field of several slots, (n · slots,) int64."""
+        field = self.schema.fields[f]
+        texts: list[str | None] = []
+        for bag in map(field.kept, values):
+            texts += [str(key) for key in bag]
+            texts += [None] * (field.slots - len(bag))  # a slot without a value reads the unknown row
+        return self.vocabulary.rows(f, texts)
 
     def score_rows(self, rows: np.ndarray) -> np.ndarray:
         """Scores (n,) of program rows (n, S), in as many calls as the program's largest batch needs."""
