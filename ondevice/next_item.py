@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import Any
 
-from ondevice.forms.table import EmbeddingTable
-from ondevice.models.sequences import SequenceModel
+import torch
+from torch import Tensor, nn
+
+from ondevice.forms.table import EmbeddingTable, TableInfo
+from ondevice.models.sequences import SEQUENCE_MODELS, SequenceModel
 from ondevice.recommender import TableModel
 
 
@@ -62,3 +64,20 @@ class NextItemRecommender(TableModel):
     def forward(self, histories: Tensor) -> Tensor:
         vectors, bias = self.item_vectors()
         return torch.addmm(bias, self.newest(histories), vectors.T)
+
+
+def build(
+    info: TableInfo, *, model: str, model_options: dict[str, Any], dim: int, init_std: float | None = None
+) -> NextItemRecommender:
+    """A recommender with fresh weights.
+
+    Args:
+        info: of the items: one field.
+        model: name of the sequence model, with its options.
+        dim: dimension of the embeddings.
+        init_std: as in `EmbeddingTable`.
+    """
+    SEQUENCE_MODELS.check_options(model, model_options, "model")
+    embedding, bias = EmbeddingTable(info, dim, init_std=init_std), EmbeddingTable(info, 1)
+    nn.init.zeros_(bias.weight)
+    return NextItemRecommender(embedding, bias, SEQUENCE_MODELS[model](dim, **model_options))

@@ -26,12 +26,14 @@ def run(arguments: argparse.Namespace) -> None:
     from ondevice.data import DATASETS
     from ondevice.methods import METHODS
     from ondevice.models import MODELS
+    from ondevice.models.sequences import SEQUENCE_MODELS
     from ondevice.plugins import load_installed
 
     load_installed()
     registries: dict[str, Registry[Any]] = {
         "data sets": DATASETS,
         "models": MODELS,
+        "models of the next item": SEQUENCE_MODELS,
         "methods": METHODS,
         "stores": STORES,
     }

@@ -61,7 +61,11 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def table_lines(metrics: dict[str, Any]) -> list[str]:
-    """The dense model and each compact one, a line each."""
+    """The dense model and each compact one, a line each; of the next item all users and each group."""
+    from ondevice.run import next_item
+
+    if next_item.is_next_item_run(metrics):
+        return next_item.table_lines(metrics)
     head = ("values", "valid AUC", "test AUC", "log loss", "epochs", "seconds")
     lines = ["{:12} {:>9} {:>10} {:>9} {:>9} {:>7} {:>8}".format("model", *head)]
     rows = [("dense", metrics["dense"], metrics["dense"]["parameters"])]

@@ -26,6 +26,7 @@ from ondevice.errors import ConfigError, run_script
 from ondevice.files import atomic_write
 from ondevice.methods import METHODS
 from ondevice.models import MODELS
+from ondevice.models.sequences import SEQUENCE_MODELS
 from ondevice.registry import Registry
 
 REGISTRIES: dict[str, Registry[Any]] = {"data": DATASETS, "model": MODELS, "compact.sizes": METHODS}
@@ -155,12 +156,17 @@ def _parts(within: str, section: Any, sentences: Sentences, with_plugins: bool) 
         elif name in REGISTRIES:
             registry = REGISTRIES[name]
             names = list(registry) if with_plugins else _shipped(registry)
-            named = Key(name, "name", value.name, f"One of {', '.join(names)}; each has its own options.")
+            others = list(SEQUENCE_MODELS) if registry is MODELS else []
+            either = f" (rows) or {', '.join(others)} (the next item)" if others else ""
+            sentence = f"One of {', '.join(names)}{either}; each has its own options."
+            named = Key(name, "name", value.name, sentence)
             if isinstance(value, Choice):
                 yield Part(name, f"A {registry.kind} and its options.", (named,))
             else:
                 yield _sizes(_section(name, value, sentences), named, names)
             yield from _entries(name, registry, names)
+            if others:
+                yield from _entries(name, SEQUENCE_MODELS, others)
         elif dataclasses.is_dataclass(value):
             yield _section(name, value, sentences)
             yield from _parts(f"{name}.", value, sentences, with_plugins)

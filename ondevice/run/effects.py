@@ -12,6 +12,7 @@ from ondevice.config.sections import SCHEDULE, Config, SizesConfig, TeachConfig,
 from ondevice.errors import ConfigError
 from ondevice.methods import METHODS
 from ondevice.models import MODELS
+from ondevice.models.sequences import SEQUENCE_MODELS
 
 Idle = tuple[str, str, str]
 """An option without effect, why it has none, and what would give it one."""
@@ -44,6 +45,13 @@ def _defaults(config: Config) -> dict[str, object]:
 
 def idle_options(config: Config) -> Iterator[Idle]:
     """All options that a run of this configuration does not read, whether they are given or not."""
+    if is_next_item(config):
+        yield from _of_next_item(config)
+        return
+    for section in ("train", "compact.train"):
+        for key in ("num_negatives", "windows"):
+            way = f"choose a model of the next item (model.name={' or '.join(SEQUENCE_MODELS)})"
+            yield f"{section}.{key}", f"model '{config.model.name}' learns rows", way
     yield from _of_training("train", config.train)
     yield from _of_training("compact.train", config.compact.train)
     yield from _of_teaching("teach", config.teach)
@@ -55,6 +63,28 @@ def idle_options(config: Config) -> Iterator[Idle]:
         why = f"model '{config.model.name}' has no first-order weights"
         yield "embedding.first_order", why, "choose another model.name"
     yield from _of_processes(config)
+
+
+def is_next_item(config: Config) -> bool:
+    """Whether a run learns what comes next in histories."""
+    return config.model.name in SEQUENCE_MODELS
+
+
+def _of_next_item(config: Config) -> Iterator[Idle]:
+    """Options that a model of the next item does not read: its training is that of the dense model alone."""
+    task = f"model '{config.model.name}' learns the next item"
+    for key in config.flat():
+        if key.startswith(("compact.", "research.", "teach.", "distributed.")):
+            yield key, f"{task}, of which there is no compact model yet", "choose a model of ratings"
+    yield "embedding.first_order", f"{task}, and its items' biases are no method's", "choose another model"
+    yield "train.embedding_penalty", task, "choose a model of ratings"
+    settings = config.train
+    if settings.loss != "sampled_softmax":
+        why = f"train.loss={settings.loss} draws no such number"
+        yield "train.num_negatives", why, "set train.loss=sampled_softmax"
+    if settings.loss == "softmax":
+        yield "train.row_wise", "the softmax reads every item", "set train.loss=sampled_softmax"
+    yield from _of_training("train", settings)
 
 
 def _of_training(section: str, settings: TrainConfig | SizesConfig) -> Iterator[Idle]:

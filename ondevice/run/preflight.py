@@ -12,15 +12,16 @@ import torch
 
 from ondevice.config.budget import parse_budget
 from ondevice.config.file import plain_options
-from ondevice.config.sections import SCHEDULE, Config
+from ondevice.config.sections import NEXT_ITEM_LOSSES, SCHEDULE, Config
 from ondevice.data.dataset import Dataset
 from ondevice.data.schema import Schema
-from ondevice.errors import ConfigError, DataError, UserError
+from ondevice.errors import ConfigError, DataError, UserError, nearest
 from ondevice.forms.table import TableInfo
 from ondevice.methods import METHODS
 from ondevice.models import MODELS
+from ondevice.models.sequences import SEQUENCE_MODELS
 from ondevice.run.directory import CONFIG, read_config
-from ondevice.run.effects import check_effects
+from ondevice.run.effects import check_effects, is_next_item
 from ondevice.training import qat
 from ondevice.training.teacher import dense_number
 
@@ -34,6 +35,18 @@ def check_options(config: Config) -> None:
     Raises: ConfigError: for an unknown name or option, a value that an option does not take, or sections that
         exclude one another.
     """
+    if is_next_item(config):
+        _check_next_item(config)
+        return
+    if config.model.name not in MODELS:
+        names = [*MODELS, *SEQUENCE_MODELS]
+        raise ConfigError(f"model: unknown model '{config.model.name}' {nearest(config.model.name, names)}")
+    for section, settings in (("train", config.train), ("compact.train", config.compact.train)):
+        if settings.loss != "bce":
+            raise ConfigError(
+                f"{section}.loss: got {settings.loss}, which is of the next item, but model '{config.model.name}' "
+                f"learns rows; use bce, or model.name={' or '.join(SEQUENCE_MODELS)}"
+            )
     MODELS.check_options(config.model.name, config.model.options, "model")
     sizes, store = config.compact.sizes, config.compact.store
     METHODS.check_options(sizes.name, sizes.options, "compact.sizes", SCHEDULE)
@@ -68,6 +81,24 @@ def check_options(config: Config) -> None:
     if any(dense_number(name) is not None for name in config.teach.teachers):
         raise ConfigError(
             "teach.teachers: the dense model cannot be its own teacher; set compact.teach.teachers"
+        )
+    check_effects(config)
+
+
+def _check_next_item(config: Config) -> None:
+    model = config.model
+    SEQUENCE_MODELS.check_options(model.name, model.options, "model")
+    with _says_which("model", model.name, model.options):
+        SEQUENCE_MODELS[model.name](config.embedding.dim, **plain_options(model.options))
+    if config.train.loss not in NEXT_ITEM_LOSSES:
+        raise ConfigError(
+            f"train.loss: got {config.train.loss}, which learns rows, but model '{model.name}' learns the next item; "
+            f"use {', '.join(NEXT_ITEM_LOSSES)}"
+        )
+    if config.distributed.mode != "none":
+        raise ConfigError(
+            f"distributed.mode: got {config.distributed.mode}, but a model of the next item is trained by one "
+            "process; use none"
         )
     check_effects(config)
 

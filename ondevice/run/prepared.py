@@ -17,6 +17,7 @@ from ondevice.methods.build import build
 from ondevice.methods.sizing import skipped_id_map
 from ondevice.recommender import Recommender, rebuild
 from ondevice.run.budgets import Budgets
+from ondevice.run.effects import is_next_item
 from ondevice.run.files import RunFiles
 from ondevice.run.preflight import check_classes, check_folder, check_options, check_sides
 from ondevice.run.teachers import other_run, other_teachers
@@ -147,5 +148,7 @@ def default_folder(config_path: str | Path, config: Config) -> Path:
 
 def describe(config: Config) -> str:
     """One line on what is about to run."""
-    names = (config.data.name, config.model.name, config.compact.sizes.name)
+    names = [config.data.name, config.model.name]
+    if not is_next_item(config):
+        names.append(config.compact.sizes.name)
     return f"{' · '.join(names)} · d={config.embedding.dim}"

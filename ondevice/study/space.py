@@ -94,8 +94,15 @@ class Space:
         Raises: ConfigError: for a key that there is not, a value out of its range, or an objective that is neither
             ``dense`` nor a budget of the configuration.
         """
+        from ondevice.run.effects import is_next_item
         from ondevice.run.preflight import check_options
 
+        model = self.config(path, overrides).model.name
+        if is_next_item(self.config(path, overrides)):
+            raise ConfigError(
+                f"model.name: got {model}, but a study compares AUC, which a model of the next item has not; train it "
+                "with ondevice train"
+            )
         for parameter in self.parameters:
             for value in parameter.extremes():
                 check_options(self.config(path, overrides, {parameter.key: value}))

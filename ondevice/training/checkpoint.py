@@ -19,8 +19,10 @@ from ondevice.files import atomic_directory, atomic_write
 from ondevice.forms import FORMS
 from ondevice.forms.base import CompactTable
 from ondevice.forms.table import TableInfo
-from ondevice.models import MODELS
-from ondevice.recommender import Recommender
+from ondevice.models import MODELS, BaseModel
+from ondevice.models.sequences import SEQUENCE_MODELS, SequenceModel
+from ondevice.next_item import NextItemRecommender
+from ondevice.recommender import Recommender, TableModel
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
@@ -51,24 +53,66 @@ def save_recommender(
 
     Tables are written as the values in effect, with their form, so that any method reads back alike.
     """
-    tensors: dict[str, Tensor] = {f"model.{k}": v for k, v in recommender.model.state_dict().items()}
-    tensors["bias"] = recommender.bias.detach()
+    tensors = {"bias": recommender.bias.detach()}
     if recommender.is_mapped:
         tensors["id_map"] = recommender.id_map
     if recommender.projection is not None:
         tensors["projection"] = recommender.projection.detach()
+    description = {"model": model, "model_options": model_options}
+    _write(folder, recommender, recommender.model, description, tensors)
+
+
+def save_next_item(
+    folder: Path, recommender: NextItemRecommender, model: str, model_options: dict[str, Any]
+) -> None:
+    """`save_recommender` of a recommender of the next item."""
+    description = {"sequence_model": model, "model_options": model_options}
+    _write(folder, recommender, recommender.model, description, {})
+
+
+def _write(
+    folder: Path,
+    recommender: TableModel,
+    model: BaseModel | SequenceModel,
+    description: dict[str, Any],
+    tensors: dict[str, Tensor],
+) -> None:
+    tensors |= {f"model.{k}": v for k, v in model.state_dict().items()}
     tables = []
     each = zip(("embedding", "first_order"), recommender.tables(), recommender.forms(), strict=False)
     for name, table, form in each:
         tables.append({"name": name, "form": form.kind(), **form.facts()})
         for part, value in (form.tensors() | table.values()).items():
             tensors[f"{name}.{part}"] = value
-    bits = recommender.model.linear_bits
-    description = {"model": model, "model_options": model_options, "linear_bits": bits, "tables": tables}
+    description |= {"linear_bits": model.linear_bits, "tables": tables}
     content = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     with atomic_directory(folder) as building:
         (building / "recommender.json").write_text(json.dumps(description, indent=2) + "\n")
         (building / "model.safetensors").write_bytes(save_safetensors(content))
+
+
+def load_next_item(folder: Path, info: TableInfo) -> NextItemRecommender:
+    """Read a recommender of the next item back, in evaluation mode.
+
+    Args:
+        info: of the items.
+
+    Raises: UserError: when the folder holds none, or a damaged one.
+    """
+    description = _read(folder / "recommender.json", json.loads)
+    tensors = _read(folder / "model.safetensors", load_safetensors)
+    if "sequence_model" not in description:
+        raise UserError(f"{folder}: holds a model of ratings, not of the next item")
+    tables = [_read_table(info, entry, tensors) for entry in description["tables"]]
+    name, options = description["sequence_model"], description["model_options"]
+    model = SEQUENCE_MODELS[name](tables[0].embedding_dim, **options)
+    model.linear_bits = description["linear_bits"]
+    _take_weights(model, tensors)
+    return NextItemRecommender(tables[0], tables[1], model).eval()
+
+
+def _take_weights(model: torch.nn.Module, tensors: dict[str, Tensor]) -> None:
+    model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
 
 
 def tensors_of(recommender: Recommender) -> dict[str, Tensor]:
@@ -92,12 +136,14 @@ def load_recommender(folder: Path, info: TableInfo) -> Recommender:
     """
     description = _read(folder / "recommender.json", json.loads)
     tensors = _read(folder / "model.safetensors", load_safetensors)
+    if "model" not in description:
+        raise UserError(f"{folder}: holds a model of the next item, which has no scores of rows")
     tables = [_read_table(info, entry, tensors) for entry in description["tables"]]
     base = MODELS[description["model"]](
         info.num_fields, tables[0].embedding_dim, **description["model_options"]
     )
     base.linear_bits = description.get("linear_bits", base.linear_bits)
-    base.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+    _take_weights(base, tensors)
     recommender = Recommender(
         tables[0],
         tables[1] if len(tables) > 1 else None,
