@@ -216,6 +216,8 @@ class CompactConfig:
             check("store.name", self.store.name, sized, "int8 or codes when compact.train.elastic is true")
             levels = 1 if self.store.codes is None else self.store.codes.code_levels
             check("store.code_levels", levels, levels == 1, "1 when compact.train.elastic is true")
+            learnt = self.store.codes is None or self.store.codes.codebook == "learnt"
+            check("store.codebook", "grid", learnt, "learnt when compact.train.elastic is true")
 
 
 @dataclass(frozen=True)

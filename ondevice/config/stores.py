@@ -94,6 +94,9 @@ class Codes(Int8):
     """nearest (to values that go on being trained, straight through) or loss (what lowers it most: Newton's steps)."""
     code_learning_rate: float | None = None
     """Learning rate from code_start on, with code_choice=loss; null for a tenth of that of the training."""
+    codebook: str = "learnt"
+    """learnt, or grid: every combination of integers with one scale for the table, of 4 bits (code_dims=2) or 2
+    (code_dims=4), which is plain quantization-aware training."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -108,6 +111,12 @@ class Codes(Int8):
         check("code_choice", self.code_choice, self.code_choice in choices, "nearest or loss")
         rate = self.code_learning_rate
         check("code_learning_rate", rate, rate is None or rate > 0, "above 0 or null")
+        check("codebook", self.codebook, self.codebook in ("learnt", "grid"), "learnt or grid")
+        if self.codebook == "grid":
+            check("code_dims", self.code_dims, self.code_dims in (2, 4), "2 or 4 with codebook=grid")
+            check("code_levels", self.code_levels, self.code_levels == 1, "1 with codebook=grid")
+            nearest = self.code_choice == "nearest"
+            check("code_choice", self.code_choice, nearest, "nearest with codebook=grid")
 
     @property
     def codes(self) -> Codes:

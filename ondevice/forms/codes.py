@@ -127,18 +127,19 @@ class Codes(Sizes):
         return stored
 
 
-def coded(sizes: Tensor, code_dims: int, max_dim: int) -> Codes:
+def coded(sizes: Tensor, code_dims: int, max_dim: int, kind: type[Codes] = Codes) -> Codes:
     """Sizes that are multiples of ``code_dims`` as cells of one byte each.
 
     Args:
         sizes: stored values of each row.
         code_dims: dimensions of a cell.
         max_dim: the largest dimension of a row: what a size is above it refines the row from its first cell on.
+        kind: of the codes.
 
     Shape: sizes (N,) int64.
     """
     widest = -(-max(1, int(sizes.max())) // code_dims) * code_dims
-    return Codes(sizes, min(widest, max_dim), code_dims)
+    return kind(sizes, min(widest, max_dim), code_dims)
 
 
 class CodedEmbedding(CompactTable):

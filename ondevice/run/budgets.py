@@ -17,7 +17,8 @@ from ondevice.data import Dataset
 from ondevice.errors import BudgetTooSmall, ConfigError
 from ondevice.forms.base import Form
 from ondevice.forms.blocks import MAX_COLUMNS
-from ondevice.forms.codes import coded
+from ondevice.forms.codes import Codes, coded
+from ondevice.forms.grid import Grid
 from ondevice.forms.table import TableInfo
 from ondevice.methods.base import Found
 from ondevice.methods.sizing import field_places, shipped_sizes, unstored_removed
@@ -219,5 +220,7 @@ def final_forms(
             )
     final = shipped_sizes(forms, target, max_size=max_size, size_step=store.size_step, share=share)
     if codes is not None:
-        final[0] = coded(final[0].row_sizes(), codes.code_dims, dim)
+        final[0] = coded(
+            final[0].row_sizes(), codes.code_dims, dim, Grid if codes.codebook == "grid" else Codes
+        )
     return final

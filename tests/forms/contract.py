@@ -27,6 +27,7 @@ from ondevice.errors import UserError
 from ondevice.forms import FORMS, Form
 from ondevice.forms.base import LAYOUTS, CompactTable
 from ondevice.forms.codes import Codes
+from ondevice.forms.grid import Grid
 from ondevice.forms.mask import Mask
 from ondevice.forms.sizes import Sizes
 from ondevice.forms.table import TableInfo
@@ -65,6 +66,7 @@ MADE: dict[str, Callable[[TableInfo], Form]] = {
     "sizes": lambda info: Sizes(random_sizes(info, DIM, 2), DIM),
     "positions": lambda info: Mask(random_mask(info)),
     "codes": lambda info: Codes(random_sizes(info, 2 * DIM, 4), DIM, 4),
+    "grid": lambda info: Grid(random_sizes(info, DIM, 2), DIM, 2),
 }
 """Forms made here, because no method ends in them by itself or what it ends in is too plain."""
 

@@ -107,6 +107,13 @@ def test_uniform_keeps_as_many_dimensions_as_fit(info: TableInfo) -> None:
         uniform.compact(6)
 
 
+def test_uniform_stores_no_row_that_is_too_rare(info: TableInfo) -> None:
+    uniform = METHODS["uniform"](info, 4, min_count=2)  # counts 0 5 1 2 4 0 3 2 1
+    assert uniform.compact(20).row_sizes().tolist() == [0, 4, 0, 4, 4, 0, 4, 4, 0]
+    with pytest.raises(UserError, match="min_count: got 0"):
+        METHODS["uniform"](info, 4, min_count=0)
+
+
 def test_frequency_by_hand() -> None:
     """Counts 0, 1, 4, 16 to the power of one half are 0, 1, 2, 4: seven values at c = 1."""
     info = TableInfo(torch.tensor([0, 4]), torch.tensor([0, 1, 4, 16]))
