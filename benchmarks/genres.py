@@ -48,17 +48,17 @@ def measure(config: str, overrides: list[str], fields: str, seed: int, folder: P
 
 def summary(runs: dict[str, dict[str, float]]) -> dict[str, dict[str, dict[str, float]]]:
     """Mean and standard deviation of each figure by field set, of runs named ``SET-SEED``."""
-    found: dict[str, dict[str, dict[str, float]]] = {}
+    by_run: dict[str, dict[str, dict[str, float]]] = {}
     for fields in dict.fromkeys(name.rsplit("-", 1)[0] for name in runs):
-        own = [figures for name, figures in runs.items() if name.rsplit("-", 1)[0] == fields]
-        found[fields] = {
+        of_fields = [figures for name, figures in runs.items() if name.rsplit("-", 1)[0] == fields]
+        by_run[fields] = {
             key: {
-                "mean": statistics.fmean(each[key] for each in own),
-                "std": statistics.stdev(each[key] for each in own) if len(own) > 1 else 0.0,
+                "mean": statistics.fmean(each[key] for each in of_fields),
+                "std": statistics.stdev(each[key] for each in of_fields) if len(of_fields) > 1 else 0.0,
             }
-            for key in own[0]
+            for key in of_fields[0]
         }
-    return found
+    return by_run
 
 
 def main() -> None:

@@ -111,14 +111,14 @@ def prepare(path: Path, memory: str, cache: Path) -> tuple[dict[str, Any], Datas
 
 def tree(pid: int) -> list[int]:
     """A process and all below it, on Linux."""
-    found = [pid]
+    processes = [pid]
     try:
         for thread in os.listdir(f"/proc/{pid}/task"):
             children = Path(f"/proc/{pid}/task/{thread}/children").read_text().split()
-            found += [below for child in children for below in tree(int(child))]
+            processes += [below for child in children for below in tree(int(child))]
     except (FileNotFoundError, ProcessLookupError):
         pass
-    return found
+    return processes
 
 
 def peak_bytes(pid: int) -> int:
@@ -172,8 +172,8 @@ def pandas_loop(path: Path, num_rows: int, folder: Path, min_count: int = 10) ->
     for chunk in chunks():
         rows = slice(chunk.index[0], chunk.index[-1] + 1)
         labels[rows] = chunk["label"]
-        for f, (name, (own, unknown)) in enumerate(maps.items()):
-            ids[rows, f] = chunk[name].map(own).fillna(unknown)
+        for f, (name, (mapping, unknown)) in enumerate(maps.items()):
+            ids[rows, f] = chunk[name].map(mapping).fillna(unknown)
     ids.flush()
     labels.flush()
 

@@ -50,7 +50,7 @@ def host(threads: int, device: str) -> dict[str, Any]:
     """What the figures were measured on."""
     import torch
 
-    found = {
+    facts = {
         "threads": threads,
         "processor": platform.processor() or platform.machine(),
         "torch": torch.__version__,
@@ -58,10 +58,10 @@ def host(threads: int, device: str) -> dict[str, Any]:
     cpu = Path("/proc/cpuinfo")
     if cpu.exists():
         names = [line.split(":")[1].strip() for line in cpu.read_text().splitlines() if "model name" in line]
-        found["processor"] = f"{names[0]} ({len(names)} cores)" if names else found["processor"]
+        facts["processor"] = f"{names[0]} ({len(names)} cores)" if names else facts["processor"]
     if device.startswith("cuda"):
-        found["device"] = torch.cuda.get_device_name(device)
-    return found
+        facts["device"] = torch.cuda.get_device_name(device)
+    return facts
 
 
 def of_tables(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -111,8 +111,8 @@ def main() -> int:
     from ondevice.files import atomic_json
 
     torch.set_num_threads(arguments.threads)
-    found = of_tables(arguments) if arguments.tables else of_movielens()
-    figures = {**host(arguments.threads, arguments.device), **found}
+    measured = of_tables(arguments) if arguments.tables else of_movielens()
+    figures = {**host(arguments.threads, arguments.device), **measured}
     print(json.dumps(figures, indent=2))
     if arguments.output:
         atomic_json(arguments.output, figures)

@@ -58,7 +58,7 @@ def storage(
     Raises: UserError: when the model keeps positions or shares rows, which are stored otherwise.
     """
     form = recommender.forms()[0]
-    if form.layout_name != "staircase" or form.is_shipped_as_found:
+    if form.layout_name != "staircase" or form.is_shipped_as_selected:
         raise UserError("storage is compared for models that keep leading dimensions of rows of their own")
     valid = Batches(dataset.valid, 4096, recommender.bias.device)
 
@@ -130,19 +130,19 @@ def rounded_by_group(values: Tensor, kept: Tensor, group: Tensor, bits: int) -> 
     Shape: values, kept (bool) and group (int64) (N, D) -> (N, D).
     """
     end = (1 << bits - 1) - 1
-    own, inverse = group[kept].unique(return_inverse=True)
+    levels, inverse = group[kept].unique(return_inverse=True)
     flat = values[kept]
-    largest = torch.zeros(len(own)).scatter_reduce(0, inverse, flat.abs(), "amax")
-    best, least = torch.zeros_like(flat), torch.full((len(own),), torch.inf)
+    largest = torch.zeros(len(levels)).scatter_reduce(0, inverse, flat.abs(), "amax")
+    best, least = torch.zeros_like(flat), torch.full((len(levels),), torch.inf)
     for clipping in CLIPPINGS:
         scale = (largest * clipping / end).clamp(min=torch.finfo(torch.float32).tiny)[inverse]
         candidate = (flat / scale).round().clamp(-end, end) * scale
-        error = torch.zeros(len(own)).scatter_add(0, inverse, (candidate - flat).square())
+        error = torch.zeros(len(levels)).scatter_add(0, inverse, (candidate - flat).square())
         best = torch.where((error < least)[inverse], candidate, best)
         least = torch.minimum(least, error)
     result = torch.zeros_like(values)
     result[kept] = best
-    return result, len(own)
+    return result, len(levels)
 
 
 def column_rows(recommender: Recommender, texts: Sequence[str | None]) -> list[Row]:
@@ -235,7 +235,7 @@ def key_rows(
     return rows
 
 
-def markdown(found: dict[str, list[Row]]) -> str:
+def markdown(table_rows: dict[str, list[Row]]) -> str:
     """The rows as Markdown tables."""
     titles = {
         "scales": "Scales of integer values",
@@ -244,7 +244,7 @@ def markdown(found: dict[str, list[Row]]) -> str:
         "keys": "Keys",
     }
     lines = []
-    for part, rows in found.items():
+    for part, rows in table_rows.items():
         if not rows:
             continue
         columns = [key for key in rows[0] if key != "what"]
@@ -282,12 +282,12 @@ def main() -> int:
     recommender = run.compact(arguments.label or labels[0])
 
     dim = run.config.embedding.dim
-    found = storage(
+    rows = storage(
         recommender, run.dataset(), dim, lambda what: print(f"measuring {what} …", file=sys.stderr)
     )
-    print(markdown(found))
+    print(markdown(rows))
     if arguments.json:
-        atomic_json(arguments.json, found)
+        atomic_json(arguments.json, rows)
     return 0
 
 

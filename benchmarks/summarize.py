@@ -144,14 +144,14 @@ def picture(summary: dict[str, Any], path: Path) -> None:
     kinds = {entry["kind"] for _, entry in points} - {"baselines", "budgets"}
     colours = {"baselines": dense, "budgets": ours, **dict.fromkeys(sorted(kinds), others)}
     series = {kind: [(name, e) for name, e in points if e["kind"] == kind] for kind in colours}
-    for kind, own in series.items():
-        x = [e["bytes"]["mean"] / 1000 for _, e in own]
-        y = [e["test_auc"]["mean"] for _, e in own]
+    for kind, marks in series.items():
+        x = [e["bytes"]["mean"] / 1000 for _, e in marks]
+        y = [e["test_auc"]["mean"] for _, e in marks]
         line = "none" if kind == "baselines" else "-"
         axes.errorbar(
             x,
             y,
-            [e["test_auc"]["std"] for _, e in own],
+            [e["test_auc"]["std"] for _, e in marks],
             color=colours[kind],
             marker="o",
             linestyle=line,
@@ -162,11 +162,11 @@ def picture(summary: dict[str, Any], path: Path) -> None:
     axes.set_xscale("log")
     axes.margins(x=0.1, y=0.18)
     named: list[Any] = []
-    for kind, own in series.items():
-        for name, e in reversed(own):
+    for kind, marks in series.items():
+        for name, e in reversed(marks):
             at = (e["bytes"]["mean"] / 1000, e["test_auc"]["mean"])
             ours_here = kind != "baselines"
-            is_last = e is own[-1][1]
+            is_last = e is marks[-1][1]
             spot = axes.transData.transform(at) * 72 / figure.dpi
             near = any((abs(spot - before) < NAME_POINTS).all() for before in named)
             if ours_here and near and not is_last:

@@ -134,8 +134,8 @@ class Side:
 
     @property
     def adam(self) -> TableAdam:
-        (found,) = (o for o in self.optimizers if isinstance(o, TableAdam))
-        return found
+        (optimizer,) = (o for o in self.optimizers if isinstance(o, TableAdam))
+        return optimizer
 
     def turn(self, batches: Sequence[tuple[Tensor, Tensor]]) -> None:
         """Take steps on these batches and note their median time."""

@@ -27,18 +27,18 @@ def parse_status(text: str) -> dict[str, int]:
 
     Raises: ValueError: when a line is missing.
     """
-    found: dict[str, int] = {}
+    sizes: dict[str, int] = {}
     for line in text.splitlines():
         name, _, rest = line.partition(":")
         if name in _FIELDS:
             amount, unit = rest.split()
             if unit != "kB":
                 raise ValueError(f"{name} in {unit}, expected kB")
-            found[_FIELDS[name]] = int(amount) * 1024
-    missing = [name for name, key in _FIELDS.items() if key not in found]
+            sizes[_FIELDS[name]] = int(amount) * 1024
+    missing = [name for name, key in _FIELDS.items() if key not in sizes]
     if missing:
         raise ValueError(f"the process status has no {', '.join(missing)}")
-    return found
+    return sizes
 
 
 def read() -> dict[str, int]:

@@ -97,7 +97,7 @@ def tiny_config(table_files: tuple[Path, Path], cache: Path) -> Callable[..., di
         read = {key: schedule[key] for key in method.search_keys if key in schedule}
         compact["sizes"] = {**read, **compact["sizes"]}
         store = compact.get("store", {})
-        if not method.ships_as_found and store.get("name") != "positions":
+        if not method.ships_as_selected and store.get("name") != "positions":
             compact["store"] = {"max_size": 4, **store}
         compact["train"] = {**values["train"], **compact.get("train", {})}
         return values

@@ -82,8 +82,8 @@ SUMMARIES: dict[str, Rule] = {
 
 def against(name: str, key: str, value: str) -> list[float]:
     """How one of our programs stands against a peer, where one can be compared."""
-    found = measured("peers")["against"].get(name, {}).get(key)
-    return [found[value]] if found else []
+    result = measured("peers")["against"].get(name, {}).get(key)
+    return [result[value]] if result else []
 
 
 PEERS: dict[str, Rule] = {
@@ -178,7 +178,7 @@ def mistakes(rows: list[tuple[str, str]], lines: list[str]) -> list[str]:
     headers, body = cells(lines[0]), lines[2:]
     if len(body) != len(rows):
         return [f"{len(body)} rows, but the comment names {len(rows)} programs"]
-    found = []
+    result = []
     for (file, name), line in zip(rows, body, strict=True):
         for header, cell in zip(headers, cells(line), strict=True):
             if header in LABELS:
@@ -188,8 +188,8 @@ def mistakes(rows: list[tuple[str, str]], lines: list[str]) -> list[str]:
             else:
                 shown, values = numbers(cell), values_of(file, name, header)
             if len(shown) != len(values) or not all(map(same, shown, values)):
-                found.append(f"{file}, {name}, {header!r}: the page says {cell!r}, the file {values}")
-    return found
+                result.append(f"{file}, {name}, {header!r}: the page says {cell!r}, the file {values}")
+    return result
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

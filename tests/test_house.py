@@ -72,10 +72,10 @@ class Sources:
     def imports(self, name: str) -> set[str]:
         """The files of this package that a file imports, inside functions too."""
         package = name if name in self.packages else name.rpartition(".")[0]
-        found: set[str] = set()
+        result: set[str] = set()
         for node in ast.walk(self.trees[name]):
             if isinstance(node, ast.Import):
-                found |= {alias.name for alias in node.names}
+                result |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 base = node.module or ""
                 if node.level:
@@ -83,8 +83,8 @@ class Sources:
                     base = ".".join([*parts[: len(parts) - node.level + 1], *([base] if base else [])])
                 for alias in node.names:
                     whole = f"{base}.{alias.name}"
-                    found.add(whole if whole in self.trees else base)
-        return (found & self.trees.keys()) - {name}
+                    result.add(whole if whole in self.trees else base)
+        return (result & self.trees.keys()) - {name}
 
     def circles(self) -> list[list[str]]:
         """Files that import one another in a ring; what a package hands on is looked for in its files."""
@@ -113,14 +113,14 @@ class Sources:
         """Imports from a room that comes later in `ROOMS`."""
         order = dict.fromkeys({room(name) for name in self.trees}, -1)
         order |= {name: place for place, row in enumerate([*ROOMS, DOORS]) for name in row}
-        found = []
+        result = []
         for name in self.trees:
             for other in sorted(self.imports(name)):
                 one, two = room(name), room(other)
                 beside = any(one in row and two in row for row in (GROUND, DOORS))
                 if one != two and not beside and order[two] >= order[one]:
-                    found.append(f"{name} imports {other}")
-        return found
+                    result.append(f"{name} imports {other}")
+        return result
 
 
 def room(name: str) -> str:
@@ -187,7 +187,7 @@ def test_an_import_that_runs_up_is_seen() -> None:
 
 def test_only_programs_and_the_bench_import_executorch_and_torchao() -> None:
     below = {name for row in WITHOUT_EXECUTORCH for name in row}
-    found = []
+    result = []
     for name, tree in ondevice().trees.items():
         if room(name) not in below:
             continue
@@ -199,8 +199,8 @@ def test_only_programs_and_the_bench_import_executorch_and_torchao() -> None:
                 if isinstance(node, ast.ImportFrom)
                 else []
             )
-            found += [f"{name}: {m}" for m in modules if m.split(".")[0] in ("executorch", "torchao")]
-    assert found == []
+            result += [f"{name}: {m}" for m in modules if m.split(".")[0] in ("executorch", "torchao")]
+    assert result == []
 
 
 def test_no_python_file_is_long() -> None:
@@ -208,6 +208,18 @@ def test_no_python_file_is_long() -> None:
     assert len(lengths) > 200
     long = {str(path.relative_to(ROOT)): lines for path, lines in lengths.items() if lines > MAX_LINES}
     assert long == {}, f"more than {MAX_LINES} lines: split it by its nouns"
+
+
+def test_no_name_says_found_or_own() -> None:
+    """A name says what it holds, not where that came from."""
+    vague = {
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in python_files()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for name in (getattr(node, "id", ""), getattr(node, "arg", ""), getattr(node, "attr", ""))
+        if name in ("found", "own", "_found", "_own")
+    }
+    assert vague == set()
 
 
 def subclasses(base: type) -> Iterator[type]:
@@ -268,13 +280,13 @@ def test_no_type_or_name_of_a_form_table_or_method_outside_its_own_file() -> Non
     for folder in ("train", "export"):
         for path in (ROOT / folder).glob("*.py"):
             trees[f"{folder}.{path.stem}"] = ast.parse(path.read_text(encoding="utf-8"))
-    found = [
+    result = [
         f"{name}:{line} asks for {what}"
         for name, tree in trees.items()
         for line, what in checks_of(tree, frozenset(types), names)
         if not is_at_home(what, name, types) and (name, what) not in OTHER_MEANINGS
     ]
-    assert found == []
+    assert result == []
 
 
 def is_at_home(what: str, file: str, types: Mapping[str, str]) -> bool:

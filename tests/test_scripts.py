@@ -89,9 +89,9 @@ def test_names_are_listed_with_a_line_each(train: Train) -> None:
     }
     for title, registry in registries.items():
         start = lines.index(f"{title}:")
-        own = lines[start + 1 : start + 1 + len(list(registry))]
-        assert [line.split()[0] for line in own] == list(registry)
-        assert all(len(line.split()) > 3 for line in own)
+        listed = lines[start + 1 : start + 1 + len(list(registry))]
+        assert [line.split()[0] for line in listed] == list(registry)
+        assert all(len(line.split()) > 3 for line in listed)
 
 
 @pytest.mark.parametrize(

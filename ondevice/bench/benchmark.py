@@ -115,8 +115,8 @@ def run_benchmark(
     metrics, dataset = run.metrics, run.dataset()
     others = [] if also is None else open_others(also, run)
     names = bundles if also is None else every_budget(run, bundles)
-    found = find_bundles(run, names, bundle, say)
-    opened = {name: load_bundle(folder) for name, folder in found.items()}
+    shipped = find_bundles(run, names, bundle, say)
+    opened = {name: load_bundle(folder) for name, folder in shipped.items()}
     programs = {name: model_sha256(each) for name, each in opened.items()}
     counts = {} if arm64_counts is None else read_counts(arm64_counts, programs)
     subjects, left_out = dense_subjects(run, settings, say)
@@ -133,13 +133,13 @@ def run_benchmark(
     baselines = {name: entry for name, entry in entries.items() if name not in opened}
     for name, each in opened.items():
         label = label_of(each, run.budgets())
-        own = compact_metrics(run, label, each)
+        compact = compact_metrics(run, label, each)
         sizes = bundle_bytes(each.path)
         entries[name] |= {
             "label": label,
             "model_sha256": programs[name],
-            "kept_parameters": own["kept_parameters"],
-            "valid_auc": own["valid_auc"],
+            "kept_parameters": compact["kept_parameters"],
+            "valid_auc": compact["valid_auc"],
             "bytes": sizes,
             "deflated_bytes": sizes["deflated_bundle"],
             "keys": key_figures(each.vocabulary.num_keys(), sizes),

@@ -40,12 +40,12 @@ def catalog_items(dataset: Dataset, order: RowOrder) -> CatalogItems:
     key_ids = catalog.ids[:, schema.item_columns.index(key_column)]
     place_of = {int(i): place for place, i in enumerate(key_ids)}
     begin, end = order.field_offsets[key_field], order.field_offsets[key_field + 1]
-    own = order.ids[
+    item_ids = order.ids[
         (order.ids > begin) & (order.ids < end)
     ]  # in program order; the first id is the unknown one
-    rows = np.empty((len(own), len(schema.item_columns)), dtype=np.int64)
+    rows = np.empty((len(item_ids), len(schema.item_columns)), dtype=np.int64)
     described = []
-    for at, training_id in enumerate(own):
+    for at, training_id in enumerate(item_ids):
         place = place_of.get(int(training_id))
         if place is None:
             raise UserError(

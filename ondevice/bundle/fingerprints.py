@@ -1,4 +1,4 @@
-"""Keys that are found, not named: a place for each by a perfect hash, and a few bits that tell it from other keys.
+"""Keys that are looked up, not named: a place for each by a perfect hash, and a few bits that tell it from other keys.
 
 A perfect hash gives each of n keys a place of its own without storing the keys, and any other text one, too; the
 fingerprint at that place tells most of those apart. One in 2^bits is taken for a stored key.
@@ -35,8 +35,8 @@ def _text_hashes(texts: Sequence[str]) -> np.ndarray:
     starts = np.cumsum(lengths) - lengths
     hashes = np.full(len(encoded), _BASIS)
     for place in range(int(lengths.max())):
-        own = np.flatnonzero(lengths > place)
-        hashes[own] = (hashes[own] ^ data[starts[own] + place]) * _PRIME
+        longer = np.flatnonzero(lengths > place)
+        hashes[longer] = (hashes[longer] ^ data[starts[longer] + place]) * _PRIME
     return hashes
 
 
@@ -79,10 +79,10 @@ class Fingerprints:
         levels: list[np.ndarray] = []
         left = hashes
         while len(left) and len(levels) < MAX_LEVELS:
-            own = _bits(left, len(levels), len(left))
-            alone = np.bincount(own, minlength=len(left)) == 1
+            bit_places = _bits(left, len(levels), len(left))
+            alone = np.bincount(bit_places, minlength=len(left)) == 1
             levels.append(alone)
-            left = left[~alone[own]]
+            left = left[~alone[bit_places]]
         if len(left):
             return None
         made = cls(levels, np.zeros(len(hashes), dtype=np.uint64), bits)
@@ -93,14 +93,14 @@ class Fingerprints:
         return mixed(hashes, MAX_LEVELS) & np.uint64((1 << self.bits) - 1)
 
     def _places(self, hashes: np.ndarray) -> np.ndarray:
-        found = np.full(len(hashes), -1, dtype=np.int64)
+        places = np.full(len(hashes), -1, dtype=np.int64)
         for number, (level, ranks) in enumerate(zip(self.levels, self._ranks, strict=True)):
-            left = np.flatnonzero(found < 0)
+            left = np.flatnonzero(places < 0)
             if not len(left):
                 break
-            own = _bits(hashes[left], number, len(level))
-            found[left[level[own]]] = ranks[own[level[own]]]
-        return found
+            bits = _bits(hashes[left], number, len(level))
+            places[left[level[bits]]] = ranks[bits[level[bits]]]
+        return places
 
     def places(self, hashes: np.ndarray) -> np.ndarray:
         """The place of each hash, (m,) int64; -1, or by mistake a place, of one that is not there."""

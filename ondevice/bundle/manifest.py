@@ -22,7 +22,7 @@ COST = "export.json"  # beside a bundle: what making it took
 ASSUMED = {"side": "context", "kind": "string"}  # of a field that does not say otherwise
 
 _ZEROS = "0" * 64
-_OWN_HASH = re.compile(rb'\{"sha256":"([0-9a-f]{64})"')
+_HASH_ENTRY = re.compile(rb'\{"sha256":"([0-9a-f]{64})"')
 
 
 def dump(value: Any) -> str:
@@ -91,9 +91,9 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], bytes]:
         raise UserError(
             f"{path}: format version {version} of an earlier ondevice, this one reads {FORMAT_VERSION}; export it again"
         )
-    own = _OWN_HASH.match(content)
-    zeroed = b"" if own is None else content[: own.start(1)] + _ZEROS.encode() + content[own.end(1) :]
-    if own is None or hashlib.sha256(zeroed).hexdigest().encode() != own[1]:
+    match = _HASH_ENTRY.match(content)
+    zeroed = b"" if match is None else content[: match.start(1)] + _ZEROS.encode() + content[match.end(1) :]
+    if match is None or hashlib.sha256(zeroed).hexdigest().encode() != match[1]:
         raise DamagedFile(f"{path}: changed since it was exported (SHA-256 differs); export it again")
     check_entries(manifest, path, full_schema, (MANIFEST, PROGRAM, VOCABULARY, CATALOG))
     return manifest, content

@@ -156,11 +156,11 @@ class RawLookup:
         """The row of each value, (n,) int64, where all of them stand for themselves or are remembered; else None."""
         kind = _kind_of(values)
         listed = self._listed if kind is self._kind and kind is not None else None
-        found = listed if listed is not None else self._known.get(kind) if kind else None
-        if found is None:
+        rows_of = listed if listed is not None else self._known.get(kind) if kind else None
+        if rows_of is None:
             return None
         with contextlib.suppress(KeyError):
-            return np.fromiter(map(found.__getitem__, values), np.int64, len(values))
+            return np.fromiter(map(rows_of.__getitem__, values), np.int64, len(values))
         if listed is None:
             return None
         return np.fromiter((listed.get(value, self._unknown_row) for value in values), np.int64, len(values))
@@ -172,11 +172,11 @@ class RawLookup:
         if known is None:
             return self._rows(values)
         new = [value for value in dict.fromkeys(values) if value not in known]
-        found = dict(zip(new, self._rows(new).tolist(), strict=True))
-        rows = [found[value] if value in found else known[value] for value in values]
-        if len(known) + len(found) > REMEMBERED:
+        new_rows = dict(zip(new, self._rows(new).tolist(), strict=True))
+        rows = [new_rows[value] if value in new_rows else known[value] for value in values]
+        if len(known) + len(new_rows) > REMEMBERED:
             known.clear()
-        known.update((value, row) for value, row in found.items() if not self._is_foreign(value))
+        known.update((value, row) for value, row in new_rows.items() if not self._is_foreign(value))
         return np.array(rows, dtype=np.int64)
 
 

@@ -110,12 +110,12 @@ class RowOrder:
         """What vocabulary.bin says of a field."""
         unknown, runs = int(self.unknown_rows[field]), self.runs(field)
         if self.is_hashed(field):
-            return FieldKeys(unknown, tuple(Group(int(own[0]), HASHED, range(len(own))) for own in runs))
+            return FieldKeys(unknown, tuple(Group(int(run[0]), HASHED, range(len(run))) for run in runs))
         prints = self.fingerprints.get(field)
         if prints is None:
-            return FieldKeys(unknown, tuple(group for own in runs for group in self._listed(own)))
-        places = [prints.places(text_hashes(self.texts(self.ids[own]))).tolist() for own in runs]
-        groups = [Group(int(own[0]), FINGERPRINTED, each) for own, each in zip(runs, places, strict=True)]
+            return FieldKeys(unknown, tuple(group for run in runs for group in self._listed(run)))
+        places = [prints.places(text_hashes(self.texts(self.ids[run]))).tolist() for run in runs]
+        groups = [Group(int(run[0]), FINGERPRINTED, each) for run, each in zip(runs, places, strict=True)]
         return FieldKeys(unknown, tuple(groups), prints)
 
     def _listed(self, rows: np.ndarray) -> list[Group]:

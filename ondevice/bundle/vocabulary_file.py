@@ -120,10 +120,10 @@ def encode(fields: Sequence[FieldKeys]) -> bytes:
 
 
 def _by_form(groups: Sequence[Group]) -> dict[int, list[Group]]:
-    found: dict[int, list[Group]] = {}
+    by_form: dict[int, list[Group]] = {}
     for group in groups:
-        found.setdefault(group.form, []).append(group)
-    return found
+        by_form.setdefault(group.form, []).append(group)
+    return by_form
 
 
 def _encode_keys(groups: Sequence[Group]) -> bytes:
@@ -138,8 +138,8 @@ def _encode_keys(groups: Sequence[Group]) -> bytes:
         order = np.argsort(keys, kind="stable")
         out = b"" if groups[0].form == FINGERPRINTED else _encode_integers(keys[order])
     for number in range(len(groups)):
-        own = order[labels[order] == number]
-        if np.any(own[1:] < own[:-1]):
+        places = order[labels[order] == number]
+        if np.any(places[1:] < places[:-1]):
             raise ValueError("a group's keys must ascend")
     labels = labels[order]
     for number in range(len(groups) - 1):
@@ -253,16 +253,16 @@ def _decode_field(reader: Reader, unknown_row: int, heads: Sequence[Group]) -> F
     for form in forms:
         if form == HASHED:
             continue
-        own = [place for place, head in enumerate(heads) if head.form == form]
-        count = sum(len(heads[place].keys) for place in own)
+        places = [place for place, head in enumerate(heads) if head.form == form]
+        count = sum(len(heads[place].keys) for place in places)
         texts = _decode_strings(reader, count) if form == STRINGS else None
         if form == FINGERPRINTED:
             prints = fingerprints.decode(reader, count)
         is_listed = form not in (STRINGS, FINGERPRINTED)
         keys = _decode_integers(reader, count, form - INTEGERS) if is_listed else np.arange(count)
-        for place in own:
+        for place in places:
             chosen = keys
-            if place != own[-1]:
+            if place != places[-1]:
                 members = reader.subset(len(heads[place].keys), len(keys)).astype(np.int64)
                 chosen, keys = keys[members], np.delete(keys, members)
             listed = chosen.tolist()

@@ -42,9 +42,9 @@ def run(arguments: argparse.Namespace) -> None:
     options = StudyOptions(
         arguments.output, arguments.trials, arguments.storage, arguments.name, arguments.seed
     )
-    found = Study(find_config(arguments.config), arguments.overrides, space, options).run()
-    counts = ", ".join(f"{count} {state}" for state, count in found["trials"].items() if count)
-    print(f"\nbest: valid AUC {found['valid_auc']:.4f}, trial {found['trial']} ({counts})")
-    for key, value in found["parameters"].items():
+    result = Study(find_config(arguments.config), arguments.overrides, space, options).run()
+    counts = ", ".join(f"{count} {state}" for state, count in result["trials"].items() if count)
+    print(f"\nbest: valid AUC {result['valid_auc']:.4f}, trial {result['trial']} ({counts})")
+    for key, value in result["parameters"].items():
         print(f"  {key} = {value}")
     print(f"plots, trials.csv and best.yaml: {arguments.output}")

@@ -69,7 +69,7 @@ def _one_line(text: str) -> str:
 
 def _sentences_of_fields() -> Sentences:
     """The text under each field of the sections' dataclasses, by class and field."""
-    found = {}
+    sentences = {}
     nodes = [node for module in (sections, stores) for node in ast.parse(inspect.getsource(module)).body]
     for node in nodes:
         if isinstance(node, ast.ClassDef):
@@ -80,8 +80,8 @@ def _sentences_of_fields() -> Sentences:
                     and isinstance(after, ast.Expr)
                     and isinstance(after.value, ast.Constant)
                 ):
-                    found[node.name, entry.target.id] = _one_line(str(after.value.value))
-    return found
+                    sentences[node.name, entry.target.id] = _one_line(str(after.value.value))
+    return sentences
 
 
 def _section(name: str, value: Any, sentences: Sentences, title: str = "") -> Part:
@@ -99,11 +99,11 @@ def _section(name: str, value: Any, sentences: Sentences, title: str = "") -> Pa
 def _arguments(entry: Callable[..., Any], registry: Registry[Any]) -> dict[str, str]:
     """What the docstring of an entry, of the classes it extends, or of the entry it refers to, says of its options."""
     if inspect.isclass(entry):
-        found: dict[str, str] = {}
+        sentences: dict[str, str] = {}
         for kind in reversed(entry.__mro__):
             if "__doc__" in vars(kind):
-                found |= _arguments_of(inspect.cleandoc(kind.__doc__ or ""))
-        return found
+                sentences |= _arguments_of(inspect.cleandoc(kind.__doc__ or ""))
+        return sentences
     text = inspect.getdoc(entry) or ""
     other = re.search(r"^Args: as `(?:[\w.]+\.)?(\w+)`", text, re.MULTILINE)
     return _arguments(registry[other[1]], registry) if other else _arguments_of(text)

@@ -23,8 +23,8 @@ def quantile_boundaries(values: np.ndarray, counts: np.ndarray, buckets: int) ->
         return tuple(float(value) for value in values[1:])
     upto = np.cumsum(counts, dtype=np.int64)
     places = np.arange(1, buckets, dtype=np.int64) * int(upto[-1]) // buckets
-    found = np.unique(np.searchsorted(upto, places, side="right"))
-    return tuple(float(values[place]) for place in found if place > 0)
+    bounds = np.unique(np.searchsorted(upto, places, side="right"))
+    return tuple(float(values[place]) for place in bounds if place > 0)
 
 
 def bucket_of(number: float, boundaries: Sequence[float]) -> int:

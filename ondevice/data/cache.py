@@ -26,7 +26,7 @@ class Entry:
 
 def entries() -> list[Entry]:
     """All there is, the oldest first."""
-    root, found = cache_directory(), []
+    root, result = cache_directory(), []
     for folder, kind in KINDS.items():
         for path in sorted((root / folder).glob("*")):
             if path.suffix == ".lock":
@@ -34,10 +34,10 @@ def entries() -> list[Entry]:
             hidden = path.name.startswith(".")
             files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
             size = sum(file.stat().st_size for file in files)
-            found.append(Entry(path, "unfinished" if hidden else kind, size, path.stat().st_mtime))
+            result.append(Entry(path, "unfinished" if hidden else kind, size, path.stat().st_mtime))
     for path in root.glob(".[rd]*.*"):  # of a reading or a download that was killed
-        found.append(Entry(path, "unfinished", 0, path.stat().st_mtime))
-    return sorted(found, key=lambda entry: entry.used)
+        result.append(Entry(path, "unfinished", 0, path.stat().st_mtime))
+    return sorted(result, key=lambda entry: entry.used)
 
 
 def remove(names: list[str], unused_days: float | None) -> list[Entry]:

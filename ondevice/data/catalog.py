@@ -38,8 +38,10 @@ def write_catalog(folder: Path, schema: Schema, interactions: Interactions, voca
     ]
     ids = [vocabulary.encode_values(f, [row[schema.names[f]] for row in raw]) for f in positions]
     titles = {key_field.key(item): title for item, title in interactions.titles.items()}
-    found = [titles.get(key, "") for key in by_key]
-    save_catalog(folder, Catalog(np.concatenate(ids, axis=1).astype(np.int32), list(by_key), found, raw))
+    item_titles = [titles.get(key, "") for key in by_key]
+    save_catalog(
+        folder, Catalog(np.concatenate(ids, axis=1).astype(np.int32), list(by_key), item_titles, raw)
+    )
 
 
 def save_catalog(folder: Path, catalog: Catalog) -> None:

@@ -82,8 +82,8 @@ class Dataset:
         """The split called ``train``, ``valid`` or ``test``."""
         if name not in SPLITS:
             raise ValueError(f"no split '{name}': choose from {', '.join(SPLITS)}")
-        found: EncodedSplit = getattr(self, name)
-        return found
+        encoded: EncodedSplit = getattr(self, name)
+        return encoded
 
     def raw_rows(self, split: str, indices: Sequence[int] | np.ndarray) -> list[dict[str, Any]]:
         """Raw values by field name of some rows, decoded from their ids.

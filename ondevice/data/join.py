@@ -39,22 +39,22 @@ class Joined:
         self.sides: dict[str, list[str]] = {}
         self._seen = self._first = 0
         self._missing = dict.fromkeys(spec.tables, 0)
-        own = engine.names(parts[0], spec.format) if spec.tables else list(columns)
-        found = {name: self._names(side) for name, side in spec.tables.items()}
+        main = engine.names(parts[0], spec.format) if spec.tables else list(columns)
+        of_table = {name: self._names(side) for name, side in spec.tables.items()}
         for column in columns:
-            if column in own:
+            if column in main:
                 continue
-            holders = [name for name, names in found.items() if column in names]
+            holders = [name for name, names in of_table.items() if column in names]
             if len(holders) > 1:
                 raise DataError(
                     f"column '{column}' is in the tables {' and '.join(holders)}; rename one of them"
                 )
             if not holders:
-                everywhere = [*own, *(name for names in found.values() for name in names)]
+                everywhere = [*main, *(name for names in of_table.values() for name in names)]
                 raise DataError(f"{parts[0].path}: no column '{column}' {nearest(column, everywhere)}")
             self.sides.setdefault(holders[0], []).append(column)
         taken = {column for names in self.sides.values() for column in names}
-        self.own = [column for column in columns if column not in taken]
+        self.main_columns = [column for column in columns if column not in taken]
         for name in self.sides:
             self._load(name)
 
@@ -62,18 +62,18 @@ class Joined:
         """As `Engine.batches`, with the columns of the other tables."""
         import pyarrow as pa
 
-        for numbers, batch in self.engine.batches(part, self.own, self.spec.format, self.bad):
+        for numbers, batch in self.engine.batches(part, self.main_columns, self.spec.format, self.bad):
             if not self.sides:
                 yield numbers, batch
                 continue
-            found = {name: batch.column(name) for name in self.own}
+            taken = {name: batch.column(name) for name in self.main_columns}
             self._seen += len(numbers)
             for name, columns in self.sides.items():
                 key = self.spec.field(self.spec.tables[name].key)
                 keys, _ = canonical(key, batch.column(key.source_column), self._absent, str(part.path))
                 for column, values in zip(columns, self._look_up(name, keys), strict=True):
-                    found[column] = values
-            yield numbers, pa.record_batch({name: found[name] for name in self.columns})
+                    taken[column] = values
+            yield numbers, pa.record_batch({name: taken[name] for name in self.columns})
 
     def tell(self) -> None:
         """Say how many rows had no partner."""
@@ -181,7 +181,7 @@ class Joined:
         database = self.database
         database.register("asked", asked)
         wanted = ", ".join(f"c{i + 1}" for i in range(len(self.sides[name])))
-        found = (
+        partners = (
             database.sql(
                 f'SELECT c0 IS NULL AS absent, {wanted} FROM asked LEFT JOIN "side {name}" ON key = c0 ORDER BY place'
             )
@@ -189,7 +189,7 @@ class Joined:
             .combine_chunks()
         )
         database.unregister("asked")
-        columns = [column.combine_chunks() for column in found.itercolumns()]
+        columns = [column.combine_chunks() for column in partners.itercolumns()]
         taken = [column.take(encoded.indices) for column in columns]
         self._missing[name] += int(np.count_nonzero(taken[0].fill_null(True).to_numpy(zero_copy_only=False)))
         return taken[1:]

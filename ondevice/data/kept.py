@@ -50,8 +50,8 @@ def kept_id_map(field_offsets: np.ndarray, ids: np.ndarray) -> np.ndarray:
     id_map = np.full(int(field_offsets[-1]), -1, dtype=np.int32)
     id_map[ids] = np.arange(len(ids), dtype=np.int32)
     for begin, end in pairwise(field_offsets):
-        own = id_map[begin:end]
-        own[own < 0] = own[0]
+        part = id_map[begin:end]
+        part[part < 0] = part[0]
     return id_map
 
 
@@ -65,9 +65,11 @@ def keep_keys(vocabulary: Vocabulary, ids: np.ndarray) -> Vocabulary:
     offsets = vocabulary.field_offsets
     places = np.searchsorted(ids, offsets)
     keys: list[np.ndarray | list[str]] = []
-    for field, own in enumerate(vocabulary.keys):
+    for field, field_keys in enumerate(vocabulary.keys):
         kept = ids[places[field] + 1 : places[field + 1]] - offsets[field] - 1
-        keys.append(own[kept] if isinstance(own, np.ndarray) else [own[place] for place in kept])
+        keys.append(
+            field_keys[kept] if isinstance(field_keys, np.ndarray) else [field_keys[place] for place in kept]
+        )
     return Vocabulary(vocabulary.fields, keys)
 
 

@@ -51,8 +51,8 @@ def sample_negatives(
     row_of_item = rows["train"][first_rows]
     generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, 3])))
     pairs, missing = {}, 0
-    for name, own in rows.items():
-        owners = np.repeat(contexts[own], label.negatives)
+    for name, split_rows in rows.items():
+        owners = np.repeat(contexts[split_rows], label.negatives)
         drawn = np.full(len(owners), -1, dtype=np.int64)  # position in train_items
         open_slots = np.arange(len(owners))
         for _ in range(ROUNDS):
@@ -67,11 +67,11 @@ def sample_negatives(
             if len(free):
                 left = np.cumsum(weights[free])
                 drawn[slot] = free[np.searchsorted(left, generator.integers(0, left[-1]), side="right")]
-        of_row = drawn.reshape(len(own), label.negatives)
-        found = np.concatenate([np.ones((len(own), 1), dtype=bool), of_row >= 0], axis=1)
-        item_rows = np.concatenate([own[:, None], row_of_item[of_row]], axis=1)[found]
-        context_rows = np.broadcast_to(own[:, None], found.shape)[found]
-        labels = np.broadcast_to(np.arange(label.negatives + 1) == 0, found.shape)[found]
+        of_row = drawn.reshape(len(split_rows), label.negatives)
+        is_drawn = np.concatenate([np.ones((len(split_rows), 1), dtype=bool), of_row >= 0], axis=1)
+        item_rows = np.concatenate([split_rows[:, None], row_of_item[of_row]], axis=1)[is_drawn]
+        context_rows = np.broadcast_to(split_rows[:, None], is_drawn.shape)[is_drawn]
+        labels = np.broadcast_to(np.arange(label.negatives + 1) == 0, is_drawn.shape)[is_drawn]
         counts = None if interactions.weights is None else interactions.weights[context_rows]
         pairs[name] = Pairs(context_rows, item_rows, labels.astype(np.uint8), counts)
         missing += int((drawn < 0).sum())
@@ -101,5 +101,5 @@ def without_missing(schema: Schema, interactions: Interactions) -> Interactions:
 
 def _contains(ascending: np.ndarray, values: np.ndarray) -> np.ndarray:
     place = np.minimum(np.searchsorted(ascending, values), len(ascending) - 1)
-    found: np.ndarray = ascending[place] == values
-    return found
+    is_present: np.ndarray = ascending[place] == values
+    return is_present

@@ -146,10 +146,10 @@ def find_parts(given: Any) -> list[Part]:
         return [Part(path)]
     if path.is_dir():
         return _folder_parts(path)
-    found = sorted(glob.glob(str(path), recursive=True)) if glob.has_magic(str(path)) else []
-    if not found:
+    matches = sorted(glob.glob(str(path), recursive=True)) if glob.has_magic(str(path)) else []
+    if not matches:
         raise DataError(f"data.path: {path} does not exist")
-    return [part for each in found for part in find_parts(each)]
+    return [part for each in matches for part in find_parts(each)]
 
 
 def _folder_parts(folder: Path) -> list[Part]:

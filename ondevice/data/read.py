@@ -189,9 +189,9 @@ class Engine:
         """An SQL expression per column; what Arrow or Python has no number or text for becomes a text."""
         import pyarrow as pa
 
-        found = self.database.sql(f"DESCRIBE SELECT * FROM {source}").fetchall()
+        described = self.database.sql(f"DESCRIBE SELECT * FROM {source}").fetchall()
         expressions = []
-        for (name, kind, *_), arrow in zip(found, schema.types, strict=True):
+        for (name, kind, *_), arrow in zip(described, schema.types, strict=True):
             column = '"' + name.replace('"', '""') + '"'
             if pa.types.is_fixed_size_binary(arrow) and kind == "BLOB":
                 column = f"lower(hex({column}))"
@@ -241,8 +241,8 @@ class Engine:
         names: dict[str, None] = {}
         for line in itertools.islice(lines_of(copy, "utf-8-sig"), NAMING_LINES):
             with contextlib.suppress(ValueError):
-                found = json.loads(line)
-                names.update(dict.fromkeys(found if isinstance(found, dict) else ()))
+                record = json.loads(line)
+                names.update(dict.fromkeys(record if isinstance(record, dict) else ()))
         if not names:
             raise DataError(
                 f'{part.path}:1: no JSON object; write one object on each line, such as {{"user": 1, "item": 2}}'
@@ -360,8 +360,8 @@ def _one_batch(table: Any, names: Sequence[str]) -> Any:
 
 def _trouble(kind: str, message: str) -> str:
     if kind in ("MISSING COLUMNS", "TOO MANY COLUMNS"):
-        expected, found = (int(word) for word in message.split() if word.isdecimal())
-        return f"{found} columns where {expected} are expected"
+        expected, got = (int(word) for word in message.split() if word.isdecimal())
+        return f"{got} columns where {expected} are expected"
     if kind == "INVALID ENCODING":
         return "bytes that cannot be decoded; if many lines are so, name the right encoding (format.encoding)"
     return " ".join(message.split())

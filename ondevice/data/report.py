@@ -39,9 +39,9 @@ def describe_fields(
     fields = []
     for f, field in enumerate(schema.fields):
         source = schema.slots.sources[f]
-        own = counts[field_offsets[source] : field_offsets[source + 1]]
-        unknown = int(own[0]) - (missing[f] if field.missing is None else 0)
-        largest = int(own[1:].max()) if len(own) > 1 else 0
+        occurrences = counts[field_offsets[source] : field_offsets[source + 1]]
+        unknown = int(occurrences[0]) - (missing[f] if field.missing is None else 0)
+        largest = int(occurrences[1:].max()) if len(occurrences) > 1 else 0
         if field.is_history:  # a row has many of its values, and unknown ones are left out
             unknown = largest = 0
         else:  # where a history is empty, the unknown id of its source is read
@@ -49,7 +49,7 @@ def describe_fields(
         parts = {"missing": missing[f], "unknown": unknown, "largest": largest}
         shares = {name: part / num_rows for name, part in parts.items()}
         left_out = {"cut": cut[f]} if field.pools else {}
-        fields.append({"field": field.name, "values": len(own) - 1, **shares, **left_out})
+        fields.append({"field": field.name, "values": len(occurrences) - 1, **shares, **left_out})
     return fields
 
 

@@ -229,8 +229,8 @@ class Schema:
 
     def named(self, name: str) -> Field:
         """The field of a name; for a ``user_key`` that is none, what reads its column."""
-        found = next((field for field in self.fields if field.name == name), None)
-        return Field(name, "context", "string") if found is None else found
+        field = next((each for each in self.fields if each.name == name), None)
+        return Field(name, "context", "string") if field is None else field
 
     @property
     def context_fields(self) -> tuple[int, ...]:

@@ -127,8 +127,8 @@ class Histories:
     def ids(self, rows: np.ndarray) -> np.ndarray:
         """Ids (n, L) int32 of some rows, the newest in the last slot."""
         places = self.end[rows][:, None] + self.slots
-        found: np.ndarray = self.values[np.where(places >= self.begin[rows][:, None], places, -1)]
-        return found
+        slot_values: np.ndarray = self.values[np.where(places >= self.begin[rows][:, None], places, -1)]
+        return slot_values
 
     def num_empty(self, rows: np.ndarray) -> int:
         """Of some rows, those before which there was no value."""

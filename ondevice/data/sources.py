@@ -230,15 +230,15 @@ def _extract(
             inside = [info.filename for info in opened.infolist() if not info.is_dir()]
             for files in layouts:
                 members = {name: [m for m in inside if m.rsplit("/", 1)[-1] == name] for name in files}
-                if all(len(found) == 1 for found in members.values()):
+                if all(len(paths) == 1 for paths in members.values()):
                     break
             else:
                 raise error_class(
                     f"{origin} does not hold {' or '.join(', '.join(files) for files in layouts)}"
                 )
             with atomic_directory(target) as building:
-                for name, found in members.items():
-                    with opened.open(found[0]) as content, open(building / name, "wb") as out:
+                for name, paths in members.items():
+                    with opened.open(paths[0]) as content, open(building / name, "wb") as out:
                         shutil.copyfileobj(content, out)
                 sizes = {name: (building / name).stat().st_size for name in members}
                 atomic_json(building / RECORD, {"origin": origin, "files": sizes})

@@ -105,8 +105,8 @@ class TableSpec:
         places = {name: _beside(Path(path), side.path) for name, side in spec.tables.items()} | dict(
             tables or {}
         )
-        found = {name: dataclasses.replace(side, path=places[name]) for name, side in spec.tables.items()}
-        return dataclasses.replace(spec, tables=found)
+        located = {name: dataclasses.replace(side, path=places[name]) for name, side in spec.tables.items()}
+        return dataclasses.replace(spec, tables=located)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "schema") -> TableSpec:

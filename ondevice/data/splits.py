@@ -92,8 +92,8 @@ def split_rows(
         if groups:
             bounds = [_group_end(first[ranked], bound) for bound in bounds]
         rows = {name: ranked[a:b] for name, a, b in zip(SPLITS, bounds, bounds[1:], strict=False)}
-    for name, own in rows.items():
-        if len(own) == 0:
+    for name, chosen in rows.items():
+        if len(chosen) == 0:
             reason = f"rows are too few for the fractions {list(fractions)}" if division is None else "rows"
             raise DataError(f"{num_rows} {reason}: {name} is empty")
     return rows

@@ -98,9 +98,9 @@ def prepare(
     }
     fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     folder = cache_directory() / "stores" / f"{schema.name}-{fingerprint[:16]}"
-    found = open_store(folder, fingerprint)
-    if found is not None:
-        return found
+    ready = open_store(folder, fingerprint)
+    if ready is not None:
+        return ready
     say(f"{schema.name}: preparing the data (once; kept in {folder})")
     interactions = read()
     if len(interactions) == 0:
@@ -222,21 +222,23 @@ def _write(
     else:
         weights = interactions.weights
         pairs = {
-            name: Pairs(own, own, interactions.labels[own], None if weights is None else weights[own])
-            for name, own in rows.items()
+            name: Pairs(
+                chosen, chosen, interactions.labels[chosen], None if weights is None else weights[chosen]
+            )
+            for name, chosen in rows.items()
         }
     counts = np.zeros(vocabulary.num_embeddings, dtype=np.int64)
     histories = _write_sequences(folder, schema, interactions, rows, vocabulary, tables, user)
-    for name, own in pairs.items():
+    for name, chosen in pairs.items():
         counted = counts if name == "train" else None
-        _write_split(folder, name, schema, interactions, own, tables, histories, counted)
+        _write_split(folder, name, schema, interactions, chosen, tables, histories, counted)
     ids = _mapped(folder / "train.ids.npy")
     count_unknown(schema.slots, vocabulary.field_offsets, ids, counts)
     np.save(folder / "counts.npy", counts, allow_pickle=False)
     vocabulary.save(folder / "vocabulary.npz")
     atomic_json(folder / "schema.json", schema.to_dict())
     write_catalog(folder, schema, interactions, vocabulary)
-    num_rows = {name: len(own.labels) for name, own in pairs.items()}
+    num_rows = {name: len(chosen.labels) for name, chosen in pairs.items()}
     for f, history in histories.items():
         missing[f] = history.num_empty(pairs["train"].context_rows)
     cut = [
@@ -265,20 +267,20 @@ def _fit(
     counts: list[dict[Any, int]] = []
     missing: list[int] = []
     for field in schema.fields:
-        own: dict[Any, int] = {}
+        nothing: dict[Any, int] = {}
         if field.is_history:
-            fields, counts, missing = [*fields, field], [*counts, own], [*missing, 0]
+            fields, counts, missing = [*fields, field], [*counts, nothing], [*missing, 0]
             continue
         column = interactions.columns[field.name]
         occurrences = np.bincount(column.codes[train], minlength=len(column.values))
         present = np.flatnonzero(occurrences)
         values = [column.values[code] for code in present.tolist()]
         field = learnt(field, values, occurrences[present])
-        own, without = key_counts(field, values, occurrences[present].tolist())
-        if not any(key is not None and count >= field.min_count for key, count in own.items()):
+        field_counts, without = key_counts(field, values, occurrences[present].tolist())
+        if not any(key is not None and count >= field.min_count for key, count in field_counts.items()):
             raise DataError(_nothing_known(schema, field, column, present.tolist()))
         fields.append(field)
-        counts.append(own)
+        counts.append(field_counts)
         missing.append(without)
     vocabulary = Vocabulary.from_counts(fields, counts)
     columns = [() if field.is_history else interactions.columns[field.name].values for field in fields]
@@ -366,8 +368,8 @@ def _write_split(
         block = slice(start, start + BLOCK_ROWS)
         for f, field in enumerate(schema.fields):
             rows = pairs.context_rows[block] if field.side == "context" else pairs.item_rows[block]
-            own = histories[f].ids(rows) if f in histories else tables[f][columns[f][rows]]
-            ids[block, slots.starts[f] : slots.starts[f + 1]] = own
+            slot_ids = histories[f].ids(rows) if f in histories else tables[f][columns[f][rows]]
+            ids[block, slots.starts[f] : slots.starts[f + 1]] = slot_ids
         if counts is not None:
             counts += np.bincount(ids[block][:, counted].ravel(), minlength=len(counts))
     ids.flush()

@@ -40,8 +40,12 @@ class Vocabulary:
             np.asarray(k, dtype=np.int64) if field.has_integer_keys else list(k)
             for field, k in zip(fields, keys, strict=True)
         ]
-        for field, own in zip(self.fields, self.keys, strict=True):
-            ascending = bool(np.all(own[1:] > own[:-1])) if isinstance(own, np.ndarray) else _ascending(own)
+        for field, field_keys in zip(self.fields, self.keys, strict=True):
+            ascending = (
+                bool(np.all(field_keys[1:] > field_keys[:-1]))
+                if isinstance(field_keys, np.ndarray)
+                else _ascending(field_keys)
+            )
             if not ascending:
                 raise ValueError(f"field '{field.name}': keys must ascend without repeats")
         self.field_offsets = np.concatenate([[0], np.cumsum([1 + len(k) for k in self.keys])]).astype(
@@ -69,8 +73,10 @@ class Vocabulary:
     def from_counts(cls, fields: Sequence[Field], counts: Sequence[Mapping[Any, int]]) -> Vocabulary:
         """The vocabulary of keys with their training occurrences; the key None is left out."""
         keys = []
-        for field, own in zip(fields, counts, strict=True):
-            keys.append(sorted(k for k, count in own.items() if k is not None and count >= field.min_count))
+        for field, field_counts in zip(fields, counts, strict=True):
+            keys.append(
+                sorted(k for k, count in field_counts.items() if k is not None and count >= field.min_count)
+            )
         return cls(fields, keys)
 
     def encode(self, field_index: int, raw: Any) -> int:
@@ -88,11 +94,11 @@ class Vocabulary:
 
     def encode_column(self, field_index: int, raws: Sequence[Any] | np.ndarray) -> np.ndarray:
         """Global ids (int64) of a whole column of raw values."""
-        field, own = self.fields[field_index], self.keys[field_index]
+        field, field_keys = self.fields[field_index], self.keys[field_index]
         whole = isinstance(raws, np.ndarray) and raws.dtype.kind in "iu" and np.can_cast(raws.dtype, np.int64)
-        if whole and isinstance(own, np.ndarray) and len(own) and field.transform is None:
-            place = np.minimum(np.searchsorted(own, raws), len(own) - 1)
-            return np.where(own[place] == raws, place + 1, 0) + self.field_offsets[field_index]
+        if whole and isinstance(field_keys, np.ndarray) and len(field_keys) and field.transform is None:
+            place = np.minimum(np.searchsorted(field_keys, raws), len(field_keys) - 1)
+            return np.where(field_keys[place] == raws, place + 1, 0) + self.field_offsets[field_index]
         values = raws.tolist() if isinstance(raws, np.ndarray) else raws
         memo = {value: field.key(value) for value in set(values)}
         return self.encode_keys(field_index, [memo[value] for value in values])
@@ -162,11 +168,11 @@ class Vocabulary:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the vocabulary as .npz: int64 keys, or UTF-8 bytes with offsets, and the fields as JSON."""
         arrays: dict[str, np.ndarray] = {}
-        for i, own in enumerate(self.keys):
-            if isinstance(own, np.ndarray):
-                arrays[f"integers_{i}"] = own
+        for i, field_keys in enumerate(self.keys):
+            if isinstance(field_keys, np.ndarray):
+                arrays[f"integers_{i}"] = field_keys
             else:
-                encoded = [key.encode() for key in own]
+                encoded = [key.encode() for key in field_keys]
                 arrays[f"bytes_{i}"] = np.frombuffer(b"".join(encoded), dtype=np.uint8)
                 arrays[f"ends_{i}"] = np.cumsum([len(e) for e in encoded], dtype=np.int64)
         write_vocabulary(path, self.fields, arrays)
@@ -211,8 +217,13 @@ class Vocabulary:
     def _lookup(self, field_index: int) -> dict[int | str, int]:
         ids = self._ids[field_index]
         if ids is None:
-            own = self.keys[field_index]
-            ids = {k: i for i, k in enumerate(own.tolist() if isinstance(own, np.ndarray) else own, start=1)}
+            field_keys = self.keys[field_index]
+            ids = {
+                k: i
+                for i, k in enumerate(
+                    field_keys.tolist() if isinstance(field_keys, np.ndarray) else field_keys, start=1
+                )
+            }
             self._ids[field_index] = ids
         return ids
 

@@ -74,7 +74,7 @@ class Form(ABC):
     """
 
     dim: int
-    is_shipped_as_found: ClassVar[bool] = False
+    is_shipped_as_selected: ClassVar[bool] = False
     """Whether a retraining takes the form as a method found it, without steps, limits and codes of sizes."""
     keeps_positions: ClassVar[bool] = False
     """Whether single values are kept, and not the first of a row."""
@@ -148,7 +148,7 @@ class Form(ABC):
         """
         raise UserError(f"a table of {self.kind()} has no smaller versions; set compact.train.elastic=false")
 
-    def at_own_width(self) -> Form:
+    def narrowed(self) -> Form:
         """The same form of a table that is no wider than `width`."""
         return self
 
@@ -209,7 +209,7 @@ class CompactTable(EmbeddingTable):
         self, info: TableInfo, form: Form, *, initial: Tensor | None = None, init_std: float | None = None
     ) -> None:
         super().__init__(info, form.width, init_std=init_std)
-        self.form = form.at_own_width()
+        self.form = form.narrowed()
         self.register_buffer("keep", form.mask()[:, : form.width].clone())
         with torch.no_grad():
             if initial is not None:

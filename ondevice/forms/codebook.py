@@ -24,11 +24,11 @@ REFINEMENT = 0.25
 are about a fifth as large as what they stand for."""
 
 
-def joined(found: Tensor, dim: int) -> Tensor:
+def joined(looked_up: Tensor, dim: int) -> Tensor:
     """Embeddings of the entries of all cells, levels added up: (…, levels · D) -> (…, D)."""
-    if found.shape[-1] == dim:
-        return found
-    levels = found.unflatten(-1, (-1, dim)).unbind(-2)
+    if looked_up.shape[-1] == dim:
+        return looked_up
+    levels = looked_up.unflatten(-1, (-1, dim)).unbind(-2)
     return sum((level * REFINEMENT**k for k, level in enumerate(levels) if k), start=levels[0])
 
 
@@ -80,9 +80,9 @@ def nearest_codes(values: Tensor, kept: Tensor, codebook: Tensor) -> Tensor:
         for level, keep in enumerate(kept[part].split(columns, 1)):
             entries = codebook * REFINEMENT**level
             distance = entries.square().sum(1) - 2 * (left @ entries.t())
-            own = distance.argmin(-1) * keep
-            left = left - F.embedding(own, entries)
-            codes[part, level * columns : (level + 1) * columns] = own
+            best = distance.argmin(-1) * keep
+            left = left - F.embedding(best, entries)
+            codes[part, level * columns : (level + 1) * columns] = best
     return codes
 
 
@@ -106,22 +106,22 @@ def choose_codes(
     dim, width = values.shape[1], codebook.shape[1]
     squares = (codebook[:, :, None] * codebook[:, None, :]).flatten(1)
     parts = []
-    for x, h, keep, own in zip(
+    for x, h, keep, chosen in zip(
         *(t.split(MAX_DISTANCES // NUM_CODES) for t in (values, curvature, kept, codes)), strict=True
     ):
-        own = own.clone()
+        chosen = chosen.clone()
         for _ in range(rounds):
             for column in range(keep.shape[1]):
                 level, first = divmod(column * width, dim)
                 cell, factor = slice(first, first + width), REFINEMENT**level
                 rows = keep[:, column].nonzero().squeeze(1) if level else slice(None)
-                others = own[rows]
+                others = chosen[rows]
                 others[:, column] = 0
                 missing, near = x[rows] - decoded(others, codebook, dim), h[rows]
                 slope = (near[:, cell] @ missing[:, :, None]).squeeze(2)
                 cost = factor * near[:, cell, cell].flatten(1) @ squares.t() - 2 * slope @ codebook.t()
-                own[rows, column] = (cost[:, 1:].argmin(1) + 1) * keep[rows, column]
-        parts.append(own)
+                chosen[rows, column] = (cost[:, 1:].argmin(1) + 1) * keep[rows, column]
+        parts.append(chosen)
     return torch.cat(parts) if parts else codes
 
 
@@ -153,19 +153,19 @@ def _solved(values: Tensor, curvature: Tensor, kept: Tensor, codes: Tensor, code
     right = torch.zeros(size, dtype=torch.float64, device=values.device)
     place = torch.arange(width, device=values.device)
     factors = REFINEMENT ** torch.arange(levels, device=values.device).repeat_interleave(dim).to(values)
-    for x, h, keep, own in zip(*(t.split(1 << 14) for t in (values, curvature, kept, codes)), strict=True):
+    for x, h, keep, chosen in zip(*(t.split(1 << 14) for t in (values, curvature, kept, codes)), strict=True):
         stored = keep.repeat_interleave(width, 1) * factors
-        at = (own[:, :, None] * width + place).flatten(1)
+        at = (chosen[:, :, None] * width + place).flatten(1)
         slope = (h @ x[:, :, None]).squeeze(2).repeat(1, levels)
         right.index_add_(0, at.flatten(), (slope * stored).double().flatten())
         joint = h.repeat(1, levels, levels) * stored[:, :, None] * stored[:, None, :]
         normal.index_add_(0, (at[:, :, None] * size + at[:, None, :]).flatten(), joint.double().flatten())
     normal = normal.view(size, size)
     normal.diagonal().add_(1e-6 * normal.diagonal().mean() + 1e-30)
-    found = torch.linalg.solve(normal, right).view(NUM_CODES, width).to(codebook)
+    solution = torch.linalg.solve(normal, right).view(NUM_CODES, width).to(codebook)
     used = torch.zeros(NUM_CODES, dtype=torch.bool, device=values.device)
     used[codes[kept]] = True
-    return torch.where(used[:, None], found, codebook)
+    return torch.where(used[:, None], solution, codebook)
 
 
 @torch.no_grad()

@@ -63,7 +63,7 @@ class Codes(Sizes):
     def width(self) -> int:
         return self.dim
 
-    def at_own_width(self) -> Form:
+    def narrowed(self) -> Form:
         return self
 
     def facts(self) -> dict[str, Any]:
@@ -297,8 +297,8 @@ class CodedEmbedding(CompactTable):
         if not self.is_coded:
             return super().of_ids(ids)
         if not self.training:
-            found = self.decoded(ids)
-            return found if self.level is None else found * self.level[ids]
+            decoded = self.decoded(ids)
+            return decoded if self.level is None else decoded * self.level[ids]
         rows, inverse = self.info.distinct(ids)
         return self.of_rows(rows, inverse, gather_rows(self.weight, rows))
 

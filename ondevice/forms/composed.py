@@ -40,7 +40,7 @@ class Composed(Form):
     Shape: stored (N,) bool, field_offsets (F + 1,) int64, modulus (F,) int64.
     """
 
-    is_shipped_as_found: ClassVar[bool] = True
+    is_shipped_as_selected: ClassVar[bool] = True
 
     stored: Tensor
     field_offsets: Tensor
@@ -59,7 +59,7 @@ class Composed(Form):
     def width(self) -> int:
         return self.size
 
-    def at_own_width(self) -> Form:
+    def narrowed(self) -> Form:
         return dataclasses.replace(self, dim=self.size)
 
     def rows_of_fields(self) -> Tensor:
@@ -74,8 +74,8 @@ class Composed(Form):
     def starts(self) -> tuple[Tensor, Tensor]:
         """First row of each field in E₁ and in E₂, (F,) int64; row 0 of E₂ leaves a row of E₁ as it is."""
         quotients = F.pad(self.quotients().cumsum(0), (1, 0))[:-1]
-        own = torch.where(self.modulus > 1, self.modulus, 0)
-        remainders = F.pad(own.cumsum(0), (1, 0))[:-1] + 1
+        moduli = torch.where(self.modulus > 1, self.modulus, 0)
+        remainders = F.pad(moduli.cumsum(0), (1, 0))[:-1] + 1
         return quotients, torch.where(self.modulus > 1, remainders, 0)
 
     def num_quotients(self) -> int:
@@ -163,7 +163,7 @@ class ComposedTable(CompactTable):
 
     def __init__(self, info: TableInfo, form: Composed, *, init_std: float | None = None) -> None:
         nn.Module.__init__(self)  # a table of N rows is what this one does without
-        self.info, self.form, self.embedding_dim = info, form.at_own_width(), form.size
+        self.info, self.form, self.embedding_dim = info, form.narrowed(), form.size
         self.weight = nn.Parameter(torch.zeros(form.num_quotients() + 1, form.size))
         self.remainder = nn.Parameter(torch.ones(form.num_remainders() + 1, form.size))
         quotient, remainder = form.parts()

@@ -56,9 +56,9 @@ class RowFinder:
         torch.ne(ascending[1:], ascending[:-1], out=first[1:])
         rows = ascending.masked_select(first).long()
         self._place.scatter_(0, rows, self._numbers[: rows.numel()])
-        found = rows, self._place.gather(0, flat).view(ids.shape).long()
-        self._last = (ids, ids._version, found)
-        return found
+        places = rows, self._place.gather(0, flat).view(ids.shape).long()
+        self._last = (ids, ids._version, places)
+        return places
 
     def _prepare(self, flat: Tensor) -> None:
         if self._place.numel() == 0 or self._place.device != flat.device:

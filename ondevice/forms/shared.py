@@ -29,7 +29,7 @@ class SharedMap(Sizes):
     Shape: shared (N,) int64, modulus (F,) int64.
     """
 
-    is_shipped_as_found: ClassVar[bool] = True
+    is_shipped_as_selected: ClassVar[bool] = True
 
     shared: Tensor
     modulus: Tensor
@@ -37,7 +37,7 @@ class SharedMap(Sizes):
     def without(self, rows: Tensor) -> SharedMap:
         return SharedMap(self.sizes.masked_fill(rows, 0), self.dim, self.shared, self.modulus)
 
-    def at_own_width(self) -> Form:
+    def narrowed(self) -> Form:
         return SharedMap(self.sizes, self.width, self.shared, self.modulus)
 
     def read(self) -> Tensor:

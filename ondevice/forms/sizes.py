@@ -47,7 +47,7 @@ class Sizes(Form):
     def width(self) -> int:
         return max(1, int(self.sizes.max()))
 
-    def at_own_width(self) -> Form:
+    def narrowed(self) -> Form:
         return Sizes(self.sizes, self.width)
 
     def row_sizes(self) -> Tensor:

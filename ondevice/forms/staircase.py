@@ -52,16 +52,16 @@ class Staircase(PackedTable):
             return rows.clamp(max=self.max_row)
         return torch.minimum(rows.unsqueeze(-1), self.heights) + self.starts
 
-    def embeddings(self, found: Tensor, rows: Tensor) -> Tensor:
+    def embeddings(self, read: Tensor, rows: Tensor) -> Tensor:
         """Embeddings (B, F, D) of the values of every cell, (B, F, K, width) in any shape that begins with (B, F)."""
-        if self.columns == 1 and found.dim() == 3:
-            looked_up = dequantized(found, self.step)
+        if self.columns == 1 and read.dim() == 3:
+            looked_up = dequantized(read, self.step)
         else:
             values = self.levels * self.dim
             if self.columns * self.width != values:
-                found = found.flatten(2)[..., :values]
+                read = read.flatten(2)[..., :values]
             # The reshape follows the conversion, so that it belongs to the part all methods share.
-            looked_up = dequantized(found, self.step).reshape(rows.shape[0], rows.shape[1], values)
+            looked_up = dequantized(read, self.step).reshape(rows.shape[0], rows.shape[1], values)
             if self.sums is not None:
                 looked_up = F.linear(looked_up, self.sums)
         return looked_up if self.scale is None else looked_up * self.scale

@@ -19,7 +19,7 @@ from ondevice.methods.ranking import Ranking
 from ondevice.registry import Registry
 
 METHODS: Registry[type[Method]] = Registry("method")
-Found = Form | Ranking
+Selection = Form | Ranking
 """What a method ends in."""
 
 
@@ -54,7 +54,7 @@ class Method(EmbeddingTable):
 
     finds_positions: ClassVar[bool] = False
     """Whether single values are found, so that ``compact.store=positions`` can keep them."""
-    ships_as_found: ClassVar[bool] = False
+    ships_as_selected: ClassVar[bool] = False
     """Whether its form ends the matter, so that sizes are neither limited nor made multiples of a step."""
     search_keys: ClassVar[tuple[str, ...]] = ()
     """Keys of `ondevice.config.sections.SCHEDULE` that it reads; others are refused."""
@@ -69,13 +69,13 @@ class Method(EmbeddingTable):
         """Train or measure what `compact` needs; returns the history of that training, an entry per epoch."""
         return []
 
-    def compact(self, target: int | None = None) -> Found:
+    def compact(self, target: int | None = None) -> Selection:
         """What this table ends in; a rule keeps at most ``target`` values, a method with `scores` what they say."""
         raise NotImplementedError(f"{type(self).__name__} does not say what it ends in")
 
     def forms_with(
         self, others: Sequence[Method], target: int, removed: Tensor | None, first_order: bool
-    ) -> list[Found]:
+    ) -> list[Selection]:
         """What this table and those beside it end in, together at no more than ``target`` values.
 
         By default a rule: the most values that `compact` allows, and a first-order weight for every row that keeps
@@ -84,28 +84,28 @@ class Method(EmbeddingTable):
         Raises: UserError: when the target is too small.
         """
 
-        def forms(number: int) -> list[Found]:
+        def forms(number: int) -> list[Selection]:
             form = self.compact(number)
             return [form, *(Sizes((form.row_sizes() > 0).long(), 1) for _ in others)]
 
-        def stored(found: list[Found]) -> int:
-            if not found[0].is_shipped_as_found:
-                return sum(form.num_kept() for form in found)
-            shipped = found if first_order else found[:1]
+        def stored(selections: list[Selection]) -> int:
+            if not selections[0].is_shipped_as_selected:
+                return sum(form.num_kept() for form in selections)
+            shipped = selections if first_order else selections[:1]
             return sum((f if removed is None else f.without(removed)).num_kept() for f in shipped)
 
         values = sum(table.weight.numel() for table in (self, *others))
         low, high = 1, max(target, values)
-        best: list[Found] | None = None
+        best: list[Selection] | None = None
         while low <= high:
             middle = (low + high) // 2
             try:
-                found = forms(middle)
+                selections = forms(middle)
             except UserError:
                 low = middle + 1
                 continue
-            if stored(found) <= target:
-                best, low = found, middle + 1
+            if stored(selections) <= target:
+                best, low = selections, middle + 1
             else:
                 high = middle - 1
         if best is None:
@@ -125,7 +125,7 @@ class Method(EmbeddingTable):
             )
         return best
 
-    def first_order_form(self) -> Found:
+    def first_order_form(self) -> Selection:
         """What this table keeps as the first-order weights beside embeddings that are ranked."""
         return self.compact()
 
@@ -172,7 +172,7 @@ def competing(tables: Sequence[Method]) -> Sequence[Method]:
 
 def forms_at(
     tables: Sequence[Method], target: int, removed: Tensor | None = None, first_order: bool = True
-) -> list[Found]:
+) -> list[Selection]:
     """The forms of all tables, those that share the budget together at no more than ``target`` values.
 
     Methods that score values compete over one ranking; else the embeddings' method decides (`Method.forms_with`).

@@ -137,21 +137,21 @@ class CodeSearch:
         _, codebook = fit_codebook(
             table.weight.detach()[some], first, weight, table.code_dims, self._damped(some)
         )
-        found = torch.zeros(table.num_embeddings, table.cells.shape[1], device=rows.device)
+        gained = torch.zeros(table.num_embeddings, table.cells.shape[1], device=rows.device)
         for part in rows.split(most):
-            found[part] = cell_gains(
+            gained[part] = cell_gains(
                 table.weight.detach()[part], self._damped(part), codebook, table.cells.shape[1]
             )
-        return found.repeat_interleave(table.code_dims, 1) / table.code_dims
+        return gained.repeat_interleave(table.code_dims, 1) / table.code_dims
 
     @torch.no_grad()
     def loss(self) -> float:
         """Mean loss over the samples."""
         total = torch.zeros((), dtype=torch.float64, device=self.samples.targets.device)
         for ids, targets in self.samples.chunks():
-            own = self.processes.share(ids, targets)
+            share = self.processes.share(ids, targets)
             total += F.binary_cross_entropy_with_logits(
-                self.recommender(own[0]), own[1], reduction="sum"
+                self.recommender(share[0]), share[1], reduction="sum"
             ).double()
         return float(self.processes.total(total)) / len(self.samples)
 
@@ -163,8 +163,8 @@ class CodeSearch:
         fields = sorted(range(len(bounds) - 1), key=lambda f: bounds[f] - bounds[f + 1])
         most = max(1, MATRIX_BYTES // (4 * table.embedding_dim**2))
         for field in fields:
-            own = rows[bounds[field] : bounds[field + 1]]
-            for part in own.split(most):
+            field_rows = rows[bounds[field] : bounds[field + 1]]
+            for part in field_rows.split(most):
                 if len(part):
                     self._step(part, field)
 

@@ -26,7 +26,7 @@ class Ranking:
     Shape: gains (N, K) float32, K ≤ dim, not negative.
     """
 
-    is_shipped_as_found: ClassVar[bool] = False
+    is_shipped_as_selected: ClassVar[bool] = False
     keeps_positions: ClassVar[bool] = False
 
     gains: Tensor

@@ -14,7 +14,7 @@ from torch import Tensor
 from ondevice.config.sections import SizesConfig
 from ondevice.errors import BudgetTooSmall
 from ondevice.forms.mask import Mask
-from ondevice.methods.base import Found, Method, competing, forms_at
+from ondevice.methods.base import Method, Selection, competing, forms_at
 from ondevice.recommender import Recommender
 from ondevice.training.batches import Batches
 from ondevice.training.checkpoint import load_state, save_state
@@ -38,7 +38,7 @@ class SearchResult:
         seconds: time spent, over all resumes.
     """
 
-    forms: dict[int, list[Found]]
+    forms: dict[int, list[Selection]]
     history: list[dict[str, float]]
     seconds: float
 
@@ -75,7 +75,7 @@ class Search:
     def __post_init__(self) -> None:
         self.targets = sorted(set(self.targets), reverse=True)
         self._begin()
-        self.forms: dict[int, list[Found]] = {}
+        self.forms: dict[int, list[Selection]] = {}
         self.epoch = 0
         self.seconds = 0.0
         self.history: list[dict[str, float]] = []
@@ -158,7 +158,7 @@ class Search:
         (adam,) = (o for o in self.optimizers if isinstance(o, TableAdam))
         return rows, *adam.peek(table, rows)
 
-    def _forms(self, target: int) -> list[Found]:
+    def _forms(self, target: int) -> list[Selection]:
         return forms_at(self._methods(), target)
 
     def _check(self, step: int, stride: int = 1) -> int:

@@ -14,11 +14,11 @@ from ondevice.forms.base import Form, SizeLimits
 from ondevice.forms.codes import Codes
 from ondevice.forms.sizes import Sizes
 from ondevice.forms.table import TableInfo
-from ondevice.methods.base import Found
+from ondevice.methods.base import Selection
 
 
 def shipped_sizes(
-    forms: Sequence[Found],
+    forms: Sequence[Selection],
     target: int,
     *,
     max_size: int | None = None,
@@ -70,7 +70,9 @@ def all_codes(
     return Sizes(seen * dim, dim), Codes(seen * dim * store.code_levels, dim, store.code_dims)
 
 
-def unstored_removed(forms: Sequence[Found], info: TableInfo, skip: Sequence[int] = ()) -> list[Found]:
+def unstored_removed(
+    forms: Sequence[Selection], info: TableInfo, skip: Sequence[int] = ()
+) -> list[Selection]:
     """The forms without rows that training never saw, and without those of the fields ``skip``."""
     removed = (info.counts == 0) | skipped(info, skip)
     return [form.without(removed) for form in forms]

@@ -274,8 +274,8 @@ def _sizes(packed: PackedRecommender) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Versions of what made the program."""
-    found = {name: version(name).split("+")[0] for name in ("torch", "torchao", "executorch")}
-    return {"ondevice": __version__, **found}
+    installed = {name: version(name).split("+")[0] for name in ("torch", "torchao", "executorch")}
+    return {"ondevice": __version__, **installed}
 
 
 def golden_rows(dataset: Dataset) -> list[dict[str, Any]]:

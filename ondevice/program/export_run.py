@@ -118,11 +118,13 @@ class _RunExporter:
         if label not in self.exported:
             model, method = self.run.config.compact_model.name, self.metrics["method"]
             recommender = self.recommender(label)
-            own = self.metrics.get("budgets", {}).get(label, {})
-            if self.elastic is not None and not own and not self.dataset.excerpt:
-                own = {"valid_auc": self.elastic.valid(recommender)["auc"]}
+            figures = self.metrics.get("budgets", {}).get(label, {})
+            if self.elastic is not None and not figures and not self.dataset.excerpt:
+                figures = {"valid_auc": self.elastic.valid(recommender)["auc"]}
             metrics = {
-                key: round(own[key], 5) for key in ("valid_auc", "test_auc") if own.get(key) is not None
+                key: round(figures[key], 5)
+                for key in ("valid_auc", "test_auc")
+                if figures.get(key) is not None
             }
             name = f"{self.dataset.schema.name}-{model}-{method}-{label}"
             shipped().load_exporter()
@@ -168,14 +170,14 @@ class _RunExporter:
             return self.export(elastic_label(target), check=False).bundle.needed_bytes
 
         least = elastic.least_target()
-        found = largest_fitting(limit, range(least, elastic.largest_target() + 1), estimated, measured)
-        if found is None:
+        best = largest_fitting(limit, range(least, elastic.largest_target() + 1), estimated, measured)
+        if best is None:
             smallest = self._described(self.export(elastic_label(least), check=False))
             raise BudgetTooSmall(
                 f"--budget {budget}: {smallest}, with one row left in its tables; train with fewer or no hidden "
                 "layers, or leave out a method with --methods forward"
             )
-        return self.export(elastic_label(found))
+        return self.export(elastic_label(best))
 
     def _described(self, smallest: Exported) -> str:
         """Which bundle is the smallest, and what its bytes are."""

@@ -71,10 +71,10 @@ def quantized_values(table: PackedTable) -> tuple[Tensor, Tensor]:
     values = torch.zeros(flat.shape, dtype=torch.int8)
     scale = torch.ones(table.dim)
     for d in range(table.dim):
-        own = dims == d
-        column = flat[own]
+        at_dim = dims == d
+        column = flat[at_dim]
         if column.numel() and bool(column.any()):
-            values[own], scale[d] = _quantized_column(column)
+            values[at_dim], scale[d] = _quantized_column(column)
     return values.view(table.values.shape), scale
 
 

@@ -20,7 +20,7 @@ from ondevice.forms.blocks import MAX_COLUMNS
 from ondevice.forms.codes import Codes, coded
 from ondevice.forms.grid import Grid
 from ondevice.forms.table import TableInfo
-from ondevice.methods.base import Found
+from ondevice.methods.base import Selection
 from ondevice.methods.sizing import field_places, shipped_sizes, unstored_removed
 from ondevice.models import MODELS, BaseModel
 
@@ -99,19 +99,21 @@ class Budgets:
         )
         return math.ceil(MARGIN * estimate)
 
-    def final_forms(self, found: list[Found], target: int, max_size: int | None = None) -> list[Form]:
+    def final_forms(
+        self, selections: list[Selection], target: int, max_size: int | None = None
+    ) -> list[Form]:
         """What is retrained of what a search found, at ``target`` values.
 
         Args:
-            found: the forms of the tables.
+            selections: the forms of the tables.
             target: most values to keep.
             max_size: largest dimension of a row; None for that of the config.
         """
         share = self.config.embedding.first_order is None
-        found = unstored_removed(found, self.info, self.skip)
+        selections = unstored_removed(selections, self.info, self.skip)
         if not MODELS[self.config.compact_model.name].uses_first_order:
-            found = found[:1]
-        return final_forms(found, target, self.config.compact.store, max_size, share=share)
+            selections = selections[:1]
+        return final_forms(selections, target, self.config.compact.store, max_size, share=share)
 
     def target(
         self, budget: int | str, searched: int, forms_at: Callable[[int, int | None], list[Form]]
@@ -147,22 +149,22 @@ class Budgets:
         assert best is not None
         return best[1:]
 
-    def following(self, found: list[Found]) -> list[Found]:
+    def following(self, selections: list[Selection]) -> list[Selection]:
         """What was found, with first-order weights that go when their row's embedding goes.
 
         Those of rows that keep an embedding are left out: `shipped_sizes` gives each row that still has one its own.
         """
         if self.config.embedding.first_order is not None:
-            return found
-        return [found[0], *(form.without(found[0].row_sizes() > 0) for form in found[1:])]
+            return selections
+        return [selections[0], *(form.without(selections[0].row_sizes() > 0) for form in selections[1:])]
 
-    def forms(self, budget: int | str, searched: int, found: list[Found]) -> list[Form]:
+    def forms(self, budget: int | str, searched: int, selections: list[Selection]) -> list[Form]:
         """The final forms of a budget, in the proportions found."""
         if parse_budget(budget)[0] == "bytes":
-            found = self.following(found)
+            selections = self.following(selections)
 
         def forms_at(target: int, max_size: int | None) -> list[Form]:
-            return self.final_forms(found, target, max_size)
+            return self.final_forms(selections, target, max_size)
 
         return forms_at(*self.target(budget, searched, forms_at))
 
@@ -187,7 +189,7 @@ def shortfall(budget: int | str, num_bytes: int, sizes: Tensor) -> str | None:
 
 
 def final_forms(
-    forms: list[Found], target: int, store: Store, max_size: int | None = None, share: bool = True
+    forms: list[Selection], target: int, store: Store, max_size: int | None = None, share: bool = True
 ) -> list[Form]:
     """What is retrained: the positions as found, sizes in few classes, or sizes whose cells are codes.
 
@@ -200,7 +202,7 @@ def final_forms(
     """
     if store.first_order != "rows":
         forms = forms[:1]
-    if forms[0].is_shipped_as_found:
+    if forms[0].is_shipped_as_selected:
         return cast(list[Form], forms)
     if store.keeps_positions:
         if not forms[0].keeps_positions:

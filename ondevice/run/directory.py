@@ -105,12 +105,12 @@ class Run:
     def budgets(self) -> list[str]:
         """Labels of the compact models, the largest first."""
         folder = self.path / "budgets"
-        found = (
+        labels = (
             [p.name for p in folder.iterdir() if (p / "model.safetensors").exists()]
             if folder.is_dir()
             else []
         )
-        return sorted(found, key=lambda label: -self._kept(label))
+        return sorted(labels, key=lambda label: -self._kept(label))
 
     def _kept(self, label: str) -> int:
         return self.compact(label).num_kept()

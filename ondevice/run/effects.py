@@ -133,7 +133,7 @@ def _of_store(config: Config) -> Iterator[Idle]:
     if store.codes is not None and store.codes.code_choice != "loss":
         why = f"codes are chosen by compact.store.code_choice={store.codes.code_choice}"
         yield "compact.store.code_learning_rate", why, "set compact.store.code_choice=loss"
-    if METHODS[sizes].ships_as_found:
+    if METHODS[sizes].ships_as_selected:
         for key in ("max_size", "size_step"):
             why = f"method '{sizes}' says what is stored of every row"
             yield f"compact.store.{key}", why, "use another compact.sizes.name"

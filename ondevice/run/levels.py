@@ -17,11 +17,11 @@ from ondevice.config.budget import budget_label, parse_budget
 from ondevice.errors import ConfigError, DamagedFile
 from ondevice.files import atomic_directory
 from ondevice.forms.base import Form
-from ondevice.methods.base import Found
-from ondevice.methods.found import described, named, part_of, read_found
+from ondevice.methods.base import Selection
+from ondevice.methods.selection import described, named, part_of, read_selection
 from ondevice.run.budgets import Budgets
 
-Final = Callable[[list[Found], int, int | None], list[Form]]
+Final = Callable[[list[Selection], int, int | None], list[Form]]
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,14 @@ class Level:
         label: of the budget.
         target: number of values asked for.
         max_size: largest dimension of a row; None for that of the config.
-        found: what the search found for it.
+        selections: what the search selected for it.
         forms: the final forms, each a part of the next larger level's.
     """
 
     label: str
     target: int
     max_size: int | None
-    found: list[Found]
+    selections: list[Selection]
     forms: list[Form]
 
 
@@ -55,28 +55,30 @@ class Staircases:
         self.levels, self.final = list(levels), final
 
     @classmethod
-    def of_budgets(cls, budgets: Budgets, found: Sequence[tuple[int | str, int, list[Found]]]) -> Staircases:
+    def of_budgets(
+        cls, budgets: Budgets, selections: Sequence[tuple[int | str, int, list[Selection]]]
+    ) -> Staircases:
         """The levels of budgets, each under the next larger one.
 
         Args:
             budgets: of the run.
-            found: for each budget, where the search stopped and what it found.
+            selections: for each budget, where the search stopped and what it found.
         """
         made = cls([], budgets.final_forms)
-        for budget, searched, forms in sorted(found, key=lambda f: (-f[1], -parse_budget(f[0])[1])):
+        for budget, searched, forms in sorted(selections, key=lambda f: (-f[1], -parse_budget(f[0])[1])):
             made._add(budgets, budget, searched, budgets.following(forms))
         return made
 
-    def _add(self, budgets: Budgets, budget: int | str, searched: int, found: list[Found]) -> None:
+    def _add(self, budgets: Budgets, budget: int | str, searched: int, selections: list[Selection]) -> None:
         """Add a level under those that are there."""
         larger = self.levels[-1].forms if self.levels else None
 
         def forms_at(target: int, max_size: int | None) -> list[Form]:
-            return self._under(self.final(found, target, max_size), larger)
+            return self._under(self.final(selections, target, max_size), larger)
 
         target, max_size = budgets.target(budget, searched, forms_at)
         label = budget_label(budget)
-        self.levels.append(Level(label, target, max_size, found, forms_at(target, max_size)))
+        self.levels.append(Level(label, target, max_size, selections, forms_at(target, max_size)))
 
     @staticmethod
     def _under(forms: list[Form], larger: list[Form] | None) -> list[Form]:
@@ -91,7 +93,7 @@ class Staircases:
         level = above[-1] if above else self.levels[0]
         if level.target <= target:
             return level.forms
-        return self._under(self.final(level.found, target, level.max_size), level.forms)
+        return self._under(self.final(level.selections, target, level.max_size), level.forms)
 
     def of_budget(self, budgets: Budgets, budget: int | str, searched: int) -> list[Form]:
         """The forms of a budget: a level's, or for one that is named after the training, those of its number of values.
@@ -122,7 +124,7 @@ def save_staircases(folder: Path, staircases: Staircases) -> None:
     levels: list[dict[str, Any]] = []
     for number, level in enumerate(staircases.levels):
         entry: dict[str, Any] = {"label": level.label, "target": level.target, "max_size": level.max_size}
-        for name, forms in (("found", level.found), ("forms", level.forms)):
+        for name, forms in (("found", level.selections), ("forms", level.forms)):
             entry[name] = [described(form) for form in forms]
             for place, form in enumerate(forms):
                 tensors |= named(form, f"{number}/{name}/{place}")
@@ -146,12 +148,12 @@ def load_staircases(folder: Path, budgets: Budgets) -> Staircases:
         ) from None
     levels: list[Level] = []
     for number, level in enumerate(content["levels"]):
-        found, forms = (
+        selections, forms = (
             [
-                read_found(description, part_of(tensors, f"{number}/{name}/{place}"))
+                read_selection(description, part_of(tensors, f"{number}/{name}/{place}"))
                 for place, description in enumerate(level[name])
             ]
             for name in ("found", "forms")
         )
-        levels.append(Level(level["label"], level["target"], level["max_size"], found, forms))  # type: ignore[arg-type]
+        levels.append(Level(level["label"], level["target"], level["max_size"], selections, forms))  # type: ignore[arg-type]
     return Staircases(levels, budgets.final_forms)

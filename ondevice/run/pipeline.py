@@ -14,10 +14,10 @@ from ondevice.config.budget import budget_label
 from ondevice.config.sections import ResearchConfig, TrainConfig
 from ondevice.forms.base import Form
 from ondevice.forms.codes import CodedEmbedding
-from ondevice.methods.base import Found, Method, forms_at
+from ondevice.methods.base import Method, Selection, forms_at
 from ondevice.methods.code_search import code_stages
-from ondevice.methods.found import described, named, part_of, read_found
 from ondevice.methods.search import Search
+from ondevice.methods.selection import described, named, part_of, read_selection
 from ondevice.methods.sizing import skipped
 from ondevice.recommender import Recommender
 from ondevice.run.budgets import shortfall
@@ -173,7 +173,7 @@ class Pipeline(PreparedRun):
             "epochs": result.epochs,
         }
 
-    def search(self, dense: Recommender, targets: list[int]) -> dict[int, list[Found]]:
+    def search(self, dense: Recommender, targets: list[int]) -> dict[int, list[Selection]]:
         """The forms at each target: found, or read back."""
         if "search" not in self.state or not set(targets) <= {
             int(t) for t in self.state["search"]["targets"]
@@ -183,7 +183,7 @@ class Pipeline(PreparedRun):
         descriptions = self.state["search"]["found"]
         return {
             target: [
-                read_found(description, part_of(stored, f"{target}/{place}"))
+                read_selection(description, part_of(stored, f"{target}/{place}"))
                 for place, description in enumerate(descriptions[str(target)])
             ]
             for target in targets
@@ -198,22 +198,24 @@ class Pipeline(PreparedRun):
         method = initial.tables()[0]
         assert isinstance(method, Method)
         history = method.prepare(context)
-        found = context.found
-        if not found:
+        selections = context.selections
+        if not selections:
             removed = (self.info.counts == 0) | skipped(self.info, self.skip)
             rows = self.config.compact.store.first_order == "rows"
             tables = [cast(Method, table) for table in initial.tables()]
-            found = {target: forms_at(tables, target, removed, rows) for target in targets}
+            selections = {target: forms_at(tables, target, removed, rows) for target in targets}
         seconds = time.perf_counter() - started if context.seconds is None else context.seconds
         content: dict[str, Tensor] = {}
-        for target, forms in found.items():
+        for target, forms in selections.items():
             for place, form in enumerate(forms):
                 content |= named(form, f"{target}/{place}")
         self.files.write("search.safetensors", content)
         entry = {
             "seconds": round(seconds, 2),
             "targets": [str(target) for target in targets],
-            "found": {str(target): [described(form) for form in forms] for target, forms in found.items()},
+            "found": {
+                str(target): [described(form) for form in forms] for target, forms in selections.items()
+            },
         }
         self.files.remember(search=entry, history={**self.state["history"], "search": history})
         self.files.forget("search")
@@ -234,7 +236,7 @@ class Pipeline(PreparedRun):
             cast(CodedEmbedding, recommender.embedding).is_rotated = self.state[SEARCHED]["is_rotated"]
         return recommender
 
-    def retrain(self, budget: int | str, forms: list[Found], target: int, dense: Recommender) -> None:
+    def retrain(self, budget: int | str, forms: list[Selection], target: int, dense: Recommender) -> None:
         """Train the compact model of one budget."""
         label = budget_label(budget)
         if label in self.state.get("compact", {}):
@@ -261,13 +263,15 @@ class Pipeline(PreparedRun):
         self.files.remember(compact={**self.state.get("compact", {}), label: entry}, history=history)
 
     def elastic(
-        self, targets: dict[int | str, int], found: dict[int, list[Found]], dense: Recommender
+        self, targets: dict[int | str, int], selections: dict[int, list[Selection]], dense: Recommender
     ) -> None:
         """Train the largest compact model so that the others are parts of it, and cut these from it."""
         compact, folder, name = self.config.compact, self.folder / ELASTIC, self.config.compact_model.name
         cutter = Cutter(name, self.compact_options, self.dataset, compact)
         if ELASTIC not in self.state:
-            staircases = Staircases.of_budgets(self.budgets, [(b, t, found[t]) for b, t in targets.items()])
+            staircases = Staircases.of_budgets(
+                self.budgets, [(b, t, selections[t]) for b, t in targets.items()]
+            )
             recommender = self._start(staircases.levels[0].forms)
             each = ", ".join(f"{sum(f.num_kept() for f in level.forms):,}" for level in staircases.levels)
             self.progress.say(f"{ELASTIC}: {each} of {dense.num_values():,} values kept")
@@ -342,7 +346,7 @@ class PipelineContext:
         self.config, self.info, self.processes = pipeline.config, pipeline.info, pipeline.processes
         self.skip, self.item_columns = pipeline.skip, pipeline.dataset.schema.item_columns
         self._dense = dense
-        self.found: dict[int, list[Found]] = {}
+        self.selections: dict[int, list[Selection]] = {}
         self.seconds: float | None = None
         """Of a search, over all resumes."""
 
@@ -365,7 +369,7 @@ class PipelineContext:
             checkpoint=self.pipeline.files.checkpoint("search"),
             processes=self.processes,
         ).run()
-        self.found, self.seconds = result.forms, result.seconds
+        self.selections, self.seconds = result.forms, result.seconds
         return result.history
 
     def compact_model(self, forms: list[Form], initial: Recommender | None) -> Recommender:

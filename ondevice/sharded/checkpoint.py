@@ -30,12 +30,14 @@ from ondevice.training.processes import Processes, is_connection_error
 def _distributed(tables: ShardedTables, rows: Mapping[str, Tensor]) -> dict[str, Any]:
     """Values by own row as tensors that know where they belong."""
     mesh = init_device_mesh(tables.device.type, (tables.processes.size,))
-    found = {}
-    for name, own in rows.items():
-        shape = torch.Size((tables.num_rows, *own.shape[1:]))
+    distributed = {}
+    for name, local in rows.items():
+        shape = torch.Size((tables.num_rows, *local.shape[1:]))
         stride = torch.empty(shape, device="meta").stride()
-        found[name] = DTensor.from_local(own, mesh, [Shard(0)], run_check=False, shape=shape, stride=stride)
-    return found
+        distributed[name] = DTensor.from_local(
+            local, mesh, [Shard(0)], run_check=False, shape=shape, stride=stride
+        )
+    return distributed
 
 
 def save_rows(folder: Path, tables: ShardedTables, rows: Mapping[str, Tensor]) -> None:
@@ -86,13 +88,13 @@ class _quiet:
         self.logger.setLevel(self.level)
 
 
-def gather_rows(own: Tensor, tables: ShardedTables) -> Tensor | None:
+def gather_rows(local: Tensor, tables: ShardedTables) -> Tensor | None:
     """Every process's values for its rows, (N,), in the first process; None in the others."""
     processes: Processes = tables.processes
     if processes.size == 1:
-        return own
-    padded = own.new_zeros(tables.rows_per_process)
-    padded[: len(own)] = own
+        return local
+    padded = local.new_zeros(tables.rows_per_process)
+    padded[: len(local)] = local
     parts = [torch.empty_like(padded) for _ in range(processes.size)] if processes.is_first else None
     torch.distributed.gather(padded, parts)
     return torch.cat(parts)[: tables.num_rows] if parts is not None else None

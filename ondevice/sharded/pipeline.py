@@ -21,7 +21,7 @@ from ondevice.forms.base import Form
 from ondevice.forms.sizes import Sizes
 from ondevice.forms.table import table_info
 from ondevice.methods import METHODS
-from ondevice.methods.base import Found
+from ondevice.methods.base import Selection
 from ondevice.methods.build import build
 from ondevice.models import MODELS
 from ondevice.recommender import Recommender
@@ -171,7 +171,7 @@ class ShardedPipeline(Pipeline):
         rate = sizes.threshold_learning_rate or sizes.learning_rate
         return Thresholds(METHODS[sizes.name].row_search(sizes.options), rate)
 
-    def search(self, dense: Recommender, targets: list[int]) -> dict[int, list[Found]]:
+    def search(self, dense: Recommender, targets: list[int]) -> dict[int, list[Selection]]:
         """The sizes at each target, of the rows that keep something at any."""
         if "search" not in self.state:
             self._search(dense, targets)
@@ -180,10 +180,10 @@ class ShardedPipeline(Pipeline):
                 f"{self.folder}: compact.budgets: sharded tables are not searched again for another budget, since the "
                 "compact models share a vocabulary; name another run.output=DIR"
             )
-        found = {n: t.numpy() for n, t in load_file(self.folder / "search.safetensors").items()}
+        stored = {n: t.numpy() for n, t in load_file(self.folder / "search.safetensors").items()}
         offsets = self.dataset.vocabulary.field_offsets
         alive = np.zeros(int(offsets[-1]), dtype=bool)
-        for sizes in found.values():
+        for sizes in stored.values():
             alive |= sizes > 0
         self.kept = with_unknown(offsets, np.flatnonzero(alive))
         self.files.write(KEPT, {"ids": torch.from_numpy(self.kept)})
@@ -193,9 +193,9 @@ class ShardedPipeline(Pipeline):
         dims = [self.config.embedding.dim, 1]
         return {
             target: [
-                Sizes(torch.from_numpy(found[f"{target}/{i}"][self.kept]).long(), dims[i])
+                Sizes(torch.from_numpy(stored[f"{target}/{i}"][self.kept]).long(), dims[i])
                 for i in range(2)
-                if f"{target}/{i}" in found
+                if f"{target}/{i}" in stored
             ]
             for target in targets
         }
@@ -218,8 +218,8 @@ class ShardedPipeline(Pipeline):
         result = search.run()
         content = {}
         for target, parts in result.forms.items():
-            for i, own in enumerate(parts):
-                sizes = gather_rows(own, recommender.store)  # type: ignore[arg-type]
+            for i, local in enumerate(parts):
+                sizes = gather_rows(local, recommender.store)  # type: ignore[arg-type]
                 if sizes is not None:
                     content[f"{target}/{i}"] = sizes.cpu().contiguous()
         self.files.write("search.safetensors", content)
@@ -245,8 +245,8 @@ class ShardedPipeline(Pipeline):
             )
             values = self._initial_values()
             widths = [table.embedding_dim for table in initial.tables()]
-            for table, own in zip(initial.tables(), values.split(widths, 1), strict=True):
-                table.weight.data.copy_(own)
+            for table, part in zip(initial.tables(), values.split(widths, 1), strict=True):
+                table.weight.data.copy_(part)
         recommender = self.rebuilt(self.shipped_info, forms, initial)
         recommender.take_vocabulary(
             torch.from_numpy(kept_id_map(self.dataset.vocabulary.field_offsets, self.kept))
@@ -257,11 +257,11 @@ class ShardedPipeline(Pipeline):
         """Initial weights of the kept rows, (K, width): each process makes its part, and all get them."""
         kept = torch.from_numpy(self.kept)
         parts = kept.tensor_split(self.processes.size)
-        own = self._rows(self.config.run.seed).take(parts[self.processes.rank])
+        local = self._rows(self.config.run.seed).take(parts[self.processes.rank])
         if self.processes.size == 1:
-            return own
-        padded = own.new_zeros(max(map(len, parts)), own.shape[1], device=self.device)
-        padded[: len(own)] = own
+            return local
+        padded = local.new_zeros(max(map(len, parts)), local.shape[1], device=self.device)
+        padded[: len(local)] = local
         gathered = [torch.empty_like(padded) for _ in parts]
         dist.all_gather(gathered, padded)
         return torch.cat([g[: len(p)] for g, p in zip(gathered, parts, strict=True)]).cpu()

@@ -86,8 +86,8 @@ class ShardedRecommender(nn.Module):
         with torch.no_grad():
             rows.fill_(store.shard(WEIGHT), store.rows.start)
             if thresholds is not None:
-                own = info.counts[store.rows.start : store.rows.stop].to(device)
-                s = thresholds.rows.initial(own)
+                local = info.counts[store.rows.start : store.rows.stop].to(device)
+                s = thresholds.rows.initial(local)
                 store.shard(THRESHOLD).copy_(s[:, None].expand_as(store.shard(THRESHOLD)))
 
     store: ShardedTables
@@ -107,11 +107,13 @@ class ShardedRecommender(nn.Module):
     def embed(self, ids: Tensor) -> Tensor:
         """Embeddings (B, F, D) of ids (B, F); every process looks up at the same time."""
         rows, inverse = torch.unique(self.mapped(ids), return_inverse=True)
-        found = self.store(rows)
-        values = found[WEIGHT]
+        gathered = self.store(rows)
+        values = gathered[WEIGHT]
         if self.descent is not None:
             assert self.thresholds is not None
-            values = self.thresholds.rows.pruned(values, self._spread(self.descent(found[THRESHOLD], rows)))
+            values = self.thresholds.rows.pruned(
+                values, self._spread(self.descent(gathered[THRESHOLD], rows))
+            )
         looked_up = F.embedding(inverse, values)
         self._first_order = looked_up[..., self.dim :]
         return looked_up[..., : self.dim]
@@ -138,8 +140,8 @@ class ShardedRecommender(nn.Module):
         """Values in effect, over all processes."""
         if self.thresholds is None:
             return self.num_values()
-        own = sum(int((v != 0).sum()) for v in self._pruned())
-        return int(self.processes.total(torch.tensor([own], device=self.device)))
+        local = sum(int((v != 0).sum()) for v in self._pruned())
+        return int(self.processes.total(torch.tensor([local], device=self.device)))
 
     def _chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Weights and thresholds of the own rows, some at a time."""
@@ -178,8 +180,8 @@ class ShardedRecommender(nn.Module):
 
         Shape: one or two of (num_own,) uint8: of the embeddings, and of the first-order weights.
         """
-        own = sum(int((scores > 0).sum()) for scores in self._scores())
-        alive = int(self.processes.total(torch.tensor([own], device=self.device)))
+        local = sum(int((scores > 0).sum()) for scores in self._scores())
+        alive = int(self.processes.total(torch.tensor([local], device=self.device)))
         threshold = 0.0
         if target < alive:
             threshold, _ = kth_smallest(self._scores, self.num_values() - target, self.processes, self.device)

@@ -102,10 +102,10 @@ class ShardedTables(nn.Module):
         lengths = torch.tensor([rows.numel()], device=rows.device)
         wanted = KeyedJaggedTensor(keys=["rows"], values=rows, lengths=lengths)
         waiting = {spec.name: self._engine.module[spec.name](wanted) for spec in self.specs}
-        found = {
+        gathered = {
             name: (w.wait() if hasattr(w, "wait") else w)["rows"].values() for name, w in waiting.items()
         }
-        return {spec.name: found[spec.name][:, : spec.width] for spec in self.specs}
+        return {spec.name: gathered[spec.name][:, : spec.width] for spec in self.specs}
 
     def shard(self, name: str) -> Tensor:
         """This process's rows of a table, live, one line per row."""
@@ -152,10 +152,10 @@ def _shard(num_rows: int, specs: Sequence[TableSpec], processes: Processes, devi
         config = EmbeddingConfig(
             name=spec.name, num_embeddings=num_rows, embedding_dim=spec.columns, feature_names=["rows"]
         )
-        found = EmbeddingCollection(tables=[config], device=torch.device("meta"))
+        embeddings = EmbeddingCollection(tables=[config], device=torch.device("meta"))
         kind, options = _optimizer(spec.optimizer)
-        apply_optimizer_in_backward(kind, found.parameters(), {"lr": spec.learning_rate, **options})
-        return found
+        apply_optimizer_in_backward(kind, embeddings.parameters(), {"lr": spec.learning_rate, **options})
+        return embeddings
 
     tables = nn.ModuleDict({spec.name: collection(spec) for spec in specs})
     sharder = EmbeddingCollectionSharder()
@@ -194,11 +194,11 @@ def _optimizer(name: str) -> tuple[Any, dict[str, Any]]:
 
 def _optimizers_of(engine: Any, specs: Sequence[TableSpec]) -> list[Any]:
     """The fused optimizer of each table."""
-    found = dict(engine.fused_optimizer._optims)
-    return [next(o for key, o in found.items() if key.split(".")[0] == spec.name) for spec in specs]
+    fused = dict(engine.fused_optimizer._optims)
+    return [next(o for key, o in fused.items() if key.split(".")[0] == spec.name) for spec in specs]
 
 
 def _local(tensor: Any) -> Tensor:
     """This process's part of a sharded tensor, live."""
-    own: Tensor = tensor.local_shards()[0].tensor
-    return own
+    local: Tensor = tensor.local_shards()[0].tensor
+    return local

@@ -109,8 +109,8 @@ class ShardedFit(Fit):
 
     def _set_learning_rate(self, rate: float) -> None:
         super()._set_learning_rate(rate)
-        own = self.distributed.table_learning_rate or self.settings.learning_rate
-        self.recommender.store.set_learning_rate(WEIGHT, rate * own / self.settings.learning_rate)
+        table_rate = self.distributed.table_learning_rate or self.settings.learning_rate
+        self.recommender.store.set_learning_rate(WEIGHT, rate * table_rate / self.settings.learning_rate)
 
     def _keep_best(self) -> None:
         self.best_epoch = self.epoch + 1  # the one that is about to be saved
@@ -165,7 +165,7 @@ class ShardedSearch(Search):
     def _forms(self, target: int) -> list[Any]:
         return self.recommender.sizes_at(target)
 
-    def _found(self) -> dict[str, Tensor]:
+    def _rows_by_name(self) -> dict[str, Tensor]:
         """The sizes at targets already passed, as rows of a checkpoint."""
         return {f"sizes.{t}.{i}": part for t, parts in self.forms.items() for i, part in enumerate(parts)}  # type: ignore[misc]
 
@@ -177,7 +177,7 @@ class ShardedSearch(Search):
             "seconds": self.seconds,
             "history": self.history,
         }
-        self.epochs.save(self.epoch, self.epoch, state, self._found())
+        self.epochs.save(self.epoch, self.epoch, state, self._rows_by_name())
 
     def _load(self, path: Path) -> None:
         latest = self.epochs.latest()
@@ -187,4 +187,4 @@ class ShardedSearch(Search):
         self.optimizers[0].load_state_dict(state["optimizer"])
         self.epoch, self.seconds, self.history = state["epoch"], state["seconds"], state["history"]
         self.forms = {t: self.recommender.empty_sizes() for t in state["targets"]}  # type: ignore[misc]
-        self.epochs.load_rows(latest, self._found())
+        self.epochs.load_rows(latest, self._rows_by_name())

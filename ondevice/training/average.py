@@ -44,8 +44,11 @@ class WeightAverage:
             t.detach().clone() if average is None else average
             for t, average in zip(self._live, by_optimizer, strict=True)
         ]
-        own = [place for place, average in enumerate(by_optimizer) if average is None]
-        self._own = [self.average[place] for place in own], [self._live[place] for place in own]
+        separate = [place for place, average in enumerate(by_optimizer) if average is None]
+        self._separate = (
+            [self.average[place] for place in separate],
+            [self._live[place] for place in separate],
+        )
 
     @staticmethod
     def tensors(module: nn.Module) -> list[Tensor]:
@@ -58,7 +61,7 @@ class WeightAverage:
         """Update when ``step`` (from 1) is due."""
         if step % self.every == 0:
             decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-            torch._foreach_lerp_(*self._own, 1 - decay)
+            torch._foreach_lerp_(*self._separate, 1 - decay)
             for optimizer in self._lazy:
                 optimizer.average(decay)
             self.updates += 1
@@ -77,9 +80,9 @@ class WeightAverage:
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
         """The module carries the averaged weights within the block."""
-        own = [t.clone() for t in self._live]
+        live = [t.clone() for t in self._live]
         torch._foreach_copy_(self._live, self.average)
         try:
             yield
         finally:
-            torch._foreach_copy_(self._live, own)
+            torch._foreach_copy_(self._live, live)

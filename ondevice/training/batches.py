@@ -75,8 +75,8 @@ class Batches:
         """What ``rows`` count in a loss, 1 on average, and 1 for what follows them, (count,); None: all the same."""
         if self.row_weights is None:
             return None
-        own = self.row_weights[rows.cpu()].to(self.device) / self._mean_weight
-        return torch.cat([own, own.new_ones(count - len(own))])
+        counted = self.row_weights[rows.cpu()].to(self.device) / self._mean_weight
+        return torch.cat([counted, counted.new_ones(count - len(counted))])
 
     def epoch(self, seed: int) -> Generator[Batch, None, None]:
         """One shuffled pass; the order depends on ``seed`` alone."""

@@ -59,8 +59,8 @@ def predict(
     labels, scores = [], []
     for ids, label in batches.in_order():
         labels.append(label.cpu())
-        own = torch.sigmoid(recommender(*processes.share(ids)))
-        scores.append(processes.join(own, len(ids)).cpu())
+        share = torch.sigmoid(recommender(*processes.share(ids)))
+        scores.append(processes.join(share, len(ids)).cpu())
     recommender.train(training)
     return torch.cat(labels), torch.cat(scores)
 

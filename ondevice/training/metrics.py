@@ -36,8 +36,8 @@ def auc(
     ranks = counts.cumsum(0).double() - (counts.double() - 1) / 2  # mean rank, from 1, of each distinct score
     if weights is not None:
         w = torch.as_tensor(weights).reshape(-1).double()
-        own = torch.zeros(len(counts), dtype=torch.float64)
-        up, down = own.index_add(0, inverse[y], w[y]), own.index_add(0, inverse[~y], w[~y])
+        ones = torch.zeros(len(counts), dtype=torch.float64)
+        up, down = ones.index_add(0, inverse[y], w[y]), ones.index_add(0, inverse[~y], w[~y])
         return float((up * (down.cumsum(0) - down / 2)).sum() / (up.sum() * down.sum()))
     total = ranks[inverse[y]].sum()
     return float((total - positives * (positives + 1) / 2) / (positives * negatives))

@@ -30,7 +30,9 @@ def rank_next(recommender: NextItemRecommender, moments: Moments, precision: str
     vectors, bias = recommender.item_vectors()
     device = vectors.device
     with _arithmetic(precision, device):
-        users = [recommender.newest(own.to(device)).float() for own in moments.histories.split(BATCH)]
+        users = [
+            recommender.newest(histories.to(device)).float() for histories in moments.histories.split(BATCH)
+        ]
     recommender.train(training)
     scores_of = dot_scores(torch.cat(users), vectors, bias)
     return rank_all(scores_of, moments.targets, moments.seen, recommender.num_items)

@@ -70,17 +70,17 @@ class Processes:
         """The places of a batch that this process computes."""
         return tuple(t[self.rank :: self.size] if self.size > 1 else t for t in tensors)
 
-    def weight(self, own: int, whole: int) -> float:
+    def weight(self, share: int, whole: int) -> float:
         """What the mean over this process's share counts when means are averaged over the processes."""
-        return self.size * own / whole
+        return self.size * share / whole
 
-    def join(self, own: Tensor, whole: int) -> Tensor:
+    def join(self, share: Tensor, whole: int) -> Tensor:
         """The values of a batch of ``whole`` rows in their order, from every process's share."""
         if self.size == 1:
-            return own
+            return share
         most = -(-whole // self.size)
-        padded = own.new_zeros(most, *own.shape[1:])
-        padded[: len(own)] = own
+        padded = share.new_zeros(most, *share.shape[1:])
+        padded[: len(share)] = share
         parts = [torch.empty_like(padded) for _ in range(self.size)]
         dist.all_gather(parts, padded)
         return torch.stack(parts, 1).flatten(0, 1)[:whole]
@@ -106,8 +106,8 @@ class Processes:
         if self.size == 1:
             return
         sums = [t.detach().contiguous().view(torch.int32).sum(dtype=torch.int64) for t in tensors]
-        own = torch.stack(sums)
-        low, high = own.clone(), own
+        local = torch.stack(sums)
+        low, high = local.clone(), local
         dist.all_reduce(low, dist.ReduceOp.MIN)
         dist.all_reduce(high, dist.ReduceOp.MAX)
         if not torch.equal(low, high):

@@ -118,10 +118,10 @@ def rank_all(
         top.append(torch.where(best > -torch.inf, places, -1))
         users, items = targets.of(begin, end)
         known = (items >= 0) & (items < num_items)
-        own = torch.full(items.shape, -torch.inf)
-        own[known] = scores[users[known], items[known]]
-        beaten = (scores[users] if len(users) != end - begin else scores) >= own[:, None]
-        ranks.append(torch.where(own > -torch.inf, beaten.sum(1), UNRANKED))
+        target_scores = torch.full(items.shape, -torch.inf)
+        target_scores[known] = scores[users[known], items[known]]
+        beaten = (scores[users] if len(users) != end - begin else scores) >= target_scores[:, None]
+        ranks.append(torch.where(target_scores > -torch.inf, beaten.sum(1), UNRANKED))
     return Ranking(torch.cat(ranks), targets, torch.cat(top), num_items)
 
 
@@ -156,16 +156,16 @@ def per_user(ranking: Ranking, ks: Sequence[int] = KS) -> dict[str, Tensor]:
 
     best = torch.full((num_users,), torch.inf, dtype=torch.float64)
     best = best.scatter_reduce(0, users, ranks, "amin")
-    found = {}
+    result = {}
     for k in ks:
         hits = (ranks <= k).double()
         discounts = 1 / torch.log2(1 + torch.arange(1, k + 1, dtype=torch.float64))
         ideal = torch.cat([torch.zeros(1, dtype=torch.float64), discounts.cumsum(0)])[counts.clamp(max=k)]
-        found[f"hr@{k}"] = (best <= k).double()
-        found[f"ndcg@{k}"] = summed(hits / torch.log2(1 + ranks)) / ideal
-        found[f"recall@{k}"] = summed(hits) / counts
-    found["mrr"] = 1 / best
-    return {name: torch.where(none, torch.nan, value) for name, value in found.items()}
+        result[f"hr@{k}"] = (best <= k).double()
+        result[f"ndcg@{k}"] = summed(hits / torch.log2(1 + ranks)) / ideal
+        result[f"recall@{k}"] = summed(hits) / counts
+    result["mrr"] = 1 / best
+    return {name: torch.where(none, torch.nan, value) for name, value in result.items()}
 
 
 def coverage(top: Tensor, num_items: int) -> float:
@@ -193,10 +193,10 @@ def by_group(
     each = per_user(ranking, ks)
     result = {}
     for name, chosen in groups.items():
-        own = {metric: float(values[chosen].nanmean()) for metric, values in each.items()}
-        own |= {f"coverage@{k}": coverage(ranking.top[chosen][:, :k], ranking.num_items) for k in ks}
-        result[name] = {"users": int(chosen.sum()), **own}
-    return {name: own for name, own in result.items() if own["users"]}
+        figures = {metric: float(values[chosen].nanmean()) for metric, values in each.items()}
+        figures |= {f"coverage@{k}": coverage(ranking.top[chosen][:, :k], ranking.num_items) for k in ks}
+        result[name] = {"users": int(chosen.sum()), **figures}
+    return {name: figures for name, figures in result.items() if figures["users"]}
 
 
 def user_groups(history_lengths: Tensor, target_counts: Tensor) -> dict[str, Tensor]:

@@ -25,13 +25,13 @@ class _Softmax(Function):
         user_gradient, item_gradient = torch.empty_like(users), torch.zeros_like(items)
         bias_gradient = torch.zeros_like(bias)
         for begin in range(0, len(users), rows):
-            part, own = users[begin : begin + rows].to(kind), targets[begin : begin + rows, None]
+            part, target = users[begin : begin + rows].to(kind), targets[begin : begin + rows, None]
             logits = (part @ table.T).float().add_(bias)
-            largest, right = logits.amax(1, keepdim=True), logits.gather(1, own)
+            largest, right = logits.amax(1, keepdim=True), logits.gather(1, target)
             masses = logits.sub_(largest).exp_()
             sums = masses.sum(1, keepdim=True)
             total += (sums.log() + largest - right).sum()
-            errors = masses.div_(sums).scatter_add_(1, own, torch.full_like(right, -1.0))
+            errors = masses.div_(sums).scatter_add_(1, target, torch.full_like(right, -1.0))
             bias_gradient += errors.sum(0)
             low = errors.to(kind)
             user_gradient[begin : begin + rows] = low @ table
@@ -83,10 +83,10 @@ def sampled_softmax_loss(
 
     Shape: users (P, D), targets (P,), negatives (N,), log_expected (N,).
     """
-    own = (users * right[0]).sum(1, keepdim=True) + right[1][:, None]
+    positive = (users * right[0]).sum(1, keepdim=True) + right[1][:, None]
     others = torch.addmm(drawn[1] - log_expected, users, drawn[0].T)
     others = others.masked_fill(negatives == targets[:, None], -torch.inf)
-    logits = torch.cat([own, others], 1)
+    logits = torch.cat([positive, others], 1)
     return F.cross_entropy(logits, targets.new_zeros(len(targets)), reduction="sum")
 
 

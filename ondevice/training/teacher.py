@@ -78,8 +78,8 @@ class Ensemble:
         """Set T to what minimizes the log loss of a split; returns it."""
         logits, labels = [], []
         for ids, label in valid.in_order():
-            own = self.logits(*self.processes.share(ids))
-            logits.append(self.processes.join(own, len(ids)).cpu())
+            share = self.logits(*self.processes.share(ids))
+            logits.append(self.processes.join(share, len(ids)).cpu())
             labels.append(label.cpu())
         self.temperature = fitted_temperature(torch.cat(logits), torch.cat(labels))
         return self.temperature

@@ -51,13 +51,13 @@ def test_a_step_by_hand() -> None:
         overhead=0.1,
         price=36,
     )
-    found = estimate(job, cluster, 2, "dense", "adagrad")
-    assert found.traffic == 25 * (8 + 2 * 16) + 2 * 4 * 1000 / 2
-    assert found.network_seconds == pytest.approx(5000 / 0.5e6 + 6e-3)
-    assert found.memory_seconds == pytest.approx((2 * 50 * (32 + 16) + 100 * (32 + 10)) / 0.5e9)
-    assert found.compute_seconds == pytest.approx(6 * 1000 * 10 / 0.5e9)
-    assert found.minutes == pytest.approx(5e7 * found.step_seconds / 60)
-    assert found.cost == pytest.approx(found.minutes / 60 * 2 * 36)
+    result = estimate(job, cluster, 2, "dense", "adagrad")
+    assert result.traffic == 25 * (8 + 2 * 16) + 2 * 4 * 1000 / 2
+    assert result.network_seconds == pytest.approx(5000 / 0.5e6 + 6e-3)
+    assert result.memory_seconds == pytest.approx((2 * 50 * (32 + 16) + 100 * (32 + 10)) / 0.5e9)
+    assert result.compute_seconds == pytest.approx(6 * 1000 * 10 / 0.5e9)
+    assert result.minutes == pytest.approx(5e7 * result.step_seconds / 60)
+    assert result.cost == pytest.approx(result.minutes / 60 * 2 * 36)
     alone = estimate(job, cluster, 1, "dense", "adagrad")
     assert (alone.traffic, alone.network_seconds) == (0, 0)
 

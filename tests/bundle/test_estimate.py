@@ -38,14 +38,16 @@ def made(recommender: Recommender, data: Dataset, endpoints: tuple[str, ...]) ->
 @pytest.mark.parametrize("width", [2, 8])
 def test_no_first_order_weights_and_one_column(data: Dataset, width: int) -> None:
     sizes = shop.forms(data, "staircase")[0].row_sizes().clamp(max=1) * width
-    recommender = shop.recommender("deepfm", "staircase", data, own=[Sizes(sizes, width)])
+    recommender = shop.recommender("deepfm", "staircase", data, table_forms=[Sizes(sizes, width)])
     assert_close(made(recommender, data, ENDPOINTS[:2]), data, ENDPOINTS[:2])
 
 
 def test_cells_that_do_not_divide_the_dimension(data: Dataset) -> None:
     sizes = shop.forms(data, "staircase")[0].row_sizes() // 2
     sizes = sizes.new_tensor([0, 3, 8, 13])[sizes]
-    recommender = shop.recommender("deepfm", "staircase", data, own=[Sizes(sizes, 13)], projected=True)
+    recommender = shop.recommender(
+        "deepfm", "staircase", data, table_forms=[Sizes(sizes, 13)], projected=True
+    )
     assert_close(made(recommender, data, ENDPOINTS[:2]), data, ENDPOINTS[:2])
 
 
@@ -78,6 +80,6 @@ def test_fingerprints_in_place_of_keys(data: Dataset) -> None:
 
 def test_wide_codes_without_first_order_weights(data: Dataset) -> None:
     sizes = shop.forms(data, "staircase")[0].row_sizes() // 2 * 4
-    recommender = shop.recommender("deepfm", "staircase", data, own=[Codes(sizes, 12, 4)])
+    recommender = shop.recommender("deepfm", "staircase", data, table_forms=[Codes(sizes, 12, 4)])
     recommender.embedding.begin_codes()  # type: ignore[operator]
     assert_close(made(recommender.train().eval(), data, ENDPOINTS[:1]), data, ENDPOINTS[:1])

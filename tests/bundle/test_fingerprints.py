@@ -38,9 +38,9 @@ words = st.text(max_size=12).filter(lambda t: not any(0xD800 <= ord(c) < 0xE000 
 
 
 def made(texts: list[str], bits: int = 8) -> Fingerprints:
-    found = Fingerprints.of(text_hashes(texts), bits)
-    assert found is not None
-    return found
+    result = Fingerprints.of(text_hashes(texts), bits)
+    assert result is not None
+    return result
 
 
 def mix(value: int, seed: int) -> int:
@@ -59,12 +59,12 @@ def place_by_the_format(data: bytes, num_keys: int, text: str) -> int:
     bits = "".join(f"{byte:08b}" for byte in data[1:])
     width, at, left, before, place, level = data[0], 0, num_keys, 0, -1, 0
     while left:
-        own = bits[at : at + left]
+        level_bits = bits[at : at + left]
         bit = (mix(value, level) >> 32) * left >> 32
-        if place < 0 and own[bit] == "1":
-            place = before + own[:bit].count("1")
-        before += own.count("1")
-        at, left, level = at + (left + 7) // 8 * 8, left - own.count("1"), level + 1
+        if place < 0 and level_bits[bit] == "1":
+            place = before + level_bits[:bit].count("1")
+        before += level_bits.count("1")
+        at, left, level = at + (left + 7) // 8 * 8, left - level_bits.count("1"), level + 1
     if place < 0:
         return -1
     stored = int(bits[at + place * width : at + (place + 1) * width], 2)
@@ -97,8 +97,8 @@ def test_any_keys_are_found_as_the_format_says(stored: set[str], others: set[str
 @pytest.mark.parametrize(("bits", "least", "most"), [(4, 1100, 1400), (8, 55, 105), (16, 0, 4), (32, 0, 0)])
 def test_as_many_unknown_keys_are_found_as_the_bits_say(bits: int, least: int, most: int) -> None:
     prints = made([f"book {i}" for i in range(5000)], bits)
-    found = prints.places(text_hashes([f"other {i}" for i in range(20_000)])) >= 0
-    assert least <= int(found.sum()) <= most
+    result = prints.places(text_hashes([f"other {i}" for i in range(20_000)])) >= 0
+    assert least <= int(result.sum()) <= most
 
 
 def test_a_key_takes_its_fingerprint_and_less_than_three_bits() -> None:
@@ -219,9 +219,9 @@ def test_mistaken_keys_are_read_alike_by_program_and_eager_model(data: Dataset) 
     read = packed.order.read_ids(ids)
     assert not torch.equal(read, ids)
     with torch.no_grad():
-        found = packed(packed.order.rows(ids))
-        torch.testing.assert_close(found, recommender(read), atol=1e-5, rtol=1e-5)
-        assert not torch.allclose(found, recommender(ids), atol=1e-5)
+        result = packed(packed.order.rows(ids))
+        torch.testing.assert_close(result, recommender(read), atol=1e-5, rtol=1e-5)
+        assert not torch.allclose(result, recommender(ids), atol=1e-5)
 
 
 @pytest.mark.parametrize("bits", [-1, 33])
@@ -242,8 +242,8 @@ def test_what_recommend_returns_keeps_its_name(data: Dataset, tmp_path: Path) ->
     bundle = ondevice.load_bundle(exported.bundle.write(tmp_path / "bundle").path)
     bundle.check_golden()
     assert set(bundle.vocabulary.fingerprint_bits().values()) == {8}
-    found = bundle.recommend({"user": 3}, 5)
-    assert all(entry["item"] in set(data.vocabulary.keys[film].tolist()) for entry in found)  # type: ignore[union-attr]
+    result = bundle.recommend({"user": 3}, 5)
+    assert all(entry["item"] in set(data.vocabulary.keys[film].tolist()) for entry in result)  # type: ignore[union-attr]
 
 
 def test_a_run_ships_fingerprints_within_its_budget(

@@ -54,10 +54,10 @@ def test_what_is_found_fits_and_nothing_that_fits_is_overlooked_altogether(
         return real[target - 3]
 
     targets = range(3, 3 + len(real))
-    found = largest_fitting(limit, targets, lambda t: real[t - 3] + errors[t - 3], measured)
+    result = largest_fitting(limit, targets, lambda t: real[t - 3] + errors[t - 3], measured)
     assert count <= MAX_EXPORTS
-    if found is not None:
-        assert real[found - 3] <= limit
+    if result is not None:
+        assert real[result - 3] <= limit
     elif count < MAX_EXPORTS:
         assert real[0] > limit
     exact = largest_fitting(limit, targets, lambda t: real[t - 3] + 7, lambda t: real[t - 3])

@@ -64,8 +64,8 @@ def test_order_is_a_falling_staircase_and_the_vocabulary_finds_every_row(draw: s
     texts: list[str | None] = []
     for count in counts:
         pool = st.one_of(st.integers(-50, 50).map(str), st.sampled_from(["007", "07", "x", "y", "é", ""]))
-        own = draw.draw(st.lists(pool, min_size=count - 1, max_size=count - 1, unique=True))
-        texts += [None, *own]
+        keys = draw.draw(st.lists(pool, min_size=count - 1, max_size=count - 1, unique=True))
+        texts += [None, *keys]
     forms = [Sizes(sizes, 4), Sizes(first, 1)]
     order = order_rows(offsets, forms, texts)
 

@@ -135,8 +135,8 @@ def fields_of(columns: list[list[str]]) -> list[FieldKeys]:
         row += place % 2
         groups = []
         for form in sorted({form_of(text)[0] for text in texts}):
-            own = sorted(form_of(text)[1] for text in set(texts) if form_of(text)[0] == form)  # type: ignore[type-var]
-            for keys in (own[::3], own[1::3] + own[2::3]):  # two classes
+            listed = sorted(form_of(text)[1] for text in set(texts) if form_of(text)[0] == form)  # type: ignore[type-var]
+            for keys in (listed[::3], listed[1::3] + listed[2::3]):  # two classes
                 if keys:
                     groups.append(Group(row, form, sorted(keys)))  # type: ignore[type-var]
                     row += len(keys)

@@ -100,15 +100,15 @@ def test_a_command_resolves_to_the_settings_of_before(row: dict[str, Any]) -> No
 
 def commands_of(page: Path) -> list[list[str]]:
     """The whole commands in a page's fenced blocks: a configuration that comes along, and its overrides."""
-    found = []
+    result = []
     for block in re.findall(r"```\w*\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
         for line in block.replace("\\\n", " ").splitlines():
             match = re.search(r"(train/configs/\w+\.yaml)\b(.*)", line)
             if match and "schema" not in line.split(match[1])[0]:
                 words = shlex.split(match[2].replace("$s", "0"), comments=True)
                 overrides = [w for w in words if re.match(r"[a-z]+(\.[a-z_]+)*=", w) and "…" not in w]
-                found.append([match[1], *overrides])
-    return found
+                result.append([match[1], *overrides])
+    return result
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -51,13 +51,13 @@ def test_never_a_positive_of_any_split(
     except UserError:  # few items: some split may have no free pair at all
         return
     known = {pairs[row][1] for row in rows["train"].tolist()}
-    for name, own in rows.items():
-        found = sampled[name]
-        positives = found.labels == 1
-        assert np.array_equal(found.context_rows[positives], own)
-        assert np.array_equal(found.item_rows[positives], own)
-        assert len(found.labels) <= len(own) * (1 + negatives)
-        for context, item in zip(found.context_rows[~positives], found.item_rows[~positives], strict=True):
+    for name, chosen in rows.items():
+        result = sampled[name]
+        positives = result.labels == 1
+        assert np.array_equal(result.context_rows[positives], chosen)
+        assert np.array_equal(result.item_rows[positives], chosen)
+        assert len(result.labels) <= len(chosen) * (1 + negatives)
+        for context, item in zip(result.context_rows[~positives], result.item_rows[~positives], strict=True):
             assert (pairs[context][0], pairs[item][1]) not in pairs
             assert pairs[item][1] in known
 

@@ -34,13 +34,13 @@ def rows(
     policy: str = "error",
 ) -> tuple[list[dict[str, Any]], BadRows]:
     """All rows of a table, and what was left out of it."""
-    bad, found = BadRows(policy), []
+    bad, result = BadRows(policy), []
     with read.Engine(threads=2) as engine:
         for part in find_parts(path):
             for numbers, batch in engine.batches(part, columns, form or Format(), bad):
                 assert len(numbers) == batch.num_rows
-                found += batch.to_pylist()
-    return found, bad
+                result += batch.to_pylist()
+    return result, bad
 
 
 def write(path: Path, content: str | bytes) -> Path:
@@ -92,8 +92,8 @@ def test_the_same_table_however_it_is_written(tmp_path: Path, name: str, content
 
 def test_dialects(tmp_path: Path) -> None:
     quoted = write(tmp_path / "q.csv", 'user;title\n1;"a; \\"b\\""\n2;"two\nlines"\n')
-    found, _ = rows(quoted, Format(delimiter=";", escape="\\"), ["title"])
-    assert [row["title"] for row in found] == ['a; "b"', "two\nlines"]
+    result, _ = rows(quoted, Format(delimiter=";", escape="\\"), ["title"])
+    assert [row["title"] for row in result] == ['a; "b"', "two\nlines"]
     films = write(tmp_path / "films.dat", '1::"Til Dawn::x\n2::b::y\n'.encode("latin-1"))
     form = Format(delimiter="::", quote="", encoding="latin-1", columns=["item", "title", "genre"])
     assert rows(films, form, ["title", "item"])[0] == [
@@ -142,8 +142,8 @@ def test_lines_that_cannot_be_read(
         rows(path)
     assert f"{path}:{line}: {message}" in str(caught.value)
     assert "data.bad_rows=skip" in str(caught.value)
-    found, bad = rows(path, policy="skip")
-    assert (len(found), bad.skipped) == (sum(1 for each in lines if each) - 1, 1)
+    result, bad = rows(path, policy="skip")
+    assert (len(result), bad.skipped) == (sum(1 for each in lines if each) - 1, 1)
     assert bad.first.startswith(f"{path}:{line}: {message}")
 
 
@@ -187,8 +187,8 @@ def test_json_lines(tmp_path: Path) -> None:
         '{"user": 1234567890123456789, "price": 1.50, "new": false, "x.y": "ü\\t"}',
     ]
     path = write(tmp_path / "t.jsonl.gz", gzip.compress("\n".join(lines).encode()))
-    found, bad = rows(path, columns=["user", "item", "price", "new", "x.y"], policy="skip")
-    assert [tuple(row.values()) for row in found] == [
+    result, bad = rows(path, columns=["user", "item", "price", "new", "x.y"], policy="skip")
+    assert [tuple(row.values()) for row in result] == [
         ("7", "02", "1", "True", None),
         ("1234567890123456789", None, "1.5", "False", "ü\t"),
     ]
@@ -237,8 +237,8 @@ def test_parquet_of_every_scalar_type(
     with read.Engine() as engine:
         (part,) = find_parts(tmp_path / "t.parquet")
         ((_, batch),) = engine.batches(part, ["v"], Format(), BadRows())
-    found, wrong = canonical(Field("v", "context", field), batch.column("v"), frozenset(), "t")
-    assert (found.to_pylist(), wrong) == (keys, {})
+    result, wrong = canonical(Field("v", "context", field), batch.column("v"), frozenset(), "t")
+    assert (result.to_pylist(), wrong) == (keys, {})
 
 
 def test_parquet_that_no_field_can_hold(tmp_path: Path) -> None:
@@ -262,8 +262,8 @@ def test_folders_patterns_and_lists(tmp_path: Path) -> None:
         pq.write_table(table.slice(0, 0), folder / "part-1.parquet")
         write(folder / "_SUCCESS", "")
         write(folder / ".part-0.parquet.crc", "x")
-    found, _ = rows(tmp_path / "lake", columns=["user", "day", "shop"])
-    assert [(row["user"], row["day"], row["shop"]) for row in found] == [
+    result, _ = rows(tmp_path / "lake", columns=["user", "day", "shop"])
+    assert [(row["user"], row["day"], row["shop"]) for row in result] == [
         *[(user, "2024-01-01", "a/b") for user in (1, 2)],
         *[(user, "2024-01-02", "a/b") for user in (1, 2)],
     ]
@@ -289,9 +289,9 @@ def test_batches_have_one_size_and_the_order_of_the_file(
     path = write(tmp_path / "t.csv", "n\n" + "".join(f"{k}\n" for k in range(250_500)))
     with read.Engine(memory=200_000_000, threads=4) as engine:
         (part,) = find_parts(path)
-        found = list(engine.batches(part, ["n"], Format(), BadRows()))
-    assert [batch.num_rows for _, batch in found] == [1000] * 250 + [500]
-    assert [n for _, batch in found for n in batch.column("n").to_pylist()] == [
+        result = list(engine.batches(part, ["n"], Format(), BadRows()))
+    assert [batch.num_rows for _, batch in result] == [1000] * 250 + [500]
+    assert [n for _, batch in result for n in batch.column("n").to_pylist()] == [
         str(k) for k in range(250_500)
     ]
     assert list((tmp_path / "cache").iterdir()) == []  # nothing is left behind

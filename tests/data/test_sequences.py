@@ -140,9 +140,9 @@ def test_histories_are_those_of_the_plain_loop(tmp_path: Path, only: str | None)
         if who and thing in trained and (liked or only is None):
             past.setdefault(who, []).append(thing)
     expected |= {i: [] for i in order if not rows[i][0]}
-    for name, own in parts.items():
-        found = [row["seen"] or [] for row in data.raw_rows(name, range(len(own)))]
-        assert found == [expected[int(i)] for i in own]
+    for name, split_rows in parts.items():
+        seen = [row["seen"] or [] for row in data.raw_rows(name, range(len(split_rows)))]
+        assert seen == [expected[int(i)] for i in split_rows]
     assert data.sequences is not None
     pairs = zip(
         data.sequences.users, np.split(data.sequences.items, data.sequences.offsets[1:-1]), strict=True

@@ -166,10 +166,10 @@ def test_a_table_in_memory_streamed_and_as_json_is_one_store(
     assert (slots.widths, slots.poolings) == ((1, 2, 1, 2, 1), (None, "mean", None, "mean", None))
     train = np.asarray(data.train.ids)
     for f, field in enumerate(data.schema.fields):  # counts are rows, of unknown ids those with nothing known
-        own = train[:, slots.starts[f] : slots.starts[f + 1]]
+        columns = train[:, slots.starts[f] : slots.starts[f + 1]]
         first, end = data.vocabulary.field_offsets[f : f + 2]
-        assert data.counts[first] == (own == first).all(1).sum()
-        assert all(data.counts[i] == (own == i).any(1).sum() for i in range(first + 1, end)), field.name
+        assert data.counts[first] == (columns == first).all(1).sum()
+        assert all(data.counts[i] == (columns == i).any(1).sum() for i in range(first + 1, end)), field.name
     price = data.schema.fields[4]
     numbers = [row["price"] for row in rows[:240] if row["price"] is not None]
     assert price.boundaries == quantile_boundaries(*np.unique(numbers, return_counts=True), 4)

@@ -34,7 +34,7 @@ def test_disjoint_complete_and_in_proportion(
 
 def test_published_sizes() -> None:
     rows = split_rows(739_012, "random", 0, THIRDS)
-    assert [len(own) for own in rows.values()] == [591_210, 73_901, 73_901]
+    assert [len(chosen) for chosen in rows.values()] == [591_210, 73_901, 73_901]
 
 
 def test_the_seed_decides() -> None:

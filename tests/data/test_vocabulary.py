@@ -75,9 +75,9 @@ def test_every_known_value_has_its_own_id_and_comes_back(
         ids = vocabulary.encode_column(field, [*known, *other])
         assert ids.tolist() == [vocabulary.encode(field, raw) for raw in [*known, *other]]
         assert ((ids >= offsets[field]) & (ids < offsets[field + 1])).all()
-        for raw, found in zip([*known, *other], ids, strict=True):
-            assert vocabulary.key_of(found) == (raw if raw in known else None)
-            assert vocabulary.field_of(found) == field
+        for raw, result in zip([*known, *other], ids, strict=True):
+            assert vocabulary.key_of(result) == (raw if raw in known else None)
+            assert vocabulary.field_of(result) == field
     assert len(set(vocabulary.encode_column(0, users))) == len(set(users))
 
 

@@ -290,8 +290,8 @@ def is_exported_as_it_is_packed(name: str, tmp_path: Path) -> None:
     assert bundle.score({}) == pytest.approx([eager], abs=PROGRAM_TOLERANCE)
     texts = made.data.vocabulary.key_texts()
     for field, (begin, end) in enumerate(pairwise(made.data.vocabulary.field_offsets.tolist())):
-        found = [bundle.vocabulary.row(field, texts[i]) for i in range(begin, end, 7)]
-        assert found == order.row_of[begin:end:7].tolist()
+        result = [bundle.vocabulary.row(field, texts[i]) for i in range(begin, end, 7)]
+        assert result == order.row_of[begin:end:7].tolist()
 
 
 def is_estimated(name: str, tmp_path: Path) -> None:

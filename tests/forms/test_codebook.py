@@ -41,14 +41,14 @@ def test_chosen_codes_are_the_best_of_all_where_cells_do_not_meet() -> None:
     codebook[1:7], codebook[7:] = torch.randn(6, 2), 50.0
     kept = torch.ones(20, 2, dtype=torch.bool)
     apart = curvatures(20, 4) * torch.block_diag(torch.ones(2, 2), torch.ones(2, 2))
-    found = choose_codes(values, apart, kept, torch.ones(20, 2, dtype=torch.int64), codebook)
+    result = choose_codes(values, apart, kept, torch.ones(20, 2, dtype=torch.int64), codebook)
     every = torch.stack(
         [
             cost(values, apart, torch.tensor([pair]).expand(20, 2), codebook)
             for pair in itertools.product(range(1, 7), repeat=2)
         ]
     )
-    torch.testing.assert_close(cost(values, apart, found, codebook), every.amin(0))
+    torch.testing.assert_close(cost(values, apart, result, codebook), every.amin(0))
 
 
 @pytest.mark.parametrize("most", [3, 6])
@@ -61,11 +61,11 @@ def test_choosing_never_makes_a_row_worse_and_keeps_what_is_not_stored_at_entry_
     codebook[0] = 0
     kept = torch.arange(most) < torch.randint(1, most + 1, (30, 1))
     codes = torch.randint(1, 256, (30, most)) * kept
-    found = choose_codes(values, curvature, kept, codes, codebook)
-    before, after = (cost(values, curvature, c, codebook) for c in (codes, found))
+    result = choose_codes(values, curvature, kept, codes, codebook)
+    before, after = (cost(values, curvature, c, codebook) for c in (codes, result))
     assert bool((after <= before + 1e-4).all())
     assert after.sum() < 0.5 * before.sum()
-    assert torch.equal(found > 0, kept)
+    assert torch.equal(result > 0, kept)
 
 
 def test_a_codebook_fitted_under_curvature_costs_less_than_k_means() -> None:
@@ -85,11 +85,11 @@ def test_entries_solved_for_are_those_of_least_squares() -> None:
     values, codes = torch.randn(40, 4), torch.randint(1, 5, (40, 2))
     kept = torch.ones(40, 2, dtype=torch.bool)
     start = torch.full((256, 2), 3.0)
-    found = codebooks._solved(values, torch.eye(4).expand(40, 4, 4), kept, codes, start)
+    result = codebooks._solved(values, torch.eye(4).expand(40, 4, 4), kept, codes, start)
     cells = values.unflatten(1, (2, 2))
     for entry in range(1, 5):
-        torch.testing.assert_close(found[entry], cells[codes == entry].mean(0), atol=1e-4, rtol=1e-4)
-    assert torch.equal(found[5:], start[5:])
+        torch.testing.assert_close(result[entry], cells[codes == entry].mean(0), atol=1e-4, rtol=1e-4)
+    assert torch.equal(result[5:], start[5:])
 
 
 def test_entries_solved_for_are_those_of_least_squares_where_they_refine() -> None:
@@ -98,8 +98,8 @@ def test_entries_solved_for_are_those_of_least_squares_where_they_refine() -> No
     values, curvature = torch.randn(50, 4), curvatures(50, 4)
     kept = torch.arange(4) < torch.randint(1, 5, (50, 1))
     codes = torch.randint(1, 5, (50, 4)) * kept
-    found = codebooks._solved(values, curvature, kept, codes, torch.zeros(256, 2))
-    entries = found[:5].double().requires_grad_()
+    result = codebooks._solved(values, curvature, kept, codes, torch.zeros(256, 2))
+    entries = result[:5].double().requires_grad_()
     error = values.double() - decoded(codes, torch.cat([entries, torch.zeros(251, 2)]), 4)
     torch.einsum("ri,rij,rj->", error, curvature.double(), error).backward()
     assert entries.grad is not None

@@ -59,8 +59,8 @@ def test_what_is_large_and_on_a_gpu_is_compiled_once(monkeypatch: pytest.MonkeyP
             return self.values
 
     function = fused(lambda x: "plain")
-    found = [function(There(n)) for n in (fusing.LEAST_VALUES, fusing.LEAST_VALUES - 1, 1 << 22)]
-    assert found == ["kernel", "plain", "kernel"]
+    result = [function(There(n)) for n in (fusing.LEAST_VALUES, fusing.LEAST_VALUES - 1, 1 << 22)]
+    assert result == ["kernel", "plain", "kernel"]
     assert len(compiled) == 1
 
 
@@ -128,8 +128,8 @@ def check_idle(device: str, monkeypatch: pytest.MonkeyPatch, decay: float, count
     results = []
     for function in (plain(idle._settle_), torch.compile(plain(idle._settle_), dynamic=True)):
         monkeypatch.setattr(idle, "_settle_", function)
-        own = Rows(*(t.clone() for t in rows))
-        steps.settle_(last, [own])
-        results.append(own.tensors())
+        copied = Rows(*(t.clone() for t in rows))
+        steps.settle_(last, [copied])
+        results.append(copied.tensors())
     assert (results[0][0] - rows[0]).abs().max() > 1e-2
     torch.testing.assert_close(results[1], results[0], rtol=1e-5, atol=1e-6)

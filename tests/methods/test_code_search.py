@@ -77,18 +77,18 @@ def test_slope_and_curvature_are_those_of_the_loss(world: World) -> None:
     given = samples(world, pairs=0.5)
     rows, _ = table.stored()
     low, high = (int(x) for x in table.info.field_offsets[:2])
-    own = rows[(rows >= low) & (rows < high)]
+    field_rows = rows[(rows >= low) & (rows < high)]
     search = CodeSearch(recommender, given)
-    curvature, slope = search._measure(own, 0)
+    curvature, slope = search._measure(field_rows, 0)
     whole = table.table()
 
     def loss_of(row: Tensor) -> Tensor:
-        values = torch.where((torch.arange(len(whole)) == own[3])[:, None], row, whole)
+        values = torch.where((torch.arange(len(whole)) == field_rows[3])[:, None], row, whole)
         ids = given.ids.long()
         logits = recommender.logits_of(values[recommender.mapped(ids)], ids)
         return F.binary_cross_entropy_with_logits(logits, given.targets)
 
-    at = whole[own[3]].clone()
+    at = whole[field_rows[3]].clone()
     torch.testing.assert_close(slope[3], jacobian(loss_of, at), atol=1e-6, rtol=1e-4)
     aside = 0.05 * torch.eye(4)
     expected = torch.stack([(jacobian(loss_of, at + d) - jacobian(loss_of, at - d)) / 0.1 for d in aside])

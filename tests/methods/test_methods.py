@@ -71,7 +71,7 @@ def test_forms_hold_a_joint_target(name: str, info: TableInfo, target: int) -> N
     kept = sum(form.num_kept() for form in forms)
     assert 0 < kept <= target
     for form in forms:
-        if not form.is_shipped_as_found:  # rows that ids share are stored once
+        if not form.is_shipped_as_selected:  # rows that ids share are stored once
             assert form.num_kept() == int(form.mask().sum()) == int(form.row_sizes().sum())
         assert form.row_sizes()[info.counts == 0].tolist() == [0, 0]
 
@@ -84,8 +84,8 @@ def test_it_says_what_it_is(name: str) -> None:
 @every_method
 def test_only_a_search_has_thresholds(name: str, info: TableInfo) -> None:
     table = tables(name, info)[0]
-    own = {id(parameter) for parameter in table.parameters()}
-    assert {id(threshold) for threshold in table.thresholds()} <= own
+    parameters = {id(parameter) for parameter in table.parameters()}
+    assert {id(threshold) for threshold in table.thresholds()} <= parameters
     assert bool(table.thresholds()) == (type(table).margins is not Method.margins)
 
 

@@ -30,9 +30,9 @@ def search(world: World, targets: list[int], regime: str = "budget", **changes: 
 
 @pytest.mark.parametrize("granularity", ["feature-dimension", "feature", "field-dimension", "global"])
 def test_one_search_gives_every_budget(world: World, granularity: str) -> None:
-    found = search(world, [60, 250, 120], options={"granularity": granularity}).run()
-    assert sorted(found.forms) == [60, 120, 250]
-    kept = {target: sum(f.num_kept() for f in forms) for target, forms in found.forms.items()}
+    result = search(world, [60, 250, 120], options={"granularity": granularity}).run()
+    assert sorted(result.forms) == [60, 120, 250]
+    kept = {target: sum(f.num_kept() for f in forms) for target, forms in result.forms.items()}
     assert 0 < kept[60] < kept[120] < kept[250]
     assert all(kept[target] <= target for target in kept)
     assert all(kept[target] > 0.8 * target for target in kept)
@@ -83,14 +83,14 @@ def test_thresholds_are_solved_over_both_tables(world: World) -> None:
 
 
 def test_a_budget_of_everything_prunes_nothing(world: World) -> None:
-    found = search(world, [TOTAL], epochs=1).run()
+    result = search(world, [TOTAL], epochs=1).run()
     seen = int((world.info.counts > 0).sum())
-    assert sum(f.num_kept() for f in found.forms[TOTAL]) > 0.9 * 5 * seen
+    assert sum(f.num_kept() for f in result.forms[TOTAL]) > 0.9 * 5 * seen
 
 
 def test_decay_reaches_a_budget_as_time_goes_by(world: World) -> None:
     """The published regime: thresholds climb from s₀ whatever the data says."""
-    found = search(
+    result = search(
         world,
         [150],
         regime="decay",
@@ -99,9 +99,9 @@ def test_decay_reaches_a_budget_as_time_goes_by(world: World) -> None:
         threshold_learning_rate=0.1,
         options={"threshold_init": -8.0},
     ).run()
-    kept = [entry["kept"] for entry in found.history]
+    kept = [entry["kept"] for entry in result.history]
     assert kept[0] > kept[-1]
-    assert 0 < sum(f.num_kept() for f in found.forms[150]) <= 150
+    assert 0 < sum(f.num_kept() for f in result.forms[150]) <= 150
 
 
 def test_a_budget_that_is_not_reached_says_what_to_do(world: World) -> None:

@@ -59,8 +59,8 @@ def test_its_input_layers_are_all_that_narrows(name: str) -> None:
     state = wide.state_dict()
     names = {id(module): part for part, module in wide.named_modules()}
     for layer in wide.input_layers():
-        own = names[id(layer.linear)]
-        state |= {f"{own}.{part}": value for part, value in layer.narrowed(4, 2).items()}
+        layer_name = names[id(layer.linear)]
+        state |= {f"{layer_name}.{part}": value for part, value in layer.narrowed(4, 2).items()}
     narrow.load_state_dict(state)
     embeddings = torch.randn(20, 3, 2)
     padded = torch.nn.functional.pad(embeddings, (0, 2))

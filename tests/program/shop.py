@@ -115,8 +115,8 @@ def coded_recommender(model: str, data: Dataset, code_dims: int = 2, levels: int
     With two levels rows have two cells, of which the third of the largest rows refines the first.
     """
     sizes = forms(data, "staircase")[0].row_sizes() // 2 * code_dims
-    own: list[Form] = [Codes(sizes, (3 if levels == 1 else 2) * code_dims, code_dims)]
-    made = recommender(model, "staircase", data, own=own, projected=True)
+    table_forms: list[Form] = [Codes(sizes, (3 if levels == 1 else 2) * code_dims, code_dims)]
+    made = recommender(model, "staircase", data, table_forms=table_forms, projected=True)
     table = made.embedding
     assert isinstance(table, CodedEmbedding)
     table.begin_codes()
@@ -130,7 +130,7 @@ def hashed_recommender(model: str, data: Dataset, target: int = 200) -> Recommen
     """People and films, of whom there are many, share rows by their hash."""
     table = METHODS["hashing"](info(data), 8, dim=4)
     form = table.compact(target)
-    return recommender(model, "staircase", data, own=[form, Sizes((form.row_sizes() > 0).long(), 1)])
+    return recommender(model, "staircase", data, table_forms=[form, Sizes((form.row_sizes() > 0).long(), 1)])
 
 
 def recommender(
@@ -138,7 +138,7 @@ def recommender(
     layout: str,
     data: Dataset,
     seed: int = 0,
-    own: list[Form] | None = None,
+    table_forms: list[Form] | None = None,
     projected: bool = False,
 ) -> Recommender:
     """A model with random weights, batch norm statistics and bias."""
@@ -147,7 +147,7 @@ def recommender(
         info(data),
         model=model,
         model_options=OPTIONS.get(model, {}),
-        forms=own or forms(data, layout, seed),
+        forms=table_forms or forms(data, layout, seed),
         init_std=0.3,
         projected=projected,
     ).eval()

@@ -57,10 +57,10 @@ def test_pooling_by_hand(poolings: tuple[str, str]) -> None:
     absent = pooling.absent(torch.tensor([0, 0, 0, 10, 20, 20]))
     read = torch.tensor([[1, 0, 2, 10, 20, 20], [0, 0, 3, 11, 21, 22]])
     values = read[..., None] * torch.tensor([1.0, -1.0])
-    found = pooling(values, pooling.matrix(read, absent))
+    result = pooling(values, pooling.matrix(read, absent))
     norm = {"mean": 2.0, "sum": 1.0, "sqrt": 2.0**0.5}
     by_hand = [[3 / norm[poolings[0]], 10, 20], [3, 11, 43 / norm[poolings[1]]]]
-    torch.testing.assert_close(found, torch.tensor(by_hand)[..., None] * torch.tensor([1.0, -1.0]))
+    torch.testing.assert_close(result, torch.tensor(by_hand)[..., None] * torch.tensor([1.0, -1.0]))
 
 
 def test_packed_and_dense_programs_equal_the_eager_model(data: Dataset, recommender: Recommender) -> None:

@@ -45,16 +45,16 @@ def test_ranking_and_scoring_agree(bundle: Bundle) -> None:
 
 
 def test_recommendations_are_the_best_ranked_items(bundle: Bundle) -> None:
-    found = bundle.recommend(CONTEXT, k=5)
+    result = bundle.recommend(CONTEXT, k=5)
     assert bundle.catalog is not None
     keys = [item["film"] for item in bundle.catalog]
     scores = bundle.rank(CONTEXT, keys)  # by key, through catalog.bin
     best = sorted(zip(scores, keys, strict=True), key=lambda pair: -pair[0])[:5]
-    assert [entry["item"] for entry in found] == [key for _, key in best]
-    np.testing.assert_allclose([entry["score"] for entry in found], [score for score, _ in best], atol=1e-6)
-    assert found[0]["title"] == f"Film {found[0]['item']}"
+    assert [entry["item"] for entry in result] == [key for _, key in best]
+    np.testing.assert_allclose([entry["score"] for entry in result], [score for score, _ in best], atol=1e-6)
+    assert result[0]["title"] == f"Film {result[0]['item']}"
     more = bundle.recommend(CONTEXT, k=20)  # beyond what the program returns: through catalog.bin
-    assert [entry["item"] for entry in more[:5]] == [entry["item"] for entry in found]
+    assert [entry["item"] for entry in more[:5]] == [entry["item"] for entry in result]
     assert len(more) == 20
 
 
@@ -232,8 +232,8 @@ def test_without_catalog_file_items_have_keys_and_no_titles(exported: Exported, 
     values = dict(exported.bundle.manifest)
     values["files"] = {n: e for n, e in values["files"].items() if n in contents}
     small = Bundle(Path("memory"), values, contents)
-    found = small.recommend(CONTEXT, k=3)
-    assert [set(entry) for entry in found] == [{"item", "score"}] * 3
+    result = small.recommend(CONTEXT, k=3)
+    assert [set(entry) for entry in result] == [{"item", "score"}] * 3
     with pytest.raises(UserError, match="at most 5 items, 6 were asked for"):
         small.recommend(CONTEXT, k=6)
     with pytest.raises(UserError, match=r"no catalog\.bin to look a key up in"):

@@ -92,12 +92,12 @@ def test_a_budget_gets_the_largest_model_that_fits(run: Path, tmp_path: Path) ->
     exported = export_run(run, options=SMALL, check=False)
     large, small = (each.bundle.total_bytes for each in exported)
     for budget, expected in ((large, "60pct"), (large - 1, "20pct"), (small, "20pct")):
-        (found,) = export_run(
+        (result,) = export_run(
             run, budgets=[f"{budget}B"], output=tmp_path / "one", options=SMALL, check=False
         )
-        assert found.label.endswith(expected)
-        assert found.bundle.path == tmp_path / "one"
-        assert found.bundle.total_bytes <= budget
+        assert result.label.endswith(expected)
+        assert result.bundle.path == tmp_path / "one"
+        assert result.bundle.total_bytes <= budget
     with pytest.raises(
         UserError, match=rf"smallest bundle .* with {small:,} bytes .*compact\.budgets"
     ) as error:
@@ -123,9 +123,9 @@ def test_a_model_whose_tables_alone_exceed_the_budget_is_not_exported(
 
 def test_the_program_may_be_asked_for_by_label(run: Path, tmp_path: Path) -> None:
     options = ExportOptions(quantization="none", methods=("forward",))
-    (found,) = export_run(run, labels=["20pct"], output=tmp_path / "float", options=options)
-    assert found.parity["packed_vs_int8_sqnr_db"] > 100
-    assert found.parity["test_auc_pte"] == pytest.approx(found.parity["test_auc_eager"], abs=1e-6)
+    (result,) = export_run(run, labels=["20pct"], output=tmp_path / "float", options=options)
+    assert result.parity["packed_vs_int8_sqnr_db"] > 100
+    assert result.parity["test_auc_pte"] == pytest.approx(result.parity["test_auc_eager"], abs=1e-6)
     with pytest.raises(UserError, match="no compact model '7pct'; there are: 60pct, 20pct"):
         export_run(run, labels=["7pct"], options=SMALL)
     assert Run(run).budgets() == ["60pct", "20pct"]

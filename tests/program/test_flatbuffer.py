@@ -106,15 +106,15 @@ def test_flatc_reads_a_program_written_here_as_what_went_in(exported: Exported, 
     read = flatc_json(tmp_path, "program.fbs", [folder / "program.fbs", folder / "scalar_type.fbs"], data)
     assert isinstance(read, dict)
     assert [plan["name"] for plan in read["execution_plan"]] == ["forward", "rank", "recommend"]
-    plan, own = read["execution_plan"][0], program.root["execution_plan"][0]
-    assert [op["name"] for op in plan["operators"]] == [op["name"] for op in own["operators"]]
-    assert len(plan["values"]) == len(own["values"])
-    for value, mine in zip(plan["values"], own["values"], strict=True):
+    plan, written = read["execution_plan"][0], program.root["execution_plan"][0]
+    assert [op["name"] for op in plan["operators"]] == [op["name"] for op in written["operators"]]
+    assert len(plan["values"]) == len(written["values"])
+    for value, mine in zip(plan["values"], written["values"], strict=True):
         assert value["val_type"] == mine["val"].kind
         if value["val_type"] == "Tensor":
             assert value["val"]["sizes"] == mine["val"]["sizes"]
     calls = [i["instr_args"]["args"] for i in plan["chains"][0]["instructions"]]
-    assert calls == [i["instr_args"]["args"] for i in own["chains"][0]["instructions"]]
+    assert calls == [i["instr_args"]["args"] for i in written["chains"][0]["instructions"]]
     assert [s.get("size", 0) for s in read["segments"]] == [len(s) for s in program.segments]
 
 

@@ -44,7 +44,9 @@ def test_every_id_has_the_row_that_its_text_hashes_to(data: Dataset) -> None:
     rows = {
         f: set(order.row_of[begin + 1 : end]) for f, (begin, end) in enumerate(pairwise(order.field_offsets))
     }
-    assert sum(len(own) for own in rows.values()) == len(set().union(*rows.values()))  # fields share no rows
+    assert sum(len(chosen) for chosen in rows.values()) == len(
+        set().union(*rows.values())
+    )  # fields share no rows
     assert len(rows[0]) <= 17 < shop.NUM_USERS
     assert lookup.num_keys() == len(shop.ZIPS) + len(shop.GENRES)
 

@@ -30,9 +30,9 @@ def test_packed_equals_eager(model: str, layout: str, data: Dataset) -> None:
         packed = pack(recommender, layout, data.vocabulary.key_texts())
         ids = shop.all_ids(data)
         with torch.no_grad():
-            eager, found = recommender(ids), packed(packed.order.rows(ids))
+            eager, result = recommender(ids), packed(packed.order.rows(ids))
         assert float(eager.abs().max()) > 0.5  # a model that says something
-        torch.testing.assert_close(found, eager, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(result, eager, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("levels", [1, 2])
@@ -43,8 +43,8 @@ def test_packed_codes_equal_eager_ones(model: str, code_dims: int, levels: int, 
     packed = pack(recommender, "staircase", data.vocabulary.key_texts())
     ids = shop.all_ids(data)
     with torch.no_grad():
-        eager, found = recommender(ids), packed(packed.order.rows(ids))
-    torch.testing.assert_close(found, eager, atol=1e-5, rtol=1e-5)
+        eager, result = recommender(ids), packed(packed.order.rows(ids))
+    torch.testing.assert_close(result, eager, atol=1e-5, rtol=1e-5)
     table = packed.table
     assert isinstance(table, CodedStaircase)
     assert table.codes.numel() == sum(height + 1 for height in table.column_heights)
@@ -76,7 +76,7 @@ def test_stored_values_are_the_kept_ones_and_a_row_of_zeros(data: Dataset) -> No
 
 def test_a_staircase_stores_at_most_a_tenth_more_than_is_kept() -> None:
     generator = torch.Generator().manual_seed(0)
-    own = [
+    table_forms = [
         Sizes(torch.randint(0, 5, (20_000,), generator=generator) * 2, 8),
         Sizes(torch.ones(20_000, dtype=torch.int64), 1),
     ]
@@ -85,11 +85,11 @@ def test_a_staircase_stores_at_most_a_tenth_more_than_is_kept() -> None:
         TableInfo(offsets, torch.ones(20_000, dtype=torch.int64)),
         model="fm",
         model_options={},
-        forms=own,  # type: ignore[arg-type]
+        forms=table_forms,  # type: ignore[arg-type]
     )
     quantized = quantize(pack(recommender.eval()))
     assert isinstance(quantized.table, StaircaseEmbedding)
-    assert own[0].num_kept() <= quantized.table.stored_bytes() <= 1.10 * own[0].num_kept()
+    assert table_forms[0].num_kept() <= quantized.table.stored_bytes() <= 1.10 * table_forms[0].num_kept()
 
 
 def test_a_dense_model_is_packed_whole(data: Dataset) -> None:
@@ -151,20 +151,20 @@ def test_what_cannot_be_packed_is_refused(data: Dataset) -> None:
         Sizes(torch.zeros(count, dtype=torch.int64), 1),
     ]
     with pytest.raises(UserError, match="packing stored nothing"):
-        pack(shop.recommender("fm", "staircase", data, own=nothing))
+        pack(shop.recommender("fm", "staircase", data, table_forms=nothing))
     with pytest.raises(UserError, match=r"cannot hold the positions .*export with --layout csr"):
         pack(shop.recommender("fm", "csr", data), "staircase")
     with pytest.raises(UserError, match=r"unknown layout 'stairs' \(did you mean 'staircase'"):
         pack(shop.recommender("fm", "staircase", data), "stairs")
     wide = [Mask(torch.ones(count, 300, dtype=torch.bool)), nothing[1]]
     with pytest.raises(UserError, match="dimension 300 is above 256"):
-        pack(shop.recommender("fm", "csr", data, own=wide), "csr")  # type: ignore[arg-type]
+        pack(shop.recommender("fm", "csr", data, table_forms=wide), "csr")  # type: ignore[arg-type]
 
 
 def test_first_order_weights_alone_are_a_model(data: Dataset) -> None:
     count = int(data.vocabulary.num_embeddings)
-    own = [Sizes(torch.zeros(count, dtype=torch.int64), 4), Sizes(torch.ones(count, dtype=torch.int64), 1)]
-    recommender = shop.recommender("fm", "staircase", data, own=own)  # type: ignore[arg-type]
+    forms = [Sizes(torch.zeros(count, dtype=torch.int64), 4), Sizes(torch.ones(count, dtype=torch.int64), 1)]
+    recommender = shop.recommender("fm", "staircase", data, forms=forms)  # type: ignore[arg-type]
     packed = pack(recommender)
     ids = shop.all_ids(data)
     with torch.no_grad():

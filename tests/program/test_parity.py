@@ -21,18 +21,18 @@ def measure(made: Exported, data: Dataset, **changed: object) -> dict[str, float
 
 
 def test_the_links_of_an_exported_model(exported: Exported, data: Dataset) -> None:
-    found = measure(exported, data)
-    assert found["eager_vs_packed"] < 1e-5
-    assert 30 < found["packed_vs_int8_sqnr_db"] < 80
-    assert found["int8_vs_pte_max_abs"] < 0.01
-    assert found["rows"] == 400
+    result = measure(exported, data)
+    assert result["eager_vs_packed"] < 1e-5
+    assert 30 < result["packed_vs_int8_sqnr_db"] < 80
+    assert result["int8_vs_pte_max_abs"] < 0.01
+    assert result["rows"] == 400
     ids = torch.from_numpy(np.asarray(data.test.ids, dtype=np.int64))
     with torch.no_grad():
         eager = auc(np.array(data.test.labels), exported.recommender(ids))
-    assert found["test_auc_eager"] == pytest.approx(eager, abs=1e-9)
-    assert found["test_auc_pte"] == pytest.approx(eager, abs=0.02)
-    assert exported.parity == found
-    _check_parity(found)
+    assert result["test_auc_eager"] == pytest.approx(eager, abs=1e-9)
+    assert result["test_auc_pte"] == pytest.approx(eager, abs=0.02)
+    assert exported.parity == result
+    _check_parity(result)
 
 
 def test_a_wrong_link_shows_where_it_is(exported: Exported, data: Dataset) -> None:

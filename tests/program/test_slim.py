@@ -117,20 +117,20 @@ def test_equal_constants_of_a_method_are_merged_and_written_ones_are_not() -> No
         Table("IntList", {"items": [1, 4]}),  # the same, once 2 is 1
         Table("Tensor", {"sizes": [2]}),
     ]
-    own = plan(values, [(1, [0, 4, 3]), (0, [0, 2, 5, 7]), (0, [0, 1, 6, 7])], [7])
-    merge_values(own)
-    calls = [i["instr_args"]["args"] for i in own["chains"][0]["instructions"]]
-    assert len(own["values"]) == 6
+    made = plan(values, [(1, [0, 4, 3]), (0, [0, 2, 5, 7]), (0, [0, 1, 6, 7])], [7])
+    merge_values(made)
+    calls = [i["instr_args"]["args"] for i in made["chains"][0]["instructions"]]
+    assert len(made["values"]) == 6
     assert calls[1] == calls[2] == [0, 1, 4, 5]
     assert calls[0] == [0, 3, 2]
-    assert own["outputs"] == [5]
-    assert own["values"][4]["val"]["items"] == [1, 3]
+    assert made["outputs"] == [5]
+    assert made["values"][4]["val"]["items"] == [1, 3]
 
 
 def test_programs_that_jump_are_left_alone() -> None:
-    own = plan([Table("Int", {"int_val": 1}), Table("Int", {"int_val": 1})], [(0, [0, 1])], [1])
-    own["chains"][0]["instructions"].append(
+    made = plan([Table("Int", {"int_val": 1}), Table("Int", {"int_val": 1})], [(0, [0, 1])], [1])
+    made["chains"][0]["instructions"].append(
         Table("Instruction", {"instr_args": Table("JumpFalseCall", {"cond_value_index": 1})})
     )
-    merge_values(own)
-    assert len(own["values"]) == 2
+    merge_values(made)
+    assert len(made["values"]) == 2

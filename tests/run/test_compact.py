@@ -60,11 +60,11 @@ def test_compact_models_of_another_base_model(tiny_config: Make, tmp_path: Path)
         assert metrics["model"] == "deepfm"
         again = Run(folder)
         assert isinstance(again.dense().model, MODELS["deepfm"])
-        for label, own in metrics["budgets"].items():
+        for label, figures in metrics["budgets"].items():
             smaller = again.compact(label)
             assert isinstance(smaller.model, MODELS["fm"])
             valid = Batches(again.dataset().valid, 64, torch.device("cpu"))
-            assert evaluate(smaller, valid)["auc"] == pytest.approx(own["valid_auc"], abs=1e-6)
+            assert evaluate(smaller, valid)["auc"] == pytest.approx(figures["valid_auc"], abs=1e-6)
     with pytest.raises(UserError, match=r"compact\.model: unknown model 'fn'"):
         run(tiny_config(compact={"model": {"name": "fn"}}), tmp_path / "wrong")
     with pytest.raises(UserError, match=r"compact\.model\.hidden: model 'fm' has no such option"):
@@ -73,10 +73,10 @@ def test_compact_models_of_another_base_model(tiny_config: Make, tmp_path: Path)
 
 def test_positions_are_kept_as_they_were_found(tiny_config: Make, tmp_path: Path) -> None:
     run(tiny_config(compact={"store": {"name": "positions"}, "budgets": [100]}), tmp_path / "run")
-    found = load_file(tmp_path / "run" / "search.safetensors")["100/0/kept"].bool()
+    result = load_file(tmp_path / "run" / "search.safetensors")["100/0/kept"].bool()
     counts = torch.tensor(load_dataset(**tiny_config()["data"]).counts)
     kept = Run(tmp_path / "run").compact("100").forms()[0].mask()
-    assert torch.equal(kept, found & (counts > 0)[:, None])
+    assert torch.equal(kept, result & (counts > 0)[:, None])
     assert bool((kept[:, 1:] & ~kept[:, :-1]).any())  # no prefixes
 
 
@@ -132,9 +132,9 @@ def test_a_compact_model_of_codes_with_layers_of_its_own_is_kept_and_read_back(
 ) -> None:
     for first_order in ("rows", "projection", "none"):
         folder = tmp_path / first_order
-        own = {"hidden": [6], "dropout": 0, "batch_norm": False}
+        options = {"hidden": [6], "dropout": 0, "batch_norm": False}
         store = {"name": "codes", "code_dims": 2, "first_order": first_order}
-        given = {"budgets": ["60%"], "store": store, "train": {"epochs": 3}, "model": own}
+        given = {"budgets": ["60%"], "store": store, "train": {"epochs": 3}, "model": options}
         metrics = run(tiny_config(compact=given), folder)
         compact = Run(folder).compact("60pct")
         table = compact.embedding
@@ -161,8 +161,8 @@ def test_sizes_by_saliency_and_four_bit_layers_are_kept_and_read_back(
         }
     )
     run(values, tmp_path / "run")
-    found = Run(tmp_path / "run")
-    one, other = (found.compact(label) for label in found.budgets())
+    result = Run(tmp_path / "run")
+    one, other = (result.compact(label) for label in result.budgets())
     large, small = (each.forms()[0].row_sizes() for each in (one, other))
     assert int(small.sum()) <= 100 < int(large.sum())
     assert bool((small <= large).all())
@@ -196,12 +196,12 @@ def test_sizes_by_what_codes_are_worth_begin_with_the_model_that_was_measured(
         }
     )
     metrics = run(values, tmp_path / "run")
-    found = Run(tmp_path / "run")
-    large, small = (found.compact(label).forms()[0] for label in found.budgets())
+    result = Run(tmp_path / "run")
+    large, small = (result.compact(label).forms()[0] for label in result.budgets())
     assert isinstance(large, Codes)
     assert large.dim == 4
     assert bool((small.row_sizes() <= large.row_sizes()).all())
-    counts = torch.tensor(found.dataset().counts).double()
+    counts = torch.tensor(result.dataset().counts).double()
     assert counts[small.row_sizes() > 2].mean() > counts[small.row_sizes() <= 2].mean()
     assert len(metrics["history"]["search"]) == 2
     config = from_dict(values)

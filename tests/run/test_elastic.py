@@ -68,12 +68,12 @@ def budgets_of(values: dict[str, Any]) -> Budgets:
 
 def test_a_search_for_codes_stops_at_as_many_values_as_their_bytes_hold(tiny_config: Make) -> None:
     """A rule that is asked for too few leaves rows out for good."""
-    found = []
+    result = []
     for more in ({"max_size": 4}, {"name": "codes", "max_size": 4, "code_dims": 2, "size_step": 2}):
         budgets = budgets_of(elastic_config(tiny_config, store=more, endpoints=["forward"]))
         fixed = fixed_bytes(budgets.base_model(4), budgets.dataset, budgets.endpoints)
-        found.append(budgets.search_target(f"{fixed + 250}B"))
-    assert found == [200, 400]
+        result.append(budgets.search_target(f"{fixed + 250}B"))
+    assert result == [200, 400]
 
 
 def is_part(inner: list[Form], outer: list[Form]) -> bool:
@@ -96,18 +96,18 @@ def test_levels_are_nested_whatever_was_found(
     values: dict[str, Any] = {"size_step": step, "max_size": DIM, "first_order": "none"}
     store = Int8(**values) if code_dims is None else CodesStore(**values, code_dims=code_dims)
 
-    def final(found: list[Form], target: int, max_size: int | None = None) -> list[Form]:
-        return final_forms(found, target, store)
+    def final(result: list[Form], target: int, max_size: int | None = None) -> list[Form]:
+        return final_forms(result, target, store)
 
     staircases = Staircases([], final)
-    for own, target in zip(counts, sorted(targets, reverse=True), strict=False):
-        found: list[Form] = [Sizes(torch.tensor(own), DIM)]
+    for count, target in zip(counts, sorted(targets, reverse=True), strict=False):
+        result: list[Form] = [Sizes(torch.tensor(count), DIM)]
         larger = staircases.levels[-1].forms if staircases.levels else None
         try:
-            forms = Staircases._under(final(found, target), larger)
+            forms = Staircases._under(final(result, target), larger)
         except UserError:
             continue
-        staircases.levels.append(Level(str(target), target, None, found, forms))
+        staircases.levels.append(Level(str(target), target, None, result, forms))
     if not staircases.levels:
         return
     for larger_level, smaller_level in itertools.pairwise(staircases.levels):
@@ -132,8 +132,8 @@ def test_the_smaller_of_two_sizes_by_hand() -> None:
 def test_levels_of_a_run_are_read_back(tiny_config: Make, tmp_path: Path) -> None:
     for more in ({"max_size": 8}, {"name": "codes", "max_size": 8, "code_dims": 2, "first_order": "none"}):
         budgets = budgets_of(elastic_config(tiny_config, store=more))
-        found = Sizes(torch.tensor(budgets.dataset.counts).clamp(max=8), DIM)
-        forms: list[Form] = [found, Sizes((found.sizes > 0).long(), 1)]
+        result = Sizes(torch.tensor(budgets.dataset.counts).clamp(max=8), DIM)
+        forms: list[Form] = [result, Sizes((result.sizes > 0).long(), 1)]
         made = Staircases.of_budgets(budgets, [(60, 60, forms), ("400", 400, forms), (150, 150, forms)])
         assert [level.label for level in made.levels] == ["400", "150", "60"]
         save_staircases(tmp_path / "levels", made)
@@ -260,8 +260,8 @@ def test_an_elastic_run(tiny_config: Make, tmp_path: Path, monkeypatch: pytest.M
     whole = run.compact("400").embedding.table()
     for label in ("150", "60"):
         table = run.compact(label).embedding.table()
-        own = table != 0
-        assert torch.equal(table[own], whole[:, : table.shape[1]][own])
+        is_kept = table != 0
+        assert torch.equal(table[is_kept], whole[:, : table.shape[1]][is_kept])
 
 
 CODED = {"name": "codes", "max_size": 8, "code_dims": 2, "first_order": "projection"}

@@ -115,6 +115,6 @@ def test_kill_9(tiny_config: Make, tmp_path: Path) -> None:
     for process in (whole, last):
         output = process.communicate(timeout=300)[0]
         assert process.returncode == 0, output
-    found = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("whole", "run")]
-    assert lasting(found[0]) == lasting(found[1])
-    assert len(found[0]["history"]["dense"]) == 4
+    result = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("whole", "run")]
+    assert lasting(result[0]) == lasting(result[1])
+    assert len(result[0]["history"]["dense"]) == 4

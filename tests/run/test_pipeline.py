@@ -31,7 +31,7 @@ from ..runs import Make, lasting, run
 @pytest.fixture
 def starts(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Tensor]]:
     """The weights that each phase starts from, and those the search ends with, as they come."""
-    found: dict[str, dict[str, Tensor]] = {}
+    actual: dict[str, dict[str, Tensor]] = {}
 
     def copy(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: value.clone() for name, value in tensors.items()}
@@ -39,18 +39,18 @@ def starts(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Tensor]]:
     fit, search = Fit.run, Search.run
 
     def fit_run(self: Fit) -> FitResult:
-        found[self.phase] = copy(self.recommender.state_dict())
+        actual[self.phase] = copy(self.recommender.state_dict())
         return fit(self)
 
     def search_run(self: Search) -> SearchResult:
-        found["search"] = copy(self.recommender.state_dict())
+        actual["search"] = copy(self.recommender.state_dict())
         result = search(self)
-        found["searched"] = copy(self.recommender.state_dict())
+        actual["searched"] = copy(self.recommender.state_dict())
         return result
 
     monkeypatch.setattr(Fit, "run", fit_run)
     monkeypatch.setattr(Search, "run", search_run)
-    return found
+    return actual
 
 
 def test_retraining_starts_from_the_weights_saved_before_the_search(
@@ -281,10 +281,10 @@ def test_further_teachers_are_dense_models_of_the_next_seeds(tiny_config: Make, 
     other = run(tiny_config(compact={"budgets": [100]}, run={"seed": 1}), tmp_path / "seed 1")
     state = json.loads((tmp_path / "run" / "progress.json").read_text())
     assert state["dense+1"] == {"valid_auc": other["dense"]["valid_auc"], "epochs": other["dense"]["epochs"]}
-    further, own = (
+    further, ours = (
         load_file(tmp_path / name / "model.safetensors") for name in ("run/dense+1", "seed 1/dense")
     )
-    assert all(torch.equal(value, own[name]) for name, value in further.items())
+    assert all(torch.equal(value, ours[name]) for name, value in further.items())
     assert metrics["budgets"]["100"]["test_auc"] is not None
     with pytest.raises(UserError, match="the dense model cannot be its own teacher"):
         Pipeline(from_dict(tiny_config(teach={"teachers": ["dense+1"]})), tmp_path / "wrong")

@@ -55,8 +55,8 @@ def test_a_run_ends_in_a_compact_model_that_packs(
     }
     values = tiny_config(data={"name": "table", **files}, model={"name": "fm"}, compact=compact)
     run(values, tmp_path / "run")
-    found = Run(tmp_path / "run")
-    model, dataset = found.compact(found.budgets()[0]), found.dataset()
+    result = Run(tmp_path / "run")
+    model, dataset = result.compact(result.budgets()[0]), result.dataset()
     ids = torch.from_numpy(np.array(dataset.test.ids, dtype=np.int64))
     assert ids.shape[1] == 1 + 2 + 1 + 3 + 1
     packed = pack(model, keys=dataset.vocabulary.key_texts())

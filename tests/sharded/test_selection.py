@@ -30,8 +30,8 @@ def test_as_sorted(values: list[float], data: st.DataObject) -> None:
 
 def select(k: int) -> tuple[float, float]:
     processes = joined()
-    own = processes.share(values())[0]
-    return kth_smallest(lambda: own.split(1000), k, processes, CPU)
+    local = processes.share(values())[0]
+    return kth_smallest(lambda: local.split(1000), k, processes, CPU)
 
 
 def values() -> torch.Tensor:

@@ -67,9 +67,9 @@ def test_processes_find_what_one_does(tiny_config: Make, tmp_path: Path) -> None
     for size in (2, 4):
         many = run_sharded(size, values, tmp_path / f"{size}")
         assert_close(one, many)
-        for name, found in load_file(tmp_path / f"{size}" / "search.safetensors").items():
-            assert found.dtype == torch.uint8
-            assert float((found == sizes[name]).float().mean()) >= 0.99
+        for name, result in load_file(tmp_path / f"{size}" / "search.safetensors").items():
+            assert result.dtype == torch.uint8
+            assert float((result == sizes[name]).float().mean()) >= 0.99
     assert one["dense"]["valid_auc"] > 0.55
 
 

@@ -56,8 +56,8 @@ def plain(by_value: bool) -> Recommender:
     options = {"granularity": granularity, "regime": "budget", "threshold_init": -3.0, "count_prior": 0.2}
     tables = [METHODS["pep"](WORLD.info, dim, **options) for dim in (4, 1)]
     values = ROWS.take(torch.arange(ROWS.num_rows))
-    for table, own in zip(tables, values.split([4, 1], 1), strict=True):
-        table.weight.data.copy_(own)
+    for table, part in zip(tables, values.split([4, 1], 1), strict=True):
+        table.weight.data.copy_(part)
     return Recommender(*tables, base_model())
 
 
@@ -106,26 +106,26 @@ def test_steps_are_those_of_whole_tables(tmp_path: Path, size: int, by_value: bo
         train_step(whole, optimizers, ids, labels, embedding_penalty=1e-2)
     before = whole.num_kept()
     every = torch.arange(ROWS.num_rows)
-    found = [t.margins(every, *t.row_parameters()) for t in tables]
-    margins = torch.cat([m.flatten() for m in found if m is not None])
+    result = [t.margins(every, *t.row_parameters()) for t in tables]
+    margins = torch.cat([m.flatten() for m in result if m is not None])
     pruned = margins.numel() - 200
     amount = (margins.kthvalue(pruned).values + margins.kthvalue(pruned + 1).values) / 2
     for table in tables:
         table.shift_thresholds(float(amount))
-    found = run_processes(size, tmp_path, own_rows, by_value)
-    assert [i for part in found for i in part["rows"]] == list(range(ROWS.num_rows))
+    result = run_processes(size, tmp_path, own_rows, by_value)
+    assert [i for part in result for i in part["rows"]] == list(range(ROWS.num_rows))
     close = {"rtol": 1e-4, "atol": 1e-5}  # rounding: the sums run in another order
-    weight, s = (torch.cat([part[name] for part in found]) for name in ("weight", "s"))
+    weight, s = (torch.cat([part[name] for part in result]) for name in ("weight", "s"))
     torch.testing.assert_close(weight, torch.cat([t.weight.detach() for t in tables], 1), **close)
     torch.testing.assert_close(s, torch.cat([t.s.detach() for t in tables], 1), **close)
-    own = whole.state_dict()
-    for part in found:
+    state = whole.state_dict()
+    for part in result:
         assert part["kept"] == (before, 200)
         for name, value in part["module"].items():
-            torch.testing.assert_close(value, own[name], **close)
+            torch.testing.assert_close(value, state[name], **close)
     for place, target in enumerate((200, 90)):
         for i, form in enumerate(forms_at(tables, target)):
-            sizes = torch.cat([part["sizes"][place][i] for part in found])
+            sizes = torch.cat([part["sizes"][place][i] for part in result])
             assert torch.equal(sizes.long(), form.row_sizes())
 
 
@@ -133,23 +133,23 @@ def sketched(gradients: list[Tensor], rows: Tensor) -> list[float]:
     """Estimates over 50 steps, each process holding every W-th gradient."""
     processes = joined()
     descent = ScaledDescent(1, processes)
-    found = []
+    result = []
     for descent.step in range(50):
-        own = processes.share(*gradients, rows)
+        local = processes.share(*gradients, rows)
         # the mean over processes of W times its share is the sum of the shares
-        found.append(descent.square(torch.cat(own[:-1], 1) * processes.size, own[-1]))
-    return found
+        result.append(descent.square(torch.cat(local[:-1], 1) * processes.size, local[-1]))
+    return result
 
 
 def test_the_sketch_is_the_norm_whatever_the_number_of_processes(tmp_path: Path) -> None:
     rows = torch.randint(0, 40, (400,))
     gradients = [torch.randn(400, 8) * rows[:, None]]
     exact = float(torch.zeros(40, 8).index_add_(0, rows, gradients[0]).square().sum())
-    found = [run_processes(size, tmp_path / f"{size}", sketched, gradients, rows)[0] for size in (1, 2, 4)]
-    for other in found[1:]:
-        assert other == pytest.approx(found[0], rel=1e-4)
+    result = [run_processes(size, tmp_path / f"{size}", sketched, gradients, rows)[0] for size in (1, 2, 4)]
+    for other in result[1:]:
+        assert other == pytest.approx(result[0], rel=1e-4)
     spread = (2 / 1024) ** 0.5
-    assert sum(found[0]) / 50 == pytest.approx(exact, rel=3 * spread)
+    assert sum(result[0]) / 50 == pytest.approx(exact, rel=3 * spread)
 
 
 def test_initial_rows_do_not_depend_on_who_makes_them() -> None:
@@ -199,8 +199,8 @@ def test_checkpoints_are_read_by_another_number_of_processes(tmp_path: Path) -> 
     for writers, readers in ((2, 4), (4, 1), (1, 3)):
         names = run_processes(writers, tmp_path / "out", save_epochs, folder)[0]
         assert names == ["epoch-1", "epoch-3", "latest.json"]
-        for found in run_processes(readers, tmp_path / "out", load_epochs, folder):
-            assert found == (3, 3, True, [3.0], 1)
+        for result in run_processes(readers, tmp_path / "out", load_epochs, folder):
+            assert result == (3, 3, True, [3.0], 1)
 
 
 def load_damaged(folder: Path) -> str:
@@ -281,8 +281,8 @@ def bytes_of_a_step(by_value: bool) -> tuple[int, int]:
 @pytest.mark.parametrize("by_value", [True, False])
 def test_paper_and_exchanges_agree(tmp_path: Path, by_value: bool) -> None:
     """What cluster.py takes for the traffic is what is sent, but for some integers that say how much comes."""
-    found = run_processes(2, tmp_path, bytes_of_a_step, by_value)
-    asked, sent = sum(rows for rows, _ in found), sum(size for _, size in found)
+    result = run_processes(2, tmp_path, bytes_of_a_step, by_value)
+    asked, sent = sum(rows for rows, _ in result), sum(size for _, size in result)
     method = "pep feature-dimension" if by_value else "pep feature"
     job = Job(rows=ROWS.num_rows, dim=4, fields=1, batch=asked, parameters=0, distinct=1.0)
     alone = estimate(job, Cluster(), 2, method, "adagrad").traffic

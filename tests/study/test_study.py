@@ -134,11 +134,11 @@ def test_a_space_that_does_not_fit_is_told_before_anything_is_written(
 
 
 def test_values_are_those_of_the_command_line(config: Path) -> None:
-    found = Space("dense", (RATE, HIDDEN)).config(
+    result = Space("dense", (RATE, HIDDEN)).config(
         config, ["train.epochs=3"], {"train.learning_rate": 1e-5, "model.hidden": [4, 4]}
     )
-    assert found == load(config, ["train.epochs=3", "train.learning_rate=1.0e-5", "model.hidden=[4,4]"])
-    assert found.train.learning_rate == 1e-5
+    assert result == load(config, ["train.epochs=3", "train.learning_rate=1.0e-5", "model.hidden=[4,4]"])
+    assert result.train.learning_rate == 1e-5
 
 
 def rows_of(study: Path) -> list[dict[str, str]]:
@@ -156,27 +156,27 @@ def test_a_study_ends_with_a_config_that_gives_its_best_value(
     folder = tmp_path / "study"
     with monkeypatch.context() as patched:
         patched.setattr(prepared_run, "load_dataset", lambda *_, **__: unread)
-        found = Study(config, ["train.epochs=1"], space, StudyOptions(folder, 4, seed=1)).run()
-    assert found["trials"]["complete"] == 4
+        result = Study(config, ["train.epochs=1"], space, StudyOptions(folder, 4, seed=1)).run()
+    assert result["trials"]["complete"] == 4
     rows = rows_of(folder)
-    assert max(float(row["valid_auc"]) for row in rows) == found["valid_auc"]
+    assert max(float(row["valid_auc"]) for row in rows) == result["valid_auc"]
     assert len({row["train.learning_rate"] for row in rows}) == 4
     for plot in ("optimization_history", "param_importances", "parallel_coordinate"):
         assert (folder / f"{plot}.png").read_bytes()[:4] == b"\x89PNG"
     assert not list((folder / "trials").rglob("*.safetensors"))
     best = load(folder / "best.yaml")
     assert best.run.test
-    assert best.train.learning_rate == found["parameters"]["train.learning_rate"]
+    assert best.train.learning_rate == result["parameters"]["train.learning_rate"]
     metrics = Pipeline(best, tmp_path / "best").run()
-    assert metrics["budgets"]["50pct"]["valid_auc"] == found["valid_auc"]
+    assert metrics["budgets"]["50pct"]["valid_auc"] == result["valid_auc"]
     assert 0 < metrics["budgets"]["50pct"]["test_auc"] < 1
 
 
 def test_a_study_goes_on_where_it_was(config: Path, tmp_path: Path) -> None:
     space, folder = Space("dense", (RATE,)), tmp_path / "study"
     Study(config, ["train.epochs=1"], space, StudyOptions(folder, 2, seed=1)).run()
-    found = Study(config, ["train.epochs=1"], space, StudyOptions(folder, 4, seed=1)).run()
-    assert found["trials"]["complete"] == 4
+    result = Study(config, ["train.epochs=1"], space, StudyOptions(folder, 4, seed=1)).run()
+    assert result["trials"]["complete"] == 4
     assert len({row["train.learning_rate"] for row in rows_of(folder)}) == 4
     for changed in (
         ("train.epochs=2", space, "config"),
@@ -189,13 +189,13 @@ def test_a_study_goes_on_where_it_was(config: Path, tmp_path: Path) -> None:
 def test_bad_trials_are_stopped_by_the_median(config: Path, tmp_path: Path) -> None:
     space = Space("dense", (Parameter("train.learning_rate", "float", 1e-6, 1e-1, log=True),))
     options = StudyOptions(tmp_path / "study", 12, seed=3, startup=3)
-    found = Study(config, ["train.epochs=4", "train.patience=4"], space, options).run()
+    result = Study(config, ["train.epochs=4", "train.patience=4"], space, options).run()
     pruned = [row for row in rows_of(tmp_path / "study") if row["state"] == "pruned"]
     complete = [row for row in rows_of(tmp_path / "study") if row["state"] == "complete"]
     assert pruned
     assert all(int(row["epochs"]) < 4 for row in pruned)
     assert all(int(row["epochs"]) == 4 for row in complete)
-    assert found["valid_auc"] == max(float(row["valid_auc"]) for row in complete)
+    assert result["valid_auc"] == max(float(row["valid_auc"]) for row in complete)
 
 
 def test_trials_that_fail_are_counted_and_named(config: Path, tmp_path: Path) -> None:
@@ -267,8 +267,8 @@ def test_a_killed_trial_is_taken_up_from_its_checkpoint(config: Path, tmp_path: 
     study = Study(config, overrides, space, StudyOptions(folder, 1, heartbeat=1))
     assert [t.state for t in study.study.trials] == [STATES.RUNNING]
     time.sleep(2.5)  # two signs of life missed
-    found = study.run()
-    assert found["trials"] == {"running": 0, "complete": 1, "pruned": 0, "fail": 1, "waiting": 0}
+    result = study.run()
+    assert result["trials"] == {"running": 0, "complete": 1, "pruned": 0, "fail": 1, "waiting": 0}
     assert [path.name for path in (folder / "trials").iterdir()] == ["0000"]
     assert [row["epochs"] for row in rows_of(folder)][1] == "60"
 

@@ -139,9 +139,9 @@ def test_from_the_disk_to_a_gpu(on_disk: Split, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(batches_module, "RESIDENT_SHARE", 0)
     device = torch.device("cuda")
     expected = list(Batches(on_disk, 64, CPU).epoch(1))
-    for found, there in zip(Batches(on_disk, 64, device).epoch(1), expected, strict=True):
+    for result, there in zip(Batches(on_disk, 64, device).epoch(1), expected, strict=True):
         assert all(
-            a.device.type == "cuda" and torch.equal(a.cpu(), b) for a, b in zip(found, there, strict=True)
+            a.device.type == "cuda" and torch.equal(a.cpu(), b) for a, b in zip(result, there, strict=True)
         )
 
 
@@ -149,7 +149,7 @@ def test_from_the_disk_to_a_gpu(on_disk: Split, monkeypatch: pytest.MonkeyPatch)
 def test_weights_are_one_on_average(resident: bool) -> None:
     split = EncodedSplit(SPLIT.ids, SPLIT.labels, np.array([0, 1, 2, 3, 4, 5, 6], dtype=np.float32))
     batches = Batches(split, 3, CPU, resident)
-    found = batches.weights(torch.tensor([6, 0, 3]), 5)
-    assert found is not None
-    assert found.tolist() == [2, 0, 1, 1, 1]
+    result = batches.weights(torch.tensor([6, 0, 3]), 5)
+    assert result is not None
+    assert result.tolist() == [2, 0, 1, 1, 1]
     assert Batches(SPLIT, 3, CPU).weights(torch.tensor([1]), 1) is None

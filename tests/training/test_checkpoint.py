@@ -84,9 +84,9 @@ def test_a_damaged_model_is_named(world: World, tmp_path: Path, name: str) -> No
 def test_a_state_reads_back(tmp_path: Path) -> None:
     state = {"weights": {"a": torch.arange(3)}, "epoch": 2, "history": [{"auc": 0.5}], "name": "dense"}
     save_state(tmp_path / "checkpoints" / "dense.pt", state)
-    found = load_state(tmp_path / "checkpoints" / "dense.pt", CPU)
-    assert torch.equal(found.pop("weights")["a"], torch.arange(3))
-    assert found == {"epoch": 2, "history": [{"auc": 0.5}], "name": "dense"}
+    result = load_state(tmp_path / "checkpoints" / "dense.pt", CPU)
+    assert torch.equal(result.pop("weights")["a"], torch.arange(3))
+    assert result == {"epoch": 2, "history": [{"auc": 0.5}], "name": "dense"}
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", None])

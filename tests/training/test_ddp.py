@@ -93,9 +93,9 @@ def test_with_dropout_and_batch_norm_within_the_noise_of_seeds(tiny_config: Make
         run(tiny_config(**values, run={"seed": seed}), tmp_path / f"{seed}")["dense"]["test_auc"]
         for seed in range(4)
     ]
-    found = run_ddp(2, tiny_config(**values), tmp_path / "many")["dense"]["test_auc"]
+    result = run_ddp(2, tiny_config(**values), tmp_path / "many")["dense"]["test_auc"]
     spread = max(seeds) - min(seeds)
-    assert min(seeds) - spread <= found <= max(seeds) + spread, (seeds, found)
+    assert min(seeds) - spread <= result <= max(seeds) + spread, (seeds, result)
 
 
 def torchrun(size: int, *arguments: str) -> subprocess.Popen[str]:

@@ -115,9 +115,9 @@ def test_prediction_is_evaluation_in_the_order_of_the_split(world: World) -> Non
     assert labels.tolist() == world.valid.labels.tolist()
     expected = torch.sigmoid(recommender.eval()(torch.tensor(world.valid.ids).long()))
     torch.testing.assert_close(scores, expected.detach())
-    found = evaluate(recommender.train(), world.batches("valid"))
+    result = evaluate(recommender.train(), world.batches("valid"))
     assert recommender.training
-    assert found == {"auc": auc(labels, scores), "logloss": log_loss(labels, scores)}
+    assert result == {"auc": auc(labels, scores), "logloss": log_loss(labels, scores)}
 
 
 def test_epochs_and_phases_have_seeds_of_their_own() -> None:

@@ -78,9 +78,9 @@ def fit(name: str = "decayed_pooling", checkpoint: Path | None = None, **setting
 def test_habits_are_learnt(name: str, settings: dict[str, Any]) -> None:
     training = fit(name, **settings)
     result = training.run()
-    found = summary(rank_next(training.recommender, Moments.of(habits(), "test", LAST)), (1, 10))
+    ranked = summary(rank_next(training.recommender, Moments.of(habits(), "test", LAST)), (1, 10))
     # seen items are left out, so that one in five is lost where somebody comes back to what was seen
-    assert found["hr@1"] > 0.6
+    assert ranked["hr@1"] > 0.6
     assert result.valid.keys() == {"ndcg@10", "hr@10", "mrr"}
     best = max(entry["valid_ndcg@10"] for entry in result.history)
     assert result.valid["ndcg@10"] == best

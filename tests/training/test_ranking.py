@@ -28,7 +28,7 @@ NOTHING = -math.inf
 
 def lists(*items: list[int]) -> Lists:
     lengths = torch.tensor([0, *map(len, items)])
-    return Lists(torch.tensor([i for own in items for i in own], dtype=torch.int64), lengths.cumsum(0))
+    return Lists(torch.tensor([i for each in items for i in each], dtype=torch.int64), lengths.cumsum(0))
 
 
 def ranked(scores: list[list[float]], targets: Lists, seen: Lists, k: int = 2) -> Ranking:
@@ -55,12 +55,12 @@ def test_ranks_by_hand() -> None:
 def test_several_targets_by_hand() -> None:
     ranking = ranked([[4.0, 3.0, 2.0, 1.0]], lists([1, 3]), lists([]))
     assert ranking.ranks.tolist() == [2, 4]
-    found = summary(ranking, (2, 3))
+    figures = summary(ranking, (2, 3))
     ideal = 1 + 1 / math.log2(3)
-    assert found["ndcg@2"] == pytest.approx(1 / math.log2(3) / ideal)
-    assert found["recall@3"] == 0.5
-    assert found["hr@3"] == 1
-    assert found["mrr"] == 0.5
+    assert figures["ndcg@2"] == pytest.approx(1 / math.log2(3) / ideal)
+    assert figures["recall@3"] == 0.5
+    assert figures["hr@3"] == 1
+    assert figures["mrr"] == 0.5
 
 
 def test_a_target_that_the_model_does_not_know_is_missed() -> None:
@@ -99,8 +99,8 @@ def reference(scores: Tensor, targets: Lists, seen: Lists, k: int) -> dict[str, 
         for target in wanted:
             others = [i for i in candidates if i != target]
             if target in candidates:
-                own = float(scores[user, target])
-                places.append(1 + sum(float(scores[user, i]) >= own for i in others))
+                target_score = float(scores[user, target])
+                places.append(1 + sum(float(scores[user, i]) >= target_score for i in others))
         ideal = sum(1 / math.log2(1 + r) for r in range(1, min(k, len(wanted)) + 1))
         hits = [r for r in places if r <= k]
         sums["hr"] += bool(hits)
@@ -128,15 +128,18 @@ def test_equal_to_a_plain_sort(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_by_group() -> None:
     ranking = ranked([[2.0, 1.0], [2.0, 1.0], [2.0, 1.0]], lists([0], [1], [0]), lists([], [], []))
     groups = {"a": torch.tensor([True, True, False]), "b": torch.tensor([False, False, True])}
-    found = by_group(ranking, {**groups, "none": torch.zeros(3, dtype=torch.bool)}, (1,))
-    assert [(name, own["users"], own["hr@1"]) for name, own in found.items()] == [("a", 2, 0.5), ("b", 1, 1)]
+    grouped = by_group(ranking, {**groups, "none": torch.zeros(3, dtype=torch.bool)}, (1,))
+    assert [(name, figures["users"], figures["hr@1"]) for name, figures in grouped.items()] == [
+        ("a", 2, 0.5),
+        ("b", 1, 1),
+    ]
 
 
 def test_user_groups_divide_the_users() -> None:
     lengths = torch.tensor([0, 1, 19, 20, 50, 200, 1000])
     groups = user_groups(lengths, torch.arange(7))
-    by_length = torch.stack([own for name, own in groups.items() if "items" not in name])
-    by_item = torch.stack([own for name, own in groups.items() if "items" in name])
+    by_length = torch.stack([is_member for name, is_member in groups.items() if "items" not in name])
+    by_item = torch.stack([is_member for name, is_member in groups.items() if "items" in name])
     assert by_length.sum(0).tolist() == by_item.sum(0).tolist() == [1] * 7
     assert groups["new users"].tolist() == [True] + [False] * 6
 

@@ -24,13 +24,13 @@ def test_the_softmax_and_its_gradients_are_pytorchs(chunk: int, monkeypatch: pyt
     users, table, bias, targets = inputs()
     loss = 0.5 * softmax_loss(users, table, bias, targets)
     loss.backward()
-    own = [each.grad for each in (users, table, bias)]
+    gradients = [each.grad for each in (users, table, bias)]
     for each in (users, table, bias):
         each.grad = None
     expected = 0.5 * F.cross_entropy(users @ table.T + bias, targets, reduction="sum")
     expected.backward()
     torch.testing.assert_close(loss, expected)
-    for gradient, each in zip(own, (users, table, bias), strict=True):
+    for gradient, each in zip(gradients, (users, table, bias), strict=True):
         torch.testing.assert_close(gradient, each.grad)
 
 
@@ -57,14 +57,14 @@ def test_drawn_items_estimate_the_whole_softmax() -> None:
     drawn = torch.multinomial(chances, number, True)
     right = table[targets], bias[targets]
     expected = F.cross_entropy(users @ table.T + bias, targets, reduction="sum")
-    own = sampled_softmax_loss(
+    estimate = sampled_softmax_loss(
         users, right, (table[drawn], bias[drawn]), targets, drawn, (chances[drawn] * number).log()
     )
-    assert float(own) == pytest.approx(float(expected), rel=0.02)
+    assert float(estimate) == pytest.approx(float(expected), rel=0.02)
     plain = sampled_softmax_loss(
         users, right, (table[drawn], bias[drawn]), targets, drawn, torch.full((number,), number / 6).log()
     )
-    assert abs(float(plain - expected)) > 10 * abs(float(own - expected))
+    assert abs(float(plain - expected)) > 10 * abs(float(estimate - expected))
 
 
 def test_a_drawn_target_is_no_negative() -> None:

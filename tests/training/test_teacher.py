@@ -58,13 +58,13 @@ def test_without_pairs_a_batch_keeps_its_rows(world: World) -> None:
 
 def test_processes_share_one_batch(world: World) -> None:
     """Put in order, the shares of four processes are the batch of one."""
-    own = teacher(world)
+    made = teacher(world)
     rows, ids, labels = next(world.batches().epoch(0))
     rows, ids, labels = rows[:90], ids[:90], labels[:90]
-    expected = own.extend(rows, ids, labels, torch.Generator().manual_seed(0))
+    expected = made.extend(rows, ids, labels, torch.Generator().manual_seed(0))
     for rank in range(4):
-        own.ensemble.processes = Processes(rank, 4)
-        extended, targets = own.extend(rows, ids, labels, torch.Generator().manual_seed(0))
+        made.ensemble.processes = Processes(rank, 4)
+        extended, targets = made.extend(rows, ids, labels, torch.Generator().manual_seed(0))
         assert torch.equal(extended, expected[0])
         torch.testing.assert_close(targets, expected[1][rank::4])
 
@@ -123,13 +123,13 @@ def test_the_temperature_of_overconfident_logits_is_found(temperature: float, se
     generator = torch.Generator().manual_seed(seed)
     z = 2 * torch.randn(4000, generator=generator)
     labels = (torch.rand(4000, generator=generator) < torch.sigmoid(z)).float()
-    found = fitted_temperature(z * temperature, labels)
-    assert found == pytest.approx(temperature, rel=0.15)
+    result = fitted_temperature(z * temperature, labels)
+    assert result == pytest.approx(temperature, rel=0.15)
 
     def loss(t: float) -> float:
         return log_loss(labels.double(), torch.sigmoid(z.double() * temperature / t))
 
-    assert loss(found) <= min(loss(found * 1.01), loss(found / 1.01))
+    assert loss(result) <= min(loss(result * 1.01), loss(result / 1.01))
 
 
 def test_a_temperature_is_fitted_on_validation(world: World) -> None:
@@ -137,7 +137,7 @@ def test_a_temperature_is_fitted_on_validation(world: World) -> None:
     with torch.no_grad():
         models[0].first_order.weight.mul_(40)  # far too sure of itself
     said: list[str] = []
-    own = make_teacher(
+    made = make_teacher(
         TeachConfig(),
         models,
         world.info,
@@ -149,9 +149,9 @@ def test_a_temperature_is_fitted_on_validation(world: World) -> None:
     )
     ids, labels = next(world.batches("valid").in_order())
     plain = torch.sigmoid(models[0](ids)).detach()
-    assert own.ensemble.temperature > 2
-    assert said == [f"teachers: temperature {own.ensemble.temperature:.3f}, fitted on the validation split"]
-    assert log_loss(labels, own.ensemble.predict(ids)) < log_loss(labels, plain) - 0.02
+    assert made.ensemble.temperature > 2
+    assert said == [f"teachers: temperature {made.ensemble.temperature:.3f}, fitted on the validation split"]
+    assert log_loss(labels, made.ensemble.predict(ids)) < log_loss(labels, plain) - 0.02
 
 
 def test_uncertain_pairs_are_those_the_teacher_is_unsure_of(world: World) -> None:
@@ -159,12 +159,12 @@ def test_uncertain_pairs_are_those_the_teacher_is_unsure_of(world: World) -> Non
     rows, ids, labels = next(world.batches().epoch(0))
     means = {}
     for sampling in ("rows", "uncertainty"):
-        own = teacher(world, sampling=sampling, pairs=4.0)
-        for model in own.ensemble.models:
+        made = teacher(world, sampling=sampling, pairs=4.0)
+        for model in made.ensemble.models:
             model.first_order.weight.mul_(20)
-        whole, targets = own.extend(rows, ids, labels, torch.Generator().manual_seed(0))
+        whole, targets = made.extend(rows, ids, labels, torch.Generator().manual_seed(0))
         assert len(whole) == 5 * 128
-        made_up = own.ensemble.predict(whole[128:])
+        made_up = made.ensemble.predict(whole[128:])
         torch.testing.assert_close(targets[128:], made_up)
         means[sampling] = (made_up * (1 - made_up)).mean()
     assert CANDIDATES > 1

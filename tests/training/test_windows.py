@@ -14,24 +14,24 @@ CPU = torch.device("cpu")
 
 def log(*users: list[int], num_items: int = 9, last_out: bool = True) -> Log:
     """Each user's last item tests, the one before it validates; users of fewer than three only train."""
-    lengths = [len(own) for own in users]
+    lengths = [len(each) for each in users]
     division = [[0] * (n - 2) + [1, 2] if n >= 3 and last_out else [0] * n for n in lengths]
     return Log(
-        np.array([i for own in users for i in own], dtype=np.int64),
+        np.array([i for each in users for i in each], dtype=np.int64),
         np.cumsum([0, *lengths]),
-        np.array([d for own in division for d in own], dtype=np.uint8),
+        np.array([d for each in division for d in each], dtype=np.uint8),
         num_items,
     )
 
 
 def windows(given: Log, last: int = 3, per_user: int = 1, seed: int = 0) -> dict[int, list[list[int]]]:
     """The windows of an epoch by user."""
-    found: dict[int, list[list[int]]] = {}
+    rows_of: dict[int, list[list[int]]] = {}
     for users, items, lengths in Windows(given, last, per_user, 2, CPU).epoch(seed):
         assert [int((row != 0).sum()) for row in items] == lengths.tolist()
         for user, row in zip(users.tolist(), items.tolist(), strict=True):
-            found.setdefault(user, []).append(row)
-    return found
+            rows_of.setdefault(user, []).append(row)
+    return rows_of
 
 
 def test_the_newest_window_by_hand() -> None:
@@ -57,7 +57,7 @@ def test_an_epoch_depends_on_its_seed_alone() -> None:
 
 def test_what_validates_and_tests_is_in_no_window() -> None:
     given = log([1, 2, 3, 4, 5], [6, 1, 7, 8])
-    assert not {4, 5, 7, 8} & {i for own in windows(given, last=9).values() for row in own for i in row}
+    assert not {4, 5, 7, 8} & {i for each in windows(given, last=9).values() for row in each for i in row}
 
 
 def test_unknown_items_are_left_out() -> None:
@@ -83,9 +83,9 @@ def test_moments_by_hand() -> None:
 
 def test_a_moment_with_nothing_before_it() -> None:
     given = Log(np.array([1, 2, 0]), np.array([0, 1, 3]), np.array([2, 0, 2], dtype=np.uint8), 2)
-    found = Moments.of(given, "test", 2)
-    assert found.histories.tolist() == [[0, 0], [0, 2]]
-    assert found.lengths.tolist() == [0, 1]
+    moments = Moments.of(given, "test", 2)
+    assert moments.histories.tolist() == [[0, 0], [0, 2]]
+    assert moments.lengths.tolist() == [0, 1]
 
 
 def test_the_future_changes_no_moment() -> None:
@@ -93,7 +93,7 @@ def test_the_future_changes_no_moment() -> None:
     draws = np.random.default_rng(0)
     users = [draws.permutation(9)[:6] + 1 for _ in range(5)]
     before = Moments.of(log(*map(list, users)), "valid", 3)
-    changed = [np.append(own[:4], draws.permutation(own[4:])) for own in users]
+    changed = [np.append(each[:4], draws.permutation(each[4:])) for each in users]
     after = Moments.of(log(*map(list, changed)), "valid", 3)
     assert torch.equal(before.histories, after.histories)
     assert torch.equal(before.seen.items, after.seen.items)

@@ -32,7 +32,7 @@ class Timing:
     def ratio_to(self, other: Timing) -> float:
         """Median over the rounds of this median over the other's in the same round."""
         pairs = zip(self.rounds, other.rounds, strict=True)
-        return statistics.median(percentile(own, 50) / percentile(base, 50) for own, base in pairs)
+        return statistics.median(percentile(times, 50) / percentile(base, 50) for times, base in pairs)
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

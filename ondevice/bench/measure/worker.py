@@ -38,15 +38,15 @@ class Inputs:
 
     def requests(self, program: str, method: str, group: str) -> list[tuple[torch.Tensor, ...]]:
         """The inputs of each request."""
-        found: list[tuple[torch.Tensor, ...]] = []
-        while input_key(program, method, group, len(found), 0) in self.tensors:
+        calls: list[tuple[torch.Tensor, ...]] = []
+        while input_key(program, method, group, len(calls), 0) in self.tensors:
             arguments: list[torch.Tensor] = []
-            while (key := input_key(program, method, group, len(found), len(arguments))) in self.tensors:
+            while (key := input_key(program, method, group, len(calls), len(arguments))) in self.tensors:
                 arguments.append(self.tensors[key])
-            found.append(tuple(arguments))
-        if not found:
+            calls.append(tuple(arguments))
+        if not calls:
             raise ValueError(f"no inputs for {program}.{method} in group {group}")
-        return found
+        return calls
 
 
 def measure_latency(job: dict[str, Any]) -> dict[str, Any]:

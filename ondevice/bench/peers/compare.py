@@ -138,8 +138,8 @@ def _executorch(
     row_of: dict[str, Tensor | None] = {}
     entries: dict[str, dict[str, Any]] = {}
     dense, _ = dense_subjects(run, settings, say)
-    found = find_bundles(run, bundles, None, say)
-    opened = {f"ondevice {name}": load_bundle(each) for name, each in found.items()}
+    shipped = find_bundles(run, bundles, None, say)
+    opened = {f"ondevice {name}": load_bundle(each) for name, each in shipped.items()}
     ours = list(opened)
     opened |= others
     subjects = {f"executorch {name}": each for name, each in dense.items()}
@@ -219,8 +219,8 @@ def _measure_speed(
         results: dict[str, list[dict[str, Any]]] = {name: [] for name in programs}
         for each, measured in zip(jobs, run_jobs(jobs, module="ondevice.bench.peers.worker"), strict=True):
             results[each["name"]].append(measured)
-        for name, own in results.items():
-            entries[name] |= cold_summary(own)
+        for name, seeds in results.items():
+            entries[name] |= cold_summary(seeds)
         say(f"memory: {settings.cold_starts} fresh processes each")
 
 
@@ -243,11 +243,11 @@ def text_table(report: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _compared(found: Mapping[str, Any] | None) -> str:
+def _compared(report: Mapping[str, Any] | None) -> str:
     """The two cells of one peer beside our bundles; empty for our own."""
-    if found is None:
+    if report is None:
         return " | "
-    gain, times = found["at_bytes"], found["at_auc"]
+    gain, times = report["at_bytes"], report["at_auc"]
     return " | ".join(
         [
             "none" if gain is None else f"{gain['auc_gain']:+.4f}",

@@ -25,7 +25,7 @@ def other_bundles(paths: Sequence[str], run: Run, say: Callable[[str], None] = p
     Raises: UserError: when a run has other data or another split, or no compact model.
     """
     fingerprint = (run.path / "fingerprint").read_text()
-    found: dict[str, Bundle] = {}
+    bundles: dict[str, Bundle] = {}
     for path in paths:
         other = Run(path)
         method = other.metrics["method"]
@@ -36,14 +36,14 @@ def other_bundles(paths: Sequence[str], run: Run, say: Callable[[str], None] = p
         for label in other.budgets():
             positions = other.config.compact.store.keeps_positions
             name = f"{method}{' csr' if positions else ''} {label}"
-            if name in found:
+            if name in bundles:
                 name = f"{name} ({other.path.resolve().name})"
             folder = other.path / "bundles" / label
             if not (folder / MANIFEST).exists():
                 _export(other, label, "csr" if positions else "staircase")
                 say(f"exported {folder}")
-            found[name] = load_bundle(folder)
-    return found
+            bundles[name] = load_bundle(folder)
+    return bundles
 
 
 def _export(run: Run, label: str, layout: str) -> None:

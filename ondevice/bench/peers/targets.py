@@ -171,8 +171,8 @@ class LiteRT(PeerTarget):
 
 def peers() -> dict[str, PeerTarget]:
     """The targets beside the one that ships."""
-    found = {name: TARGETS[name]() for name in TARGETS}
-    return {name: target for name, target in found.items() if isinstance(target, PeerTarget)}
+    targets = {name: TARGETS[name]() for name in TARGETS}
+    return {name: target for name, target in targets.items() if isinstance(target, PeerTarget)}
 
 
 def dense_endpoint(module: nn.Module, num_slots: int, rows: int = 2) -> Endpoint:

@@ -228,10 +228,10 @@ class Phone:
 
     def app_file(self) -> str | None:
         """Where the phone keeps the demo app's APK; None when it has none."""
-        found = self.shell("pm", "path", PACKAGE, doing="looking for the app", check=False)
+        output = self.shell("pm", "path", PACKAGE, doing="looking for the app", check=False)
         paths = [
             line.partition(":")[2].strip()
-            for line in found.output.splitlines()
+            for line in output.output.splitlines()
             if line.startswith("package:")
         ]
         return paths[0] if paths else None
@@ -241,13 +241,13 @@ class Phone:
         said = self.shell(
             "dumpsys", "package", PACKAGE, doing="asking for the app's version", check=False
         ).output
-        found = re.search(r"versionCode=(\d+)", said)
-        return int(found[1]) if found else 0
+        match = re.search(r"versionCode=(\d+)", said)
+        return int(match[1]) if match else 0
 
     def has_this(self, apk: Path, file: str) -> bool:
         """Whether the APK at ``file`` on the phone is ``apk`` to the last byte."""
-        found = self.shell("sha256sum", file, doing="comparing the app", check=False)
-        return found.output.split()[:1] == [hashlib.sha256(apk.read_bytes()).hexdigest()]
+        output = self.shell("sha256sum", file, doing="comparing the app", check=False)
+        return output.output.split()[:1] == [hashlib.sha256(apk.read_bytes()).hexdigest()]
 
     def install(self, apk: Path) -> None:
         """Install the demo app, over one of another version too; what a person put into it stays.

@@ -141,16 +141,16 @@ def _wait(phone: Phone, run_id: str, plan: Plan, say: Say) -> dict[str, Any]:
     seconds, told = plan.poll_seconds, None
     while True:
         # One call, and none but this: whatever runs on the phone takes time from what is measured.
-        found = phone.as_app(
+        output = phone.as_app(
             f"cat {OUTPUT} 2>/dev/null || cat {PROGRESS} 2>/dev/null; pidof {PACKAGE} >/dev/null",
             doing=doing,
             check=False,
         )
-        answer = _parse(found.output) if found.output.strip() else {}
+        answer = _parse(output.output) if output.output.strip() else {}
         if "state" not in answer and answer.get("run") == run_id:
             return answer
         progress = answer if answer.get("run") == run_id else {}
-        if found.code:
+        if output.code:
             raise UserError(f"phone {phone.serial}: the app ended {_where(progress)}; {_why_ended(progress)}")
         if time.monotonic() >= end:
             raise UserError(
@@ -235,19 +235,19 @@ def read_figures(
     if not isinstance(measured, dict):
         raise _malformed("has no bundles")
     failed = {name: str(errors[pushed]) for pushed, name in names.items() if pushed in errors}
-    found = {
+    pulled = {
         name: _bundle_figures(measured.get(pushed), pushed, bundles[name], plan)
         for pushed, name in names.items()
         if pushed not in errors
     }
-    if not found:
+    if not pulled:
         raise UserError(f"the phone measured nothing: {failure_text(failed)}")
     now = datetime.datetime.now(datetime.timezone.utc)
     return {
         "model": device["model"],
         **{key: device.get(key) for key in FIGURES_OF_DEVICE},
         "measured": now.strftime("%Y-%m-%d %H:%M UTC"),
-        "bundles": found,
+        "bundles": pulled,
         "errors": failed,
     }
 

@@ -120,10 +120,10 @@ def pareto_curves(curves: Sequence[Mapping[str, Any]], points: Sequence[Mapping[
     for number, each in enumerate(curves):
         shade = color(CURVE_COLORS[number % len(CURVE_COLORS)])
         entries[each["name"]] = shade
-        own = each["points"]
-        heights = [max(p["test_auc"], edge) for p in own]
-        axes.plot([p["bytes"] for p in own], heights, color=shade, linewidth=1.5, zorder=2 + number)
-        for p, y in zip(own, heights, strict=True):
+        curve = each["points"]
+        heights = [max(p["test_auc"], edge) for p in curve]
+        axes.plot([p["bytes"] for p in curve], heights, color=shade, linewidth=1.5, zorder=2 + number)
+        for p, y in zip(curve, heights, strict=True):
             fill = "none" if p["dominated"] else shade
             marker = "v" if p["test_auc"] < low else "o"
             axes.plot(

@@ -53,20 +53,20 @@ def measure_run(run: Run, measure: Measure, say: Callable[[str], None]) -> dict[
     return curve(run, points)
 
 
-def point(name: str, measured: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+def point(name: str, measured: Mapping[str, Any], kept: Mapping[str, Any]) -> dict[str, Any]:
     """One bundle of a curve.
 
     Args:
         name: of the bundle.
         measured: ``test_auc`` of the program and, where it is known there, ``bytes`` of the bundle.
-        own: ``valid_auc`` and ``kept_parameters`` of the compact model.
+        kept: ``valid_auc`` and ``kept_parameters`` of the compact model.
     """
     return {
         "name": name,
         "bytes": measured.get("bytes", {}).get("bundle"),
         "test_auc": measured["test_auc"],
-        "valid_auc": own["valid_auc"],
-        "kept_parameters": own["kept_parameters"],
+        "valid_auc": kept["valid_auc"],
+        "kept_parameters": kept["kept_parameters"],
     }
 
 
@@ -119,19 +119,19 @@ def smallest_within(
         dense_bytes: of the dense fp32 program.
         dense_auc: its test AUC.
     """
-    found = []
+    within = []
     for loss in LOSSES:
         enough = [p for p in points if p["test_auc"] >= dense_auc - loss]
         best = min(enough, key=lambda p: p["bytes"], default=None)
         known = {key: best and best[key] for key in ("name", "bytes", "test_auc")}
-        found.append({"loss": loss, **known, "times_smaller": best and dense_bytes / best["bytes"]})
-    return found
+        within.append({"loss": loss, **known, "times_smaller": best and dense_bytes / best["bytes"]})
+    return within
 
 
-def smallest_lines(found: Sequence[Mapping[str, Any]]) -> list[str]:
+def smallest_lines(smallest: Sequence[Mapping[str, Any]]) -> list[str]:
     """The smallest bundle at each loss as lines of text."""
     lines = ["smallest bundle at a test AUC not below dense fp32"]
-    for each in found:
+    for each in smallest:
         if each["name"] is None:
             lines.append(f"  − {each['loss']:.3f}: none")
         else:
@@ -148,16 +148,16 @@ def _beats(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return bool(least and most and not same)
 
 
-def text_lines(found: Mapping[str, Any]) -> list[str]:
+def text_lines(report: Mapping[str, Any]) -> list[str]:
     """The curves as lines of text."""
     lines = []
-    for each in found["curves"]:
+    for each in report["curves"]:
         lines.append(each["name"])
         for p in each["points"]:
             mark = "  another is as small and as good" if p["dominated"] else ""
             lines.append(
                 f"  {p['name']:>10} {p['bytes']:>9,} bytes  valid {p['valid_auc']:.4f}  test {p['test_auc']:.4f}{mark}"
             )
-    if "smallest" in found:
-        lines += smallest_lines(found["smallest"])
+    if "smallest" in report:
+        lines += smallest_lines(report["smallest"])
     return lines

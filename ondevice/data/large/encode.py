@@ -37,11 +37,11 @@ def encode_chunk(
         ids[:, slots.starts[f] : slots.starts[f + 1]] = (numbers + np.int32(offsets[f]))[codes]
     labels, weights = chunk.labels(), chunk.weights()
     for s, name in enumerate(SPLITS):
-        own = split == s
-        _write_at(plan.store / f"{name}.ids.npy", ids[own], rows[s])
-        _write_at(plan.store / f"{name}.labels.npy", labels[own], rows[s])
+        chosen = split == s
+        _write_at(plan.store / f"{name}.ids.npy", ids[chosen], rows[s])
+        _write_at(plan.store / f"{name}.labels.npy", labels[chosen], rows[s])
         if weights is not None:
-            _write_at(plan.store / f"{name}.weights.npy", weights[own], rows[s])
+            _write_at(plan.store / f"{name}.weights.npy", weights[chosen], rows[s])
     return {}
 
 

@@ -43,12 +43,12 @@ def find_files(path: str | os.PathLike[str], patterns: Sequence[str], what: str)
         )
     names = sorted(p.name for p in where.iterdir() if p.is_file())
     for pattern in patterns:
-        found = [name for name in names if re.fullmatch(pattern, name.removesuffix(".gz"))]
-        both = [name for name in found if f"{name}.gz" in found]
+        matches = [name for name in names if re.fullmatch(pattern, name.removesuffix(".gz"))]
+        both = [name for name in matches if f"{name}.gz" in matches]
         if both:
             raise DataError(f"data.path: {where} holds {both[0]} and {both[0]}.gz; keep one of them")
-        if found:
-            return [where / name for name in sorted(found, key=natural)]
+        if matches:
+            return [where / name for name in sorted(matches, key=natural)]
     raise DataError(f"data.path: {where} holds no file of {what} (looked for: {', '.join(patterns)})")
 
 

@@ -77,12 +77,12 @@ def _into_buckets(plan: Plan, field: int) -> dict[str, Any]:
 
     Returns: {"known", "boundaries"}.
     """
-    found = plan.schema.fields[field]
+    described = plan.schema.fields[field]
     keys = np.fromfile(plan.field_path(field, "keys"), dtype=np.int64)
     rows = np.fromfile(plan.field_path(field, "counts"), dtype=np.int64)
-    boundaries = found.boundaries
+    boundaries = described.boundaries
     if boundaries is None:
-        boundaries = quantile_boundaries(numbers_of(keys), rows, found.buckets)
+        boundaries = quantile_boundaries(numbers_of(keys), rows, described.buckets)
     upto = np.array(boundaries, dtype=np.float64)
     counts = np.zeros(len(upto) + 1, dtype=np.int64)
     np.add.at(counts, np.searchsorted(upto, numbers_of(keys), side="right"), rows)

@@ -72,8 +72,8 @@ def prepare_large(
 
     Raises: UserError: for a wrong option, a line that cannot be used, and a disk that is full.
     """
-    own = "random" if split == splits.GIVEN else split
-    shares_of_rows = splits.check_options(own, seed, fractions, max_rows)
+    kind = "random" if split == splits.GIVEN else split
+    shares_of_rows = splits.check_options(kind, seed, fractions, max_rows)
     if split == "leave_last_out":
         raise ConfigError("data.split: 'leave_last_out' needs the whole table in memory; leave streamed out")
     BadRows(bad_rows)
@@ -90,9 +90,9 @@ def prepare_large(
     building = stores / f".unfinished-{schema.name}-{_digest(identity)[:16]}"
     source = source if places is None else {**source, "places": places}
     plan = Plan(building, schema, source, list(files), split, seed, shares_of_rows, max_rows, bad_rows)
-    found = open_store(target, fingerprint)
-    if found is not None:
-        return found
+    ready = open_store(target, fingerprint)
+    if ready is not None:
+        return ready
     try:
         with _locked(building, schema.name):
             if open_store(target, fingerprint) is None:  # or another process has made it in the meantime
@@ -202,12 +202,12 @@ def _count(plan: Plan, pool: Pool) -> np.ndarray:
     given = division_of(plan)
 
     def tasks() -> Iterator[dict[str, Any]]:
-        for which, own in zip(parsed.ids, given, strict=True):
+        for which, which_ids in zip(parsed.ids, given, strict=True):
             path = plan.counts_path(which)
             if path.exists():
                 rows[place[which]] = ArrayFile(path).meta["rows"]
             else:
-                yield {"step": "count", "file": which.file, "number": which.number, "given": own}
+                yield {"step": "count", "file": which.file, "number": which.number, "given": which_ids}
 
     def done(task: dict[str, Any], answer: dict[str, Any]) -> None:
         rows[place[ChunkId(task["file"], task["number"])]] = answer["rows"]

@@ -267,8 +267,8 @@ def _read_atomic(ratings: Path, users: Path, items: Path) -> tuple[Ratings, Tabl
             if "movie_title" in at
             else ""
         )
-        found = _ATOMIC_YEAR.fullmatch(year_text)
-        year = int(found[1]) if found else None
+        match = _ATOMIC_YEAR.fullmatch(year_text)
+        year = int(match[1]) if match else None
         movies[key] = {"item": number, "year": year, "genre": _genre(cells[genre_at].split(" "))}
         titles[number] = f"{title} ({year})" if year is not None else title
     at = _header(ratings, ("user_id", "item_id", "rating", "timestamp"))

@@ -142,8 +142,10 @@ def _parts(path: Any, split: str | None) -> tuple[list[Part], list[int] | None]:
             else "train, valid or test is missing"
         )
         raise DataError(f"data.path: {wrong}; a mapping names the files of train, valid and test")
-    found = [(part, number) for number, name in enumerate(splits.SPLITS) for part in find_parts(path[name])]
-    return [part for part, _ in found], [number for _, number in found]
+    parts_of_splits = [
+        (part, number) for number, name in enumerate(splits.SPLITS) for part in find_parts(path[name])
+    ]
+    return [part for part, _ in parts_of_splits], [number for _, number in parts_of_splits]
 
 
 def read_table(
@@ -160,18 +162,18 @@ def read_table(
         for number, part in enumerate(parts):
             for numbers, batch in joined.batches(part):
                 seen += len(numbers)
-                found, wrong = rows_of(spec, numbers, batch, where=str(part.path), timed=timed, titles=True)
+                kept, wrong = rows_of(spec, numbers, batch, where=str(part.path), timed=timed, titles=True)
                 if wrong:
                     first = min(wrong)
-                    line = line_of(part, joined.own, spec.format, first)
+                    line = line_of(part, joined.main_columns, spec.format, first)
                     bad.report(part.path, line, wrong[first], len(wrong))
                 for name, factorizer in columns.items():
-                    factorizer.add_arrow(found.columns[name])
-                if found.titles is not None:
-                    _note_titles(titles, found.columns[spec.schema.item_key].to_pylist(), found.titles)  # type: ignore[index]
+                    factorizer.add_arrow(kept.columns[name])
+                if kept.titles is not None:
+                    _note_titles(titles, kept.columns[spec.schema.item_key].to_pylist(), kept.titles)  # type: ignore[index]
                 if given is not None:
-                    division.append(np.full(len(found.labels), given[number], dtype=np.uint8))
-                rows.append(found)
+                    division.append(np.full(len(kept.labels), given[number], dtype=np.uint8))
+                rows.append(kept)
         joined.tell()
         items, more = joined.items()
         titles.update(more)

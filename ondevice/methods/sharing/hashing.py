@@ -26,7 +26,7 @@ class Hashing(Method):
         dim: values per row.
     """
 
-    ships_as_found = True
+    ships_as_selected = True
 
     def __init__(
         self, info: TableInfo, embedding_dim: int, *, init_std: float | None = None, dim: int = 8
@@ -88,13 +88,13 @@ class Hashing(Method):
         if self._hashes is None:
             self._hashes = torch.from_numpy(key_hashes(text or "" for text in info.key_texts()))
         for field, begin in enumerate(info.field_offsets[:-1].tolist()):
-            own = seen[field] + begin
-            if len(own) <= limit:
-                sizes[own] = dim
+            seen_ids = seen[field] + begin
+            if len(seen_ids) <= limit:
+                sizes[seen_ids] = dim
                 continue
-            has_unknown = int(own[0]) == begin
+            has_unknown = int(seen_ids[0]) == begin
             # the values that lend the table their places
-            rows = own[has_unknown : max(limit, 1 + has_unknown)]
+            rows = seen_ids[has_unknown : max(limit, 1 + has_unknown)]
             sizes[rows] = dim
             if has_unknown and limit > 1:
                 sizes[begin] = dim

@@ -27,7 +27,7 @@ class QuotientRemainder(Method):
         operation: mult or add.
     """
 
-    ships_as_found = True
+    ships_as_selected = True
 
     def __init__(
         self,

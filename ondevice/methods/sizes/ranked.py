@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ondevice.forms.sizes import Sizes
 from ondevice.forms.table import TableInfo
-from ondevice.methods.base import Found, Method
+from ondevice.methods.base import Method, Selection
 from ondevice.methods.ranking import Ranking
 
 
@@ -35,11 +35,11 @@ class Ranked(Method):
 
     def forms_with(
         self, others: Sequence[Method], target: int, removed: Tensor | None, first_order: bool
-    ) -> list[Found]:
+    ) -> list[Selection]:
         """The ranking, from which the sizes for any target follow."""
         return [self.compact(), *(table.first_order_form() for table in others)]
 
-    def first_order_form(self) -> Found:
+    def first_order_form(self) -> Selection:
         """None of its own: rows that keep an embedding get a first-order weight."""
         return Sizes(torch.zeros(self.num_embeddings, dtype=torch.int64), 1)
 

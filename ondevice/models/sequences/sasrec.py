@@ -90,9 +90,9 @@ class Block(nn.Module):
 
     def forward(self, asking: Tensor, hidden: Tensor, mask: Tensor) -> Tensor:
         normed = self.attention_norm(hidden)
-        own = normed if asking is hidden else self.attention_norm(asking)
+        queries = normed if asking is hidden else self.attention_norm(asking)
         key, value = self.key_value(normed).chunk(2, -1)
-        query, key, value = (self._heads(each) for each in (self.query(own), key, value))
+        query, key, value = (self._heads(each) for each in (self.query(queries), key, value))
         # plain products: for so few places they are twenty times faster on a CPU than the fused attention's gradient
         scores = (query @ key.transpose(2, 3)) * query.shape[-1] ** -0.5
         weights = scores.masked_fill(~mask, -torch.inf).softmax(-1)

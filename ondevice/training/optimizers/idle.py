@@ -40,8 +40,8 @@ class Rows:
 
     def tensors(self) -> list[Tensor]:
         """All of them, in a fixed order."""
-        found = [self.weight, self.exp_avg, self.exp_avg_sq]
-        return found if self.average is None else [*found, self.average]
+        columns = [self.weight, self.exp_avg, self.exp_avg_sq]
+        return columns if self.average is None else [*columns, self.average]
 
     def at(self, places: Tensor) -> Rows:
         """Copies of the rows at ``places``."""

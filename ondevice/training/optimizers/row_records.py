@@ -42,9 +42,9 @@ class RowRecords:
         first = next(iter(columns))
         self.values = _zeros(first.shape[0], self.width, first.device)
         for p, names in columns.items():
-            own = self.column(p, names[0])
-            own.copy_(p.detach())
-            p.data = own
+            column = self.column(p, names[0])
+            column.copy_(p.detach())
+            p.data = column
 
     def column(self, p: nn.Parameter, name: str) -> Tensor:
         """One of a parameter's columns, (N, D); a view."""

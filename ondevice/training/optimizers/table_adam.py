@@ -49,16 +49,16 @@ class TableAdam(torch.optim.Adam):
         self.tables = [table for table in tables if reads_by_row(table, lazy)]
         self.lazy = lazy and bool(self.tables)
         self._of_tables = dict.fromkeys(p for table in self.tables for p in table.row_parameters())
-        own = {p for group in self.param_groups for p in group["params"]}
-        self._others = {p for p in self._of_tables if p not in own}
+        grouped = {p for group in self.param_groups for p in group["params"]}
+        self._others = {p for p in self._of_tables if p not in grouped}
         self._laid_out: dict[nn.Parameter, Tensor] = {}
         self._fetched: dict[Column, Tensor] = {}
         if self.lazy:
             self._columns = ("weight", "exp_avg", "exp_avg_sq", *(("average",) if averaged else ()))
             self._records = RowRecords(
-                {p: self._columns if p in own else ("weight",) for p in self._of_tables}
+                {p: self._columns if p in grouped else ("weight",) for p in self._of_tables}
             )
-            for p in own.intersection(self._of_tables):
+            for p in grouped.intersection(self._of_tables):
                 self.state[p]["step"] = torch.zeros((), device=p.device)
                 self._bind(p)
                 if averaged:
@@ -112,12 +112,12 @@ class TableAdam(torch.optim.Adam):
         columns = self._records.empty(count)
         for number, part in enumerate(parts):
             place = slice(number * self._at_once, (number + 1) * self._at_once)
-            own = {column: values[place] for column, values in columns.items()}
-            last = self._records.read(part, own)
+            settled = {column: values[place] for column, values in columns.items()}
+            last = self._records.read(part, settled)
             for group, idle in zip(self.param_groups, self._idle, strict=True):
                 parameters = self._by_row(group)
                 if parameters:
-                    idle.settle_(last, [self._rows_of(p, own) for p in parameters])
+                    idle.settle_(last, [self._rows_of(p, settled) for p in parameters])
         return columns
 
     def _rows_of(self, p: nn.Parameter, columns: Mapping[Column, Tensor]) -> Rows:

@@ -35,16 +35,16 @@ WEIGHTS, BIASES = 40 * 16 + 16, 16 + 1
 def test_parts_of_a_baseline_by_hand(
     programs: dict[str, Path], name: str, embeddings: int, weights: int
 ) -> None:
-    found = inspect(programs[name].read_bytes())
-    assert found.parts["embeddings"] == embeddings
-    assert found.parts["first_order"] == NUM_ROWS * 4
-    assert found.parts["catalog"] == 0
+    result = inspect(programs[name].read_bytes())
+    assert result.parts["embeddings"] == embeddings
+    assert result.parts["first_order"] == NUM_ROWS * 4
+    assert result.parts["catalog"] == 0
     # the recommender's bias and one zero are constants of the graph
-    assert weights <= found.parts["other_weights"] <= weights + 8
-    assert sum(found.parts.values()) == found.num_bytes == programs[name].stat().st_size
-    assert 0 < found.parts["program_overhead"] < 20_000
-    assert found.methods == ["forward"]
-    assert 0 < found.delegated_fraction < 1
+    assert weights <= result.parts["other_weights"] <= weights + 8
+    assert sum(result.parts.values()) == result.num_bytes == programs[name].stat().st_size
+    assert 0 < result.parts["program_overhead"] < 20_000
+    assert result.methods == ["forward"]
+    assert 0 < result.delegated_fraction < 1
 
 
 def compact(dense: Recommender, positions: bool) -> Recommender:
@@ -83,16 +83,16 @@ def test_parts_of_a_compact_program_are_what_its_tables_declare(
     )
     path = tmp_path / "model.pte"
     path.write_bytes(lower(methods).data)
-    found = inspect(path.read_bytes(), first_order_rows=packed.order.first_order_rows)
-    assert sum(found.parts.values()) == found.num_bytes == path.stat().st_size
+    result = inspect(path.read_bytes(), first_order_rows=packed.order.first_order_rows)
+    assert sum(result.parts.values()) == result.num_bytes == path.stat().st_size
     table, first_order = packed.tables()
-    assert found.parts["embeddings"] == table.stored_bytes()
-    assert found.parts["first_order"] == first_order.stored_bytes()
+    assert result.parts["embeddings"] == table.stored_bytes()
+    assert result.parts["first_order"] == first_order.stored_bytes()
     catalog_buffers = methods["recommend"].module.catalog.buffers() if "recommend" in methods else []
-    assert found.parts["catalog"] == sum(buffer.nbytes for buffer in catalog_buffers)
-    assert (found.parts["catalog"] > 0) == ("recommend" in methods)
-    assert WEIGHTS // 4 < found.parts["other_weights"] < 2 * (WEIGHTS + 8 * BIASES)
-    assert found.methods == names
+    assert result.parts["catalog"] == sum(buffer.nbytes for buffer in catalog_buffers)
+    assert (result.parts["catalog"] > 0) == ("recommend" in methods)
+    assert WEIGHTS // 4 < result.parts["other_weights"] < 2 * (WEIGHTS + 8 * BIASES)
+    assert result.methods == names
 
 
 def test_deflated_bytes_are_those_of_a_zip() -> None:
@@ -116,12 +116,12 @@ def test_a_bundle_counts_all_that_a_program_needs(tmp_path: Path) -> None:
     }
     for name, size in files.items():
         (tmp_path / name).write_bytes(b"x" * size)
-    found = bundle_bytes(tmp_path)
-    assert {k: v for k, v in found.items() if k != "deflated_bundle"} == {
+    result = bundle_bytes(tmp_path)
+    assert {k: v for k, v in result.items() if k != "deflated_bundle"} == {
         "pte": 500,
         "vocabulary": 70,
         "manifest": 30,
         "bundle": 600,
         "catalog": 1000,
     }
-    assert found["deflated_bundle"] < 600
+    assert result["deflated_bundle"] < 600

@@ -53,9 +53,9 @@ def runs(
 def test_bundles_of_other_runs_are_named_by_what_they_are(runs: dict[str, Path], cache: Path) -> None:
     said: list[str] = []
     paths = [str(runs["hashing"]), str(runs["magnitude"])]
-    found = other_bundles(paths, Run(runs["frequency"]), said.append)
-    assert list(found) == ["hashing 100", "magnitude csr 100"]
-    assert found["magnitude csr 100"].manifest["layout"] == "csr"
+    result = other_bundles(paths, Run(runs["frequency"]), said.append)
+    assert list(result) == ["hashing 100", "magnitude csr 100"]
+    assert result["magnitude csr 100"].manifest["layout"] == "csr"
     assert len(said) == 2
     again = other_bundles([*paths, paths[0]], Run(runs["frequency"]), said.append)
     assert list(again)[2] == "hashing 100 (hashing)"
@@ -105,11 +105,11 @@ def test_peers_stand_beside_ours_at_their_bytes_and_at_their_auc() -> None:
         "tiny": {"bytes": 30, "test_auc": 0.80},
         "best": {"bytes": 1000, "test_auc": 0.91},
     }
-    found = against(programs, ["small", "large"])
-    assert set(found) == {"peer", "tiny", "best"}
-    assert found["peer"]["at_bytes"] == {"program": "large", "auc_gain": pytest.approx(0.005)}
-    assert found["peer"]["at_auc"] == {"program": "large", "times_smaller": pytest.approx(100 / 90)}
-    assert found["tiny"]["at_bytes"] is None
-    assert found["tiny"]["at_auc"] == {"program": "small", "times_smaller": pytest.approx(0.75)}
-    assert found["best"]["at_auc"] is None
-    assert found["best"]["at_bytes"]["program"] == "large"
+    result = against(programs, ["small", "large"])
+    assert set(result) == {"peer", "tiny", "best"}
+    assert result["peer"]["at_bytes"] == {"program": "large", "auc_gain": pytest.approx(0.005)}
+    assert result["peer"]["at_auc"] == {"program": "large", "times_smaller": pytest.approx(100 / 90)}
+    assert result["tiny"]["at_bytes"] is None
+    assert result["tiny"]["at_auc"] == {"program": "small", "times_smaller": pytest.approx(0.75)}
+    assert result["best"]["at_auc"] is None
+    assert result["best"]["at_bytes"]["program"] == "large"

@@ -31,37 +31,37 @@ def test_dominated_bundles_by_hand() -> None:
     """b is larger than c and no better; d equals e in both, so neither beats the other."""
     one = curve("one", "retrained", [("a", 10, 0.7), ("b", 30, 0.8), ("d", 40, 0.9)])
     two = curve("two", "elastic", [("c", 20, 0.8), ("e", 40, 0.9), ("f", 40, 0.85)])
-    found = pareto([one, two], {"fp32": {"pte_bytes": 100, "test_auc": 0.95, "parts": {}}})
-    dominated = {p["name"]: p["dominated"] for each in found["curves"] for p in each["points"]}
+    result = pareto([one, two], {"fp32": {"pte_bytes": 100, "test_auc": 0.95, "parts": {}}})
+    dominated = {p["name"]: p["dominated"] for each in result["curves"] for p in each["points"]}
     assert dominated == {"a": False, "b": True, "c": False, "d": False, "e": False, "f": True}
-    assert [each["name"] for each in found["curves"]] == ["pep, retrained", "pep, elastic"]
-    assert found["baselines"] == [{"name": "fp32", "bytes": 100, "test_auc": 0.95}]
-    assert sum("another is as small" in line for line in text_lines(found)) == 2
+    assert [each["name"] for each in result["curves"]] == ["pep, retrained", "pep, elastic"]
+    assert result["baselines"] == [{"name": "fp32", "bytes": 100, "test_auc": 0.95}]
+    assert sum("another is as small" in line for line in text_lines(result)) == 2
 
 
 def test_smallest_bundle_at_each_loss_by_hand() -> None:
     """Of two that lose 0.001 the smaller; the smallest of all loses too much for any level."""
     points = [("a", 10, 0.93), ("b", 20, 0.949), ("c", 25, 0.9495), ("d", 50, 0.951)]
     one = curve("one", "retrained", points)
-    found = pareto([one], {"fp32": {"pte_bytes": 100, "test_auc": 0.95}})["smallest"]
-    assert [each["name"] for each in found] == ["d", "b", "b", "b"]
-    assert [each["times_smaller"] for each in found] == [2, 5, 5, 5]
+    result = pareto([one], {"fp32": {"pte_bytes": 100, "test_auc": 0.95}})["smallest"]
+    assert [each["name"] for each in result] == ["d", "b", "b", "b"]
+    assert [each["times_smaller"] for each in result] == [2, 5, 5, 5]
     none = smallest_within(one["points"], 100, 0.96)[0]
     assert none == {"loss": 0.0, "name": None, "bytes": None, "test_auc": None, "times_smaller": None}
     assert "none" in smallest_lines([none])[1]
 
 
 def test_runs_of_one_kind_are_told_apart_by_their_names() -> None:
-    found = pareto([curve("one", "elastic", [("a", 1, 0.5)]), curve("two", "elastic", [("a", 2, 0.6)])], {})
-    assert [each["name"] for each in found["curves"]] == ["pep, elastic (one)", "pep, elastic (two)"]
+    result = pareto([curve("one", "elastic", [("a", 1, 0.5)]), curve("two", "elastic", [("a", 2, 0.6)])], {})
+    assert [each["name"] for each in result["curves"]] == ["pep, elastic (one)", "pep, elastic (two)"]
 
 
 def test_a_curve_far_below_the_rest_keeps_its_place_at_the_edge() -> None:
-    found = pareto(
+    result = pareto(
         [curve("one", "elastic", [("a", 10_000, 0.6), ("b", 40_000, 0.9)])],
         {"int2": {"pte_bytes": 200_000, "test_auc": 0.5}, "fp32": {"pte_bytes": 10**6, "test_auc": 0.901}},
     )
-    (axes,) = pareto_curves(found["curves"], found["baselines"]).axes
+    (axes,) = pareto_curves(result["curves"], result["baselines"]).axes
     low, high = axes.get_ylim()
     assert 0.84 < low < 0.9 < 0.901 < high
     texts = [text.get_text() for text in axes.texts]

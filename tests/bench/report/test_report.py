@@ -177,27 +177,27 @@ def test_files_are_written_beside_bundles_and_in_the_run(tmp_path: Path) -> None
 
 
 def test_report_json_has_the_keys_that_readers_rely_on() -> None:
-    found = bundle_report(sample.report(), "20000")
-    assert {"pte", "vocabulary", "manifest", "bundle", "deflated_bundle"} <= set(found["bytes"])
-    assert set(found["baselines"]) == {"fp32", "int8", "int4", "int2"}
-    for baseline in found["baselines"].values():
+    result = bundle_report(sample.report(), "20000")
+    assert {"pte", "vocabulary", "manifest", "bundle", "deflated_bundle"} <= set(result["bytes"])
+    assert set(result["baselines"]) == {"fp32", "int8", "int4", "int2"}
+    for baseline in result["baselines"].values():
         assert {"pte_bytes", "test_auc", "p50_us"} <= set(baseline)
         assert set(baseline["p50_us"]) == {"1", "100", "1000"}
         assert all(isinstance(value, float) for value in baseline["p50_us"].values())
-    assert set(found["parity"]) >= {
+    assert set(result["parity"]) >= {
         "eager_vs_packed",
         "packed_vs_int8_sqnr_db",
         "int8_vs_pte_max_abs",
         "test_auc_eager",
         "test_auc_pte",
     }
-    assert set(found["latency_us"]) == {"1", "100", "1000"}
-    assert all({"p50", "p95"} <= set(measured) for measured in found["latency_us"].values())
-    assert isinstance(found["peak_rss_bytes"], int)
-    assert isinstance(found["load_ms"], float)
-    assert 0 < found["delegated_fraction"] <= 1
-    assert sum(found["parts"].values()) == found["bytes"]["bundle"]
-    json.dumps(found)
+    assert set(result["latency_us"]) == {"1", "100", "1000"}
+    assert all({"p50", "p95"} <= set(measured) for measured in result["latency_us"].values())
+    assert isinstance(result["peak_rss_bytes"], int)
+    assert isinstance(result["load_ms"], float)
+    assert 0 < result["delegated_fraction"] <= 1
+    assert sum(result["parts"].values()) == result["bytes"]["bundle"]
+    json.dumps(result)
 
 
 def test_the_headline_bundle_is_chosen_on_validation() -> None:

@@ -48,8 +48,8 @@ def test_by_hand() -> None:
 @patient
 @given(st.lists(integers))
 def test_logarithms_are_those_of_single_values(values: list[int]) -> None:
-    found = log_integers(np.array(values, dtype=np.int64))
-    assert found.tolist() == [log_integer(value) for value in values]
+    result = log_integers(np.array(values, dtype=np.int64))
+    assert result.tolist() == [log_integer(value) for value in values]
 
 
 def test_logarithms_at_every_step() -> None:

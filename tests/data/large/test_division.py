@@ -34,9 +34,9 @@ def divided(
     for number, (start, stop) in enumerate(zip([0, *cuts], cuts, strict=False)):
         which = ChunkId(0, number)
         values = pa.array(np.arange(start, stop) % 3)
-        own = None if times is None else times[start:stop]
+        part = None if times is None else times[start:stop]
         lines = np.arange(start, stop)
-        write_chunk(plan.chunk_path(which), SCHEMA, {"n": values}, np.zeros(stop - start), lines, own)
+        write_chunk(plan.chunk_path(which), SCHEMA, {"n": values}, np.zeros(stop - start), lines, part)
         ids.append(which)
         rows.append(stop - start)
     arrays = {
@@ -46,7 +46,7 @@ def divided(
         "num_keys": np.ones(len(ids), np.int64),
     }
     write_arrays(folder / "parsed", arrays, skipped=0, first_bad="", cut=[0])
-    found = []
+    result = []
     for which, given_ in zip(ids, division_of(plan), strict=True):
         counted = count_chunk(plan, which, given_)["rows"]
         file = ArrayFile(plan.counts_path(which))
@@ -55,8 +55,8 @@ def divided(
         train = (np.arange(len(own_split)) + int(sum(rows[: which.number])))[own_split == 0] % 3
         distinct = np.unique((np.arange(len(own_split)) + int(sum(rows[: which.number]))) % 3)
         assert file.read("counts").tolist() == [int((train == value).sum()) for value in distinct]
-        found.append(own_split)
-    return np.concatenate(found)
+        result.append(own_split)
+    return np.concatenate(result)
 
 
 def test_chunks_do_not_matter(tmp_path: Path) -> None:

@@ -35,12 +35,12 @@ def make_plan(folder: Path, path: Path, form: TextFormat = FORM) -> Plan:
 
 def stretches(plan: Plan, limit: int | None = None) -> list[tuple[bytes, int, int]]:
     """Content, first line and number of lines of each task."""
-    found = []
+    result = []
     for task in text_tasks(plan, 0, Budget(limit), {}):
         content = Path(task["path"]).read_bytes()[task["offset"] : task["offset"] + task["size"]]
-        found.append((content, task["line"], task["num_lines"]))
+        result.append((content, task["line"], task["num_lines"]))
         assert task["temporary"] == str(task["path"]).startswith(str(plan.folder))
-    return found
+    return result
 
 
 def packed(content: bytes) -> bytes:
@@ -61,16 +61,16 @@ def test_the_stretches_are_the_file(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files, "CHUNK_BYTES", 8)
         patch.setattr(files, "_READ_BYTES", 3)
-        found = stretches(make_plan(folder / "plan", folder / "data"))
-    assert b"".join(block for block, _, _ in found) == content
+        result = stretches(make_plan(folder / "plan", folder / "data"))
+    assert b"".join(block for block, _, _ in result) == content
     line = 0
-    for block, first, num_lines in found[:-1]:
+    for block, first, num_lines in result[:-1]:
         assert (first, num_lines) == (line, block.count(b"\n"))
         assert block.endswith(b"\n")
         assert len(block) <= 8
         line += num_lines
-    assert found[-1][1] == line
-    assert line + found[-1][2] == content.count(b"\n") + (not content.endswith(b"\n"))
+    assert result[-1][1] == line
+    assert line + result[-1][2] == content.count(b"\n") + (not content.endswith(b"\n"))
 
 
 @pytest.mark.parametrize("pack", [bytes, packed], ids=["plain", "gzip"])
@@ -79,9 +79,9 @@ def test_only_so_many_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pac
     monkeypatch.setattr(files, "CHUNK_BYTES", 10)
     lines = [f"{i % 2},{i}\n".encode() for i in range(8)]
     (tmp_path / "data").write_bytes(pack(b"".join(lines)))
-    found = stretches(make_plan(tmp_path / "plan", tmp_path / "data"), limit)
-    assert b"".join(block for block, _, _ in found) == b"".join(lines[:limit])
-    assert sum(num_lines for _, _, num_lines in found) == min(limit, 8)
+    result = stretches(make_plan(tmp_path / "plan", tmp_path / "data"), limit)
+    assert b"".join(block for block, _, _ in result) == b"".join(lines[:limit])
+    assert sum(num_lines for _, _, num_lines in result) == min(limit, 8)
 
 
 def test_gzip_of_several_members_with_padding(tmp_path: Path) -> None:

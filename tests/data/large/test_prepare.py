@@ -55,12 +55,12 @@ def check(name: str, path: Path, data: Dataset, seed: int = 0) -> None:
     label = data.schema.label.column
     assert label is not None
     for part in ("train", "valid", "test"):
-        own = [row for row, s in zip(rows, split, strict=True) if s == part]
+        kept = [row for row, s in zip(rows, split, strict=True) if s == part]
         expected = np.stack(
-            [vocabulary.encode_column(f, [row[x.name] for row in own]) for f, x in enumerate(fields)], 1
+            [vocabulary.encode_column(f, [row[x.name] for row in kept]) for f, x in enumerate(fields)], 1
         )
         assert np.array_equal(data.split(part).ids, expected)
-        assert data.split(part).labels.tolist() == [int(row[label]) for row in own]
+        assert data.split(part).labels.tolist() == [int(row[label]) for row in kept]
     occurrences = np.bincount(np.asarray(data.train.ids).ravel(), minlength=vocabulary.num_embeddings)
     assert np.array_equal(data.counts, occurrences)
 
@@ -142,9 +142,9 @@ def test_chunks_packing_and_line_ends_do_not_matter(
             patch.setattr(files, "CHUNK_BYTES", 20_000)
             for other in (path, packed, dos):
                 shutil.rmtree(own_cache)
-                found = content(load_dataset(name, path=other, split=split, memory="3GB"), own_cache)
-                assert found.pop("store.json")
-                assert found == {key: value for key, value in expected.items() if key != "store.json"}
+                result = content(load_dataset(name, path=other, split=split, memory="3GB"), own_cache)
+                assert result.pop("store.json")
+                assert result == {key: value for key, value in expected.items() if key != "store.json"}
 
 
 @pytest.mark.usefixtures("inline")
@@ -286,8 +286,8 @@ def test_in_processes_of_its_own(criteo_file: Path, own_cache: Path, monkeypatch
     shutil.rmtree(own_cache)
     packed = criteo_file.with_suffix(".gz")
     packed.write_bytes(gzip.compress(criteo_file.read_bytes()))
-    found = content(load_dataset("criteo", path=packed, workers=2), own_cache)
-    assert all(found[name] == expected[name] for name in expected if name != "store.json")
+    result = content(load_dataset("criteo", path=packed, workers=2), own_cache)
+    assert all(result[name] == expected[name] for name in expected if name != "store.json")
 
 
 def test_of_several_bad_lines_the_first_is_named(criteo_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,22 +82,22 @@ def test_by_time_it_is_the_table_in_memory(
     """The same rows in every split; they are in the order of the files, not of time."""
     monkeypatch.setattr(read, "CHUNK_ROWS", chunk_rows)
     expected = load_dataset("table", schema=schema, path=folder)
-    found = load_dataset("table", schema=schema, path=folder, streamed=True)
-    assert found.fingerprint != expected.fingerprint
-    assert same(found, expected)
-    assert len(found.train) == len(expected.train)
-    assert found.catalog is None
-    raw = found.raw_rows("train", [0])[0]
-    assert found.vocabulary.encode_row(raw).tolist() == found.train.ids[0].tolist()
+    result = load_dataset("table", schema=schema, path=folder, streamed=True)
+    assert result.fingerprint != expected.fingerprint
+    assert same(result, expected)
+    assert len(result.train) == len(expected.train)
+    assert result.catalog is None
+    raw = result.raw_rows("train", [0])[0]
+    assert result.vocabulary.encode_row(raw).tolist() == result.train.ids[0].tolist()
 
 
 @pytest.mark.usefixtures("inline")
 def test_at_random_all_rows_are_there(schema: Path, folder: Path) -> None:
     expected = load_dataset("table", schema=schema, path=folder, fractions=(0.8, 0.1, 0.1))
-    found = load_dataset(
+    result = load_dataset(
         "table", schema=schema, path=folder, streamed=True, split="random", fractions=(0.8, 0.1, 0.1)
     )
-    sizes = [len(found.split(s)) for s in ("train", "valid", "test")]
+    sizes = [len(result.split(s)) for s in ("train", "valid", "test")]
     assert sum(sizes) == sum(len(expected.split(s)) for s in ("train", "valid", "test"))
     assert np.abs(np.array(sizes) / sum(sizes) - [0.8, 0.1, 0.1]).max() < 0.06
 
@@ -105,9 +105,9 @@ def test_at_random_all_rows_are_there(schema: Path, folder: Path) -> None:
 @pytest.mark.usefixtures("inline")
 def test_only_the_first_rows(schema: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(read, "CHUNK_ROWS", 64)
-    found = load_dataset("table", schema=schema, path=folder, streamed=True, max_rows=710)
+    result = load_dataset("table", schema=schema, path=folder, streamed=True, max_rows=710)
     stars = np.concatenate([rows(700, 0)["stars"].to_numpy(), rows(300, 1)["stars"].to_numpy()[:10]])
-    assert sum(len(found.split(s)) for s in ("train", "valid", "test")) == (stars != 3).sum()
+    assert sum(len(result.split(s)) for s in ("train", "valid", "test")) == (stars != 3).sum()
 
 
 @pytest.mark.usefixtures("inline")

@@ -96,8 +96,8 @@ def test_the_chunk_holds_the_good_lines(tmp_path_factory: pytest.TempPathFactory
     assert chunk.labels().tolist() == [int(row[0]) for row in cells]
     for f, field in enumerate(FIELDS):
         keys = [None, *chunk.keys(f).to_pylist()]
-        found = [keys[code] for code in chunk.codes(f)]
-        assert found == [field.key(str(int(row[1])) if f == 0 and row[1] else row[1 + f]) for row in cells]
+        result = [keys[code] for code in chunk.codes(f)]
+        assert result == [field.key(str(int(row[1])) if f == 0 and row[1] else row[1 + f]) for row in cells]
 
 
 TROUBLES = [

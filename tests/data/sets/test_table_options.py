@@ -164,13 +164,13 @@ def test_each_users_last_row_tests(tmp_path: Path) -> None:
     text = "user,item,y,at\n1,c,1,3\n1,a,1,1\n2,a,0,9\n1,b,0,2\n2,b,1,9\n2,c,0,9\n3,d,1,100\n3,e,1,101\n"
     split = {"kind": "leave_last_out", "time": "at", "user": "user"}
     data = load(tmp_path, text, split=split)
-    found = {
+    result = {
         name: [(r["user"], r["item"]) for r in data.raw_rows(name, range(len(data.split(name))))]
         for name in SPLITS
     }
-    assert found["test"] == [(1, None), (2, None)]  # c is in no training row
-    assert found["valid"] == [(1, None), (2, None)]
-    assert sorted(found["train"]) == [(1, "a"), (2, "a"), (3, "d"), (3, "e")]
+    assert result["test"] == [(1, None), (2, None)]  # c is in no training row
+    assert result["valid"] == [(1, None), (2, None)]
+    assert sorted(result["train"]) == [(1, "a"), (2, "a"), (3, "d"), (3, "e")]
     with pytest.raises(UserError, match=r"needs the field of the user; add split: \{user: FIELD\}"):
         load(tmp_path, text, split={"kind": "leave_last_out", "time": "at"})
     with pytest.raises(UserError, match="'leave_last_out' needs the whole table in memory"):

@@ -13,7 +13,7 @@ from ondevice.errors import UserError
 from ondevice.forms.shared import SharedMap
 from ondevice.forms.table import TableInfo
 from ondevice.methods import METHODS
-from ondevice.methods.found import described, named, part_of, read_found
+from ondevice.methods.selection import described, named, part_of, read_selection
 from ondevice.recommender import pruned_id_map
 
 from ...runs import laid_over
@@ -104,7 +104,7 @@ def test_removed_ids_and_their_readers_read_the_unknown_id() -> None:
 
 def test_a_form_reads_back_from_tensors() -> None:
     form = compact([0, 1, 1, 1], [0, 4], 4)
-    again = read_found(described(form), part_of(named(form, "7/0"), "7/0"))
+    again = read_selection(described(form), part_of(named(form, "7/0"), "7/0"))
     assert isinstance(again, SharedMap)
     assert all(torch.equal(getattr(form, n), getattr(again, n)) for n in ("sizes", "shared", "modulus"))
     assert again.dim == form.dim

@@ -115,9 +115,9 @@ def test_exportable(name: str) -> None:
     embeddings, present = histories()
     made = Newest(model(name))
     for length in (6, 3, 0):
-        own = torch.arange(LAST)[None] >= LAST - length
+        is_present = torch.arange(LAST)[None] >= LAST - length
         program = torch.export.export(made, (embeddings[:1], present[:1])).module()
-        torch.testing.assert_close(program(embeddings[:1], own), made(embeddings[:1], own))
+        torch.testing.assert_close(program(embeddings[:1], is_present), made(embeddings[:1], is_present))
 
 
 @pytest.mark.parametrize("name", NAMES)

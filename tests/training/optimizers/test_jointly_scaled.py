@@ -57,7 +57,7 @@ def test_a_gradient_that_is_absent_or_zero_moves_nothing() -> None:
 def test_rows_that_were_fetched_are_the_same_as_whole_tables(info: TableInfo) -> None:
     """Two tables, scaled together; rows 0, 5 and 7 are not read."""
     ids = torch.tensor([[1, 3, 6], [2, 3, 8], [1, 4, 6]])
-    found = []
+    result = []
     for by_rows in (False, True):
         torch.manual_seed(0)
         tables = [METHODS["pep"](info, dim, init_std=1.0, threshold_init=-3.0) for dim in (4, 1)]
@@ -73,10 +73,10 @@ def test_rows_that_were_fetched_are_the_same_as_whole_tables(info: TableInfo) ->
             reader.step()
             for table in tables:
                 table.fetched = None
-        found.append(tables)
-    for one, other in zip(*found, strict=True):
+        result.append(tables)
+    for one, other in zip(*result, strict=True):
         torch.testing.assert_close(one.s, other.s)
-    changed = (found[1][0].s != before).any(1)
+    changed = (result[1][0].s != before).any(1)
     assert changed.any()
     assert not changed[[0, 5, 7]].any()
 

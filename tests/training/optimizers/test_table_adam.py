@@ -44,8 +44,8 @@ def groups(recommender: Recommender, decay: float) -> list[dict[str, Any]]:
     thresholds = [p for table in recommender.tables() for p in table.thresholds()]
     special = {id(p) for p in thresholds}
     rest = [p for p in recommender.parameters() if id(p) not in special]
-    found = [{"params": rest, "weight_decay": decay}]
-    return [*found, {"params": thresholds, "lr": 3e-2, "weight_decay": decay}] if thresholds else found
+    result = [{"params": rest, "weight_decay": decay}]
+    return [*result, {"params": thresholds, "lr": 3e-2, "weight_decay": decay}] if thresholds else result
 
 
 def train(

@@ -1,4 +1,4 @@
-"""What methods found, saved and read back."""
+"""What a method selected for each table, saved and read back."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 from torch import Tensor
 
 from ondevice.forms import FORMS
-from ondevice.methods.base import Found
+from ondevice.methods.base import Selection
 from ondevice.methods.ranking import Ranking
 
 
-def described(found: Found) -> dict[str, Any]:
-    """What `read_found` needs beside tensors, for JSON."""
-    return {"kind": found.kind(), **found.facts()}
+def described(selection: Selection) -> dict[str, Any]:
+    """What `read_selection` needs beside tensors, for JSON."""
+    return {"kind": selection.kind(), **selection.facts()}
 
 
-def read_found(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Found:
+def read_selection(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Selection:
     """A form, or a ranking, of what `described` and ``tensors()`` gave."""
     kind = description["kind"]
     if kind == Ranking.kind():
@@ -34,6 +34,6 @@ def part_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     }
 
 
-def named(found: Found, prefix: str) -> dict[str, Tensor]:
+def named(selection: Selection, prefix: str) -> dict[str, Tensor]:
     """The tensors of a form under names that begin with ``prefix/``."""
-    return {f"{prefix}/{name}": value.clone() for name, value in found.tensors().items()}
+    return {f"{prefix}/{name}": value.clone() for name, value in selection.tensors().items()}
