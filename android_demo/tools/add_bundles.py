@@ -50,15 +50,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--assets", type=Path, default=ASSETS, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     try:
-        found = {name: bundle_files(name, folder) for name, folder in map(parse, options.bundles)}
-        if len(found) != len(options.bundles):
+        files_of = {name: bundle_files(name, folder) for name, folder in map(parse, options.bundles)}
+        if len(files_of) != len(options.bundles):
             raise ValueError("two bundles have one name; write NAME=BUNDLE")
     except (ValueError, KeyError) as error:
         print(error, file=sys.stderr)
         return 2
     if not options.keep:
         shutil.rmtree(options.assets, ignore_errors=True)
-    for name, files in found.items():
+    for name, files in files_of.items():
         target = options.assets / name
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)

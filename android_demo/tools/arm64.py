@@ -89,7 +89,7 @@ def guest(bundle: Path, candidates: list[int]) -> tuple[dict[str, Any], list[tup
         counts = (
             [tuple(map(int, line.split())) for line in out.read_text().splitlines()] if candidates else []
         )
-    return json.loads(lines[-1]), [(own, everything) for own, everything in counts]
+    return json.loads(lines[-1]), [(in_program, everything) for in_program, everything in counts]
 
 
 def manifest_of(bundle: Path) -> dict[str, Any]:
@@ -120,13 +120,13 @@ def golden(bundles: dict[str, Path], tolerance: float, rescored: Path | None = N
         manifest = manifest_of(bundle)
         expected = [single(case["score"]) for case in manifest["golden"]]
         answer, _ = guest(bundle, [])
-        found: list[float] = answer["golden"]
-        difference = max(abs(a - b) for a, b in zip(found, expected, strict=True))
+        scores: list[float] = answer["golden"]
+        difference = max(abs(a - b) for a, b in zip(scores, expected, strict=True))
         if answer["machine"] != "aarch64" or not difference <= tolerance:
-            raise ToolError(f"{bundle}: arm64 scores {found}, expected {expected} within {tolerance}")
+            raise ToolError(f"{bundle}: arm64 scores {scores}, expected {expected} within {tolerance}")
         if rescored is not None:
-            write_rescored(bundle, manifest, found, rescored / bundle.name)
-        return {"cases": len(found), "max_abs": difference}
+            write_rescored(bundle, manifest, scores, rescored / bundle.name)
+        return {"cases": len(scores), "max_abs": difference}
 
     return in_parallel(compare, bundles)
 
@@ -149,8 +149,8 @@ def count(bundles: dict[str, Path], candidates: list[int]) -> dict[str, dict[str
     def measure(bundle: Path) -> dict[str, int]:
         _, counts = guest(bundle, candidates)
         repeats = len(counts) // len(candidates)
-        own = [part for part, _ in counts]
-        groups = [own[i * repeats : (i + 1) * repeats] for i in range(len(candidates))]
+        in_program = [part for part, _ in counts]
+        groups = [in_program[i * repeats : (i + 1) * repeats] for i in range(len(candidates))]
         if repeats < 2 or any(min(group) != max(group) or group[0] == 0 for group in groups):
             raise ToolError(f"{bundle}: repeated calls took different numbers of instructions: {groups}")
         return {str(n): group[0] for n, group in zip(candidates, groups, strict=True)}
@@ -170,12 +170,14 @@ def counts_text(counts: dict[str, dict[str, int]], bundles: dict[str, Path], com
     return json.dumps(content, indent=2) + "\n"
 
 
-def check(found: dict[str, dict[str, int]], expected: dict[str, dict[str, int]], slack: float) -> list[str]:
+def check(
+    measured: dict[str, dict[str, int]], expected: dict[str, dict[str, int]], slack: float
+) -> list[str]:
     """What takes more instructions than expected, one line each, and what only one of the two has."""
     problems = []
-    for name in sorted(set(found) | set(expected)):
-        for candidates in sorted(set(found.get(name, {})) | set(expected.get(name, {})), key=int):
-            now, before = found.get(name, {}).get(candidates), expected.get(name, {}).get(candidates)
+    for name in sorted(set(measured) | set(expected)):
+        for candidates in sorted(set(measured.get(name, {})) | set(expected.get(name, {})), key=int):
+            now, before = measured.get(name, {}).get(candidates), expected.get(name, {}).get(candidates)
             if now is None or before is None:
                 problems.append(f"{name}, {candidates} candidates: only in one of the two")
             elif now > before * (1 + slack):

@@ -45,10 +45,10 @@ ALIGNMENT = 4
 def gradle(name: str) -> str:
     """What the app's Gradle file says, so that both builds have the same."""
     text = (DEMO / "app" / "build.gradle.kts").read_text(encoding="utf-8")
-    found = re.search(rf'^ *{name} = "?([^"\n]+)"?$', text, re.MULTILINE)
-    if found is None:
+    match = re.search(rf'^ *{name} = "?([^"\n]+)"?$', text, re.MULTILINE)
+    if match is None:
         raise ToolError(f"app/build.gradle.kts has no {name}")
-    return found[1]
+    return match[1]
 
 
 def compile_resources(work: Path) -> tuple[Path, Path]:
@@ -108,10 +108,10 @@ def num_tests(module: str) -> int:
     """The number of tests in Surefire's reports of a module. Raises ToolError when one did not pass."""
     total = 0
     for report in (DEMO / module / "target" / "surefire-reports").glob("*.txt"):
-        found = re.search(r"Tests run: (\d+), Failures: 0, Errors: 0, Skipped: 0", report.read_text())
-        if found is None:
+        match = re.search(r"Tests run: (\d+), Failures: 0, Errors: 0, Skipped: 0", report.read_text())
+        if match is None:
             raise ToolError(f"not every test ran and passed: {report.read_text()}")
-        total += int(found[1])
+        total += int(match[1])
     return total
 
 

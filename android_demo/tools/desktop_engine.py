@@ -122,10 +122,10 @@ def joined(paths: Sequence[Path]) -> str:
 
 def passed(output: str, pattern: str) -> int:
     """The number of tests in a summary. Raises ToolError when one failed or was left out, or none ran."""
-    found = re.search(pattern, output)
-    if found is None or int(found[1]) == 0:
+    match = re.search(pattern, output)
+    if match is None or int(match[1]) == 0:
         raise ToolError(f"not every test of the engine ran and passed:\n{output}")
-    return int(found[1])
+    return int(match[1])
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -115,8 +115,8 @@ def site() -> Path:
             run([*compiler, f"-Wl,-soname,{name}", "-o", libraries / name, source], f"making {name}")
             source.write_text("")
 
-    names, own = [*SECTIONS["arm64-wheels"], *SECTIONS["arm64"]], Path(__file__).read_bytes()
-    return toolchain.unpacked("arm64-wheels", toolchain.label_of(names, own), unpack) / "site"
+    names, code = [*SECTIONS["arm64-wheels"], *SECTIONS["arm64"]], Path(__file__).read_bytes()
+    return toolchain.unpacked("arm64-wheels", toolchain.label_of(names, code), unpack) / "site"
 
 
 def symbols(library: Path) -> tuple[set[str], set[str]]:
@@ -137,22 +137,26 @@ def symbols(library: Path) -> tuple[set[str], set[str]]:
 
 def missing_symbols(target: Path) -> list[str]:
     """What the wheels' libraries need and none of them has."""
-    own = [
+    libraries = [
         *(target / "torch" / "lib").glob("*.so*"),
         *target.glob("executorch/extension/pybindings/_portable_lib*.so"),
     ]
-    own = [library for library in own if "cuda" not in library.name and library.name != "libcaffe2_nvrtc.so"]
+    libraries = [
+        library
+        for library in libraries
+        if "cuda" not in library.name and library.name != "libcaffe2_nvrtc.so"
+    ]
     root = sysroot()
     defined: set[str] = set()
     needed: set[str] = set()
     for library in [
-        *own,
+        *libraries,
         *root.glob("*/aarch64-linux-gnu/*.so*"),
         *root.glob("usr/lib/aarch64-linux-gnu/*.so*"),
     ]:
         has, wants = symbols(library)
         defined |= has
-        if library in own:
+        if library in libraries:
             needed |= wants
     defined |= symbols(root / "usr/bin/python3.11")[0]
     return sorted(needed - defined)

@@ -32,13 +32,13 @@ def phone() -> Path:
             _write(folder / "android.jar", ((name, source.read(name)) for name in names))
         home = Path(shutil.which("javac") or "/usr/bin/javac").resolve().parent.parent
         with zipfile.ZipFile(home / "lib" / "ct.sym") as source:
-            found = {}  # of RELEASES/CLASS.sig, or RELEASES/MODULE/CLASS.sig
+            signatures = {}  # of RELEASES/CLASS.sig, or RELEASES/MODULE/CLASS.sig
             for name in source.namelist():
                 releases, _, rest = name.partition("/")
                 of_class = rest.removeprefix("java.base/")
                 if "8" in releases and of_class.startswith("java/") and of_class.endswith(".sig"):
-                    found[of_class.removesuffix(".sig") + ".class"] = name
-            _write(folder / "java.jar", ((name, source.read(at)) for name, at in found.items()))
+                    signatures[of_class.removesuffix(".sig") + ".class"] = name
+            _write(folder / "java.jar", ((name, source.read(at)) for name, at in signatures.items()))
 
     return toolchain.unpacked(
         "r8-phone", toolchain.label_of(["android"], Path(__file__).read_bytes()), unpack

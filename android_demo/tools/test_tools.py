@@ -169,10 +169,10 @@ def test_a_rescored_bundle_is_signed_anew(tmp_path: Path, bundle: Path) -> None:
     manifest = {"sha256": "1" * 64, "golden": [{"score": 0.25}, {"score": 0.5}], "name": "é"}
     arm64.write_rescored(bundle, manifest, [0.125, 0.75], tmp_path / "other")
     text = (tmp_path / "other" / "manifest.json").read_text(encoding="utf-8")
-    found = json.loads(text)
-    assert [case["score"] for case in found["golden"]] == [0.125, 0.75]
-    zeroed = text.replace(found["sha256"], "0" * 64)
-    assert hashlib.sha256(zeroed.encode()).hexdigest() == found["sha256"]
+    signed = json.loads(text)
+    assert [case["score"] for case in signed["golden"]] == [0.125, 0.75]
+    zeroed = text.replace(signed["sha256"], "0" * 64)
+    assert hashlib.sha256(zeroed.encode()).hexdigest() == signed["sha256"]
     assert text.startswith('{"sha256":"')
     assert (tmp_path / "other" / "model.pte").read_bytes() == (bundle / "model.pte").read_bytes()
 

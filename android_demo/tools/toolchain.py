@@ -129,10 +129,10 @@ def fetch(name: str) -> Path:
         kept.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache()) as folder:
             file = _CLIENTS[piece.client](piece.spec, Path(folder))
-            found = sha256(file)
-            if found != piece.sha256:
+            digest = sha256(file)
+            if digest != piece.sha256:
                 raise ToolError(
-                    f"{name} ({piece.spec}) has the SHA-256 {found}, not the pinned {piece.sha256}"
+                    f"{name} ({piece.spec}) has the SHA-256 {digest}, not the pinned {piece.sha256}"
                 )
             part = Path(folder) / "piece"
             shutil.copyfile(file, part)

@@ -57,11 +57,11 @@ class Options:
         unavailable = self.bundles / "unavailable.txt"
         if unavailable.exists():
             raise Unavailable(unavailable.read_text(encoding="utf-8").strip())
-        found = {name: self.bundles / name for name in names}
-        for folder in found.values():
+        chosen = {name: self.bundles / name for name in names}
+        for folder in chosen.values():
             if not (folder / "manifest.json").is_file():
                 raise ToolError(f"{folder} is no bundle; run export_bundles.py {self.bundles}")
-        return found
+        return chosen
 
 
 def core(options: Options) -> str:
@@ -140,11 +140,11 @@ def screens(options: Options) -> str:
 
 def runtime(options: Options) -> str:
     """The Python runtime's arm64 wheel, emulated, against x86."""
-    found = arm64.golden(options.of(*COMPARED, "tables"), arm64.TOLERANCE)
-    if found["tables"]["max_abs"] != 0:
-        raise ToolError(f"int8 tables are read differently on arm64: off by {found['tables']['max_abs']}")
-    off = ", ".join(f"{name} {each['max_abs']:.1e}" for name, each in found.items())
-    return f"arm64 against x86 over {found['ours']['cases']} golden cases, largest difference: {off}"
+    figures = arm64.golden(options.of(*COMPARED, "tables"), arm64.TOLERANCE)
+    if figures["tables"]["max_abs"] != 0:
+        raise ToolError(f"int8 tables are read differently on arm64: off by {figures['tables']['max_abs']}")
+    off = ", ".join(f"{name} {each['max_abs']:.1e}" for name, each in figures.items())
+    return f"arm64 against x86 over {figures['ours']['cases']} golden cases, largest difference: {off}"
 
 
 def instructions(options: Options) -> str:
@@ -167,11 +167,11 @@ def adb(options: Options) -> str:
     client = toolchain.adb()
     words = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/bench/phone/test_adbd.py"]
     output = run(words, "tests with the adb client", cwd=ROOT, env={"ADB": str(client)})
-    found = re.search(r"^(\d+) passed in [\d.]+s", output, re.MULTILINE)
-    if found is None:
+    match = re.search(r"^(\d+) passed in [\d.]+s", output, re.MULTILINE)
+    if match is None:
         raise ToolError(f"not every test ran and passed:\n{output}")
     version = subprocess.run([client, "version"], capture_output=True, text=True, check=True).stdout
-    return f"{found[1]} tests passed with adb {version.split('Version ')[1].split()[0]}"
+    return f"{match[1]} tests passed with adb {version.split('Version ')[1].split()[0]}"
 
 
 PARTS: dict[str, Callable[[Options], str]] = {
