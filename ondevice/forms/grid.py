@@ -115,8 +115,8 @@ class GridEmbedding(CompactTable):
         return lookup(self.rounded(values[0] * self.in_effect.index_select(0, rows)), inverse)
 
     def of_ids(self, ids: Tensor) -> Tensor:
-        found = super().of_ids(ids)
-        return self.rounded(found) if self.is_coded else found
+        read = super().of_ids(ids)
+        return self.rounded(read) if self.is_coded else read
 
     def table(self) -> Tensor:
         values = super().table()

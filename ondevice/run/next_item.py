@@ -153,8 +153,8 @@ def item_info(dataset: Dataset, counts: Tensor | None = None) -> TableInfo:
     assert schema.item_key is not None, "a data set with sequences names its items"
     field = schema.names.index(schema.item_key)
     begin, end = (int(offset) for offset in vocabulary.field_offsets[field : field + 2])
-    own = torch.as_tensor(dataset.counts[begin:end].copy()) if counts is None else counts
-    return table_info([0, end - begin], own, lambda: vocabulary.key_texts()[begin:end])
+    item_counts = torch.as_tensor(dataset.counts[begin:end].copy()) if counts is None else counts
+    return table_info([0, end - begin], item_counts, lambda: vocabulary.key_texts()[begin:end])
 
 
 def load_run(run: Run) -> tuple[NextItemRecommender, Dataset]:
@@ -180,7 +180,7 @@ def table_lines(metrics: Mapping[str, Any]) -> list[str]:
     names = ("hr@10", "ndcg@10", "recall@20", "mrr", "coverage@10")
     lines = [f"{split + ' split':36} {'users':>7} " + " ".join(f"{name:>11}" for name in names)]
     users = metrics["users"]
-    for group, own in entry[split].items():
+    for group, figures in entry[split].items():
         lines.append(
             f"{group:36} {own.get('users', users):>7,} " + " ".join(f"{own[name]:>11.4f}" for name in names)
         )

@@ -66,7 +66,7 @@ def _table(metrics: Mapping[str, Any], groups: Mapping[str, Mapping[str, float]]
         f"<tr><td>{escape(group)}</td><td>{own.get('users', metrics['users']):,}</td>"
         + "".join(f"<td>{own[name]:.4f}</td>" for name in METRICS)
         + "</tr>\n"
-        for group, own in groups.items()
+        for group, figures in groups.items()
     )
     return f"<table><tr><th>users</th><th>number</th>{head}</tr>\n{rows}</table>"
 

@@ -38,7 +38,7 @@ def test_a_shipped_config_trains(path: Path, movielens_folder: Path, tmp_path: P
     dense = metrics["dense"]
     for split in ("valid", "test"):
         assert set(dense[split]["all"]) >= {"hr@10", "ndcg@10", "recall@20", "mrr", "coverage@10"}
-        assert sum(own["users"] for name, own in dense[split].items() if "items" in name) == 40
+        assert sum(figures["users"] for name, figures in dense[split].items() if "items" in name) == 40
     assert dense["valid"]["all"]["ndcg@10"] == pytest.approx(
         max(entry["valid_ndcg@10"] for entry in metrics["history"]["dense"]), abs=0.05
     )
