@@ -182,6 +182,7 @@ def table_lines(metrics: Mapping[str, Any]) -> list[str]:
     users = metrics["users"]
     for group, figures in entry[split].items():
         lines.append(
-            f"{group:36} {own.get('users', users):>7,} " + " ".join(f"{own[name]:>11.4f}" for name in names)
+            f"{group:36} {figures.get('users', users):>7,} "
+            + " ".join(f"{figures[name]:>11.4f}" for name in names)
         )
     return [*lines, f"{entry['parameters']:,} values, {entry['epochs']} epochs, {entry['seconds']:.0f} s"]

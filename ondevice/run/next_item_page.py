@@ -63,8 +63,8 @@ count against the model. Trained for {entry["epochs"]} epochs in {entry["seconds
 def _table(metrics: Mapping[str, Any], groups: Mapping[str, Mapping[str, float]]) -> str:
     head = "".join(f"<th>{name.upper()}</th>" for name in METRICS)
     rows = "".join(
-        f"<tr><td>{escape(group)}</td><td>{own.get('users', metrics['users']):,}</td>"
-        + "".join(f"<td>{own[name]:.4f}</td>" for name in METRICS)
+        f"<tr><td>{escape(group)}</td><td>{figures.get('users', metrics['users']):,}</td>"
+        + "".join(f"<td>{figures[name]:.4f}</td>" for name in METRICS)
         + "</tr>\n"
         for group, figures in groups.items()
     )
