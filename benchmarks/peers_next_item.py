@@ -168,9 +168,9 @@ def rectools(peers: Peers, python: str, epochs: int, seed: int) -> dict[str, Any
     hits = lists == targets.items[:, None]
     ranks = torch.where(hits.any(1) & (targets.items >= 0), hits.int().argmax(1) + 1, UNRANKED)
     ranking = Ranking(ranks, targets, lists, peers.size)
-    found = {"test": peers.measured(ranking), "epochs": epochs, "seed": seed, **facts}
-    found["note"] = f"MRR of the first {LIST} places"
-    return found
+    figures = {"test": peers.measured(ranking), "epochs": epochs, "seed": seed, **facts}
+    figures["note"] = f"MRR of the first {LIST} places"
+    return figures
 
 
 def of_run(path: str) -> dict[str, Any]:

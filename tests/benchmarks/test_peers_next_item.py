@@ -40,18 +40,18 @@ def test_ease_solves_its_own_problem() -> None:
 
 
 def test_every_peer_is_measured() -> None:
-    found = dict(measure(Peers(log())))
-    assert list(found) == [
+    figures = dict(measure(Peers(log())))
+    assert list(figures) == [
         "popularity",
         "item-item, whole history",
         "item-item, last 20",
         "EASE, whole history",
         "EASE, last 20",
     ]
-    for entry in found.values():
+    for entry in figures.values():
         assert 0 <= entry["test"]["all"]["ndcg@10"] <= 1
         assert entry["test"]["all"]["hr@10"] == 1  # two films are left to rank
-    assert found["EASE, last 20"]["penalty"] in (100.0, 300.0, 600.0, 1000.0)
+    assert figures["EASE, last 20"]["penalty"] in (100.0, 300.0, 600.0, 1000.0)
 
 
 def test_what_was_seen_scores_by_its_rows() -> None:
