@@ -257,11 +257,12 @@ def _clear_unseen(recommender: Recommender, form: Form) -> None:
 
     A layer that reads each field by itself meets the dimensions of all of them.
     """
-    model, field_of = recommender.model, recommender.info.field_of()
+    model, info = recommender.model, recommender.info
     largest = torch.zeros(model.num_fields, dtype=torch.int64)
     places = torch.arange(1, model.embedding_dim + 1)
     kept = form.mask()[:, : model.embedding_dim].cpu().long().mul(places).amax(1)
-    largest.scatter_reduce_(0, field_of, kept, "amax")
+    largest.scatter_reduce_(0, info.field_of(), kept, "amax")
+    largest = largest[list(info.slots.sources)]  # a history meets what the field that it is of has
     unseen = torch.arange(model.embedding_dim) >= largest[:, None]  # (F, D)
     with torch.no_grad():
         for layer in model.input_layers():

@@ -42,6 +42,24 @@ def test_two_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     )
 
 
+def test_histories(tmp_path: Path) -> None:
+    rows = ["user,country,film,genre,stars,at"]
+    rows += [
+        f"u{k % 9},NL,{k * 5 % 23},{'Drama' if k % 2 else 'War'},{k * 7 % 5 + 1},{k // 2}" for k in range(300)
+    ]
+    path = tmp_path / "visits.csv"
+    path.write_text("\n".join(rows) + "\n")
+    data = load(tmp_path, "visits", path)
+    assert data.schema.names == ("seen", "country", "film", "genre")
+    assert data.schema.slots.sources == (2, 1, 2, 3)
+    assert len(data.test) == len(data.valid) == 9
+    liked = [row.split(",") for row in rows[1:] if row.startswith("u3,") and int(row.split(",")[4]) > 3]
+    (last,) = (row for row in data.raw_rows("test", range(9)) if row["film"] == (3 + 9 * 32) * 5 % 23)
+    assert last["seen"] == [int(row[2]) for row in liked if row[5] != str((3 + 9 * 32) // 2)][-20:]
+    assert data.sequences is not None
+    assert len(data.sequences) == 9
+
+
 def test_several_values_and_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     genres = ["Drama", "War", "Comedy", "Short", "Noir"]
     rows = [

@@ -179,6 +179,13 @@ class RawLookup:
         known.update((value, row) for value, row in new_rows.items() if not self._is_foreign(value))
         return np.array(rows, dtype=np.int64)
 
+    def last(self, values: Sequence[Any], count: int) -> np.ndarray:
+        """The rows of the last ``count`` values that are not unknown, which end at the last place, (count,) int64."""
+        known = self.known(values)
+        rows = self.rows(values) if known is None else known
+        rows = rows[rows != self._unknown_row][-count:]
+        return np.pad(rows, (count - len(rows), 0), constant_values=self._unknown_row)
+
 
 def columns_of(
     raws: Sequence[Mapping[str, Any]], names: Sequence[str]

@@ -12,9 +12,9 @@ from ondevice.data.slots import Slots
 class Pooling(nn.Module):
     """What is read in the slots of each field, joined: e_f = Σ_s m_s·e_s / norm(Σ_s m_s).
 
-    m_s says whether slot s has a value, that is, does not read what the field's unknown values do; in a field of one
-    slot it always has. norm(n) is n for the mean, 1 for the sum, √n for ``sqrt``. A field without any value has the
-    embedding of unknown values, the mean of what its K slots then read.
+    m_s says whether slot s has a value, that is, does not read what unknown values do of the field whose rows it reads;
+    in a field that is not pooled it always has. norm(n) is n for the mean, 1 for the sum, √n for ``sqrt``. A field
+    without any value has the embedding of unknown values, the mean of what its K slots then read.
 
     The eager model reads ids and a program rows, by this same module. Sums over slots are products with matrices of
     all fields at once: XNNPACK takes those, and no parts of batches of any size.
@@ -32,7 +32,7 @@ class Pooling(nn.Module):
         fields, widths = torch.tensor(slots.fields), torch.tensor(slots.widths)
         self.kinds = sorted({pooling for pooling in slots.poolings if pooling is not None})
         constants = {
-            "is_pooled": (widths > 1)[fields],
+            "is_pooled": torch.tensor([pooling is not None for pooling in slots.poolings])[fields],
             "members": F.one_hot(fields, len(widths)).t().float(),  # (F, S)
             "share": 1 / widths.float(),
         }
@@ -43,9 +43,9 @@ class Pooling(nn.Module):
             self.register_buffer(name, value.contiguous())
 
     def absent(self, unknown: Tensor) -> Tensor:
-        """What a slot without a value reads, (S,): -1, which nothing is, where a field has one slot.
+        """What a slot without a value reads, (S,): -1, which nothing is, where a field is not pooled.
 
-        Shape: unknown (S,), what the unknown values of each slot's field read.
+        Shape: unknown (S,), what the unknown values of each slot's owner read.
         """
         return torch.where(self.is_pooled, unknown, -1)
 

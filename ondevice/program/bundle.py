@@ -206,6 +206,9 @@ class Bundle:
         parts = []
         for f, values in zip(fields, columns, strict=True):
             field, lookup = self.schema.fields[f], self._raw_lookups[f]
+            if field.is_history:
+                parts.append(self._history_rows(f, values, refuses))
+                continue
             rows = lookup.known(values) if field.slots == 1 else None
             if rows is None:
                 for value in values if refuses and field.has_integer_keys else ():
@@ -230,6 +233,17 @@ class Bundle:
             texts += [str(key) for key in bag]
             texts += [None] * (field.slots - len(bag))  # a slot without a value reads the unknown row
         return self.vocabulary.rows(f, texts)
+
+    def _history_rows(self, f: int, values: Sequence[Any], refuses: bool) -> np.ndarray:
+        """The rows of a history's slots, (n, L) int64, of lists of raw values of the field that it is of."""
+        source, slots = self.schema.slots.sources[f], self.schema.fields[f].slots
+        item = self.schema.fields[source]
+        lists = [[] if value is None else list(item.elements(value)) for value in values]
+        for value in itertools.chain.from_iterable(lists) if refuses else ():
+            if item.is_foreign(value):
+                raise UserError(f"'{self.schema.fields[f].name}' takes numbers, not {value!r}; leave it out")
+        rows = [self._raw_lookups[source].last(each, slots) for each in lists]
+        return np.array(rows, dtype=np.int64).reshape(len(rows), slots)
 
     def score_rows(self, rows: np.ndarray) -> np.ndarray:
         """Scores (n,) of program rows (n, S), in as many calls as the program's largest batch needs."""

@@ -119,7 +119,7 @@ def pack(
     shares = forms[0].layout(info)  # who reads whose row stays as it is, whatever holds the values
     forms[0] = forms[0].laid_out(layout)
     numbered = dataclasses.replace(shares, classes=forms[0].layout(info).classes)
-    model = compacted_model(recommender.model, forms[0], info.field_offsets)
+    model = compacted_model(recommender.model, forms[0], info.field_offsets, info.slots.sources)
     order = order_rows(info.field_offsets, forms, keys, numbered, fingerprint_bits, named)
     rows = torch.from_numpy(order.ids)
     packed = forms[0].pack(embedding, rows)
@@ -132,11 +132,19 @@ def pack(
     return PackedRecommender(packed, first_order, model, bias, order, layout, projection, info.slots).eval()
 
 
-def compacted_model(model: BaseModel, form: Form, field_offsets: Tensor) -> BaseModel:
+def compacted_model(
+    model: BaseModel, form: Form, field_offsets: Tensor, sources: Sequence[int] | None = None
+) -> BaseModel:
     """The model in evaluation form, batch norm folded, without input columns that only meet zeros.
 
     The columns are dropped where that saves bytes: picking the others costs an index of 8 bytes per column, and
     cuts the delegate in two.
+
+    Args:
+        model: the trained one.
+        form: of its embeddings.
+        field_offsets: first id of each field, and the total.
+        sources: the field whose rows each field reads; None: each its own.
     """
     width = model.embedding_dim
     kept = form.mask()[:, :width]
@@ -145,6 +153,8 @@ def compacted_model(model: BaseModel, form: Form, field_offsets: Tensor) -> Base
     for begin, end in pairwise(bounds):
         used = kept[begin:end].any(0).nonzero()
         dims.append(int(used[-1]) + 1 if used.numel() else 0)
+    if sources is not None:
+        dims = [dims[source] for source in sources]
     full = model.compacted([width] * model.num_fields)
     narrow = model.compacted(dims)
     saved = _parameter_bytes(full) - _parameter_bytes(narrow)

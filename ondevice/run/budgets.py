@@ -44,6 +44,12 @@ class Budgets:
     def __init__(self, config: Config, dataset: Dataset, info: TableInfo) -> None:
         self.config, self.dataset, self.info = config, dataset, info
         self.skip = field_places(dataset.schema.names, config.compact.skip_fields)
+        for field in dataset.schema.histories:
+            if field.name in config.compact.skip_fields:
+                raise ConfigError(
+                    f"compact.skip_fields: '{field.name}' is a history, which reads the rows of '{field.of}' and has "
+                    "none to leave out; remove it from the schema"
+                )
         self.endpoints = shipped_endpoints(config.compact.endpoints, dataset)
         self.model_options = plain_options(config.compact_model.options)
         first_order = MODELS[config.model.name].uses_first_order

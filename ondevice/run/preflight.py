@@ -110,7 +110,7 @@ def check_sides(config: Config, schema: Schema) -> None:
         values a field.
     """
     if _is_sharded(config) and not schema.slots.is_plain:
-        several = ", ".join(field.name for field in schema.fields if field.slots > 1)
+        several = ", ".join(field.name for field in schema.fields if field.pools)
         raise ConfigError(
             f"distributed.mode: sharded tables hold one value a field, but {several} have several; use distributed=ddp"
         )

@@ -98,7 +98,7 @@ def constant_side(info: TableInfo, item_columns: tuple[int, ...], skip: tuple[in
     Pairs then repeat the rows. None when both sides vary.
     """
     seen = [int((counts > 0).sum()) for counts in info.counts.split(info.field_offsets.diff().tolist())]
-    varied = {f for f, values in enumerate(seen) if values > 1} - set(skip)
+    varied = {f for f, source in enumerate(info.slots.sources) if seen[source] > 1} - set(skip)
     items = {info.slots.fields[column] for column in item_columns}
     for side, fields in (("item", items), ("context", set(range(info.num_fields)) - items)):
         if not varied & fields:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 
 from ondevice.data import Dataset, Field, Schema, Vocabulary, load_dataset
 from ondevice.data.kept import keep_ids, with_unknown
 from ondevice.data.sequences import Sequences
 from ondevice.errors import UserError
+
+from .log import SCHEMA, log, read
 
 # The ratings of conftest.py, each user's by time, then item: 1: 1 3 2; 2: 4 1 3 2; 3: 2 1 3; 4: 4. Each last one
 # tests, the one before it validates, so training knows the items 1, 2 and 4, whose ids are 2, 3 and 4 (0: the history's
@@ -85,39 +85,6 @@ def test_ids_that_are_not_kept_are_unknown_in_sequences(official: Path) -> None:
     kept = keep_ids(data, with_unknown(data.vocabulary.field_offsets, np.array([2, 4])))
     assert kept.sequences is not None
     assert kept.sequences.items.tolist() == [{2: 2, 4: 3}.get(i, 1) for i in ITEMS]
-
-
-SCHEMA = {
-    "name": "log",
-    "fields": [
-        {"name": "place", "side": "context", "kind": "string"},
-        {"name": "seen", "side": "context", "kind": "history", "of": "thing", "last": 3, "pooling": "sqrt"},
-        {"name": "thing", "side": "item", "kind": "string"},
-    ],
-    "label": {"column": "liked"},
-    "item_key": "thing",
-    "user_key": "who",
-    "split": {"kind": "temporal", "time": "when"},
-}
-
-
-def log(num_rows: int = 240, seed: int = 0) -> list[list[Any]]:
-    """Rows of who, place, thing, liked and when, in no order, with equal times and rows of nobody."""
-    random = np.random.default_rng(seed)
-    who, thing = random.integers(0, 7, num_rows), random.integers(0, 9, num_rows)
-    liked, when = random.integers(0, 2, num_rows), random.integers(0, 100, num_rows)
-    return [
-        [f"u{u}" if u else "", f"p{u % 3}", f"t{t}", liked, int(time)]
-        for u, t, liked, time in zip(who, thing, liked.tolist(), when, strict=True)
-    ]
-
-
-def read(folder: Path, rows: list[list[Any]], schema: dict[str, Any] = SCHEMA, **options: Any) -> Dataset:
-    folder.mkdir(exist_ok=True)
-    (folder / "schema.yaml").write_text(yaml.safe_dump(schema))
-    with (folder / "log.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([["who", "place", "thing", "liked", "when"], *rows])
-    return load_dataset("table", schema=folder / "schema.yaml", path=folder / "log.csv", **options)
 
 
 def with_only(only: str | None) -> dict[str, Any]:

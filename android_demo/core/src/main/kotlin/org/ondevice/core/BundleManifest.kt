@@ -48,6 +48,9 @@ public class BundleManifest private constructor(json: JsonObject) {
     public val contextColumns: IntArray
     public val itemColumns: IntArray
 
+    /** For each field the one whose keys and rows its slots hold: itself, but for a history. */
+    internal val sources: IntArray
+
     /** What a person reads for values that are codes, by field and key. */
     public val labels: Map<String, Map<String, String>>
 
@@ -61,6 +64,14 @@ public class BundleManifest private constructor(json: JsonObject) {
         itemKey = schema.stringOrNull("item_key")
         check(fields.isNotEmpty(), "schema.fields is empty")
         check(fields.map { it.name }.toSet().size == fields.size, "schema.fields has a name twice")
+        sources = fields.map { field ->
+            val source = fields.indexOfFirst { it.name == (field.of ?: field.name) }
+            check(source >= 0, "a history is of \"${field.of}\", which is no field")
+            val holds = fields[source]
+            val isHeld = !holds.isContext && holds.slots == 1 && holds.of == null && !holds.isNumber
+            check(field.of == null || (field.isContext && isHeld), "a history is of \"${field.of}\", which is no item field of one value")
+            source
+        }.toIntArray()
         val sides = fields.flatMap { field -> List(field.slots) { field.isContext } }
         numColumns = sides.size
         contextColumns = sides.indices.filter { sides[it] }.toIntArray()
@@ -147,7 +158,7 @@ public class BundleManifest private constructor(json: JsonObject) {
         public const val FORMAT_VERSION: Int = 3
         private const val FORMAT = "ondevice-bundle"
         private const val MAX_SLOTS = 1000
-        private val KINDS = setOf("integer", "string", "number")
+        private val KINDS = setOf("integer", "string", "number", "history")
 
         /** How a program joins several values; a reader only has to know that there are no others. */
         private val POOLINGS = setOf("mean", "sum", "sqrt")
@@ -185,7 +196,8 @@ public class BundleManifest private constructor(json: JsonObject) {
             check(transform == null || transform in Field.TRANSFORMS, "a field's transform is \"$transform\"")
             val origin = if (transform != null && "origin" in json.names) json.double("origin") else 0.0
             val missing = if ("missing" in json.names) json.long("missing") else null
-            val slots = if ("slots" in json) json.int("slots") else 1
+            val of = if (kind == "history") json.string("of") else null
+            val slots = if (of != null) json.int("last") else if ("slots" in json) json.int("slots") else 1
             check(slots in 1..MAX_SLOTS, "a field has $slots slots")
             val pooling = json.stringOrNull("pooling") ?: "mean"
             check(pooling in POOLINGS, "a field's pooling is \"$pooling\"")
@@ -196,10 +208,10 @@ public class BundleManifest private constructor(json: JsonObject) {
             }
             check(boundaries.orEmpty().zipWithNext().all { (a, b) -> a < b }, "boundaries do not ascend")
             check(slots == 1 || (kind != "number" && transform == null && missing == null), "several numbers in a field")
-            val isInteger = kind != "string"
+            val isInteger = kind == "integer" || kind == "number"
             val bounds = boundaries?.toDoubleArray()
             return Field(
-                json.string("name"), side == "context", isInteger, transform, origin, missing, slots, separator, bounds,
+                json.string("name"), side == "context", isInteger, transform, origin, missing, slots, separator, bounds, of,
             )
         }
 

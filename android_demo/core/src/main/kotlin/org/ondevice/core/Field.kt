@@ -10,6 +10,8 @@ import java.math.MathContext
  * @property isInteger whether its keys are integers, those of buckets included; else they are texts.
  * @property transform what makes the keys, one of [TRANSFORMS]; null: they are the values.
  * @property slots above 1, it has several values: a list, or a text with separators, of which so many count at most.
+ * @property of of a history: the field whose values it holds, oldest first, of which the last [slots] count. It has no
+ *   keys of its own.
  */
 public class Field internal constructor(
     public val name: String,
@@ -21,7 +23,10 @@ public class Field internal constructor(
     public val slots: Int = 1,
     private val separator: String? = null,
     private val boundaries: DoubleArray? = null,
+    public val of: String? = null,
 ) {
+    internal val isNumber: Boolean get() = boundaries != null
+
     /** Whether the keys are not values a person would write. */
     public val hasTransform: Boolean get() = transform != null || boundaries != null
 
@@ -53,6 +58,13 @@ public class Field internal constructor(
         val texts = elements(raw).mapNotNull { canonicalText(it) }.distinct().take(slots)
         return texts + List(slots - texts.size) { null }
     }
+
+    /** The canonical texts of a history's values in their order, repeated ones too; those without one left out. */
+    internal fun sequence(raw: Any?): List<String> =
+        if (raw == null) emptyList() else elements(raw).mapNotNull { canonicalText(it) }
+
+    /** [isForeign] of any of a history's values. */
+    internal fun hasForeign(raw: Any?) = raw != null && elements(raw).any { isForeign(it) }
 
     /** The values of a list as the text that this field reads as them; without a separator the first alone. */
     public fun joined(raw: Any?): String {

@@ -56,12 +56,19 @@ public class ModelBundle private constructor(public val info: BundleInfo, public
         }
         return positions.flatMap { position ->
             val field = manifest.fields[position]
+            val source = manifest.sources[position]
+            val keys = manifest.fields[source]
             val value = raw[field.name]
-            if (field.isForeign(value)) {
-                val kind = if (field.transform == "hex") "hexadecimal numbers" else "numbers"
+            if (if (field.of != null) keys.hasForeign(value) else field.isForeign(value)) {
+                val kind = if (keys.transform == "hex") "hexadecimal numbers" else "numbers"
                 throw BundleError.InvalidInput("the field \"${field.name}\" takes $kind, not \"$value\"")
             }
-            vocabulary.rows(position, field, value).map { it.toLong() }
+            val rows = if (field.of != null) {
+                vocabulary.history(source, keys, value, field.slots)
+            } else {
+                vocabulary.rows(position, field, value)
+            }
+            rows.map { it.toLong() }
         }.toLongArray()
     }
 

@@ -81,6 +81,13 @@ public class Vocabulary private constructor(private val fields: Array<FieldKeys>
     internal fun rows(position: Int, field: Field, raw: Any?): IntArray =
         field.canonicalTexts(raw).map { row(position, it) }.toIntArray()
 
+    /** The rows of a history's slots: those of the last values of [raw] that have one, which end in the last slot. */
+    internal fun history(position: Int, field: Field, raw: Any?, slots: Int): IntArray {
+        val unknown = row(position, null)
+        val known = field.sequence(raw).map { row(position, it) }.filter { it != unknown }.takeLast(slots)
+        return IntArray(slots) { slot -> known.getOrNull(slot - slots + known.size) ?: unknown }
+    }
+
     /** A field has either [groups] or [fingerprints]. */
     private class FieldKeys(val unknownRow: Int, val groups: List<Keys>, val fingerprints: Fingerprints?)
 
