@@ -237,13 +237,12 @@ class Bundle:
     def _history_rows(self, f: int, values: Sequence[Any], refuses: bool) -> np.ndarray:
         """The rows of a history's slots, (n, L) int64, of lists of raw values of the field that it is of."""
         source, slots = self.schema.slots.sources[f], self.schema.fields[f].slots
-        item = self.schema.fields[source]
+        item, lookup = self.schema.fields[source], self._raw_lookups[source]
         lists = [[] if value is None else list(item.elements(value)) for value in values]
-        for value in itertools.chain.from_iterable(lists) if refuses else ():
-            if item.is_foreign(value):
-                raise UserError(f"'{self.schema.fields[f].name}' takes numbers, not {value!r}; leave it out")
-        rows = [self._raw_lookups[source].last(each, slots) for each in lists]
-        return np.array(rows, dtype=np.int64).reshape(len(rows), slots)
+        wrong = next((v for v in itertools.chain(*lists) if item.is_foreign(v)), None) if refuses else None
+        if wrong is not None:
+            raise UserError(f"'{self.schema.fields[f].name}' takes numbers, not {wrong!r}; leave it out")
+        return np.array([lookup.last(each, slots) for each in lists], dtype=np.int64).reshape(-1, slots)
 
     def score_rows(self, rows: np.ndarray) -> np.ndarray:
         """Scores (n,) of program rows (n, S), in as many calls as the program's largest batch needs."""
