@@ -14,6 +14,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from ondevice.bench.report.careful import against_careful, as_good_text, as_small_text
 from ondevice.bench.report.pareto import smallest_lines, smallest_within
 from ondevice.errors import UserError, run_script
 from ondevice.files import atomic_json
@@ -43,8 +44,9 @@ def read_summary(name: str) -> dict[str, Any]:
 
 
 def spread(values: list[float]) -> dict[str, float]:
-    """Mean and standard deviation."""
-    return {"mean": statistics.fmean(values), "std": statistics.stdev(values) if len(values) > 1 else 0.0}
+    """Mean and standard deviation, which one value alone has none of."""
+    mean = {"mean": statistics.fmean(values)}
+    return {**mean, "std": statistics.stdev(values)} if len(values) > 1 else mean
 
 
 def figures_of(entry: dict[str, Any], dense_auc: float) -> dict[str, float]:
@@ -55,7 +57,56 @@ def figures_of(entry: dict[str, Any], dense_auc: float) -> dict[str, float]:
         values[f"p50_us_{count}"] = times["p50"]
         values[f"over_int8_{count}"] = times["over_reference"]
     values["added_rss_bytes"] = entry["memory"]["added_rss_bytes"]
+    if "valid_auc" in entry:
+        values["valid_auc"] = entry["valid_auc"]
     return values
+
+
+def careful_of(reports: list[dict[str, Any]], programs: dict[str, Any]) -> dict[str, Any]:
+    """Mean ± std of the careful programs that all reports have, and of the taught dense one.
+
+    What each of our bundles is worth against them goes into its entry, from the means: chosen on validation.
+    """
+    each_run = [{p["name"]: p for p in report["careful"]["programs"]} for report in reports]
+    careful = {
+        name: {
+            key: spread([each[name][key] for each in each_run]) for key in ("bytes", "valid_auc", "test_auc")
+        }
+        for name in each_run[0]
+        if all(name in each for each in each_run)
+    }
+    means = [{"name": name, **{key: e[key]["mean"] for key in e}} for name, e in careful.items()]
+    for entry in programs.values():
+        if entry["kind"] == "budgets":
+            ours = {key: entry[key]["mean"] for key in ("bytes", "valid_auc", "test_auc")}
+            entry["careful"] = against_careful(ours, means)
+    taught = [report["careful"]["taught"] for report in reports]
+    known = None
+    if all(each is not None for each in taught):
+        known = {key: spread([each[key] for each in taught]) for key in ("bytes", "valid_auc", "test_auc")}
+    return {"programs": careful, "taught": known}
+
+
+def careful_lines(programs: dict[str, Any]) -> list[str]:
+    """Both numbers of every bundle as lines of text."""
+    return [
+        f"{name}: {as_good_text(entry['careful'])}; {as_small_text(entry['careful'])}"
+        for name, entry in programs.items()
+        if "careful" in entry
+    ]
+
+
+def frontier(programs: dict[str, Any]) -> dict[str, Any]:
+    """The careful programs that no other one beats, for the picture."""
+    return {
+        name: {**entry, "kind": "careful"}
+        for name, entry in programs.items()
+        if not any(
+            other["bytes"]["mean"] < entry["bytes"]["mean"]
+            and other["test_auc"]["mean"] >= entry["test_auc"]["mean"]
+            for other in programs.values()
+        )
+    }
 
 
 def summarize(reports: list[dict[str, Any]]) -> dict[str, Any]:
@@ -76,6 +127,7 @@ def summarize(reports: list[dict[str, Any]]) -> dict[str, Any]:
         "environment": reports[0]["environment"],
         "programs": programs,
         "smallest": smallest(programs),
+        **({"careful": careful_of(reports, programs)} if all("careful" in r for r in reports) else {}),
     }
 
 
@@ -99,12 +151,13 @@ def table(summary: dict[str, Any]) -> str:
         ours = entry["kind"] == "budgets"
         size = f"{entry['bytes']['mean'] / 1000:,.0f} kB"
         title = f"**ondevice, {size}** (the whole bundle)" if ours else f"dense {name} (program alone)"
-        auc, delta = entry["test_auc"], entry["over_dense"]
+        delta = entry["over_dense"]
+        quality = " ± ".join(f"{value:.4f}" for value in entry["test_auc"].values())
         times = " / ".join(f"{entry[f'p50_us_{n}']['mean']:.0f}" for n in (1, 100, 1000))
         ratios = " / ".join(f"{entry[f'over_int8_{n}']['mean']:.2f}×" for n in (1, 100, 1000))
         lines.append(
             f"| {title} | {entry['bytes']['mean'] / 1000:,.1f} kB | {entry['times_smaller_than_fp32']:.1f}× "
-            f"| {auc['mean']:.4f} ± {auc['std']:.4f} | {delta['mean']:+.4f} | {times} µs | {ratios} "
+            f"| {quality} | {delta['mean']:+.4f} | {times} µs | {ratios} "
             f"| {entry['added_rss_bytes']['mean'] / 1e6:.2f} MB |"
         )
     return "\n".join(lines)
@@ -143,6 +196,8 @@ def picture(summary: dict[str, Any], path: Path) -> None:
     points = sorted(summary["programs"].items(), key=lambda item: item[1]["bytes"]["mean"])
     kinds = {entry["kind"] for _, entry in points} - {"baselines", "budgets"}
     colours = {"baselines": dense, "budgets": ours, **dict.fromkeys(sorted(kinds), others)}
+    if "careful" in colours:
+        colours["careful"] = "#5470a6"
     series = {kind: [(name, e) for name, e in points if e["kind"] == kind] for kind in colours}
     for kind, marks in series.items():
         x = [e["bytes"]["mean"] / 1000 for _, e in marks]
@@ -151,7 +206,7 @@ def picture(summary: dict[str, Any], path: Path) -> None:
         axes.errorbar(
             x,
             y,
-            [e["test_auc"]["std"] for _, e in marks],
+            [e["test_auc"].get("std", 0.0) for _, e in marks],
             color=colours[kind],
             marker="o",
             linestyle=line,
@@ -173,8 +228,10 @@ def picture(summary: dict[str, Any], path: Path) -> None:
                 continue  # its name would lie on another
             named.append(spot)
             size = f"{at[0]:.0f} kB" if at[0] < 1000 else f"{at[0] / 1000:.1f} MB"
-            whose = {"budgets": "ondevice", "baselines": name}.get(kind, kind)
+            whose = {"budgets": "ondevice", "baselines": name, "careful": "careful uniform"}.get(kind, kind)
             label = f"{whose}, {size}" if is_last or not ours_here else size  # a curve is named once
+            if kind == "careful" and not is_last:
+                label = name.replace("-", " ")
             axes.annotate(
                 label,
                 at,
@@ -217,6 +274,9 @@ def main() -> int:
     summary = summarize([read_report(folder) for folder in arguments.runs])
     together = beside(summary, [read_summary(name) for name in arguments.beside])
     print(table(summary))
+    if "careful" in summary:
+        print("\n".join(["", *careful_lines(summary["programs"])]))
+        together["programs"].update(frontier(summary["careful"]["programs"]))
     print("\n".join(["", *smallest_lines(together["smallest"])]))
     if arguments.json:
         atomic_json(arguments.json, summary)

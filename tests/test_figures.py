@@ -38,8 +38,8 @@ def mean(programs: Programs, name: str, key: str) -> float:
 
 
 def both(programs: Programs, name: str, key: str) -> list[float]:
-    """Mean and standard deviation."""
-    return [mean(programs, name, key), float(programs[name][key]["std"])]
+    """Mean and, of several runs, standard deviation."""
+    return [float(programs[name][key][part]) for part in ("mean", "std") if part in programs[name][key]]
 
 
 def smaller(programs: Programs, name: str, *others: str) -> list[float]:
@@ -50,7 +50,13 @@ def smaller(programs: Programs, name: str, *others: str) -> list[float]:
 def spread(programs: Programs, name: str) -> list[float]:
     """Standard deviation of the times over the runs, in percent of their mean."""
     times = [both(programs, name, f"p50_us_{count}") for count in COUNTS]
-    return [100 * std / average for average, std in times]
+    return [100 * each[1] / each[0] for each in times if len(each) > 1]
+
+
+def against_careful(programs: Programs, name: str, which: str, value: str) -> list[float]:
+    """One of the two numbers of a bundle; none where no careful program is as good, or as small."""
+    comparison = programs[name].get("careful", {}).get(which)
+    return [] if comparison is None else [comparison[value]]
 
 
 def below(programs: Programs, name: str) -> list[float]:
@@ -75,6 +81,10 @@ SUMMARIES: dict[str, Rule] = {
     "memory over int8": lambda p, n: [mean(p, n, "added_rss_bytes") / mean(p, "int8", "added_rss_bytes")],
     "bundle": lambda p, n: [mean(p, n, "bytes") / 1e3],
     "bundle, bytes": lambda p, n: [mean(p, n, "bytes")],
+    "smaller than the smallest careful as good": lambda p, n: against_careful(
+        p, n, "as_good", "times_smaller"
+    ),
+    "over the best careful as small": lambda p, n: against_careful(p, n, "as_small", "auc_gain"),
     "below it": below,
 }
 """What `benchmarks/summarize.py --json` wrote: several runs."""
@@ -142,7 +152,11 @@ def programs_of(file: str) -> Programs:
     """The entries of a file by the names that a comment gives them."""
     if file == "step_time":
         return {f"{each['granularity']} {each['regime']}": each for each in measured(file)["measured"]}
-    programs: Programs = measured(file)["programs"]
+    programs: Programs = dict(measured(file)["programs"])
+    careful = measured(file).get("careful")
+    if careful is not None:
+        programs |= careful["programs"]
+        programs |= {} if careful["taught"] is None else {"taught": careful["taught"]}
     return programs
 
 
@@ -202,6 +216,30 @@ def test_figures_are_those_of_the_files(page: Path) -> None:
 def test_every_table_of_the_readme_is_compared() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(marked(text)) == len(re.findall(r"^\|[-:|]+\|$", text, re.MULTILINE)) > 0
+
+
+MEASURED = re.compile(
+    r"(?<![\w.])[+−]?\d[\d,]*(?:\.\d+)?(?=\s?(?:×|%|kB|MB|ms|µs)(?!\w))|(?<![\w.])[+−]?\d+\.\d{2,}\b"
+)
+"""A figure in running text: a number with a unit, or with two digits behind the point."""
+VERSIONS = re.compile(r"\bPy(?:thon|Torch) \d+\.\d+")
+
+
+def prose_figures(text: str) -> list[str]:
+    """The figures of a page outside its tables and code."""
+    prose = re.sub(r"^```.*?^```|^\|.*?$|<!--.*?-->|`[^`\n]*`", "", text, flags=re.MULTILINE | re.DOTALL)
+    return MEASURED.findall(VERSIONS.sub("", prose))
+
+
+def test_figures_in_the_prose_of_the_readme_stand_in_a_table_that_is_compared() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = {number for _, lines in marked(text) for line in lines for number in numbers(line)}
+    assert [figure for figure in prose_figures(text) if not {*numbers(figure)} <= shown] == []
+
+
+def test_a_figure_in_prose_is_seen() -> None:
+    text = "Python 3.10 reads `1.5 ms`: 1.3× or 40 kB, 0.9063 and +0.0002, d = 32, 3 seeds.\n| 7 kB |\n"
+    assert prose_figures(text) == ["1.3", "40", "0.9063", "+0.0002"]
 
 
 @pytest.mark.parametrize("page", ["results.md", "budgets.md"])

@@ -16,12 +16,14 @@ from typing import Any
 from torch import Tensor
 
 from ondevice.bench.dense.baselines import make_baseline
+from ondevice.bench.dense.careful import measure_careful, taught_baseline
 from ondevice.bench.dense.instructions import read_counts
 from ondevice.bench.measure.quality import quality, score
 from ondevice.bench.measure.runtime import Program
 from ondevice.bench.measure.size import PROGRAM, bundle_bytes, deflated_bytes
 from ondevice.bench.measure.worker import run_jobs
 from ondevice.bench.measure.workload import Request, make_requests, write_inputs
+from ondevice.bench.report.careful import against_careful, as_ours
 from ondevice.bench.report.drawing import format_bytes, format_us
 from ondevice.bench.report.pareto import curve, every_budget, measure_run, open_others, pareto, point
 from ondevice.bench.report.report import (
@@ -150,6 +152,9 @@ def run_benchmark(
         entries[name]["parts"] |= {"vocabulary": sizes["vocabulary"], "manifest": sizes["manifest"]}
         say(f"parity of {name}: {entries[name]['parity']['packed_vs_int8_sqnr_db']:.1f} dB")
     budgets = {name: entries[name] for name in sorted(opened, key=lambda n: -entries[n]["bytes"]["bundle"])}
+    careful = measure_opponent(run, settings, dataset, say)
+    for entry in budgets.values() if careful else ():
+        entry["careful"] = against_careful(as_ours(entry), careful["programs"])
     curves = [] if also is None else [curve(run, [point(n, e, e) for n, e in budgets.items()])]
     curves += [measure_run(other, score_bundle, say) for other in others]
     headline = choose_headline(metrics["dense"]["valid_auc"], budgets)
@@ -169,6 +174,7 @@ def run_benchmark(
             programs,
         ),
         **({"arm64_instructions": counts} if counts else {}),
+        **({"careful": careful} if careful else {}),
         **({"pareto": pareto(curves, baselines)} if curves else {}),
         "fields": field_sizes(run, entries[headline]["label"]),
         "history": metrics.get("history", {}),
@@ -230,6 +236,23 @@ def score_bundle(name: str, bundle: Bundle, dataset: Dataset) -> dict[str, Any]:
     subject = bundle_subject(name, bundle, dataset.vocabulary)
     scores = score(Program(subject.pte), dataset.test.ids, max_batch=subject.max_batch, row_of=subject.row_of)
     return quality(dataset.test, scores)
+
+
+def measure_opponent(
+    run: Run, settings: Settings, dataset: Dataset, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """The careful programs, trained where they are not, and the taught dense one; empty where none are asked for."""
+    programs = measure_careful(run, settings, score_bundle, say)
+    if not programs:
+        return {}
+    made = taught_baseline(run, say)
+    if made is None:
+        return {"programs": programs, "taught": None}
+    baseline, path, valid = made
+    scores = score(Program(path), dataset.test.ids, max_batch=baseline.max_batch)
+    taught = {"bytes": len(baseline.pte), "valid_auc": valid, **quality(dataset.test, scores)}
+    say(f"dense, taught: test AUC {taught['test_auc']:.4f}")
+    return {"programs": programs, "taught": taught}
 
 
 def measure_file(subject: Subject, dataset: Dataset, say: Callable[[str], None]) -> dict[str, Any]:

@@ -2,15 +2,17 @@
 
     ondevice benchmark runs/NAME [--budget 64KB …] [--bundle DIR] [--repeats 15] [--threads 1,2]
         [--candidates 1,100,1000] [--baselines fp32,int8,int4,int2] [--cold-starts 3] [--arm64-counts JSON]
+        [--careful-dims 2,4,8,16,32] [--careful-bits 8,4,2] [--careful-min-counts 1] [--no-careful]
         [--pareto [--also OTHER_RUN …]]
     ondevice benchmark RUN_OR_BUNDLE --device adb[:SERIAL] [--apk APK] [--device-timeout 600]
         [--calls 200] [--warmups 20]
 
-Bundles that are missing are exported first. Writes report.json beside each bundle, and report.json and report.html
-into the run directory. With --pareto, every budget of the run and of the others on the same data is measured: one curve
-of quality against bytes in the report, in pareto.json and in pareto.png. With --device, the demo app of android_demo
-measures the bundles on a phone, and its figures go into the same reports; a bundle without its run gets them into the
-report.json beside it.
+Bundles that are missing are exported first. The careful programs, one dimension for all rows with all else as the run
+has it, are trained first, each as long as a compact model, once, below the run directory. Writes report.json beside
+each bundle, and report.json and report.html into the run directory. With --pareto, every budget of the run and of the
+others on the same data is measured: one curve of quality against bytes in the report, in pareto.json and in pareto.png.
+With --device, the demo app of android_demo measures the bundles on a phone, and its figures go into the same reports; a
+bundle without its run gets them into the report.json beside it.
 """
 
 from __future__ import annotations
@@ -36,14 +38,20 @@ def settings_of(
     arguments: argparse.Namespace, candidates: tuple[int, ...], threads: tuple[int, ...] | None
 ) -> Any:
     """What is measured on this computer."""
-    from ondevice.bench.settings import Settings
+    from ondevice.bench.settings import CAREFUL_DIMS, Settings
 
+    careful: dict[str, tuple[int, ...]] = {"careful_dims": () if arguments.no_careful else CAREFUL_DIMS}
+    for key in ("careful-dims", "careful-bits", "careful-min-counts"):
+        given = getattr(arguments, key.replace("-", "_"))
+        if given is not None:
+            careful[key.replace("-", "_")] = numbers(key, given)
     return Settings(
         rounds=arguments.repeats,
         cold_starts=arguments.cold_starts,
         candidates=candidates,
         threads=threads or (1, 2),
         baselines=tuple(arguments.baselines.split(",")),
+        **careful,
     )
 
 
@@ -109,6 +117,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--arm64-counts", help="arm64 instructions that android_demo/tools/arm64.py counted, for the report"
     )
+    parser.add_argument("--careful-dims", help="dimensions of the careful programs (default 2,4,8,16,32)")
+    parser.add_argument("--careful-bits", help="bits of their values (default 8,4,2)")
+    parser.add_argument(
+        "--careful-min-counts", help="training occurrences below which they store no value (default 1)"
+    )
+    parser.add_argument("--no-careful", action="store_true", help="make and compare with no careful programs")
     parser.add_argument("--pareto", action="store_true", help="the curve over all budgets and methods")
     parser.add_argument("--also", nargs="+", default=[], help="with --pareto: further runs on the same data")
     parser.add_argument("--device", help="measure on a phone too: adb, or adb:SERIAL where there are several")
@@ -123,6 +137,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     if arguments.budget and arguments.bundle:
         raise ConfigError("--budget and --bundle: give one of them")
+    if arguments.no_careful and arguments.careful_dims:
+        raise ConfigError("--no-careful and --careful-dims: give one of them")
     if arguments.also and not arguments.pareto:
         raise ConfigError("--also: only used with --pareto")
     if arguments.pareto and (arguments.bundle or arguments.device):
@@ -148,6 +164,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise ConfigError("give a run directory; a bundle alone can be measured with --device adb")
 
     from ondevice.bench import run_benchmark
+    from ondevice.bench.report.careful import careful_lines
     from ondevice.bench.report.pareto import text_lines
     from ondevice.bench.report.report import text_table
     from ondevice.run.directory import Run, data_options
@@ -165,6 +182,8 @@ def run(arguments: argparse.Namespace) -> None:
     print(
         f"* {report['headline']}: chosen on validation; times with {report['settings']['threads'][0]} thread"
     )
+    if "careful" in report:
+        print("\n".join(careful_lines(report)))
     if "pareto" in report:
         print("\n".join(text_lines(report["pareto"])))
     print(f"report: {report['files'][-1]}")

@@ -109,6 +109,42 @@ def test_names_in_the_picture_do_not_lie_on_each_other(
     assert not any(size(near) in name for name in names), "so near that its name would be unreadable"
 
 
+def test_the_careful_programs_are_averaged_and_chosen_by_their_mean_validation(
+    summarize: Summarize, runs: list[str], tmp_path: Path
+) -> None:
+    for seed, folder in enumerate(runs):
+        report = json.loads((Path(folder) / "report.json").read_text())
+        for label, entry in report["budgets"].items():
+            entry["valid_auc"] = {"40000": 0.91, "20000": 0.90}.get(label, 0.8)
+        size = report["budgets"]["40000"]["bytes"]["bundle"]
+        # good in one seed alone, good in both, and small
+        programs = [("d8-int4", 1.5, 0.92 - 0.04 * seed), ("d8-int8", 2, 0.91), ("d2-int4", 0.5, 0.88)]
+        report["careful"] = {
+            "taught": {"bytes": 100, "valid_auc": 0.9, "test_auc": 0.9},
+            "programs": [
+                {"name": name, "bytes": times * size, "valid_auc": valid, "test_auc": valid - 0.01}
+                for name, times, valid in programs
+            ],
+        }
+        (Path(folder) / "report.json").write_text(json.dumps(report))
+    path, image = tmp_path / "summary.json", tmp_path / "curve.png"
+    code, said, _ = summarize(*runs, "--json", str(path), "--picture", str(image))
+    assert code == 0
+    summary = json.loads(path.read_text())
+    comparison = summary["programs"]["40000"]["careful"]
+    assert comparison["as_good"]["name"] == "d8-int8"
+    assert comparison["as_good"]["times_smaller"] == pytest.approx(2)
+    assert comparison["as_small"]["auc_gain"] == pytest.approx(
+        summary["programs"]["40000"]["test_auc"]["mean"] - 0.87
+    )
+    assert summary["careful"]["programs"]["d8-int4"]["valid_auc"] == {
+        "mean": pytest.approx(0.90),
+        "std": pytest.approx(0.04 / 2**0.5),
+    }
+    assert summary["careful"]["taught"]["test_auc"]["mean"] == pytest.approx(0.9)
+    assert "40000: 2.00× smaller than the smallest careful program" in said
+
+
 @pytest.mark.parametrize("content", [None, "no JSON", "[1]", "{}"])
 def test_what_is_no_summary_is_one_line(
     summarize: Summarize, runs: list[str], tmp_path: Path, content: str | None

@@ -378,6 +378,7 @@ def spread(positions: Sequence[float], gap: float) -> list[float]:
 
 
 FIGURES = {
+    "careful": "Beside the careful opponent",
     "pareto": "Every budget and method",
     "quality": "Quality against bytes",
     "bytes": "Where the bytes are",

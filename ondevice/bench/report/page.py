@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ondevice.bench.report.careful import as_good_text, as_small_text, careful_curves
 from ondevice.bench.report.drawing import format_bytes, format_us, to_svg
 from ondevice.bench.report.figures import (
     FIGURES,
@@ -17,6 +18,7 @@ from ondevice.bench.report.figures import (
     size_distribution,
 )
 from ondevice.bench.report.page_tables import (
+    careful_table,
     devices_table,
     escaped,
     has_keys,
@@ -38,6 +40,8 @@ def figures_of(report: Mapping[str, Any]) -> dict[str, Any]:
     drawn["quality"] = quality_against_bytes(points, curve)
     if "pareto" in report:
         drawn["pareto"] = pareto_curves(report["pareto"]["curves"], report["pareto"]["baselines"])
+    if "careful" in report:
+        drawn["careful"] = pareto_curves(*careful_curves(report))
     parts = {name: entry["parts"] for name, entry in {**baselines, **budgets}.items()}
     drawn["bytes"] = bytes_breakdown(parts, list(budgets))
     drawn["sizes"] = size_distribution(report["fields"], report["run"]["embedding_dim"])
@@ -68,6 +72,9 @@ def _latency_rows(report: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
 
 
 CAPTIONS = {
+    "careful": "Whole bundles over the whole test split: ours, and one dimension for all rows with the same "
+    "teachers, schedule and dropped fields. Squares are the dense fp32 programs, alone. Hollow: another bundle is as "
+    "small and as good.",
     "pareto": "Each program over the whole test split, its vocabulary and manifest counted with a bundle. Retrained: a "
     "training for each budget. Elastic: one training, from which each budget is cut. Hollow: another bundle is as "
     "small and as good.",
@@ -88,6 +95,10 @@ PROSE = {
     "ExecuTorch alone. The rows below them are this run's bundles, with vocabulary and manifest; the shaded one was "
     "chosen on validation: the smallest within 0.003 AUC of the dense model, else the best. Latency with {threads} "
     "thread. Memory is what loading and one call of the most candidates add to a fresh process that holds the runtime.",
+    "careful": "Bundles with one dimension for all rows and all else as ours: base model, teachers, schedule, fields "
+    "left out, first-order weights, vocabulary. int8 is rounded after the training; int4 and int2 have one scale a "
+    "table and are rounded in training. Which of them a bundle is compared with is chosen on validation. Taught is the "
+    "dense model with the same teachers, its fp32 program alone.",
     "keys": "Keys that kept a row, and what each takes of the vocabulary and of the whole bundle. Export is from the "
     "run's files to the finished bundle, the exporter's libraries loaded and the check over the test split left out; "
     "its memory is the peak over what was resident before. Load is the program's, on this runtime.",
@@ -127,6 +138,12 @@ def headline(report: Mapping[str, Any]) -> str:
     """The first sentence of the report, as HTML: bytes, the ratios, the AUC and the latency."""
     entry = report["budgets"][report["headline"]]
     ratios, dense = entry["times_smaller"], report["baselines"]["fp32"]
+    if "careful" in entry:
+        comparison = entry["careful"]
+        return (
+            f"<b>{format_bytes(entry['bytes']['bundle'])}</b> at a test AUC of <b>{entry['test_auc']:.4f}</b>: "
+            f"{escaped(as_good_text(comparison))}, {escaped(as_small_text(comparison))}."
+        )
     others = [f"{ratios[n]:.1f}× than {n}" for n in report["baselines"] if n != "fp32"]
     return (
         f"<b>{format_bytes(entry['bytes']['bundle'])}</b> instead of {format_bytes(dense['pte_bytes'])}: the bundle "
@@ -215,7 +232,7 @@ def render(report: Mapping[str, Any]) -> str:
         name: _figure(name, figure, CAPTIONS[name].format(threads=shades))
         for name, figure in figures_of(report).items()
     }
-    columns = (("pareto", "quality", "sizes", "learning"), ("bytes", "latency"))
+    columns = (("careful", "pareto", "quality", "sizes", "learning"), ("bytes", "latency"))
     stacks = ("".join(drawn[name] for name in names if name in drawn) for names in columns)
     grid = "".join(f'<div class="column">{stack}</div>' for stack in stacks)
     facts = [
@@ -230,6 +247,7 @@ def render(report: Mapping[str, Any]) -> str:
         for name, why in report["baselines_left_out"].items()
     )
     sections = [
+        *([("The careful opponent", PROSE["careful"], careful_table(report))] if "careful" in report else []),
         ("Programs", PROSE["programs"].format(threads=threads[0]), left_out + programs_table(report)),
         ("Bytes by part", "", parts_table(report)),
         *([("Keys and export", PROSE["keys"], keys_table(report))] if has_keys(report) else []),

@@ -71,6 +71,31 @@ def programs_table(report: Mapping[str, Any]) -> str:
     return _table(head, rows)
 
 
+def careful_table(report: Mapping[str, Any]) -> str:
+    """Every bundle with the careful programs that it is compared with, and all of these."""
+    rows = []
+    for name, entry in report["budgets"].items():
+        good, small = entry["careful"]["as_good"], entry["careful"]["as_small"]
+        kind = "ours headline" if name == report["headline"] else "ours"
+        cells = [
+            format_bytes(entry["bytes"]["bundle"]),
+            f"{entry['valid_auc']:.4f}",
+            f"{entry['test_auc']:.4f}",
+        ]
+        cells += ["none" if good is None else f"{good['times_smaller']:.2f}× ({good['name']})"]
+        gain = "" if small is None else f"{small['auc_gain']:+.4f}".replace("-", "−")
+        cells += ["none" if small is None else f"{gain} ({small['name']})"]
+        rows.append((kind, name, [_cell(cell) for cell in cells]))
+    others = [(p["name"], p) for p in report["careful"]["programs"]]
+    taught = report["careful"]["taught"]
+    others += [] if taught is None else [("dense, taught (fp32)", taught)]
+    for name, p in others:
+        cells = [format_bytes(p["bytes"]), f"{p['valid_auc']:.4f}", f"{p['test_auc']:.4f}", "", ""]
+        rows.append(("", name, [_cell(cell) for cell in cells]))
+    head = ["program", "shipped", "validation AUC", "test AUC", "smaller than the smallest as good"]
+    return _table([*head, "test AUC over the best as small"], rows)
+
+
 def parts_table(report: Mapping[str, Any]) -> str:
     """What the bytes of every program are made of."""
     entries = _programs(report)

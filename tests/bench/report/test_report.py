@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ondevice.bench.report.careful import careful_lines
 from ondevice.bench.report.drawing import COLORS, format_bytes, format_us, new_figure, to_svg
 from ondevice.bench.report.figures import FIGURES, PART_COLORS, PART_NAMES, size_classes, spread
 from ondevice.bench.report.page import headline, render
@@ -56,7 +57,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def text() -> str:
-    return render(sample.report())
+    return render(sample.careful_report())
 
 
 def test_the_page_fetches_nothing(text: str) -> None:
@@ -67,7 +68,7 @@ def test_the_page_fetches_nothing(text: str) -> None:
 
 
 def test_the_page_holds_every_figure_once(text: str) -> None:
-    assert set(FIGURES) == {"pareto", "quality", "bytes", "sizes", "latency", "learning"}
+    assert set(FIGURES) == {"careful", "pareto", "quality", "bytes", "sizes", "latency", "learning"}
     for name, title in FIGURES.items():
         assert text.count(f'<figure id="{name}">') == 1
         assert f'aria-label="{title}"' in text
@@ -114,6 +115,25 @@ def test_the_headline_says_the_ratios() -> None:
     )
 
 
+def test_the_headline_leads_with_the_careful_opponent_where_there_is_one() -> None:
+    said = re.sub(r"<.*?>", "", headline(sample.careful_report()))
+    assert said == (
+        "75.4 kB at a test AUC of 0.9007: 2.00× smaller than the smallest careful program at least as good on "
+        "validation (d8-int8, 151 kB, test AUC 0.9012), test AUC +0.0040 over the best careful program at most as "
+        "large (d4-int4, 70.0 kB, test AUC 0.8967)."
+    )
+
+
+def test_careful_programs_stand_in_the_page_and_in_the_lines(text: str) -> None:
+    for cell in ("2.00× (d8-int8)", "+0.0040 (d4-int4)", "none", "151 kB", "0.9070"):
+        assert f"<td>{cell}</td>" in text
+    lines = careful_lines(sample.careful_report())
+    assert any(line.endswith("no careful program is as good on validation;") for line in lines)
+    assert any(line.endswith("no careful program is as small") for line in lines)
+    assert any("dense, taught" in line and "0.9040" in line for line in lines)
+    assert "The careful opponent" not in render(sample.report())
+
+
 def test_tables_hold_the_figures(text: str) -> None:
     for cell in ("1.96 MB", "0.9007", "0.3193", "143 µs", "6.60 MB", "41.3 dB", "1,736,960", "14,400"):
         assert f"<td>{cell}</td>" in text
@@ -156,7 +176,7 @@ def test_a_report_without_search_latency_ratio_or_second_thread_renders() -> Non
 
 
 def test_files_are_written_beside_bundles_and_in_the_run(tmp_path: Path) -> None:
-    report = sample.report()
+    report = sample.careful_report()
     bundles = {label: tmp_path / "bundles" / label for label in report["budgets"]}
     written = write(report, tmp_path, bundles)
     assert written[-1] == tmp_path / "report.html"
