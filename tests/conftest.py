@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-# two cores for all: one each where pytest-xdist runs two tests at once
-os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
+# Small models are slower on two threads than on one, and several times so where two tests run at once on two cores.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,7 +23,7 @@ from ondevice.plugins import load_installed
 from .runs import laid_over
 from .world import NUM_ITEMS, NUM_USERS, World, make_world, tastes
 
-torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+torch.set_num_threads(1)
 settings.register_profile("busy", deadline=None)  # how long an example takes says what else the machine does
 settings.load_profile("busy")
 load_installed()  # so that the contract tests cover what ONDEVICE_PLUGINS names

@@ -67,7 +67,7 @@ def test_a_bundle_from_the_run_alone(
         values["compact"]["budgets"] = ["60%", "30%"]
         values["compact"]["train"]["elastic"] = True
     else:
-        del values["compact"]["endpoints"]  # with recommend, whose items are those that the run remembers
+        values["compact"]["endpoints"] = ["forward", "recommend"]  # whose items the run remembers
     run = ondevice.train(values, tmp_path / "run")
     before = ondevice.export(run, output=tmp_path / "before")
     table.unlink()

@@ -71,7 +71,7 @@ def test_parts_of_a_compact_program_are_what_its_tables_declare(
     packed = quantize(pack(compact(dense, positions=layout == "csr"), layout))
     items = torch.stack([50 + torch.arange(25), 75 + torch.arange(25) * 7 % 10], 1)
     catalog = packed.order.rows(items).numpy()
-    names = ["forward", "rank", "recommend"] if layout == "staircase" else ["forward"]
+    names = ["forward", "recommend"] if layout == "staircase" else ["forward"]
     methods = make_endpoints(
         packed,
         names,

@@ -16,7 +16,7 @@ from ondevice.bench.report.pareto import open_others, pareto, smallest_lines, sm
 from ondevice.bench.settings import Settings
 from ondevice.errors import UserError
 
-SETTINGS = Settings(rounds=1, cold_starts=1, candidates=(1,), threads=(1,), baselines=("fp32", "int8"))
+SETTINGS = Settings(rounds=1, cold_starts=1, candidates=(1,), threads=(1,), baselines=("fp32",))
 
 
 def curve(run: str, training: str, points: list[tuple[str, int, float]]) -> dict[str, Any]:
