@@ -140,6 +140,39 @@ class Histories:
         return int((self.end - self.begin > len(self.slots)).sum())
 
 
+def write_sequences(
+    folder: Path,
+    schema: Schema,
+    timeline: Timeline,
+    items: np.ndarray,
+    labels: np.ndarray,
+    division: np.ndarray,
+    unknown: int,
+    keys: np.ndarray | None,
+) -> dict[int, Histories]:
+    """Write the sequences of a schema with histories into a store.
+
+    Args:
+        folder: the store.
+        schema: has a history.
+        timeline: of all rows.
+        items: (n,) ids of the field that histories are of.
+        labels: (n,) of the rows.
+        division: (n,) the split of each row.
+        unknown: that field's unknown id.
+        keys: of users, by number.
+
+    Returns: what each history holds, by the place of its field.
+    """
+    keep = labels == 1 if all(field.only is not None for field in schema.histories) else None
+    timeline.sequences(items, division, keep, keys).save(folder)
+    return {
+        f: Histories(field, timeline, items, unknown, labels)
+        for f, field in enumerate(schema.fields)
+        if field.is_history
+    }
+
+
 def check_histories(schema: Schema, user: str | None, has_order: bool) -> None:
     """Whether what histories are made of is known.
 

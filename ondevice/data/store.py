@@ -24,7 +24,14 @@ from ondevice.data.interactions import Column, Interactions, keyed, keyed_column
 from ondevice.data.negatives import Pairs, sample_negatives, without_missing
 from ondevice.data.report import describe_fields, num_cut, say_report, tell_repeated
 from ondevice.data.schema import Field, Schema
-from ondevice.data.sequences import Histories, Sequences, Timeline, check_histories, division_of
+from ondevice.data.sequences import (
+    Histories,
+    Sequences,
+    Timeline,
+    check_histories,
+    division_of,
+    write_sequences,
+)
 from ondevice.data.slots import count_unknown
 from ondevice.data.sources import cache_directory, say, sha256_of
 from ondevice.data.vocabulary import Vocabulary, learnt
@@ -330,17 +337,11 @@ def _write_sequences(
     timeline = Timeline(np.where(is_known[column.codes], column.codes, -1), interactions.order)
     source = schema.names.index(str(schema.histories[0].of))
     items = tables[source][:, 0][interactions.columns[schema.names[source]].codes]
-    labels, unknown = interactions.labels, int(vocabulary.field_offsets[source])
-    keep = labels == 1 if all(field.only is not None for field in schema.histories) else None
     texts = any(isinstance(key, str) for key in column.values)
     absent = "" if texts else 0
     keys = np.array([absent if key is None else key for key in column.values])
-    timeline.sequences(items, division_of(rows, len(labels)), keep, keys).save(folder)
-    return {
-        f: Histories(field, timeline, items, unknown, labels)
-        for f, field in enumerate(schema.fields)
-        if field.is_history
-    }
+    division, unknown = division_of(rows, len(items)), int(vocabulary.field_offsets[source])
+    return write_sequences(folder, schema, timeline, items, interactions.labels, division, unknown, keys)
 
 
 def _write_split(

@@ -11,7 +11,7 @@ import yaml
 
 from ondevice.data import Dataset, load_dataset
 
-SCHEMA = {
+SCHEMA: dict[str, Any] = {
     "name": "log",
     "fields": [
         {"name": "place", "side": "context", "kind": "string"},

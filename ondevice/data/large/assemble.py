@@ -11,6 +11,7 @@ from ondevice.data import splits
 from ondevice.data.large.arrays import ArrayFile
 from ondevice.data.large.plan import Plan, starts_of
 from ondevice.data.report import describe_fields, say_report
+from ondevice.data.sequences import Histories
 from ondevice.data.slots import count_unknown
 from ondevice.data.sources import say
 from ondevice.data.store import RECORD
@@ -19,13 +20,14 @@ from ondevice.errors import DataError
 from ondevice.files import atomic_json
 
 
-def assemble(plan: Plan, fingerprint: str, rows: np.ndarray) -> None:
+def assemble(plan: Plan, fingerprint: str, rows: np.ndarray, histories: dict[int, Histories]) -> None:
     """Write them into ``plan.store``, which is whole afterwards.
 
     Args:
         plan: the preparation, all of whose steps are done.
         fingerprint: of the store.
         rows: by chunk and split (C, 3).
+        histories: what each history holds, by the place of its field.
 
     Raises: UserError: when no field has a known value.
     """
@@ -38,8 +40,9 @@ def assemble(plan: Plan, fingerprint: str, rows: np.ndarray) -> None:
         for field, result in zip(schema.fields, results, strict=True)
     ]
     schema = dataclasses.replace(schema, fields=tuple(learnt))
-    empty = [field.name for field, result in zip(schema.fields, results, strict=True) if not result["known"]]
-    if len(empty) == len(results):
+    read = [each for each in zip(schema.fields, results, strict=True) if not each[0].is_history]
+    empty = [field.name for field, result in read if not result["known"]]
+    if len(empty) == len(read):
         raise DataError(
             f"data set '{schema.name}': no value occurs often enough in the training rows; lower min_count"
         )
@@ -53,7 +56,7 @@ def assemble(plan: Plan, fingerprint: str, rows: np.ndarray) -> None:
     )
     arrays = {}
     for f, (field, result) in enumerate(zip(schema.fields, results, strict=True)):
-        counts[offsets[f]] = num_rows[0] - result["occurrences"]
+        counts[offsets[f]] = 0 if field.is_history else num_rows[0] - result["occurrences"]
         counts[offsets[f] + 1 : offsets[f + 1]] = _mapped(plan, f, "counts", np.int64)
         if field.has_integer_keys:
             arrays[f"integers_{f}"] = _mapped(plan, f, "keys", np.int64)
@@ -68,10 +71,11 @@ def assemble(plan: Plan, fingerprint: str, rows: np.ndarray) -> None:
     missing = np.zeros(len(schema.fields), dtype=np.int64)
     for which in plan.parsed.ids:
         missing += ArrayFile(plan.counts_path(which)).meta["missing"]
+    cut = list(plan.parsed.cut)
+    for f, history in histories.items():
+        missing[f], cut[f] = history.num_empty(np.arange(num_rows[0])), history.num_cut
     named = dict(zip(splits.SPLITS, num_rows, strict=True))
-    described = describe_fields(
-        schema, offsets, counts, missing.tolist(), plan.parsed.cut, max(1, num_rows[0])
-    )
+    described = describe_fields(schema, offsets, counts, missing.tolist(), cut, max(1, num_rows[0]))
     say_report(schema.name, named, described)
     files = {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.name != RECORD}
     record = {

@@ -33,6 +33,7 @@ def write_chunk(
     lines: np.ndarray,
     times: np.ndarray | None = None,
     weights: np.ndarray | None = None,
+    users: np.ndarray | None = None,
     **meta: Any,
 ) -> dict[str, Any]:
     """Write rows and return the chunk's ``meta``.
@@ -43,8 +44,9 @@ def write_chunk(
         columns: Arrow array of raw values by field.
         labels: (n,) 0 or 1.
         lines: (n,) line (or row) of the source file of each row, from 0.
-        times: (n,) seconds, for a split by time.
+        times: (n,) seconds, for a split by time and for histories.
         weights: (n,) what each row counts, where the table says it.
+        users: (n,) uint64 that says whose row it is, 0 for nobody's, where there are histories.
         meta: what else is to be remembered.
     """
     arrays: dict[str, np.ndarray] = {"labels": labels.astype(np.uint8)}
@@ -55,13 +57,19 @@ def write_chunk(
         arrays["times"] = times.astype(np.float64)
     if weights is not None:
         arrays["weights"] = weights.astype(np.float32)
+    if users is not None:
+        arrays["users"] = users
     num_keys = []
+    keys: np.ndarray | list[str]
     for f, field in enumerate(schema.fields):
-        codes, keys = encode_column(field, columns[field.name])
+        if field.is_history:  # `write_histories` fills its slots
+            codes, keys = np.zeros(len(labels), dtype=np.uint8), np.empty(0, dtype=np.int64)
+        else:
+            codes, keys = encode_column(field, columns[field.name])
         arrays[f"codes{f}"] = codes.ravel()
         arrays.update(key_arrays(f"keys{f}", keys))
         num_keys.append(len(keys))
-    cut = [num_cut(field, columns[field.name]) for field in schema.fields]
+    cut = [0 if field.is_history else num_cut(field, columns[field.name]) for field in schema.fields]
     first_line = int(lines[0]) if whole else 0
     meta = {"rows": len(labels), "first_line": first_line, "num_keys": num_keys, "cut": cut, **meta}
     write_arrays(path, arrays, **meta)
@@ -91,6 +99,10 @@ class Chunk:
     def times(self) -> np.ndarray:
         """(n,) float64."""
         return self._file.read("times")
+
+    def users(self) -> np.ndarray:
+        """(n,) uint64."""
+        return self._file.read("users")
 
     def weights(self) -> np.ndarray | None:
         """(n,) float32, where the table has them."""

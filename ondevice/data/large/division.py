@@ -36,8 +36,8 @@ def count_chunk(plan: Plan, which: ChunkId, given: list[Any]) -> dict[str, Any]:
     rows = np.bincount(split, minlength=len(SPLITS)).tolist()
     arrays = {"split": split, "counts": np.concatenate(counts).astype(np.int32)}
     missing = [
-        int((chunk.codes(f)[train].reshape(-1, width) == 0).all(1).sum())
-        for f, width in enumerate(plan.schema.slots.widths)
+        0 if field.is_history else int((chunk.codes(f)[train].reshape(-1, field.slots) == 0).all(1).sum())
+        for f, field in enumerate(plan.schema.fields)
     ]
     write_arrays(plan.counts_path(which), arrays, rows=rows, missing=missing)
     return {"rows": rows}

@@ -33,7 +33,10 @@ def encode_chunk(
     for f, (place, known) in enumerate(zip(places, chunk.num_keys, strict=True)):
         numbers = np.zeros(known + 1, dtype=np.int32)
         numbers[1:] = np.fromfile(plan.field_path(f, "ids"), dtype=np.int32, count=known, offset=4 * place)
-        codes = chunk.codes(f).reshape(chunk.num_rows, slots.widths[f])
+        width = (
+            1 if plan.schema.fields[f].is_history else slots.widths[f]
+        )  # `write_histories` fills the others
+        codes = chunk.codes(f).reshape(chunk.num_rows, width)
         ids[:, slots.starts[f] : slots.starts[f + 1]] = (numbers + np.int32(offsets[f]))[codes]
     labels, weights = chunk.labels(), chunk.weights()
     for s, name in enumerate(SPLITS):

@@ -23,12 +23,14 @@ from ondevice.data.large.chunk import ChunkId
 from ondevice.data.large.division import division_of
 from ondevice.data.large.encode import allocate
 from ondevice.data.large.files import CHUNK_BYTES, Budget, Finished, text_tasks
+from ondevice.data.large.histories import write_histories
 from ondevice.data.large.memory import parse_bytes, shares
 from ondevice.data.large.plan import Plan, starts_of
 from ondevice.data.large.pool import BadLineError, Pool
 from ondevice.data.large.tables import table_tasks
 from ondevice.data.parts import WAY_OUT, BadRows
 from ondevice.data.schema import Schema
+from ondevice.data.sequences import Histories
 from ondevice.data.sources import cache_directory, say
 from ondevice.data.store import FORMAT_VERSION, file_digests, open_store
 from ondevice.errors import ConfigError, DataError, UserError
@@ -98,7 +100,7 @@ def prepare_large(
             if open_store(target, fingerprint) is None:  # or another process has made it in the meantime
                 say(f"{schema.name}: preparing the data (once; kept in {target})")
                 _tell_of_others(building, schema.name)
-                _prepare(plan, fingerprint, num_workers, limit, reader)
+                _prepare(plan, fingerprint, num_workers, limit, reader, parse_bytes(memory))
                 shutil.rmtree(target, ignore_errors=True)
                 os.replace(plan.store, target)
                 shutil.rmtree(building, ignore_errors=True)
@@ -139,7 +141,7 @@ def _tell_of_others(building: Path, name: str) -> None:
             )
 
 
-def _prepare(plan: Plan, fingerprint: str, num_workers: int, limit: int, reader: int) -> None:
+def _prepare(plan: Plan, fingerprint: str, num_workers: int, limit: int, reader: int, memory: int) -> None:
     """Every step that is not yet done, into ``plan.store``."""
     plan.folder.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(plan.folder / "unpacked", ignore_errors=True)
@@ -151,7 +153,7 @@ def _prepare(plan: Plan, fingerprint: str, num_workers: int, limit: int, reader:
         rows = _count(plan, pool)
         _merge(plan, pool, limit)
         _encode(plan, pool, rows)
-    assemble(plan, fingerprint, rows)
+    assemble(plan, fingerprint, rows, _histories(plan, rows, memory))
 
 
 def _parse(plan: Plan, pool: Pool, reader: int) -> None:
@@ -245,10 +247,7 @@ def _encode(plan: Plan, pool: Pool, rows: np.ndarray) -> None:
             allocate(plan.store, name, total, plan.schema.slots.total, plan.weighted)
         atomic_json(marker, [])
     written = set(json.loads(marker.read_text()))
-    known = [
-        json.loads(plan.field_path(f, "json").read_text())["known"] for f in range(len(plan.schema.fields))
-    ]
-    offsets = starts_of(1 + np.array(known)).tolist()[:-1]
+    offsets = _offsets(plan)
     places = np.concatenate([np.zeros_like(parsed.num_keys[:1]), np.cumsum(parsed.num_keys, axis=0)])
     before = np.concatenate([np.zeros_like(rows[:1]), np.cumsum(rows, axis=0)])
     progress = _Progress(f"{plan.schema.name}: rows encoded", sum(parsed.rows[c] for c in written))
@@ -270,6 +269,26 @@ def _encode(plan: Plan, pool: Pool, rows: np.ndarray) -> None:
 
     pool.run([tasks()], done)
     _save_encoded(plan, marker, written)
+
+
+def _offsets(plan: Plan) -> list[int]:
+    """The first id of each field."""
+    known = [
+        json.loads(plan.field_path(f, "json").read_text())["known"] for f in range(len(plan.schema.fields))
+    ]
+    offsets: list[int] = starts_of(1 + np.array(known)).tolist()[:-1]
+    return offsets
+
+
+def _histories(plan: Plan, rows: np.ndarray, memory: int) -> dict[int, Histories]:
+    """The slots of histories, in the store."""
+    schema = plan.schema
+    if not schema.histories:
+        return {}
+    say(f"{schema.name}: sorting the rows of each user")
+    return write_histories(
+        plan, rows, _offsets(plan)[schema.names.index(str(schema.histories[0].of))], memory
+    )
 
 
 def _save_encoded(plan: Plan, marker: Path, written: set[int]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ondevice.data.field import Field
 from ondevice.data.join import Joined
 from ondevice.data.large.chunk import ChunkId, write_chunk
 from ondevice.data.large.files import Budget, Finished, chunk_meta
@@ -27,10 +29,6 @@ def check_streamable(spec: TableSpec) -> None:
     if spec.schema.label.positive_only:
         raise ConfigError(
             "data.streamed: sampled negatives need the whole table; leave streamed out, or add negatives"
-        )
-    for field in spec.schema.histories:
-        raise ConfigError(
-            f"data.streamed: history '{field.name}' needs the whole table in memory; leave streamed out"
         )
     for field in spec.schema.fields:
         if field.origin is None:
@@ -100,6 +98,18 @@ def table_tasks(
         raise DataError(f"{plan.files[0]}: holds no rows; the file is empty or cut short")
 
 
+def user_hashes(field: Field, values: Any) -> np.ndarray:
+    """A number (n,) uint64 of each row's user, the same in whatever batch it is; 0 where a row names none."""
+    encoded = values.dictionary_encode()
+    numbers = []
+    for value in encoded.dictionary.to_pylist():
+        key = value if field.transform is None else field.key(value)
+        digest = hashlib.blake2b(str(key).encode(), digest_size=8).digest()
+        numbers.append(0 if key is None else max(1, int.from_bytes(digest, "little")))
+    places = encoded.indices.fill_null(len(numbers)).to_numpy(zero_copy_only=False)
+    return np.array([*numbers, 0], dtype=np.uint64)[places]
+
+
 def parse_batch(plan: Plan, which: ChunkId, path: Path) -> dict[str, Any]:
     """Write the chunk of a batch, or return {"line", "trouble"} for a row that cannot be used."""
     import pyarrow as pa
@@ -128,6 +138,9 @@ def parse_batch(plan: Plan, which: ChunkId, path: Path) -> dict[str, Any]:
         np.asarray(rows.numbers),
         rows.times,
         rows.weights,
+        user_hashes(spec.field(spec.user), rows.columns[spec.user])
+        if spec.schema.histories and spec.user is not None
+        else None,
         skipped=len(wrong),
         first_bad=first_bad,
     )

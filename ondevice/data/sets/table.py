@@ -21,6 +21,7 @@ from ondevice.data.read import Engine
 from ondevice.data.registry import DATASETS
 from ondevice.data.rows import Rows, rows_of
 from ondevice.data.schema import Schema
+from ondevice.data.sequences import check_histories
 from ondevice.data.sources import say
 from ondevice.data.spec import TableSpec
 from ondevice.data.store import file_digests, prepare
@@ -79,6 +80,7 @@ def table(
     if timed and spec.split.time is None:
         what = f"split '{kind}'" if kind in splits.TIMED else f"history '{spec.schema.histories[0].name}'"
         raise DataError(f"{schema}: {what} needs the time column; add split: {{time: COLUMN}}")
+    check_histories(spec.schema, spec.user, timed)
     others = {
         name: file_digests([part.path for part in find_parts(side.path)])
         for name, side in spec.tables.items()
