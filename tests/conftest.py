@@ -108,7 +108,10 @@ def tiny_config(table_files: tuple[Path, Path], cache: Path) -> Callable[..., di
 @pytest.fixture
 def movielens_folder(tmp_path: Path) -> Path:
     """The same world in the three files of MovieLens-1M's archive."""
-    folder = tmp_path / "ml-1m"
+    return write_movielens(tmp_path / "ml-1m")
+
+
+def write_movielens(folder: Path) -> Path:
     folder.mkdir()
     user, _, item, labels = tastes(1000)
     ages = [1, 18, 25, 35, 45]

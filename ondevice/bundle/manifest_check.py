@@ -12,6 +12,8 @@ from ondevice.data.schema import Schema
 
 MAXIMUMS = {"forward": "max_batch", "rank": "max_items", "recommend": "k"}
 MAX_ORIGIN = 2.0**63
+EXCLUDED = "exclude_ids"
+"""A further input of ``recommend``: rows of items that are left out."""
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -112,6 +114,9 @@ def _check_method(method: JsonObject, name: str, schema: Schema) -> None:
     for tensor in inputs:
         if tensor.text("dtype") != "int64" or len(tensor.items("shape")) != 2:
             tensor.wrong("shape", "that of a matrix of int64")
+    if name == "recommend" and len(inputs) == 2 and inputs[1].text("name") == EXCLUDED:
+        method.count("max_excluded", least=1)
+        inputs = inputs[:1]  # how many are left out is the caller's affair
     if [tensor.items("shape")[1] for tensor in inputs] != widths:
         method.wrong("inputs", f"matrices of the schema's fields, {widths} wide")
     kinds = ["float32", "int64"] if name == "recommend" else ["float32"]

@@ -4,14 +4,17 @@ ondevice export runs/NAME [--layout staircase|csr] [--budget 64KB …] [--label 
     [--methods forward,rank,recommend] [--catalog] [--quantize int8|none] [--top-k 100]
     [--fingerprint-bits 8] [--no-check]
 ondevice export runs/NAME --dense fp32,int8,int4 [--catalog] [--output DIR]
+ondevice export runs/NEXT_ITEM [--quantize int8|none] [--catalog] [--top-k 100] [--output DIR] [--no-check]
 
 The second writes the programs that torchao and ExecuTorch alone make of the run's dense model, as bundles to
-compare with in the demo app: into RUN/dense_bundles.
+compare with in the demo app: into RUN/dense_bundles. The third is for a run of the next item: into RUN/bundles/int8 or
+fp32.
 """
 
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,9 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
 
     from ondevice.run.directory import Run, data_options
+    from ondevice.run.effects import is_next_item
 
     data = data_options(arguments.data)
-    Run(arguments.run, data)  # a wrong directory is said before the exporter is loaded
+    wanted = Run(arguments.run, data)  # a wrong directory is said before the exporter is loaded
+    if is_next_item(wanted.config):
+        _next_item(arguments, data)
+        return
     if arguments.dense is not None:
         from ondevice.bench.dense.dense_bundles import export_dense
 
@@ -98,3 +105,47 @@ def run(arguments: argparse.Namespace) -> None:
                 f"program = int8 to {measured['int8_vs_pte_max_abs']:.1e}; "
                 f"{each.num_delegated} operators delegated, {each.num_portable} portable"
             )
+
+
+def _next_item(arguments: argparse.Namespace, data: dict[str, Any]) -> None:
+    """The bundle of a run of the next item, which has no compact models, budgets and layouts."""
+    from ondevice.errors import UserError
+
+    idle = {
+        "--layout": arguments.layout != "staircase",
+        "--budget": bool(arguments.budget),
+        "--label": bool(arguments.label),
+        "--methods": arguments.methods is not None,
+        "--fingerprint-bits": arguments.fingerprint_bits is not None,
+        "--max-batch": arguments.max_batch != 1024,
+        "--dense": arguments.dense is not None,
+    }
+    given = next((name for name, is_given in idle.items() if is_given), None)
+    if given is not None:
+        raise UserError(
+            f"{given}: has no effect on {arguments.run}, a run of the next item; its bundle is int8, or fp32 with "
+            "--quantize none"
+        )
+    from ondevice.program.next_item_export import export_next_item
+
+    made = export_next_item(
+        arguments.run,
+        quantization=arguments.quantize,
+        catalog=arguments.catalog,
+        top_k=arguments.top_k,
+        output=arguments.output,
+        check=not arguments.no_check,
+        data=data,
+    )
+    print(made.bundle.path)
+    for name, size in made.bundle.file_bytes().items():
+        print(f"{name:>16} {size:>9,}")
+    if made.parity:
+        measured = made.parity
+        print(
+            f"eager = packed to {measured['eager_vs_packed']:.1e}; "
+            f"{arguments.quantize} {measured['packed_vs_int8_sqnr_db']:.1f} dB; program = what was lowered to "
+            f"{measured['int8_vs_pte_max_abs']:.1e}; the same items after {measured['lengths']} taps\n"
+            f"test NDCG@10 {measured['test_ndcg@10_pte']:.4f}, eager {measured['test_ndcg@10_eager']:.4f}; "
+            f"{made.num_delegated} operators delegated, {made.num_portable} portable"
+        )

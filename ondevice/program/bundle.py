@@ -18,6 +18,7 @@ from ondevice.data.schema import Schema
 from ondevice.data.value_names import value_names
 from ondevice.errors import DamagedFile, UserError, nearest
 from ondevice.files import atomic_directory
+from ondevice.program.best_items import best_items
 from ondevice.program.target import OpenProgram
 from ondevice.program.targets import shipped
 
@@ -126,7 +127,7 @@ class Bundle:
             return None
         assert self.schema.item_key is not None
         return catalog_file.decode(
-            content, self._keys, self.schema.item_key, str(self.path / manifests.CATALOG)
+            content, self.item_keys, self.schema.item_key, str(self.path / manifests.CATALOG)
         )
 
     def encode_catalog(self, items: Sequence[Raw]) -> bytes:
@@ -134,8 +135,8 @@ class Bundle:
         assert self.schema.item_key is not None
         field = self.schema.fields[self.schema.names.index(self.schema.item_key)]
         keys = field.keys([item.get(field.name) for item in items])
-        catalog_file.check_order(items, keys, self._keys)
-        return catalog_file.encode(items, self._keys, field.name)
+        catalog_file.check_order(items, keys, self.item_keys)
+        return catalog_file.encode(items, self.item_keys, field.name)
 
     def file_bytes(self) -> dict[str, int]:
         """Bytes of every file, by name."""
@@ -284,40 +285,36 @@ class Bundle:
         ]
         return np.concatenate(parts)
 
-    def recommend(self, context: Raw, k: int = 10) -> list[dict[str, Any]]:
-        """The ``k`` best items of the catalog in one context, best first.
+    def rank_catalog(self, context: np.ndarray) -> np.ndarray:
+        """Scores (I,) of all items of catalog.bin in the context of these rows."""
+        return self._rank_rows(context, self._catalog_rows)
+
+    def recommend(
+        self,
+        context: Raw | None = None,
+        k: int = 10,
+        *,
+        history: Sequence[Any] | None = None,
+        exclude: Sequence[Any] = (),
+    ) -> list[dict[str, Any]]:
+        """The ``k`` best items of the catalog in one context, best first; fewer where no more are left.
+
+        Args:
+            context: raw values of the context's fields.
+            k: how many.
+            history: keys of what the user did, the newest last: the value of the schema's history. None of these is
+                returned, however many they are; what is unknown is passed over.
+            exclude: keys of further items that are not returned.
 
         Returns: per item its key as ``item``, its ``score`` and, where catalog.bin has one, its ``title``.
 
         Raises: UserError: when the bundle holds no catalog.
         """
-        if k < 1:
-            raise UserError(f"recommend: k must be at least 1, got {k}")
         self._needs_both_sides()
-        method = self.manifest["methods"].get("recommend")
-        rows = self.encode(context, self.schema.context_fields)
-        if method is not None and k <= method["k"]:
-            scores, items = self.program("recommend", rows[None])
-        elif self.catalog is not None:
-            scores = self._rank_rows(rows, self._catalog_rows)
-            items = np.argsort(-scores, kind="stable")
-            scores = scores[items]
-        elif method is not None:
-            raise UserError(
-                f"recommend: this program returns at most {method['k']} items, {k} were asked for; "
-                "export with a larger --top-k or with --catalog"
-            )
-        else:
-            raise UserError(
-                "recommend: this bundle has neither the method nor catalog.bin; export with "
-                "--methods forward,rank,recommend or with --catalog"
-            )
-        if any(not 0 <= item < len(self._keys) for item in items[:k]):
-            raise self._damaged(f"it has {len(self._keys)} items, and the program recommends others")
-        return [
-            self._described(int(item), float(score))
-            for item, score in zip(items[:k], scores[:k], strict=True)
-        ]
+        best = best_items(self, context, k, history, exclude)
+        if any(not 0 <= item < len(self.item_keys) for item, _ in best):
+            raise self._damaged(f"it has {len(self.item_keys)} items, and the program recommends others")
+        return [self._described(item, score) for item, score in best]
 
     def golden_case(self, raw: Raw) -> dict[str, Any]:
         """Raw values with the ids they become and the score they get."""
@@ -359,7 +356,7 @@ class Bundle:
                 f"item {item!r}: this bundle has no catalog.bin to look a key up in; give the item's raw "
                 "values, or export with --catalog"
             )
-        place = self._places.get(str(item))
+        place = self.item_places.get(str(item))
         if place is None:
             raise UserError(f"item {item!r} is not in {manifests.CATALOG} (or kept no row in this model)")
         return {name: self.catalog[place].get(name) for name in self._item_names}
@@ -369,7 +366,7 @@ class Bundle:
         return [self.schema.fields[f].name for f in self.schema.item_fields]
 
     @cached_property
-    def _keys(self) -> list[int | str]:
+    def item_keys(self) -> list[int | str]:
         """Keys of the catalog's items: item i is the i-th key of the item's field in the order of rows."""
         assert self.schema.item_key is not None
         field = self.schema.names.index(self.schema.item_key)
@@ -384,8 +381,9 @@ class Bundle:
             ) from None
 
     @cached_property
-    def _places(self) -> dict[str, int]:
-        return {str(key): place for place, key in enumerate(self._keys)}
+    def item_places(self) -> dict[str, int]:
+        """The place of each item's key among `item_keys`."""
+        return {str(key): place for place, key in enumerate(self.item_keys)}
 
     @cached_property
     def _catalog_rows(self) -> np.ndarray:
@@ -394,7 +392,7 @@ class Bundle:
         return self._rows(items, self.schema.item_fields)
 
     def _described(self, place: int, score: float) -> dict[str, Any]:
-        described: dict[str, Any] = {"item": self._keys[place], "score": score}
+        described: dict[str, Any] = {"item": self.item_keys[place], "score": score}
         if self.catalog is not None and self.catalog[place].get("title"):
             described["title"] = self.catalog[place]["title"]
         return described

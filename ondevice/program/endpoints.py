@@ -151,8 +151,8 @@ def make_endpoints(
     context, items = row[:1, :num_context].clone(), row[:, num_context:].clone()
     if "forward" in names:
         signature = {
-            "inputs": [_tensor("ids", "int64", ["batch", num_context + num_items])],
-            "outputs": [_tensor("scores", "float32", ["batch"])],
+            "inputs": [tensor_entry("ids", "int64", ["batch", num_context + num_items])],
+            "outputs": [tensor_entry("scores", "float32", ["batch"])],
             "max_batch": max_batch,
         }
         result["forward"] = Endpoint(Forward(packed), (row,), ({0: batch},), max_batch, signature)
@@ -160,10 +160,10 @@ def make_endpoints(
         assert rank is not None
         signature = {
             "inputs": [
-                _tensor("context_ids", "int64", ["1", num_context]),
-                _tensor("item_ids", "int64", ["items", num_items]),
+                tensor_entry("context_ids", "int64", ["1", num_context]),
+                tensor_entry("item_ids", "int64", ["items", num_items]),
             ],
-            "outputs": [_tensor("scores", "float32", ["items"])],
+            "outputs": [tensor_entry("scores", "float32", ["items"])],
             "max_items": max_batch,
         }
         result["rank"] = Endpoint(rank, (context, items), ({}, {0: batch}), max_batch, signature)
@@ -176,10 +176,10 @@ def make_endpoints(
         assert rank is not None
         recommend = Recommend(rank, CatalogRows(catalog, catalog_widths), len(catalog), top_k)
         signature = {
-            "inputs": [_tensor("context_ids", "int64", ["1", num_context])],
+            "inputs": [tensor_entry("context_ids", "int64", ["1", num_context])],
             "outputs": [
-                _tensor("scores", "float32", [recommend.top_k]),
-                _tensor("item_index", "int64", [recommend.top_k]),
+                tensor_entry("scores", "float32", [recommend.top_k]),
+                tensor_entry("item_index", "int64", [recommend.top_k]),
             ],
             "k": recommend.top_k,
         }
@@ -187,5 +187,6 @@ def make_endpoints(
     return result
 
 
-def _tensor(name: str, dtype: str, shape: list[Any]) -> dict[str, Any]:
+def tensor_entry(name: str, dtype: str, shape: list[Any]) -> dict[str, Any]:
+    """A tensor as the manifest describes it."""
     return {"name": name, "dtype": dtype, "shape": shape}

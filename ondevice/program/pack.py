@@ -20,13 +20,27 @@ from ondevice.forms.base import LAYOUTS, Form
 from ondevice.forms.packed import FirstOrderTable, PackedTable
 from ondevice.forms.pooling import Pooling
 from ondevice.models import BaseModel
+from ondevice.models.sequences import SequenceModel
 from ondevice.recommender import Recommender
 
 # A second delegate, and what passes between the two, in a program of three methods (measured).
 SPLIT_BYTES = 1500
 
 
-class PackedRecommender(nn.Module):
+class Packed(nn.Module):
+    """A model that reads program rows, as it is quantized and lowered."""
+
+    model: BaseModel | SequenceModel
+
+    def tables(self) -> list[PackedTable]:
+        """The embedding table, and the first-order one where there is one."""
+        raise NotImplementedError(f"{type(self).__name__} does not list its tables")
+
+    def fold_first_order_scale(self) -> None:
+        """Move the scale of integer first-order weights to where it costs nothing, if there is such a place."""
+
+
+class PackedRecommender(Packed):
     """A recommender that reads program rows, and holds the kept values alone.
 
     Shape: rows (B, S) int64, a column for each slot -> logits (B,).
@@ -34,6 +48,7 @@ class PackedRecommender(nn.Module):
 
     absent: Tensor
 
+    model: BaseModel
     first_weight: Tensor
     bias: Tensor
     projection: Tensor | None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from ondevice.errors import ConfigError, UserError, nearest
 from ondevice.forms.packed import CLIPPINGS, PackedTable
 from ondevice.models.layers import hidden_linears
-from ondevice.program.pack import PackedRecommender
+from ondevice.program.pack import Packed
 from ondevice.quiet import quiet
 
 with quiet():
@@ -22,13 +23,14 @@ with quiet():
     from torchao.utils import unwrap_tensor_subclass
 
 QUANTIZATIONS = ("int8", "none")
+P = TypeVar("P", bound=Packed)
 
 
-def quantize(packed: PackedRecommender, method: str = "int8") -> PackedRecommender:
+def quantize(packed: P, method: str = "int8") -> P:
     """A quantized copy: tables int8 with a scale per dimension, linears int8 with dynamic activations.
 
     Args:
-        packed: what `pack.pack` made.
+        packed: what `pack.pack` or `next_item.pack` made.
         method: ``int8``, or ``none`` for a float32 program.
 
     Raises: UserError: when int8 was asked for and nothing changed.
@@ -49,7 +51,7 @@ def quantize(packed: PackedRecommender, method: str = "int8") -> PackedRecommend
     return result
 
 
-def quantize_tables(packed: PackedRecommender) -> int:
+def quantize_tables(packed: Packed) -> int:
     """Quantize every float table in place; the number of those."""
     changed = 0
     for table in packed.tables():
@@ -104,7 +106,7 @@ def is_float_linear(module: nn.Module) -> bool:
     )
 
 
-def quantize_linears(packed: PackedRecommender) -> int:
+def quantize_linears(packed: Packed) -> int:
     """Quantize every linear layer in place to integer weights and dynamic int8 activations; the number of those.
 
     The weights have a scale for each output, and `BaseModel.linear_bits` bits; 8 where there is one output.
@@ -121,7 +123,7 @@ def quantize_linears(packed: PackedRecommender) -> int:
     return changed
 
 
-def _quantize_linears(packed: PackedRecommender, bits: int, linears: Sequence[nn.Module]) -> None:
+def _quantize_linears(packed: Packed, bits: int, linears: Sequence[nn.Module]) -> None:
     # rows that are on a grid already must stay on it: no mapping that clips the largest value
     exact = {"weight_mapping_type": MappingType.SYMMETRIC_NO_CLIPPING_ERR} if bits < 8 else {}
     config = Int8DynamicActivationIntxWeightConfig(

@@ -122,7 +122,7 @@ def test_ranking_recommending_and_the_catalog_agree(exported: Exported, data: Da
     scores = bundle.rank(context, [each["item"] for each in best])
     assert scores == pytest.approx([each["score"] for each in best], abs=1e-5)
     assert bundle.catalog is not None
-    assert bundle.catalog[bundle._keys.index(7)]["genres"] == ["Drama", "Comedy"]
+    assert bundle.catalog[bundle.item_keys.index(7)]["genres"] == ["Drama", "Comedy"]
     assert bundle.rank(context, [{"film": 7, "genres": "Drama|Comedy", "year": 1950, "moods": [1]}]) == (
         pytest.approx(bundle.rank(context, [7]), abs=1e-6)
     )

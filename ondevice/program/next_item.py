@@ -1,0 +1,198 @@
+"""A recommender of the next item as a program: the user's vector once, then every item, seen ones left out inside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+from ondevice.bundle.rows import RowOrder, order_rows
+from ondevice.data.dataset import Dataset
+from ondevice.errors import UserError
+from ondevice.forms.packed import FirstOrderTable, PackedTable
+from ondevice.forms.sizes import Sizes
+from ondevice.models.sequences import SequenceModel
+from ondevice.next_item import NextItemRecommender
+from ondevice.program.endpoints import MAX_BATCH, TOP_K, Endpoint, tensor_entry
+from ondevice.program.pack import Packed
+
+
+class PackedNextItem(Packed):
+    """A recommender of the next item that reads program rows, and holds the kept values alone.
+
+    Rows from ``num_rows`` on hold nothing: they are absent places of a history.
+
+    Args:
+        table: embeddings of the items.
+        first_order: their biases.
+        model: of the history.
+        order: the program rows, of all fields of the schema.
+
+    Shape: history rows (1, L) int64, item rows (N, 1) int64 -> scores (N,).
+    """
+
+    model: SequenceModel
+
+    def __init__(
+        self, table: PackedTable, first_order: FirstOrderTable, model: SequenceModel, order: RowOrder
+    ) -> None:
+        super().__init__()
+        self.table, self.first_order, self.model, self.order = table, first_order, model, order
+        self.num_rows = order.num_rows
+        self.layout = "staircase"
+
+    def tables(self) -> list[PackedTable]:
+        return [self.table, self.first_order]
+
+    def user(self, history: Tensor) -> Tensor:
+        """The user's vector (1, D) after a history."""
+        present = history < self.num_rows
+        return self.model.newest(self.table(history), present)
+
+    def scores(self, user: Tensor, items: Tensor) -> Tensor:
+        """Scores (N,) of some items (N, 1)."""
+        vectors = self.table(items).reshape(1, -1, self.table.dim)
+        products = torch.bmm(vectors, user.unsqueeze(2)).reshape(-1)
+        bias = self.first_order(items).reshape(-1)
+        return products + (bias if self.first_order.scale is None else bias * self.first_order.scale)
+
+    def forward(self, history: Tensor, items: Tensor) -> Tensor:
+        return self.scores(self.user(history), items)
+
+
+class RankNext(nn.Module):
+    """Scores of some items after a history.
+
+    Shape: context_ids (1, L) int64, item_ids (N, 1) int64 -> scores (N,) float32.
+    """
+
+    def __init__(self, packed: PackedNextItem) -> None:
+        super().__init__()
+        self.packed = packed
+
+    def forward(self, context_ids: Tensor, item_ids: Tensor) -> Tensor:
+        return self.packed(context_ids, item_ids)  # type: ignore[no-any-return]
+
+
+class RecommendNext(nn.Module):
+    """The best items after a history, without those in it and those that the caller leaves out.
+
+    Args:
+        packed: the recommender.
+        top_k: number of items returned.
+
+    Shape: context_ids (1, L) int64, exclude_ids (1, E) int64 -> scores (K,) float32 falling, item_index (K,) int64;
+        what is left out has the score −∞. Rows from ``num_rows`` on leave out nothing.
+    """
+
+    def __init__(self, packed: PackedNextItem, top_k: int) -> None:
+        super().__init__()
+        self.packed = packed
+        self.top_k = min(top_k, packed.num_rows)
+
+    def forward(self, context_ids: Tensor, exclude_ids: Tensor) -> tuple[Tensor, Tensor]:
+        packed = self.packed
+        items = torch.arange(packed.num_rows).unsqueeze(1)
+        scores = packed(context_ids, items)
+        left_out = torch.cat([context_ids, exclude_ids], 1).reshape(-1).clamp(max=packed.num_rows)
+        padded = torch.cat([scores, scores[:1]])  # the last place takes what leaves out nothing
+        kept = padded.scatter(0, left_out, -torch.inf)[: packed.num_rows]
+        best, item_index = torch.topk(kept, self.top_k)
+        return best, item_index  # unpacked: the runtime returns no named tuples
+
+
+def pack(recommender: NextItemRecommender, dataset: Dataset) -> PackedNextItem:
+    """The packed recommender, equal to the eager one.
+
+    The unknown item is stored nowhere: no history holds it, and it is never ranked.
+
+    Args:
+        recommender: in evaluation mode.
+        dataset: whose vocabulary and schema the program has.
+
+    Raises: UserError: when no item keeps anything.
+    """
+    info = recommender.info
+    unknown = torch.arange(info.num_embeddings) == 0
+    forms = [form.without(unknown) for form in recommender.forms()]
+    if not forms[0].num_kept():
+        raise UserError("packing stored nothing: no item keeps a value")
+    schema, offsets = dataset.schema, dataset.vocabulary.field_offsets
+    assert schema.item_key is not None, "a data set with sequences names its items"
+    field = schema.names.index(schema.item_key)
+    begin, end = int(offsets[field]), int(offsets[field + 1])
+    whole, classes = [], np.zeros(int(offsets[-1]), dtype=np.int64)
+    for form in forms:  # ids of other fields store nothing
+        sizes = torch.zeros(int(offsets[-1]), dtype=torch.int64)
+        sizes[begin:end] = form.row_sizes()
+        whole.append(Sizes(sizes, max(form.dim, 1)))
+    layout = forms[0].layout(info)
+    classes[begin:end] = layout.classes
+    order = order_rows(
+        offsets,
+        whole,
+        dataset.vocabulary.key_texts(),
+        type(layout)(classes),
+        named=[field],
+    )
+    rows = torch.from_numpy(order.ids) - begin
+    embedding, bias = recommender.tables()
+    table = forms[0].pack(embedding, rows)
+    first_order = FirstOrderTable(bias.table().cpu()[rows, 0])
+    return PackedNextItem(table, first_order, recommender.model, order).eval()
+
+
+def make_endpoints(
+    packed: PackedNextItem,
+    context_width: int,
+    *,
+    top_k: int = TOP_K,
+    max_batch: int = MAX_BATCH,
+    names: Sequence[str] = ("rank", "recommend"),
+) -> dict[str, Endpoint]:
+    """``rank`` and ``recommend`` of a packed recommender, quantized or not.
+
+    Args:
+        packed: the recommender.
+        context_width: slots of the history L.
+        top_k: items that ``recommend`` returns.
+        max_batch: the most items of ``rank`` at once.
+        names: which of them.
+    """
+    history = torch.full((1, context_width), packed.num_rows)
+    history[0, -1] = 0
+    result = {}
+    if "rank" in names:
+        signature = {
+            "inputs": [
+                tensor_entry("context_ids", "int64", ["1", context_width]),
+                tensor_entry("item_ids", "int64", ["items", 1]),
+            ],
+            "outputs": [tensor_entry("scores", "float32", ["items"])],
+            "max_items": max_batch,
+        }
+        items = torch.zeros(2, 1, dtype=torch.int64)
+        shapes: tuple[dict[int, object], ...] = ({}, {0: Dim("items", min=1, max=max_batch)})
+        result["rank"] = Endpoint(RankNext(packed), (history, items), shapes, max_batch, signature)
+    if "recommend" in names:
+        module = RecommendNext(packed, top_k)
+        most = packed.num_rows + 1
+        signature = {
+            "inputs": [
+                tensor_entry("context_ids", "int64", ["1", context_width]),
+                tensor_entry("exclude_ids", "int64", ["1", "excluded"]),
+            ],
+            "outputs": [
+                tensor_entry("scores", "float32", [module.top_k]),
+                tensor_entry("item_index", "int64", [module.top_k]),
+            ],
+            "k": module.top_k,
+            "max_excluded": most,
+        }
+        excluded = torch.full((1, 2), packed.num_rows)
+        shapes = ({}, {1: Dim("excluded", min=1, max=most)})
+        result["recommend"] = Endpoint(module, (history, excluded), shapes, packed.num_rows, signature)
+    return result

@@ -1,0 +1,258 @@
+"""From a run of the next item to a bundle, compared with the model that it was made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ondevice.bundle.catalog import catalog_items
+from ondevice.bundle.manifest import check_replaceable
+from ondevice.data import Dataset
+from ondevice.data.sources import say
+from ondevice.errors import ConfigError
+from ondevice.next_item import NextItemRecommender
+from ondevice.program.bundle import Bundle, make_bundle
+from ondevice.program.endpoints import TOP_K
+from ondevice.program.export import (
+    PACKING_TOLERANCE,
+    PROGRAM_TOLERANCE,
+    golden_rows,
+    versions,
+)
+from ondevice.program.next_item import PackedNextItem, make_endpoints, pack
+from ondevice.program.quantize import QUANTIZATIONS, quantize, sqnr_db
+from ondevice.program.targets import shipped
+from ondevice.run.directory import Run
+from ondevice.run.next_item import load_run
+from ondevice.training.next_item import rank_next
+from ondevice.training.ranking import rank_all, summary
+from ondevice.training.windows import Log, Moments
+
+FOLDERS = {"int8": "int8", "none": "fp32"}
+"""Where a bundle of each quantization goes, below ``bundles`` of the run."""
+SAMPLE = 64  # histories over which links are compared, all items each
+LENGTHS = (0, 1, 49, 50, 400)
+"""Of histories that the bundle is asked with, as far as a user has as many."""
+
+
+@dataclass
+class ExportedNextItem:
+    """A bundle with the models it was made of.
+
+    Args:
+        recommender: the eager model.
+        packed: with float values, in program order.
+        quantized: what was lowered.
+        bundle: the result.
+        num_delegated: operators inside delegates.
+        num_portable: operators outside.
+        parity: what `parity` measured; empty when it was not.
+    """
+
+    recommender: NextItemRecommender
+    packed: PackedNextItem
+    quantized: PackedNextItem
+    bundle: Bundle
+    num_delegated: int
+    num_portable: int
+    parity: dict[str, Any] = field(default_factory=dict)
+
+
+def export_next_item(
+    path: str | Path,
+    *,
+    quantization: str = "int8",
+    catalog: bool = False,
+    top_k: int = TOP_K,
+    output: str | Path | None = None,
+    check: bool = True,
+    data: Mapping[str, Any] | None = None,
+) -> ExportedNextItem:
+    """Export the model of a run of the next item.
+
+    Args:
+        path: the run directory.
+        quantization: int8 or none (float32).
+        catalog: whether to write catalog.bin, titles and raw values of all items.
+        top_k: items that ``recommend`` returns.
+        output: where to write; by default ``bundles/int8`` or ``bundles/fp32`` in the run directory.
+        check: compare eager model and program over the whole test split; left out, and said so, where the data
+            cannot be found.
+        data: options that say where the data are now.
+
+    Raises: UserError: when the run is none of the next item, or the place is taken.
+    """
+    if quantization not in QUANTIZATIONS:
+        raise ConfigError(f"--quantize: got {quantization}; use {' or '.join(QUANTIZATIONS)}")
+    run = Run(path, data)
+    recommender, dataset = load_run(run)
+    place = Path(output) if output is not None else run.path / "bundles" / FOLDERS[quantization]
+    check_replaceable(place)  # before the seconds that exporting takes
+    model = run.config.model.name
+    name = f"{dataset.schema.name}-{model}-{FOLDERS[quantization]}"
+    entry = run.metrics["dense"]
+    metrics = {
+        f"{split}_ndcg@10": round(entry[split]["all"]["ndcg@10"], 5)
+        for split in ("valid", "test")
+        if split in entry
+    }
+    made = export_model(recommender, dataset, name, model, metrics, quantization, catalog, top_k)
+    if check and dataset.excerpt:
+        say(
+            f"{run.path}: the data are not where they were, so the program is not compared over the test split; "
+            "say where they are now with data.path=…"
+        )
+    elif check:
+        made.parity = parity(made, Log.of(dataset))
+        _check_parity(made.parity)
+    made.bundle = made.bundle.write(place)
+    return made
+
+
+def export_model(
+    recommender: NextItemRecommender,
+    dataset: Dataset,
+    name: str,
+    model: str,
+    metrics: dict[str, Any],
+    quantization: str = "int8",
+    catalog: bool = False,
+    top_k: int = TOP_K,
+) -> ExportedNextItem:
+    """The bundle, in memory, of a trained model.
+
+    Args:
+        recommender: in evaluation mode.
+        dataset: vocabulary, catalog, and test rows for golden cases.
+        name: name of the bundle.
+        model: name of the sequence model.
+        metrics: what the manifest says of the training.
+        quantization: int8 or none.
+        catalog: whether to write catalog.bin.
+        top_k: items that ``recommend`` returns.
+    """
+    schema = dataset.schema
+    others = [each.name for each in schema.fields if each.name != schema.item_key and not each.is_history]
+    if others or len(schema.histories) != 1 or schema.histories[0].slots != recommender.model.last:
+        raise ConfigError(
+            f"a program of the next item reads one history of its model's last {recommender.model.last} items and "
+            f"the item, but schema '{schema.name}' has {', '.join(schema.names)}"
+        )
+    packed = pack(recommender, dataset)
+    quantized = quantize(packed, quantization)
+    endpoints = make_endpoints(quantized, recommender.model.last, top_k=top_k, max_batch=packed.num_rows)
+    lowered = shipped().lower(endpoints)
+    manifest: dict[str, Any] = {
+        "name": name,
+        "model": model,
+        "method": "uniform",
+        "layout": packed.layout,
+        "num_rows": packed.num_rows,
+        "sizes": {**packed.table.describe(), "first_order_rows": packed.order.first_order_rows},
+        "methods": {key: value.signature for key, value in endpoints.items()},
+        "ops": list(lowered.ops),
+        "backends": list(lowered.backends),
+        "versions": versions(),
+        "metrics": metrics,
+        "catalog": {"key_field": schema.item_key, "num_items": packed.num_rows},
+    }
+    bundle = make_bundle(
+        program=lowered.data,
+        vocabulary=packed.order.field_keys,
+        schema=schema,
+        manifest=manifest,
+        golden=golden_rows(dataset),
+        catalog=catalog_items(dataset, packed.order).described if catalog else None,
+    )
+    return ExportedNextItem(
+        recommender, packed, quantized, bundle, lowered.num_delegated, lowered.num_portable
+    )
+
+
+def program_histories(packed: PackedNextItem, histories: torch.Tensor) -> torch.Tensor:
+    """Program rows of histories of item ids (B, L), absent places after all rows."""
+    row_of = torch.full((int(packed.order.ids.max()) + 2,), packed.num_rows)
+    begin = int(packed.order.ids.min()) - 1
+    row_of[torch.from_numpy(packed.order.ids) - begin] = torch.arange(packed.num_rows)
+    return row_of[histories]
+
+
+def parity(made: ExportedNextItem, log: Log) -> dict[str, Any]:
+    """The differences from the eager model to the program, and NDCG@10 at both ends of the whole test split.
+
+    Returns: ``eager_vs_packed`` and ``int8_vs_pte_max_abs`` (largest difference of a score), ``lengths`` (of the
+        histories that `check_recommended` asked with), ``packed_vs_int8_sqnr_db``, and of both ends ``test_ndcg@10``
+        and ``test_hr@10``.
+    """
+    recommender, packed, quantized = made.recommender, made.packed, made.quantized
+    moments = Moments.of(log, "test", recommender.model.last)
+    begin = int(packed.order.ids.min()) - 1
+    places = torch.from_numpy(packed.order.ids - begin - 1)  # of each row among the known items
+    chosen = [int(i) for i in np.linspace(0, len(moments) - 1, min(SAMPLE, len(moments)))]
+    ids = moments.histories[chosen]
+    rows, every = program_histories(packed, ids), torch.arange(packed.num_rows).unsqueeze(1)
+    with torch.no_grad():
+        eager = recommender(ids)[:, places]
+        exact = torch.stack([packed(row[None], every) for row in rows])
+        rounded = torch.stack([quantized(row[None], every) for row in rows])
+    program = made.bundle.program
+    shipped_scores = np.stack([program("rank", row[None], every.numpy())[0] for row in rows.numpy()])
+    whole = program_histories(packed, moments.histories).numpy()
+
+    def scores_of(begin: int, end: int) -> torch.Tensor:
+        scores = torch.empty(end - begin, recommender.num_items)
+        for place, row in enumerate(whole[begin:end]):
+            scores[place, places] = torch.from_numpy(program("rank", row[None], every.numpy())[0])
+        return scores
+
+    last = summary(rank_all(scores_of, moments.targets, moments.seen, recommender.num_items))
+    first = summary(rank_next(recommender, moments))
+    return {
+        "eager_vs_packed": float((eager - exact).abs().max()),
+        "packed_vs_int8_sqnr_db": sqnr_db(exact, rounded),
+        "int8_vs_pte_max_abs": float(np.abs(rounded.numpy() - shipped_scores).max()),
+        "lengths": check_recommended(made, log),
+        **{f"test_{name}_eager": first[name] for name in ("ndcg@10", "hr@10")},
+        **{f"test_{name}_pte": last[name] for name in ("ndcg@10", "hr@10")},
+        "rows": len(moments),
+    }
+
+
+def check_recommended(made: ExportedNextItem, log: Log, k: int = 10) -> list[int]:
+    """Ask the bundle with raw keys of what the longest log begins with, and compare with the model that was lowered.
+
+    Returns: the lengths of these histories.
+
+    Raises: RuntimeError: when another item is recommended, or one that was seen.
+    """
+    bundle, packed = made.bundle, made.quantized
+    longest = int(np.diff(log.offsets).argmax())
+    done = log.items[log.offsets[longest] : log.offsets[longest + 1]]
+    items = torch.from_numpy(done[done != 0])
+    every, asked = torch.arange(packed.num_rows).unsqueeze(1), []
+    for length in sorted({min(length, len(items)) for length in LENGTHS}):
+        rows = program_histories(packed, items[:length])
+        width = made.recommender.model.last
+        history = F.pad(rows[-width:], (width - len(rows[-width:]), 0), value=packed.num_rows)
+        with torch.no_grad():
+            scores = packed(history[None], every)
+        scores[rows] = -torch.inf
+        best, places = scores.topk(min(k, len(scores)))
+        expected = [bundle.item_keys[place] for place in places[best > -torch.inf]]
+        shown = bundle.recommend(history=[bundle.item_keys[row] for row in rows], k=k)
+        if [each["item"] for each in shown] != expected:
+            raise RuntimeError(f"the program recommends {shown} after {length} items, the model {expected}")
+        asked.append(length)
+    return asked
+
+
+def _check_parity(measured: dict[str, Any]) -> None:
+    for link, limit in (("eager_vs_packed", PACKING_TOLERANCE), ("int8_vs_pte_max_abs", PROGRAM_TOLERANCE)):
+        if not measured[link] <= limit:
+            raise RuntimeError(f"the exported program is wrong: {link} is {measured[link]}, above {limit}")

@@ -1,0 +1,172 @@
+"""The next item from the eager model to a bundle that is asked with raw keys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from ondevice import next_item
+from ondevice.data import Dataset, load_dataset
+from ondevice.errors import ConfigError, UserError
+from ondevice.models.sequences import SEQUENCE_MODELS
+from ondevice.next_item import NextItemRecommender
+from ondevice.program.bundle import Bundle
+from ondevice.program.next_item import pack
+from ondevice.program.next_item_export import (
+    ExportedNextItem,
+    check_recommended,
+    export_model,
+    parity,
+    program_histories,
+)
+from ondevice.run.next_item import item_info
+from ondevice.training.windows import Log
+
+from ..conftest import write_movielens
+
+LAST = 50
+LENGTHS = (0, 1, 20)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    folder = tmp_path_factory.mktemp("next")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ONDEVICE_CACHE", str(folder / "cache"))
+        return load_dataset(
+            "movielens_1m", folder=write_movielens(folder / "ml"), fields="next_item", split="leave_last_out"
+        )
+
+
+def recommender(data: Dataset, name: str, last: int = LAST) -> NextItemRecommender:
+    torch.manual_seed(0)
+    made = next_item.build(item_info(data), model=name, model_options={"last": last}, dim=8, init_std=0.3)
+    with torch.no_grad():
+        made.first_order.weight.normal_(std=0.1)
+        made.model.nobody.normal_()
+    return made.eval()
+
+
+@pytest.fixture(scope="module", params=list(SEQUENCE_MODELS))
+def exported(data: Dataset, request: pytest.FixtureRequest) -> ExportedNextItem:
+    made = recommender(data, request.param)
+    return export_model(made, data, "next", request.param, {"valid_ndcg@10": 0.5}, catalog=True, top_k=12)
+
+
+@pytest.fixture(scope="module")
+def bundle(exported: ExportedNextItem) -> Bundle:
+    return exported.bundle
+
+
+def eager_scores(made: ExportedNextItem, items: list[int]) -> Tensor:
+    """Scores of the eager model after some items, by their keys' places in the bundle."""
+    begin = int(made.packed.order.ids.min()) - 1
+    ids = torch.from_numpy(made.packed.order.ids - begin)
+    history = torch.zeros(1, LAST, dtype=torch.int64)
+    if items:
+        history[0, -len(items[-LAST:]) :] = ids[torch.tensor(items[-LAST:])]
+    with torch.no_grad():
+        return made.recommender(history)[0, ids - 1]
+
+
+def test_every_link(exported: ExportedNextItem, data: Dataset) -> None:
+    measured = parity(exported, Log.of(data))
+    assert measured["eager_vs_packed"] < 1e-4
+    assert measured["packed_vs_int8_sqnr_db"] > 20
+    assert measured["int8_vs_pte_max_abs"] < 1e-3
+    assert measured["test_ndcg@10_pte"] == pytest.approx(measured["test_ndcg@10_eager"], abs=0.1)
+    assert measured["lengths"][:2] == [0, 1]
+    assert exported.bundle.check_golden() == 0
+    assert exported.num_delegated > 0
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_what_is_recommended(exported: ExportedNextItem, bundle: Bundle, length: int) -> None:
+    keys = bundle.item_keys
+    seen = list(range(length))
+    shown = bundle.recommend(history=[keys[i] for i in seen], k=5)
+    scores = eager_scores(exported, seen)
+    scores[seen] = -torch.inf
+    best = scores.topk(5)
+    assert [each["score"] for each in shown] == pytest.approx(best.values.tolist(), abs=0.1)
+    assert not {each["item"] for each in shown} & {keys[i] for i in seen}
+    assert all(each["title"].startswith("Film") for each in shown)
+    assert bundle.rank({"seen": [keys[i] for i in seen]}, [shown[0]["item"]]) == pytest.approx(
+        [shown[0]["score"]], abs=1e-4
+    )
+
+
+def test_items_are_left_out(bundle: Bundle) -> None:
+    keys = bundle.item_keys
+    first = [each["item"] for each in bundle.recommend(history=[keys[0]], k=4)]
+    again = [
+        each["item"] for each in bundle.recommend(history=[keys[0]], k=3, exclude=[first[0], 9_999, None])
+    ]
+    assert again == first[1:]
+    assert bundle.recommend({"seen": [keys[0]]}, k=4)[0]["item"] == first[0]
+    assert bundle.recommend(history=keys, k=5) == []
+    assert len(bundle.recommend(history=keys[2:], k=5)) == 2
+    repeated = bundle.recommend(history=[keys[0], keys[0], 123456, keys[1]], k=3)
+    assert keys[0] not in [each["item"] for each in repeated]
+
+
+def test_a_long_history_is_read_to_its_last_and_left_out_whole(
+    exported: ExportedNextItem, bundle: Bundle
+) -> None:
+    keys = bundle.item_keys
+    seen = [i % 20 for i in range(400)]
+    shown = bundle.recommend(history=[keys[i] for i in seen], k=5)
+    scores = eager_scores(exported, seen)
+    assert [each["score"] for each in shown] == pytest.approx(scores[20:].topk(5).values.tolist(), abs=0.1)
+
+
+def test_nobody_gets_what_nobody_wants(exported: ExportedNextItem, bundle: Bundle) -> None:
+    """An empty history, and one of unknown items, is the learnt vector of nobody, the same for each."""
+    shown = bundle.recommend(history=[], k=3)
+    made = exported.recommender
+    vectors, bias = made.item_vectors()
+    expected = (vectors @ made.model.nobody + bias).topk(3).values
+    assert [each["score"] for each in shown] == pytest.approx(expected.tolist(), abs=0.1)
+    assert bundle.recommend(history=[999_999], k=3) == shown == bundle.recommend(k=3)
+
+
+def test_what_cannot_be_asked(bundle: Bundle) -> None:
+    with pytest.raises(UserError, match="returns at most 12 items, 13 were asked for"):
+        bundle.recommend(history=[], k=13)
+    with pytest.raises(UserError, match="has 'seen' and a history is given"):
+        bundle.recommend({"seen": []}, history=[])
+    with pytest.raises(UserError, match="'item' takes numbers, not 'x'; leave it out"):
+        bundle.recommend(history=[], exclude=["x"])
+
+
+def test_another_program_is_seen(exported: ExportedNextItem, data: Dataset) -> None:
+    with torch.no_grad():
+        exported.quantized.first_order.values.neg_()
+        with pytest.raises(RuntimeError, match="the program recommends"):
+            check_recommended(exported, Log.of(data))
+        exported.quantized.first_order.values.neg_()
+
+
+def test_a_program_reads_what_its_schema_gives(data: Dataset) -> None:
+    with pytest.raises(ConfigError, match="reads one history of its model's last 7 items"):
+        export_model(recommender(data, "sasrec", last=7), data, "n", "sasrec", {})
+
+
+def test_absent_places_come_after_all_rows(data: Dataset) -> None:
+    packed = pack(recommender(data, "decayed_pooling"), data)
+    ids = torch.tensor([[0, 0, 1, 2]])
+    rows = program_histories(packed, ids)
+    assert rows[0, :2].tolist() == [packed.num_rows] * 2
+    assert np.array_equal(packed.order.ids[rows[0, 2:]] - packed.order.ids.min(), [0, 1])
+
+
+def test_the_manifest_says_what_is_left_out(bundle: Bundle, tmp_path: Path) -> None:
+    written = bundle.write(tmp_path / "b")
+    method = written.manifest["methods"]["recommend"]
+    assert [tensor["name"] for tensor in method["inputs"]] == ["context_ids", "exclude_ids"]
+    assert method["max_excluded"] == bundle.num_rows + 1
+    assert written.recommend(history=[], k=2) == bundle.recommend(history=[], k=2)
