@@ -199,7 +199,9 @@ class Reader:
         end = int(stops[-1]) + 1 + k
         if end > len(bits):
             raise self.wrong("a group's keys end early")
-        ones = np.diff(stops, prepend=-1 - k) - 1 - k
+        ones = stops - 1 - k
+        ones[1:] -= stops[:-1]
+        ones[0] = stops[0]
         gaps = ones.astype(np.uint64) << np.uint64(k)
         for bit in range(k):
             gaps |= bits[stops + 1 + bit].astype(np.uint64) << np.uint64(k - 1 - bit)

@@ -264,7 +264,9 @@ def _decode_field(reader: Reader, unknown_row: int, heads: Sequence[Group]) -> F
             chosen = keys
             if place != places[-1]:
                 members = reader.subset(len(heads[place].keys), len(keys)).astype(np.int64)
-                chosen, keys = keys[members], np.delete(keys, members)
+                others = np.ones(len(keys), dtype=bool)
+                others[members] = False
+                chosen, keys = keys[members], keys[others]
             listed = chosen.tolist()
             groups[place] = Group(
                 heads[place].base_row, form, listed if texts is None else [texts[i] for i in listed]
