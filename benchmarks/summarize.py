@@ -1,6 +1,7 @@
 """Mean and spread of several benchmarked runs (the same config, other seeds): a table, a picture, a JSON file.
 
 python benchmarks/summarize.py runs/seed0 runs/seed1 runs/seed2 [--json FILE] [--picture FILE] [--beside OTHER.json …]
+    [--careful-picture FILE]
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ondevice.bench.report.careful import against_careful, as_good_text, as_small_text
+from ondevice.bench.report.careful import against_careful, as_good_text, as_small_text, curves_beside
 from ondevice.bench.report.pareto import smallest_lines, smallest_within
 from ondevice.errors import UserError, run_script
-from ondevice.files import atomic_json
+from ondevice.files import atomic_json, atomic_write
 
 NAME_POINTS = (42, 12)
 """Width and height that the name of a point in the picture takes, in points of 1/72 inch."""
@@ -96,17 +97,24 @@ def careful_lines(programs: dict[str, Any]) -> list[str]:
     ]
 
 
-def frontier(programs: dict[str, Any]) -> dict[str, Any]:
-    """The careful programs that no other one beats, for the picture."""
-    return {
-        name: {**entry, "kind": "careful"}
-        for name, entry in programs.items()
-        if not any(
-            other["bytes"]["mean"] < entry["bytes"]["mean"]
-            and other["test_auc"]["mean"] >= entry["test_auc"]["mean"]
-            for other in programs.values()
-        )
-    }
+def careful_picture(summary: dict[str, Any], path: Path) -> None:
+    """Ours beside the careful programs, as the report draws them: PNG, or SVG by the file's name."""
+    from ondevice.bench.report.drawing import to_png, to_svg
+    from ondevice.bench.report.figures import pareto_curves
+
+    def means(programs: dict[str, Any]) -> list[dict[str, Any]]:
+        keys = ("bytes", "test_auc")
+        return [{"name": name, **{key: e[key]["mean"] for key in keys}} for name, e in programs.items()]
+
+    programs, careful = summary["programs"], summary["careful"]
+    dense = {"dense fp32": programs["fp32"]}
+    if careful["taught"] is not None:
+        dense = {"taught": careful["taught"], **dense}  # its name above it, the other's below
+    ours = means({name: e for name, e in programs.items() if e["kind"] == "budgets"})
+    figure = pareto_curves(curves_beside(ours, means(careful["programs"])), means(dense))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    is_svg = path.suffix == ".svg"
+    atomic_write(path, to_svg(figure, "careful", themed=False) if is_svg else to_png(figure))
 
 
 def summarize(reports: list[dict[str, Any]]) -> dict[str, Any]:
@@ -196,8 +204,6 @@ def picture(summary: dict[str, Any], path: Path) -> None:
     points = sorted(summary["programs"].items(), key=lambda item: item[1]["bytes"]["mean"])
     kinds = {entry["kind"] for _, entry in points} - {"baselines", "budgets"}
     colours = {"baselines": dense, "budgets": ours, **dict.fromkeys(sorted(kinds), others)}
-    if "careful" in colours:
-        colours["careful"] = "#5470a6"
     series = {kind: [(name, e) for name, e in points if e["kind"] == kind] for kind in colours}
     for kind, marks in series.items():
         x = [e["bytes"]["mean"] / 1000 for _, e in marks]
@@ -228,10 +234,8 @@ def picture(summary: dict[str, Any], path: Path) -> None:
                 continue  # its name would lie on another
             named.append(spot)
             size = f"{at[0]:.0f} kB" if at[0] < 1000 else f"{at[0] / 1000:.1f} MB"
-            whose = {"budgets": "ondevice", "baselines": name, "careful": "careful uniform"}.get(kind, kind)
+            whose = {"budgets": "ondevice", "baselines": name}.get(kind, kind)
             label = f"{whose}, {size}" if is_last or not ours_here else size  # a curve is named once
-            if kind == "careful" and not is_last:
-                label = name.replace("-", " ")
             axes.annotate(
                 label,
                 at,
@@ -270,16 +274,24 @@ def main() -> int:
     parser.add_argument("--json", help="where to write the summary")
     parser.add_argument("--beside", nargs="+", default=[], help="JSON of other summaries, to show beside")
     parser.add_argument("--picture", help="where to write test AUC against bytes (PNG)")
+    parser.add_argument(
+        "--careful-picture", help="where to write ours beside the careful programs (PNG, SVG)"
+    )
     arguments = parser.parse_args()
     summary = summarize([read_report(folder) for folder in arguments.runs])
     together = beside(summary, [read_summary(name) for name in arguments.beside])
     print(table(summary))
     if "careful" in summary:
         print("\n".join(["", *careful_lines(summary["programs"])]))
-        together["programs"].update(frontier(summary["careful"]["programs"]))
     print("\n".join(["", *smallest_lines(together["smallest"])]))
     if arguments.json:
         atomic_json(arguments.json, summary)
+    if arguments.careful_picture:
+        if "careful" not in summary:
+            raise UserError(
+                "--careful-picture: not every run was compared with the careful programs; benchmark it again"
+            )
+        careful_picture(summary, Path(arguments.careful_picture))
     if arguments.picture:
         picture(together, Path(arguments.picture))
     return 0

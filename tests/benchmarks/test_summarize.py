@@ -128,8 +128,13 @@ def test_the_careful_programs_are_averaged_and_chosen_by_their_mean_validation(
         }
         (Path(folder) / "report.json").write_text(json.dumps(report))
     path, image = tmp_path / "summary.json", tmp_path / "curve.png"
-    code, said, _ = summarize(*runs, "--json", str(path), "--picture", str(image))
+    drawing = tmp_path / "careful.svg"
+    asked = ("--json", str(path), "--careful-picture", str(image))
+    code, said, _ = summarize(*runs, *asked)
     assert code == 0
+    assert image.read_bytes().startswith(b"\x89PNG")
+    assert summarize(*runs, "--careful-picture", str(drawing))[0] == 0
+    assert drawing.read_text().startswith("<svg")
     summary = json.loads(path.read_text())
     comparison = summary["programs"]["40000"]["careful"]
     assert comparison["as_good"]["name"] == "d8-int8"

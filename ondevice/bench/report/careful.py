@@ -83,22 +83,29 @@ def careful_lines(report: Mapping[str, Any]) -> list[str]:
 
 
 def careful_curves(report: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """What `figures.pareto_curves` draws: ours and a curve for each number of bits; the dense fp32 programs."""
-    careful = report["careful"]["programs"]
+    """What `figures.pareto_curves` draws of a report: `curves_beside`, and the dense fp32 programs."""
     ours = [
         {"name": name, "bytes": e["bytes"]["bundle"], "test_auc": e["test_auc"]}
         for name, e in report["budgets"].items()
     ]
-    everything = [*ours, *careful]
-    curves = [_curve("ondevice", ours, everything)]
-    for bits in sorted({p["bits"] for p in careful}, reverse=True):
-        curves.append(_curve(f"careful int{bits}", [p for p in careful if p["bits"] == bits], everything))
-    fp32 = report["baselines"]["fp32"]
+    fp32, taught = report["baselines"]["fp32"], report["careful"]["taught"]
     points = [{"name": "dense fp32", "bytes": fp32["pte_bytes"], "test_auc": fp32["test_auc"]}]
-    taught = report["careful"]["taught"]
-    if taught is not None:
-        points.append({"name": "taught", "bytes": taught["bytes"], "test_auc": taught["test_auc"]})
-    return curves, points
+    if taught is not None:  # before it: of two of the same bytes the first has its name above it
+        points.insert(0, {"name": "taught", "bytes": taught["bytes"], "test_auc": taught["test_auc"]})
+    return curves_beside(ours, report["careful"]["programs"]), points
+
+
+def curves_beside(
+    ours: Sequence[Mapping[str, Any]], careful: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Our bundles as one curve, and the careful programs as one for each number of bits, which their names hold."""
+    everything = [*ours, *careful]
+    kinds = {p["name"]: p["name"].split("-")[1] for p in careful}
+    curves = [_curve("ondevice", ours, everything)]
+    for kind in sorted(set(kinds.values()), reverse=True):
+        points = [p for p in careful if kinds[p["name"]] == kind]
+        curves.append(_curve(f"careful {kind}", points, everything))
+    return curves
 
 
 def _curve(

@@ -109,12 +109,15 @@ def pareto_curves(curves: Sequence[Mapping[str, Any]], points: Sequence[Mapping[
     if dense is not None:
         axes.axhline(dense, color=color("base"), linewidth=0.9, linestyle=(0, (3, 2)), zorder=0)
     edge = low + 0.03 * (high - low)
-    for p in points:
+    for p, over in _sides([{**p, "auc": p["test_auc"]} for p in points], 0.02 * (high - low)):
         below = p["test_auc"] < low
         y = edge if below else p["test_auc"]
         axes.plot(p["bytes"], y, "v" if below else "s", color=color("base"), markersize=4.5)
         label = f"{p['name']} {p['test_auc']:.4f}" if below else p["name"]
-        place: dict[str, Any] = {"xytext": (0, 5), "textcoords": "offset points", "ha": "center"}
+        place: dict[str, Any] = (
+            {"xytext": (0, 5), "va": "bottom"} if over or below else {"xytext": (0, -5), "va": "top"}
+        )
+        place |= {"textcoords": "offset points", "ha": "center"}
         axes.annotate(label, (p["bytes"], y), fontsize=SMALL, color=color("muted"), **place)
     entries, num_below = {}, 0
     for number, each in enumerate(curves):
