@@ -8,6 +8,7 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,16 @@ from .world import NUM_ITEMS, NUM_USERS, World, make_world, tastes
 torch.set_num_threads(1)
 settings.register_profile("busy", deadline=None)  # how long an example takes says what else the machine does
 settings.load_profile("busy")
+HAS_PROGRAMS = all(find_spec(name) is not None for name in ("torchao", "executorch"))
+collect_ignore = [] if HAS_PROGRAMS else ["program", "bundle", "bench"]
 load_installed()  # so that the contract tests cover what ONDEVICE_PLUGINS names
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Said beside the skipped tests: where training alone is installed, those of programs cannot be imported."""
+    if collect_ignore:
+        left_out = ", ".join(f"tests/{name}" for name in collect_ignore)
+        terminalreporter.write_line(f"LEFT OUT {left_out}: torchao or ExecuTorch is not installed")
 
 
 @pytest.fixture(scope="session")

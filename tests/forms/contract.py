@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pytest
@@ -32,12 +32,14 @@ from ondevice.forms.mask import Mask
 from ondevice.forms.sizes import Sizes
 from ondevice.forms.table import TableInfo
 from ondevice.methods import METHODS
-from ondevice.program.export import PROGRAM_TOLERANCE, Exported, ExportOptions, export_model
 from ondevice.program.pack import pack
 from ondevice.recommender import Recommender, rebuild
 from ondevice.training.checkpoint import load_recommender, save_recommender
 
 from ..program import shop
+
+if TYPE_CHECKING:
+    from ondevice.program.export import Exported
 
 T = TypeVar("T")
 DIM = 8
@@ -115,6 +117,9 @@ class Case:
 
     @cached_property
     def exported(self) -> Exported:
+        pytest.importorskip("executorch", reason="programs are made with ExecuTorch")
+        from ondevice.program.export import ExportOptions, export_model
+
         options = ExportOptions(self.form.layout_name, methods=ENDPOINTS, max_batch=4096)
         return export_model(
             self.recommender,
@@ -273,6 +278,8 @@ def is_exported_as_it_is_packed(name: str, tmp_path: Path) -> None:
     """The program on real rows and on all ids against what was lowered; unknown raw values against the unknown ids."""
     made = case(name)
     exported, order = made.exported, made.exported.packed.order
+    from ondevice.program.export import PROGRAM_TOLERANCE  # needs ExecuTorch, as the line above
+
     bundle = exported.bundle.write(tmp_path / "bundle")
     bundle.check_golden()
     ids = torch.cat(

@@ -19,7 +19,6 @@ from ondevice.methods import METHODS
 from ondevice.methods.ranking import Ranking
 from ondevice.models import MODELS
 from ondevice.models.layers import hidden_linears
-from ondevice.program.quantize import rounded
 from ondevice.run.directory import Run
 from ondevice.run.pipeline import Pipeline
 from ondevice.training.batches import Batches
@@ -154,6 +153,9 @@ def test_sizes_by_saliency_and_four_bit_layers_are_kept_and_read_back(
     tiny_config: Make, tmp_path: Path
 ) -> None:
     """Budgets are met by one ranking, the smaller nested in the larger; layers are read back as rounded."""
+    pytest.importorskip("torchao", reason="layers of 4 bits are trained with torchao")
+    from ondevice.program.quantize import rounded
+
     values = tiny_config(
         compact={
             "sizes": {"name": "saliency", "max_size": 4},

@@ -11,8 +11,10 @@ from torch import nn
 from ondevice.errors import UserError
 from ondevice.models import MODELS
 from ondevice.models.layers import hidden_linears
-from ondevice.program.quantize import rounded
 from ondevice.training import qat
+
+pytest.importorskip("torchao", reason="layers of 4 and 8 bits are trained with torchao")
+from ondevice.program.quantize import rounded  # noqa: E402
 
 
 def dnn(bits: int | None = 4) -> nn.Module:

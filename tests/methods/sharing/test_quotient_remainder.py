@@ -16,7 +16,6 @@ from ondevice.errors import UserError
 from ondevice.forms.composed import Composed
 from ondevice.forms.table import TableInfo
 from ondevice.methods import METHODS
-from ondevice.program.export import ExportOptions, export_model
 from ondevice.recommender import Recommender, rebuild
 from ondevice.training.checkpoint import load_recommender, save_recommender
 
@@ -96,6 +95,9 @@ def shop_model(data: Dataset, operation: str, target: int | None) -> Recommender
 
 @pytest.mark.parametrize(("operation", "target"), [("mult", None), ("add", 400)])
 def test_a_program_equals_the_eager_model(operation: str, target: int | None, tmp_path: Path) -> None:
+    pytest.importorskip("executorch", reason="programs are made with ExecuTorch")
+    from ondevice.program.export import ExportOptions, export_model
+
     data = shop.dataset()
     model = shop_model(data, operation, target)
     exported = export_model(
