@@ -24,7 +24,7 @@ def make_pipeline(
     if is_next_item(config):
         return NextItemPipeline(config, folder, resume, on_epoch)
     if config.distributed.mode == "sharded":
-        from ondevice.sharded.pipeline import ShardedPipeline
+        from ondevice.sharded.sharded_pipeline import ShardedPipeline
 
         return ShardedPipeline(config, folder, resume, on_epoch)
     return Pipeline(config, folder, resume, on_epoch)

@@ -13,7 +13,7 @@ import numpy as np
 STAIRCASE_BYTES = {"forward": 530, "rank": 115, "recommend": 180}
 COLUMN_BYTES = 16
 # And a slice of the looked-up values, which cells that do not divide the dimension need.
-SLICE_BYTES = {"forward": 595, "rank": 130, "recommend": 180}
+SLICE_BYTES = {"forward": 595, "rank": 130, "recommend": 145}
 # What a further size class adds to the vocabulary: the head of a group and the start of its keys.
 GROUP_BYTES = 6
 # Columns of cells looked up per row. Each costs about 100 us at 1000 rows of 9 fields, a dense int8 program of
