@@ -44,6 +44,7 @@ from ondevice.training.windows import Log, Moments
 DATA = {"name": "movielens_1m", "fields": "next_item", "split": "leave_last_out"}
 LATEST = 20  # items of a short history
 LAMBDAS = (100.0, 300.0, 600.0, 1000.0)
+CALLS = 500  # that are timed
 LIST = 100  # items that RecTools is asked for
 Scores = Callable[[int, int], Tensor]
 
@@ -173,6 +174,29 @@ def rectools(peers: Peers, python: str, epochs: int, seed: int) -> dict[str, Any
     return figures
 
 
+def of_bundle(path: Path) -> dict[str, Any]:
+    """Bytes of a bundle, what its export has compared, and the time of ``recommend`` here with one thread or more."""
+    from ondevice.bundle.manifest import COST
+    from ondevice.program.bundle import load_bundle
+
+    bundle = load_bundle(path)
+    raw = bundle.manifest["golden"][0]["raw"]
+    name = bundle.schema.histories[0].name
+    rows = bundle.encode({name: raw[name]}, bundle.schema.context_fields)
+    excluded = np.array([[bundle.num_rows]], dtype=np.int64)
+    times = []
+    for _ in range(CALLS):
+        began = time.perf_counter()
+        bundle.program("recommend", rows[None], excluded)
+        times.append(1e6 * (time.perf_counter() - began))
+    return {
+        "bytes": bundle.file_bytes(),
+        "recommend_p50_us": round(float(np.median(times)), 1),
+        "history": int((rows < bundle.num_rows).sum()),
+        **json.loads((path / COST).read_text()),
+    }
+
+
 def of_run(path: str) -> dict[str, Any]:
     """What a finished run of ours has measured."""
     run = Run(path)
@@ -180,7 +204,9 @@ def of_run(path: str) -> dict[str, Any]:
     if not is_next_item_run(metrics):
         raise UserError(f"{path}: a run of ratings; name runs of the next item")
     dense, config = metrics["dense"], run.config.to_dict()
+    bundles = {place.name: of_bundle(place) for place in sorted((run.path / "bundles").glob("*"))}
     return {
+        **({"bundles": bundles} if bundles else {}),
         "valid_ndcg@10": dense["valid"]["all"]["ndcg@10"],
         **{key: dense[key] for key in ("test", "parameters", "epochs", "seconds")},
         "seed": metrics["seed"],

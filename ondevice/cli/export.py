@@ -141,10 +141,10 @@ def _next_item(arguments: argparse.Namespace, data: dict[str, Any]) -> None:
     for name, size in made.bundle.file_bytes().items():
         print(f"{name:>16} {size:>9,}")
     if made.parity:
-        measured = made.parity
+        measured, rounded = made.parity, made.parity["packed_vs_int8_sqnr_db"]
         print(
             f"eager = packed to {measured['eager_vs_packed']:.1e}; "
-            f"{arguments.quantize} {measured['packed_vs_int8_sqnr_db']:.1f} dB; program = what was lowered to "
+            f"{'' if rounded is None else f'int8 {rounded:.1f} dB; '}program = what was lowered to "
             f"{measured['int8_vs_pte_max_abs']:.1e}; the same items after {measured['lengths']} taps\n"
             f"test NDCG@10 {measured['test_ndcg@10_pte']:.4f}, eager {measured['test_ndcg@10_eager']:.4f}; "
             f"{made.num_delegated} operators delegated, {made.num_portable} portable"

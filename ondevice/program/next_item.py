@@ -12,6 +12,7 @@ from torch.export import Dim
 from ondevice.bundle.rows import RowOrder, order_rows
 from ondevice.data.dataset import Dataset
 from ondevice.errors import UserError
+from ondevice.forms.base import RowLayout
 from ondevice.forms.packed import FirstOrderTable, PackedTable
 from ondevice.forms.sizes import Sizes
 from ondevice.models.sequences import SequenceModel
@@ -113,7 +114,7 @@ def pack(recommender: NextItemRecommender, dataset: Dataset) -> PackedNextItem:
         recommender: in evaluation mode.
         dataset: whose vocabulary and schema the program has.
 
-    Raises: UserError: when no item keeps anything.
+    Raises: UserError: when no item keeps anything, or items share rows.
     """
     info = recommender.info
     unknown = torch.arange(info.num_embeddings) == 0
@@ -130,19 +131,16 @@ def pack(recommender: NextItemRecommender, dataset: Dataset) -> PackedNextItem:
         sizes[begin:end] = form.row_sizes()
         whole.append(Sizes(sizes, max(form.dim, 1)))
     layout = forms[0].layout(info)
+    if layout.read is not None or layout.modulus is not None:
+        raise UserError("items that share rows have no program yet: each needs a row of its own")
     classes[begin:end] = layout.classes
-    order = order_rows(
-        offsets,
-        whole,
-        dataset.vocabulary.key_texts(),
-        type(layout)(classes),
-        named=[field],
-    )
+    texts = dataset.vocabulary.key_texts()
+    order = order_rows(offsets, whole, texts, RowLayout(classes), named=[field])
     rows = torch.from_numpy(order.ids) - begin
     embedding, bias = recommender.tables()
     table = forms[0].pack(embedding, rows)
     first_order = FirstOrderTable(bias.table().cpu()[rows, 0])
-    return PackedNextItem(table, first_order, recommender.model, order).eval()
+    return PackedNextItem(table, first_order, recommender.model.compacted(), order).eval()
 
 
 def make_endpoints(

@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 
 from ondevice.bundle.catalog import catalog_items
-from ondevice.bundle.manifest import check_replaceable
+from ondevice.bundle.manifest import COST, check_replaceable
 from ondevice.data import Dataset
 from ondevice.data.sources import say
 from ondevice.errors import ConfigError
+from ondevice.files import atomic_json
 from ondevice.next_item import NextItemRecommender
 from ondevice.program.bundle import Bundle, make_bundle
 from ondevice.program.endpoints import TOP_K
@@ -112,6 +113,8 @@ def export_next_item(
         made.parity = parity(made, Log.of(dataset))
         _check_parity(made.parity)
     made.bundle = made.bundle.write(place)
+    if made.parity:
+        atomic_json(place / COST, {"parity": made.parity})
     return made
 
 
@@ -187,8 +190,8 @@ def parity(made: ExportedNextItem, log: Log) -> dict[str, Any]:
     """The differences from the eager model to the program, and NDCG@10 at both ends of the whole test split.
 
     Returns: ``eager_vs_packed`` and ``int8_vs_pte_max_abs`` (largest difference of a score), ``lengths`` (of the
-        histories that `check_recommended` asked with), ``packed_vs_int8_sqnr_db``, and of both ends ``test_ndcg@10``
-        and ``test_hr@10``.
+        histories that `check_recommended` asked with), ``packed_vs_int8_sqnr_db`` (None where nothing was
+        rounded), and of both ends ``test_ndcg@10`` and ``test_hr@10``.
     """
     recommender, packed, quantized = made.recommender, made.packed, made.quantized
     moments = Moments.of(log, "test", recommender.model.last)
@@ -215,7 +218,7 @@ def parity(made: ExportedNextItem, log: Log) -> dict[str, Any]:
     first = summary(rank_next(recommender, moments))
     return {
         "eager_vs_packed": float((eager - exact).abs().max()),
-        "packed_vs_int8_sqnr_db": sqnr_db(exact, rounded),
+        "packed_vs_int8_sqnr_db": None if torch.equal(exact, rounded) else sqnr_db(exact, rounded),
         "int8_vs_pte_max_abs": float(np.abs(rounded.numpy() - shipped_scores).max()),
         "lengths": check_recommended(made, log),
         **{f"test_{name}_eager": first[name] for name in ("ndcg@10", "hr@10")},

@@ -23,6 +23,8 @@ class DecayedPooling(SequenceModel):
         dropout: probability of zeroing a value of the embeddings, and of the hidden layer.
     """
 
+    newest_weights: Tensor | None
+
     def __init__(self, embedding_dim: int, *, last: int = 50, hidden: int = 0, dropout: float = 0.2) -> None:
         super().__init__(embedding_dim, last=last)
         width = hidden or 2 * embedding_dim
@@ -37,14 +39,23 @@ class DecayedPooling(SequenceModel):
             nn.Linear(width, embedding_dim),
         )
         self.dropout = nn.Dropout(dropout)
+        self.register_buffer("newest_weights", None)
 
     def vectors(self, embeddings: Tensor, present: Tensor) -> Tensor:
         items = self.dropout(embeddings) * present.unsqueeze(-1)
         return self._read(self._pooled(items, items.shape[1]), items)
 
     def newest_vector(self, embeddings: Tensor, present: Tensor) -> Tensor:
-        items = self.dropout(embeddings) * present.unsqueeze(-1)
-        return self._read(self._pooled(items, 1)[:, 0], items[:, -1])
+        items = self.dropout(embeddings) * present.to(embeddings.dtype).unsqueeze(-1)
+        if self.newest_weights is None:
+            return self._read(self._pooled(items, 1)[:, 0], items[:, -1])
+        return self._read((items * self.newest_weights).sum(1), items[:, -1])
+
+    @torch.no_grad()
+    def compacted(self) -> SequenceModel:
+        made = super().compacted()
+        made.register_buffer("newest_weights", self._weights(self.last, 1)[:, 0].T.contiguous())
+        return made
 
     def step(self, state: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
         """The state and the user's vector after one more item; the state before the first is zero.
@@ -56,19 +67,24 @@ class DecayedPooling(SequenceModel):
         return state, self._read(state, item)
 
     def _pooled(self, items: Tensor, count: int) -> Tensor:
-        """p_t of the last ``count`` places: Σ_s (1 − a)·a^(t − s)·e_s.
-
-        Powers of a that is below 1 are products with numbers that only fall: nothing is divided, nothing grows.
+        """p_t of the last ``count`` places: a product for each dimension, (D, T, L) x (D, L, B).
 
         Shape: items (B, L, D) -> (B, count, D).
         """
-        length = items.shape[1]
-        places = torch.arange(length, device=items.device)
-        ages = places[length - count :, None] - places  # (T, L)
-        logs = F.logsigmoid(self.decay)[:, None, None] * ages.clamp(min=0)
-        weights = torch.exp(logs + F.logsigmoid(-self.decay)[:, None, None]) * (ages >= 0)  # (D, T, L)
-        # a product for each dimension: (D, T, L) x (D, L, B)
+        weights = self._weights(items.shape[1], count)
         return torch.matmul(weights, items.permute(2, 1, 0)).permute(2, 1, 0)
+
+    def _weights(self, length: int, count: int) -> Tensor:
+        """(1 − a)·a^(t − s), what p_t has of e_s, of the last ``count`` places t; 0 where s comes after t.
+
+        Powers of a that is below 1 only fall with their exponent: nothing is divided, nothing grows.
+
+        Shape: (D, count, length).
+        """
+        places = torch.arange(length, device=self.decay.device)
+        ages = places[length - count :, None] - places
+        logs = F.logsigmoid(self.decay)[:, None, None] * ages.clamp(min=0)
+        return torch.exp(logs + F.logsigmoid(-self.decay)[:, None, None]) * (ages >= 0)
 
     def _read(self, state: Tensor, item: Tensor) -> Tensor:
         result: Tensor = self.network(self.norm(torch.cat([state, item], -1)))

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from ondevice.models.sequences.base import SEQUENCE_MODELS, SequenceModel
+
+MASKED = 1e9
+"""What is taken from the score of a place that is not to be read."""
 
 
 @SEQUENCE_MODELS.register("sasrec")
@@ -23,6 +28,9 @@ class SASRec(SequenceModel):
         num_heads: heads of the attention; D must be a multiple of it.
         dropout: probability of zeroing a value of the embeddings, and of what each part adds.
     """
+
+    earlier: Tensor
+    others: Tensor
 
     def __init__(
         self,
@@ -43,6 +51,8 @@ class SASRec(SequenceModel):
         self.blocks = nn.ModuleList(Block(embedding_dim, num_heads, dropout) for _ in range(num_blocks))
         self.norm = nn.LayerNorm(embedding_dim)
         self.dropout = nn.Dropout(dropout)
+        self.register_buffer("earlier", torch.ones(last, last).tril(-1), persistent=False)
+        self.register_buffer("others", torch.eye(last) - 1, persistent=False)
 
     def vectors(self, embeddings: Tensor, present: Tensor) -> Tensor:
         hidden, mask = self._begin(embeddings, present)
@@ -62,28 +72,41 @@ class SASRec(SequenceModel):
         return result
 
     def _begin(self, embeddings: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        """What the first block reads (B, L, D), and which places (B, 1, L, L) each place reads."""
+        """What the first block reads (B, L, D), and what is added to scores so that no later place is read.
+
+        An absent place reads itself: a softmax over nothing is no number.
+
+        Shape: hidden (B, L, D), mask (B, 1, L, L).
+        """
+        positions: Tensor = self.positions
+        earlier, others = self.earlier, self.others
         length = embeddings.shape[1]
-        positions = self.positions[self.last - length :]
+        if length < self.last:
+            positions = positions[self.last - length :]
+            earlier, others = (each[:length, :length] for each in (earlier, others))
         hidden = self.dropout(embeddings * self.embedding_dim**0.5 + positions)
-        places = torch.arange(length, device=present.device)
-        earlier = places[:, None] >= places
-        # an absent place reads itself: a softmax over nothing is no number
-        itself = places[:, None] == places
-        return hidden, ((earlier & present[:, None, :]) | itself).unsqueeze(1)
+        is_there = present.to(embeddings.dtype)[:, None, None, :]
+        return hidden, (earlier * is_there + others) * MASKED
+
+    def compacted(self) -> SequenceModel:
+        made = super().compacted()
+        for block in made.blocks:  # type: ignore[union-attr]
+            block.split_key_value()
+        return made
 
 
 class Block(nn.Module):
     """Attention and a network of one hidden layer, each added to what it reads.
 
-    Shape: places that ask (B, T, D), places that are read (B, L, D), mask (B, 1, T, L) -> (B, T, D).
+    Shape: places that ask (B, T, D), places that are read (B, L, D), mask added to scores (B, 1, T, L) -> (B, T, D).
     """
 
     def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.attention_norm, self.network_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.query, self.key_value = nn.Linear(dim, dim), nn.Linear(dim, 2 * dim)
+        self.query = nn.Linear(dim, dim)
+        self.key_value: nn.Linear | nn.ModuleList = nn.Linear(dim, 2 * dim)
         self.output = nn.Linear(dim, dim)
         self.network = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, dim))
         self.dropout = nn.Dropout(dropout)
@@ -91,15 +114,30 @@ class Block(nn.Module):
     def forward(self, asking: Tensor, hidden: Tensor, mask: Tensor) -> Tensor:
         normed = self.attention_norm(hidden)
         queries = normed if asking is hidden else self.attention_norm(asking)
-        key, value = self.key_value(normed).chunk(2, -1)
+        key, value = self._key_value(normed)
         query, key, value = (self._heads(each) for each in (self.query(queries), key, value))
         # plain products: for so few places they are twenty times faster on a CPU than the fused attention's gradient
         scores = (query @ key.transpose(2, 3)) * query.shape[-1] ** -0.5
-        weights = scores.masked_fill(~mask, -torch.inf).softmax(-1)
+        weights = (scores + mask).softmax(-1)
         attended = (weights.to(value.dtype) @ value).transpose(1, 2).flatten(2)
         asking = asking + self.dropout(self.output(attended))
         result: Tensor = asking + self.dropout(self.network(self.network_norm(asking)))
         return result
+
+    def _key_value(self, normed: Tensor) -> Sequence[Tensor]:
+        if isinstance(self.key_value, nn.ModuleList):
+            return [part(normed) for part in self.key_value]
+        return self.key_value(normed).chunk(2, -1)  # type: ignore[no-any-return]
+
+    def split_key_value(self) -> None:
+        """Have a layer for keys and one for values: XNNPACK does not divide a result."""
+        assert isinstance(self.key_value, nn.Linear)
+        whole, parts = self.key_value, nn.ModuleList()
+        for weight, bias in zip(whole.weight.chunk(2), whole.bias.chunk(2), strict=True):
+            part = nn.Linear(whole.in_features, len(bias))
+            part.weight, part.bias = nn.Parameter(weight.detach()), nn.Parameter(bias.detach())
+            parts.append(part)
+        self.key_value = parts
 
     def _heads(self, values: Tensor) -> Tensor:
         """(B, T, D) -> (B, heads, T, D / heads)."""

@@ -103,6 +103,15 @@ def test_a_state_comes_back(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_what_is_compacted_is_equal(name: str) -> None:
+    embeddings, present = histories()
+    made = model(name)
+    compact = made.compacted()
+    torch.testing.assert_close(compact.newest(embeddings, present), made.newest(embeddings, present))
+    assert not any(isinstance(module, torch.nn.LayerNorm) for module in compact.modules())
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_exportable(name: str) -> None:
     class Newest(torch.nn.Module):
         def __init__(self, inner: SequenceModel) -> None:
@@ -113,7 +122,7 @@ def test_exportable(name: str) -> None:
             return self.inner.newest(embeddings, present)
 
     embeddings, present = histories()
-    made = Newest(model(name))
+    made = Newest(model(name).compacted())
     for length in (6, 3, 0):
         is_present = torch.arange(LAST)[None] >= LAST - length
         program = torch.export.export(made, (embeddings[:1], present[:1])).module()
