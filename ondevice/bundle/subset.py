@@ -21,6 +21,8 @@ import numpy as np
 from ondevice.errors import DamagedFile, UserError
 
 COMPLEMENT, BITS = 64, 128
+_PLACES = np.arange(64)
+_POWERS = np.uint64(1) << np.arange(63, -1, -1, dtype=np.uint64)
 DENSE = 16  # a subset of fewer than one in so many is given by its own gaps
 
 
@@ -187,14 +189,14 @@ class Reader:
         bits = np.unpackbits(np.frombuffer(payload, dtype=np.uint8))
         zeros = np.flatnonzero(bits == 0)
         # a code's low bits follow the zero-bit that ends its ones, and the next zero-bit after those ends the next code
-        ends = np.minimum(zeros + k, len(bits) - 1)
-        after = np.cumsum(bits == 0)[ends].tolist()
+        after = np.cumsum(bits == 0)[np.minimum(zeros + k, len(bits) - 1)].tolist()
         chosen, at = [], 0
-        for _ in range(size):
-            if at == len(after):
-                raise self.wrong("a group's keys end early")
-            chosen.append(at)
-            at = after[at]
+        try:
+            for _ in range(size):
+                chosen.append(at)
+                at = after[at]
+        except IndexError:
+            raise self.wrong("a group's keys end early") from None
         stops = zeros[chosen]
         end = int(stops[-1]) + 1 + k
         if end > len(bits):
@@ -203,13 +205,14 @@ class Reader:
         ones[1:] -= stops[:-1]
         ones[0] = stops[0]
         gaps = ones.astype(np.uint64) << np.uint64(k)
-        for bit in range(k):
-            gaps |= bits[stops + 1 + bit].astype(np.uint64) << np.uint64(k - 1 - bit)
-        half = np.uint64(32)
-        high, low = int((gaps >> half).sum()), int((gaps & np.uint64(0xFFFFFFFF)).sum())
-        last = (high << 32) + low + size - 1
-        if last >= count or int(ones.max()) << k >= 2**64:  # before sums of 64 bits can overflow
+        if k:
+            gaps |= bits[stops[:, None] + _PLACES[1 : k + 1]] @ _POWERS[64 - k :]
+        largest = max(int(ones.max()) + 1 << k, int(gaps.max()) + 1)
+        last = size * largest  # at most; sums of 64 bits may overflow beyond their half
+        places = np.cumsum(gaps + np.uint64(1)) - np.uint64(1)
+        last = int(places[-1]) if last < 2**63 else sum(gaps.tolist()) + size - 1
+        if last >= count or largest > 2**64:
             raise self.wrong(f"a place of {last} among {count}")
         if (end + 7) // 8 != len(payload) or bits[end:].any():
             raise self.wrong("bits follow a group's last key")
-        return np.asarray(np.cumsum(gaps + np.uint64(1)) - np.uint64(1))
+        return np.asarray(places)
