@@ -145,13 +145,24 @@ STEPS: dict[str, Rule] = {
 }
 """What `benchmarks/step_time.py --tables` wrote: thresholds and regimes, not programs."""
 
-RULES = {"peers": PEERS, "step_time": STEPS}
+ENCODING: dict[str, Rule] = {
+    "keys": lambda p, n: [p[n]["keys"]],
+    "vocabulary, bytes": lambda p, n: [p[n]["vocabulary_bytes"]],
+    "reading it, ms": lambda p, n: [p[n]["read_vocabulary_ms"]],
+    "opening the bundle, ms": lambda p, n: [p[n]["open_bundle_ms"]],
+    "encoding, ms": lambda p, n: [p[n]["encode_ms"]],
+}
+"""What `benchmarks/encode.py` wrote: one bundle."""
+
+RULES = {"peers": PEERS, "step_time": STEPS, "encode": ENCODING}
 
 
 def programs_of(file: str) -> Programs:
     """The entries of a file by the names that a comment gives them."""
     if file == "step_time":
         return {f"{each['granularity']} {each['regime']}": each for each in measured(file)["measured"]}
+    if file == "encode":
+        return {f"{measured(file)['rows']} rows": measured(file)}
     programs: Programs = dict(measured(file)["programs"])
     careful = measured(file).get("careful")
     if careful is not None:
