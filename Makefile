@@ -23,7 +23,7 @@ $(VENV)/installed: pyproject.toml
 demo: setup
 	$(BIN)/python train/run.py $(CONFIG) run.output=$(RUN) --resume
 	$(BIN)/python export/to_pte.py $(RUN) --catalog
-	$(BIN)/python export/benchmark.py $(RUN) --careful-dims 4,8 --careful-bits 8
+	$(BIN)/python export/benchmark.py $(RUN) --careful-dims 8 --careful-bits 8,4 --no-taught
 
 # The tests of sharded tables need TorchRec, whose two packages pip cannot take from an extra (pyproject.toml).
 $(VENV)/sharding: $(VENV)/installed

@@ -245,7 +245,7 @@ def measure_opponent(
     programs = measure_careful(run, settings, score_bundle, say)
     if not programs:
         return {}
-    made = taught_baseline(run, say)
+    made = taught_baseline(run, say) if settings.taught else None
     if made is None:
         return {"programs": programs, "taught": None}
     baseline, path, valid = made

@@ -31,6 +31,8 @@ class Settings:
     """Bits of their values."""
     careful_min_counts: tuple[int, ...] = (1,)
     """Occurrences in training below which they store no value."""
+    taught: bool = True
+    """Whether a dense model that learns from the same teachers stands beside the careful programs."""
 
     def __post_init__(self) -> None:
         for name, values in (

@@ -2,7 +2,7 @@
 
     ondevice benchmark runs/NAME [--budget 64KB …] [--bundle DIR] [--repeats 15] [--threads 1,2]
         [--candidates 1,100,1000] [--baselines fp32,int8,int4,int2] [--cold-starts 3] [--arm64-counts JSON]
-        [--careful-dims 2,4,8,16,32] [--careful-bits 8,4,2] [--careful-min-counts 1] [--no-careful]
+        [--careful-dims 2,4,8,16,32] [--careful-bits 8,4,2] [--careful-min-counts 1] [--no-careful] [--no-taught]
         [--pareto [--also OTHER_RUN …]]
     ondevice benchmark RUN_OR_BUNDLE --device adb[:SERIAL] [--apk APK] [--device-timeout 600]
         [--calls 200] [--warmups 20]
@@ -51,6 +51,7 @@ def settings_of(
         candidates=candidates,
         threads=threads or (1, 2),
         baselines=tuple(arguments.baselines.split(",")),
+        taught=not arguments.no_taught,
         **careful,
     )
 
@@ -123,6 +124,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--careful-min-counts", help="training occurrences below which they store no value (default 1)"
     )
     parser.add_argument("--no-careful", action="store_true", help="make and compare with no careful programs")
+    parser.add_argument(
+        "--no-taught", action="store_true", help="train no dense model with the same teachers"
+    )
     parser.add_argument("--pareto", action="store_true", help="the curve over all budgets and methods")
     parser.add_argument("--also", nargs="+", default=[], help="with --pareto: further runs on the same data")
     parser.add_argument("--device", help="measure on a phone too: adb, or adb:SERIAL where there are several")
