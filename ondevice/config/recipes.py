@@ -142,6 +142,23 @@ compact:
     ema_decay: 0.998
 """,
     ),
+    "next_item": Recipe(
+        "What comes next, from what somebody did before: self-attention over their last 50 items, which knows nobody.",
+        """
+model: {name: sasrec, last: 50, num_blocks: 2, num_heads: 2, dropout: 0.2}
+embedding: {dim: 64}
+train:
+  loss: softmax
+  batch_size: 128
+  epochs: 30
+  patience: 30
+  learning_rate: 2.0e-3
+  schedule: cosine
+  warmup: 0.05
+  ema_decay: 0.99
+  precision: bfloat16
+""",
+    ),
 }
 """The recipes by name."""
 
