@@ -17,11 +17,13 @@ from ondevice.run.preflight import check_options
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_is_a_whole_configuration_but_for_the_data(name: str) -> None:
+    given: dict[str, Any] = {"recipe": name}
     sections = {"model", "embedding", "train"}
-    has_compact = name != "next_item"  # whose compact models are no phase of its run
-    assert set(RECIPES[name].values()) == sections | ({"compact"} if has_compact else set())
-    budgets = [20_000] if name == "pep_paper" else ["64KB"]  # positions are not met in bytes
-    config = from_dict({"recipe": name, "compact": {"budgets": budgets}})
+    if name != "next_item":  # which has no compact phase yet
+        sections.add("compact")
+        given["compact"] = {"budgets": [20_000] if name == "pep_paper" else ["64KB"]}  # no positions in bytes
+    assert set(RECIPES[name].values()) == sections
+    config = from_dict(given)
     check_options(config)
     assert config.data == Config().data
     assert "recipe" not in config.to_dict()
