@@ -14,7 +14,7 @@ from ondevice.models.layers import hidden_linears
 from ondevice.training import qat
 
 pytest.importorskip("torchao", reason="layers of 4 and 8 bits are trained with torchao")
-from ondevice.program.quantize import rounded  # noqa: E402
+from ondevice.program.quantize import rounded
 
 
 def dnn(bits: int | None = 4) -> nn.Module:
