@@ -59,6 +59,7 @@ OPEN = "import ondevice; print(ondevice.export('run', output='again'))"
 def test_a_method_and_a_model_of_a_users_own_train_and_export(
     files: Path, table_files: tuple[Path, Path], cache: Path
 ) -> None:
+    pytest.importorskip("executorch", reason="programs are made with ExecuTorch")
     config = yaml.safe_load(blocks("yaml")[0])
     schema, path = table_files
     config["data"] = {"name": "table", "schema": str(schema), "path": str(path)}

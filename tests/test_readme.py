@@ -57,6 +57,7 @@ def shrunk(code: str) -> str:
 def test_training_compacting_and_exporting_from_python(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pytest.importorskip("executorch", reason="programs are made with ExecuTorch")
     code = block("Use it as a library")
     assert len(code.splitlines()) < 30
     monkeypatch.chdir(tmp_path)

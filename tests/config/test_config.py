@@ -21,6 +21,7 @@ from ondevice.training.fit import Fit
 from ondevice.training.teacher import dense_number
 
 from ..data.large.rows import HEADER, avazu_lines, criteo_lines, write_lines
+from ..optional import torchao_or_skip
 
 CONFIGS = sorted(
     path
@@ -339,7 +340,8 @@ def test_every_config_that_comes_along_trains(
         # 20,000 values are more than there are here
         compact = dataclasses.replace(config.compact, budgets=("50%",), sizes=SizesConfig("magnitude"))
         config = dataclasses.replace(config, compact=compact)
-    metrics = Pipeline(config, tmp_path / "run").run()
+    with torchao_or_skip():
+        metrics = Pipeline(config, tmp_path / "run").run()
     further = sum(bool(dense_number(name)) for name in config.compact.teach.teachers)
     assert steps[: 1 + further] == ["dense"] * (1 + further)
     ranked = config.compact.sizes.name == "code_saliency"  # in a compact model that is trained first

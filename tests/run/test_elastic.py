@@ -36,6 +36,7 @@ from ondevice.run.levels import Level, Staircases, load_staircases, save_stairca
 from ondevice.run.pipeline import Pipeline
 from ondevice.training.step import train_step
 
+from ..optional import torchao_or_skip
 from ..runs import Make, laid_over
 
 DIM = 8
@@ -274,7 +275,8 @@ def test_any_number_of_values_is_cut_without_training(
 ) -> None:
     train = {"ema_decay": 0.9} if store else {}
     values = elastic_config(tiny_config, store=store, train=train)
-    metrics = Pipeline(from_dict(values), tmp_path / "run").run()
+    with torchao_or_skip():
+        metrics = Pipeline(from_dict(values), tmp_path / "run").run()
     run = Run(tmp_path / "run")
     elastic = ElasticRun(run)
     best = max((e for e in metrics["history"]["elastic"] if e["final"]), key=lambda e: e["valid_auc"])
