@@ -172,9 +172,16 @@ def run(arguments: argparse.Namespace) -> None:
     from ondevice.bench.report.pareto import text_lines
     from ondevice.bench.report.report import text_table
     from ondevice.run.directory import Run, data_options
+    from ondevice.run.effects import is_next_item
 
+    measured = Run(arguments.run, data_options(arguments.data))
+    if is_next_item(measured.config):
+        raise ConfigError(
+            f"{arguments.run}: a run of the next item, which has no budgets to compare; ondevice export proves its "
+            "program, and benchmarks/peers_next_item.py measures it"
+        )
     report = run_benchmark(
-        Run(arguments.run, data_options(arguments.data)),
+        measured,
         bundles=arguments.budget,
         bundle=arguments.bundle,
         settings=settings_of(arguments, candidates, threads),

@@ -146,6 +146,7 @@ def _next_item(arguments: argparse.Namespace, data: dict[str, Any]) -> None:
             f"eager = packed to {measured['eager_vs_packed']:.1e}; "
             f"{'' if rounded is None else f'int8 {rounded:.1f} dB; '}program = what was lowered to "
             f"{measured['int8_vs_pte_max_abs']:.1e}; the same items after {measured['lengths']} taps\n"
-            f"test NDCG@10 {measured['test_ndcg@10_pte']:.4f}, eager {measured['test_ndcg@10_eager']:.4f}; "
+            f"test NDCG@10 {measured['test_ndcg@10_pte']:.4f}, eager {measured['test_ndcg@10_eager']:.4f}; an empty "
+            f"history ranks as popularity to {measured['nobody_vs_popularity']:.3f} (rank correlation)\n"
             f"{made.num_delegated} operators delegated, {made.num_portable} portable"
         )

@@ -22,6 +22,7 @@ from ondevice.program.next_item_export import (
     export_model,
     parity,
     program_histories,
+    rank_correlation,
 )
 from ondevice.run.next_item import item_info
 from ondevice.training.windows import Log, Moments
@@ -170,6 +171,12 @@ def test_another_program_is_seen(exported: ExportedNextItem, data: Dataset) -> N
 def test_a_program_reads_what_its_schema_gives(data: Dataset) -> None:
     with pytest.raises(ConfigError, match="reads one history of its model's last 7 items"):
         export_model(recommender(data, "sasrec", last=7), data, "n", "sasrec", {})
+
+
+def test_rank_correlation_by_hand() -> None:
+    assert rank_correlation(np.array([1.0, 2.0, 3.0]), np.array([10, 20, 30])) == pytest.approx(1)
+    assert rank_correlation(np.array([1.0, 2.0, 3.0]), np.array([30, 20, 10])) == pytest.approx(-1)
+    assert rank_correlation(np.array([1.0, 2.0, 3.0]), np.array([2, 1, 3])) == pytest.approx(0.5)
 
 
 def test_absent_places_come_after_all_rows(data: Dataset) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -146,3 +147,13 @@ def test_a_study_says_that_it_compares_auc() -> None:
     space = Space("dense", ())
     with pytest.raises(ConfigError, match="a study compares AUC"):
         space.check(CONFIGS[0])
+
+
+def test_the_benchmark_says_what_measures_such_a_run(trained: Path) -> None:
+    pytest.importorskip("executorch", reason="the benchmark needs ExecuTorch")
+    from ondevice.cli import benchmark
+
+    parser = argparse.ArgumentParser()
+    benchmark.add_arguments(parser)
+    with pytest.raises(ConfigError, match="a run of the next item, which has no budgets to compare"):
+        benchmark.run(parser.parse_args([str(trained)]))
