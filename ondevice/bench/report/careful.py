@@ -43,10 +43,9 @@ def as_good_text(comparison: Mapping[str, Any]) -> str:
     other = comparison["as_good"]
     if other is None:
         return "no careful program is as good on validation"
-    return (
-        f"{other['times_smaller']:.2f}× smaller than the smallest careful program at least as good on validation "
-        f"({_described(other)})"
-    )
+    ratio = other["times_smaller"]
+    size = f"{ratio:.2f}× smaller" if ratio >= 1 else f"{1 / ratio:.2f}× larger"
+    return f"{size} than the smallest careful program at least as good on validation ({_described(other)})"
 
 
 def as_small_text(comparison: Mapping[str, Any]) -> str:

@@ -41,3 +41,6 @@ def test_a_careful_program_may_be_the_better_one() -> None:
     assert comparison["as_good"]["name"] == "d4-int4"
     assert comparison["as_good"]["times_smaller"] == pytest.approx(2 / 3)
     assert "test AUC −0.0100 over" in as_small_text(comparison)
+    assert as_good_text(comparison).startswith(
+        "1.50× larger than the smallest careful program at least as good"
+    )
