@@ -24,8 +24,13 @@ from ondevice.forms.base import Form
 from ondevice.forms.table import table_info
 from ondevice.models import BaseModel
 
-# Bytes of a program's graphs by the endpoints in it: forward; what rank adds to it; what recommend adds to both.
-ENDPOINT_BYTES = {"forward": 3_290, "rank": 950, "recommend": 2_440}
+# Bytes of a program's graphs by the endpoints in it: forward, whose scoring part is in every program; what rank adds to
+# it; what recommend adds to both, with one item field, and with each further one.
+ENDPOINT_BYTES = {"forward": 3_290, "rank": 950, "recommend": 1_640}
+CATALOG_FIELD_BYTES, CATALOG_BAG_BYTES = 520, 250  # of one value, of several
+# Where there is a history, rank and recommend read first-order weights of each side by itself, and forward has a part
+# of its own that scores, but for what a program has once.
+HISTORY_FIRST_ORDER_BYTES, HISTORY_ONCE_BYTES = {"forward": 0, "rank": 350, "recommend": 400}, 1_200
 LINEAR_BYTES, FIRST_LINEAR_BYTES = 600, 90
 FIRST_ORDER_BYTES = {"forward": 440, "rank": 150, "recommend": 10}
 PROJECTION_BYTES, PROJECTION_SHARED = 100, 160  # at least; its weights less what they share with the graphs
@@ -91,12 +96,15 @@ def bundle_bytes(
     texts, named = dataset.vocabulary.key_texts(), named_fields(dataset.schema, endpoints)
     layout = forms[0].layout(info)
     order = order_rows(info.field_offsets, forms, texts, layout, fingerprint_bits, named)
-    stored, graphs = forms[0].estimate(info.num_fields, endpoints), 0
+    counted = counted_endpoints(dataset.schema, endpoints)
+    stored, graphs = forms[0].estimate(info.num_fields, counted), 0
     if projected:
         weights = 4 * model.num_fields * model.embedding_dim
         graphs += max(PROJECTION_BYTES, weights - PROJECTION_SHARED)
     if order.first_order_rows:
-        graphs += order.first_order_rows + 1 + sum(FIRST_ORDER_BYTES[name] for name in endpoints)
+        graphs += order.first_order_rows + 1 + sum(FIRST_ORDER_BYTES[name] for name in counted)
+        if dataset.schema.histories:
+            graphs += sum(HISTORY_FIRST_ORDER_BYTES[name] for name in endpoints)
     if "recommend" in endpoints:
         graphs += _catalog_bytes(dataset, order)
     return stored + graphs + vocabulary_bytes(order.field_keys) + fixed_bytes(model, dataset, endpoints)
@@ -107,6 +115,15 @@ def _catalog_bytes(dataset: Dataset, order: RowOrder) -> int:
     rows = catalog_items(dataset, order).rows
     widths = [dataset.schema.fields[field].slots for field in dataset.schema.item_fields]
     return CatalogRows(rows, widths).stored_bytes() if len(rows) else 0
+
+
+def counted_endpoints(schema: Schema, endpoints: Sequence[str]) -> list[str]:
+    """The endpoints whose graphs a program holds: the scoring part of forward whatever there is, and twice where there
+    is a history, which rank and recommend read otherwise.
+    """
+    if "forward" not in endpoints:
+        return ["forward", *endpoints]
+    return [*endpoints, "forward"] if schema.histories and len(endpoints) > 1 else list(endpoints)
 
 
 def fixed_bytes(model: BaseModel, dataset: Dataset, endpoints: Sequence[str]) -> int:
@@ -122,13 +139,21 @@ def fixed_bytes(model: BaseModel, dataset: Dataset, endpoints: Sequence[str]) ->
         )
         for m in linears
     )
-    graphs = sum(ENDPOINT_BYTES[name] for name in endpoints)
-    graphs += pooling_bytes(dataset.schema.slots, endpoints)
+    counted = counted_endpoints(dataset.schema, endpoints)
+    graphs = sum(ENDPOINT_BYTES[name] for name in counted)
+    graphs += pooling_bytes(dataset.schema.slots, counted)
+    if "recommend" in endpoints:
+        widths = [dataset.schema.fields[field].slots for field in dataset.schema.item_fields]
+        graphs += sum(CATALOG_FIELD_BYTES if width == 1 else CATALOG_BAG_BYTES for width in widths)
+        graphs -= CATALOG_FIELD_BYTES
+    if counted.count("forward") > 1:
+        graphs -= HISTORY_ONCE_BYTES
     graphs += (
         4 * (model.num_fields + 2) * model.embedding_dim
     )  # scales of the dimensions, once for each field
-    graphs += LINEAR_BYTES * len(linears) + (FIRST_LINEAR_BYTES if linears else 0)
-    graphs += sum(getattr(module, "graph_bytes", 0) for module in shipped.modules())
+    scoring = LINEAR_BYTES * len(linears) + (FIRST_LINEAR_BYTES if linears else 0)
+    scoring += sum(getattr(module, "graph_bytes", 0) for module in shipped.modules())
+    graphs += scoring * counted.count("forward")
     return weights + graphs + manifest_bytes(dataset, endpoints)
 
 

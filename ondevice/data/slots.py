@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,6 +48,11 @@ class Slots:
         return all(pooling is None for pooling in self.poolings)
 
     @property
+    def has_history(self) -> bool:
+        """Whether a field holds another's ids."""
+        return any(source != field for field, source in enumerate(self.sources))
+
+    @property
     def starts(self) -> list[int]:
         """The first slot of each field, and the total."""
         return [0, *np.cumsum(self.widths).tolist()]
@@ -61,6 +66,11 @@ class Slots:
     def owners(self) -> list[int]:
         """The field whose ids, and so whose rows, each slot holds: what looks rows up asks for this."""
         return [self.sources[field] for field in self.fields]
+
+    def part(self, columns: Sequence[int]) -> Slots:
+        """The slots at these columns, which are all of some fields'."""
+        fields = list(dict.fromkeys(self.fields[column] for column in columns))
+        return Slots(tuple(self.widths[f] for f in fields), tuple(self.poolings[f] for f in fields))
 
     def of(self, fields: Iterable[int]) -> tuple[int, ...]:
         """The slots of some fields, in the order of these."""

@@ -235,6 +235,8 @@ class ComposedPacked(PackedTable):
     Shape: rows (B, S) int64 -> (B, F, D) float32.
     """
 
+    takes_any_columns = False
+
     first: Tensor
     modulus: Tensor
     quotient_start: Tensor

@@ -6,6 +6,7 @@ Modules here read program rows (`ondevice.bundle.rows.RowOrder`), not training i
 from __future__ import annotations
 
 import importlib
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +35,8 @@ class PackedTable(nn.Module):
 
     values: Tensor
     scale: Tensor | None
+    takes_any_columns: ClassVar[bool] = True
+    """Whether what a row's number reads is the same in whatever column it stands."""
 
     def __init__(self, values: Tensor, dim: int) -> None:
         super().__init__()

@@ -14,6 +14,7 @@ from torch.export import Dim
 from ondevice.bundle.catalog import CatalogRows
 from ondevice.config.sections import ENDPOINTS
 from ondevice.errors import ConfigError, nearest
+from ondevice.forms.pooling import Pooling
 from ondevice.program.pack import PackedRecommender
 
 MAX_BATCH = 1024
@@ -34,11 +35,44 @@ class Forward(nn.Module):
         return torch.sigmoid(self.packed(ids))
 
 
+class Side(nn.Module):
+    """What the fields of one side have, read from their slots alone.
+
+    Args:
+        packed: the recommender.
+        columns: of these slots in a row.
+
+    Shape: rows (B, S) int64 -> embeddings (B, F, D), first-order weights (B, F) or None.
+    """
+
+    absent: Tensor
+
+    def __init__(self, packed: PackedRecommender, columns: Sequence[int]) -> None:
+        super().__init__()
+        slots = packed.slots.part(columns)
+        self.fields = list(dict.fromkeys(packed.slots.fields[column] for column in columns))
+        self.pooling = None
+        if not slots.is_plain:
+            self.pooling = Pooling(slots)
+            self.register_buffer("absent", packed.absent[list(columns)])
+
+    def forward(self, packed: PackedRecommender, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        embeddings = packed.table(rows)
+        weights = None if packed.first_order is None else packed.first_order(rows)
+        if self.pooling is None:
+            return embeddings, weights
+        matrix = self.pooling.matrix(rows, self.absent)
+        if weights is not None:
+            weights = self.pooling(weights.unsqueeze(2), matrix).squeeze(2)
+        return self.pooling(embeddings, matrix), weights
+
+
 class Rank(nn.Module):
     """Scores of many items in one context.
 
     Ids are joined, not embeddings: one lookup for both sides is 2 kB of program less, and the scoring part is
-    byte for byte that of `Forward`, so that it is stored once.
+    byte for byte that of `Forward`, so that it is stored once. A history's many slots are read once and not for each
+    item: then each side has its lookup, and the fields of both are joined.
 
     Args:
         packed: the recommender.
@@ -57,16 +91,43 @@ class Rank(nn.Module):
         assert sorted(joined) == list(range(len(joined))), "every field is on one side"
         # where each slot of a row is found among the joined columns
         self.order = [joined.index(f) for f in range(len(joined))]
-        if self.order != sorted(self.order):
-            self.register_buffer("columns", torch.tensor(self.order, dtype=torch.int32))
+        self.sides: nn.ModuleList | None = None
+        order = self.order
+        if packed.slots.has_history and packed.table.takes_any_columns:
+            sides = [Side(packed, context_columns), Side(packed, item_columns)]
+            self.sides = nn.ModuleList(sides)
+            fields = [field for side in sides for field in side.fields]
+            order = [fields.index(f) for f in range(len(fields))]
+        self.is_sorted = order == sorted(order)
+        if not self.is_sorted:
+            self.register_buffer("columns", torch.tensor(order, dtype=torch.int32))
 
     def rows(self, context_ids: Tensor, item_ids: Tensor) -> Tensor:
         """Whole rows (N, S) in the order of the slots."""
         joined = torch.cat([context_ids.expand(item_ids.shape[0], context_ids.shape[1]), item_ids], 1)
-        return joined if self.order == sorted(self.order) else joined.index_select(1, self.columns)  # type: ignore[arg-type]
+        return self._ordered(joined)
+
+    def _ordered(self, joined: Tensor) -> Tensor:
+        return joined if self.is_sorted else joined.index_select(1, self.columns)  # type: ignore[arg-type]
 
     def forward(self, context_ids: Tensor, item_ids: Tensor) -> Tensor:
-        return torch.sigmoid(self.packed(self.rows(context_ids, item_ids)))
+        if self.sides is None:
+            return torch.sigmoid(self.packed(self.rows(context_ids, item_ids)))
+        return torch.sigmoid(self._logits_of_sides(context_ids, item_ids))
+
+    def _logits_of_sides(self, context_ids: Tensor, item_ids: Tensor) -> Tensor:
+        assert self.sides is not None
+        (context, context_weights), (item, item_weights) = (
+            side(self.packed, ids) for side, ids in zip(self.sides, (context_ids, item_ids), strict=True)
+        )
+        # What the context has is repeated by a product: XNNPACK takes that, and no expansion to any number.
+        once = torch.ones_like(item_ids[:, :1], dtype=torch.float32)
+
+        def joined(of_context: Tensor, of_items: Tensor) -> Tensor:
+            repeated = of_context * (once.unsqueeze(2) if of_context.dim() == 3 else once)
+            return self._ordered(torch.cat([repeated, of_items], 1))
+
+        return self.packed.logits_of(joined(context, item), lambda: joined(context_weights, item_weights))
 
 
 class Recommend(nn.Module):

@@ -6,7 +6,7 @@ Modules here read program rows (`rows.RowOrder`), not training ids.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import pairwise
 
 import torch
@@ -66,6 +66,7 @@ class PackedRecommender(Packed):
     ) -> None:
         super().__init__()
         self.table = table
+        self.slots = Slots.single(model.num_fields) if slots is None else slots
         self.pooling = None
         if slots is not None and not slots.is_plain:
             self.pooling = Pooling(slots)
@@ -96,15 +97,22 @@ class PackedRecommender(Packed):
         if self.pooling is not None:
             matrix = self.pooling.matrix(rows, self.absent)
             embeddings = self.pooling(embeddings, matrix)
+        return self.logits_of(embeddings, lambda: self._first_order_of(rows, matrix))
+
+    def _first_order_of(self, rows: Tensor, matrix: Tensor | None) -> Tensor:
+        first_order: Tensor = self.first_order(rows)  # type: ignore[misc]
+        if self.pooling is not None:
+            first_order = self.pooling(first_order.unsqueeze(2), matrix).squeeze(2)
+        return first_order
+
+    def logits_of(self, embeddings: Tensor, first_order: Callable[[], Tensor]) -> Tensor:
+        """Logits (B,) from embeddings (B, F, D); first-order weights (B, F) are asked for where they are stored."""
         logits: Tensor = self.model(embeddings)
         if self.projection is not None:
             return logits + F.linear(embeddings.flatten(1), self.projection, self.bias).squeeze(-1)
         if self.first_order is None:
             return logits + self.bias
-        first_order = self.first_order(rows)
-        if self.pooling is not None:
-            first_order = self.pooling(first_order.unsqueeze(2), matrix).squeeze(2)
-        return logits + F.linear(first_order, self.first_weight, self.bias).squeeze(-1)
+        return logits + F.linear(first_order(), self.first_weight, self.bias).squeeze(-1)
 
 
 def pack(

@@ -12,12 +12,15 @@ from ondevice.data import Dataset
 from ondevice.errors import UserError
 from ondevice.forms.sizes import Sizes
 from ondevice.forms.table import EmbeddingTable, TableInfo, table_info
+from ondevice.methods import METHODS
 from ondevice.models import MODELS
+from ondevice.program.endpoints import Rank
 from ondevice.program.export import Exported, ExportOptions, export_model
 from ondevice.program.pack import pack
 from ondevice.recommender import Recommender, rebuild
 
 from ..data.log import log, read
+from .estimates import assert_close
 
 pytest.importorskip("duckdb", reason="tables are read with duckdb")
 
@@ -36,7 +39,7 @@ def info(data: Dataset) -> TableInfo:
     )
 
 
-def compact(data: Dataset, model: str) -> Recommender:
+def compact(data: Dataset, model: str, projected: bool = False) -> Recommender:
     """Half of the values of a row or all, but nothing of one thing and of what the history would own."""
     torch.manual_seed(0)
     sizes = torch.tensor([3, 6]).repeat(data.vocabulary.num_embeddings)[: data.vocabulary.num_embeddings]
@@ -49,9 +52,12 @@ def compact(data: Dataset, model: str) -> Recommender:
         info(data),
         model=model,
         model_options=options,
-        forms=[Sizes(sizes, 6), Sizes(first, 1)],
+        forms=[Sizes(sizes, 6), Sizes(first, 1)][: 1 if projected else 2],
         init_std=0.3,
+        projected=projected,
     )
+    if made.projection is not None:
+        torch.nn.init.normal_(made.projection)
     return made.eval()
 
 
@@ -85,6 +91,27 @@ def test_a_history_pools_rows_of_its_items(data: Dataset, name: str) -> None:
         tables = EmbeddingTable(info(data), 4), EmbeddingTable(info(data), 1)
         dense = Recommender(*tables, MODELS[name](3, 4))
         torch.testing.assert_close(DenseProgram(dense)(ids), torch.sigmoid(dense.eval()(ids)))
+
+
+@pytest.mark.parametrize("form", ["sizes", "composed", "projected"])
+def test_a_history_is_read_once_for_all_items(data: Dataset, form: str) -> None:
+    if form == "composed":
+        composed = METHODS["quotient_remainder"](info(data), 6).compact(60)
+        model = rebuild(info(data), model="fm", model_options={}, forms=[composed], init_std=0.3).eval()
+    else:
+        model = compact(data, "deepfm", projected=form == "projected")
+    packed = pack(model, keys=data.vocabulary.key_texts())
+    rank = Rank(packed, data.schema.context_columns, data.schema.item_columns)
+    read: list[int] = []
+    packed.table.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0].numel()))
+    rows = packed.order.rows(torch.from_numpy(np.array(data.test.ids, dtype=np.int64)))
+    context, items = rows[:1, :4], rows[:, 4:]
+    with torch.no_grad():
+        scores = rank(context, items)
+        assert read == ([5 * len(rows)] if form == "composed" else [4, len(rows)])
+        torch.testing.assert_close(
+            scores, torch.sigmoid(packed(torch.cat([context.expand(len(rows), 4), items], 1)))
+        )
 
 
 def test_the_program_equals_the_eager_model(exported: Exported) -> None:
@@ -127,3 +154,7 @@ def test_what_is_recommended_follows_the_history(exported: Exported, data: Datas
     assert scores == sorted(scores, reverse=True)
     nobody = bundle.recommend({"place": "p1"}, 5)
     assert (best == nobody) == (length == 0)
+
+
+def test_the_estimate_counts_a_history(exported: Exported, data: Dataset) -> None:
+    assert_close(exported, data, ENDPOINTS)
