@@ -22,7 +22,6 @@ from ondevice.program.bundle import Bundle, make_bundle
 from ondevice.program.endpoints import TOP_K
 from ondevice.program.export import (
     PACKING_TOLERANCE,
-    PROGRAM_TOLERANCE,
     golden_rows,
     versions,
 )
@@ -37,6 +36,9 @@ from ondevice.training.windows import Log, Moments
 
 FOLDERS = {"int8": "int8", "none": "fp32"}
 """Where a bundle of each quantization goes, below ``bundles`` of the run."""
+# Largest difference of a score between the quantized model in PyTorch and its program, in standard deviations of the
+# scores: XNNPACK may round an activation the other way, one step of 255; a wrong table or operator is off by far more.
+SCORE_TOLERANCE = 0.02
 SAMPLE = 64  # histories over which links are compared, all items each
 LENGTHS = (0, 1, 49, 50, 400)
 """Of histories that the bundle is asked with, as far as a user has as many."""
@@ -189,7 +191,7 @@ def program_histories(packed: PackedNextItem, histories: torch.Tensor) -> torch.
 def parity(made: ExportedNextItem, log: Log) -> dict[str, Any]:
     """The differences from the eager model to the program, and NDCG@10 at both ends of the whole test split.
 
-    Returns: ``eager_vs_packed`` and ``int8_vs_pte_max_abs`` (largest difference of a score),
+    Returns: ``eager_vs_packed`` and ``int8_vs_pte_max_abs`` (largest difference of a score), ``score_std``,
         ``packed_vs_int8_sqnr_db`` (None where nothing was rounded), ``lengths`` (of the histories that
         `check_recommended` asked with), ``nobody_vs_popularity`` (rank correlation of the scores after an empty history
         with how often training saw each item), and of both ends ``test_ndcg@10`` and ``test_hr@10``.
@@ -223,6 +225,7 @@ def parity(made: ExportedNextItem, log: Log) -> dict[str, Any]:
         "eager_vs_packed": float((eager - exact).abs().max()),
         "packed_vs_int8_sqnr_db": None if torch.equal(exact, rounded) else sqnr_db(exact, rounded),
         "int8_vs_pte_max_abs": float(np.abs(rounded.numpy() - shipped_scores).max()),
+        "score_std": float(shipped_scores.std()),
         "lengths": check_recommended(made, log),
         **{f"test_{name}_eager": first[name] for name in ("ndcg@10", "hr@10")},
         **{f"test_{name}_pte": last[name] for name in ("ndcg@10", "hr@10")},
@@ -254,13 +257,14 @@ def check_recommended(made: ExportedNextItem, log: Log, k: int = 10) -> list[int
         history = F.pad(rows[-width:], (width - len(rows[-width:]), 0), value=packed.num_rows)
         with torch.no_grad():
             scores = packed(history[None], every)
+        near = SCORE_TOLERANCE * float(scores.std())
         scores[rows] = -torch.inf
         best = scores.topk(min(k, len(scores))).values
         best = best[best > -torch.inf]
         shown = bundle.recommend(history=[bundle.item_keys[row] for row in rows], k=k)
         of_shown = scores[[bundle.item_places[str(each["item"])] for each in shown]]
         # items of one score may stand in any order, so it is scores that must be the best ones
-        if len(shown) != len(best) or not torch.allclose(of_shown, best, rtol=0, atol=PROGRAM_TOLERANCE):
+        if len(shown) != len(best) or not torch.allclose(of_shown, best, rtol=0, atol=near):
             raise RuntimeError(
                 f"the program recommends {shown} after {length} items; to the model they are worth "
                 f"{of_shown.tolist()}, and the best {best.tolist()}"
@@ -270,6 +274,10 @@ def check_recommended(made: ExportedNextItem, log: Log, k: int = 10) -> list[int
 
 
 def _check_parity(measured: dict[str, Any]) -> None:
-    for link, limit in (("eager_vs_packed", PACKING_TOLERANCE), ("int8_vs_pte_max_abs", PROGRAM_TOLERANCE)):
+    limits = {
+        "eager_vs_packed": PACKING_TOLERANCE,
+        "int8_vs_pte_max_abs": SCORE_TOLERANCE * measured["score_std"],
+    }
+    for link, limit in limits.items():
         if not measured[link] <= limit:
             raise RuntimeError(f"the exported program is wrong: {link} is {measured[link]}, above {limit}")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import torch
 
@@ -60,3 +63,17 @@ def test_what_was_seen_scores_by_its_rows() -> None:
     whole = peers.of_history(weights, "test", latest=False)(0, 4)
     assert torch.equal(whole, peers.of_history(weights, "test", latest=True)(0, 4))
     assert whole[0].tolist() == [1, 1, 1, 1, 1, 1, 0, 0]
+
+
+def test_the_page_shows_what_was_measured() -> None:
+    root = Path(__file__).resolve().parents[2]
+    page = (root / "docs" / "next_item.md").read_text(encoding="utf-8")
+    content = json.loads((root / "docs" / "benchmarks" / "movielens_1m_next_item.json").read_text())
+    assert content["models"]
+    for name, entry in content["models"].items():
+        best = entry["test"]["all"]
+        shown = f"| {name} | {best['hr@10']:.4f} | {best['ndcg@10']:.4f} | {best['mrr']:.4f} |"
+        assert shown in page, shown
+        for bundle in entry.get("bundles", {}).values():
+            assert f"{sum(bundle['bytes'].values()):,}" in page
+            assert f"{bundle['parity']['test_ndcg@10_pte']:.4f}" in page
