@@ -1,5 +1,6 @@
 # Everything a fresh machine needs: Python 3.10+ and make.
 #   make demo   sets up, trains on MovieLens-1M, exports, proves, reports
+#   make demo-next  the same with a model of what comes next, which reads a history
 #   make test   sets up and runs the tests, then those of the phone's parts (android_demo/Makefile; 2 GB the first time)
 #   make check  lint, types and the Python tests
 #   make docs   builds the pages of docs/ and of the library into build/site; a broken link is an error
@@ -8,8 +9,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN ?= runs/demo
 CONFIG ?= train/configs/movielens_1m_deepfm_pep.yaml
+NEXT ?= train/configs/movielens_1m_next_item_decayed_pooling.yaml
 
-.PHONY: setup demo test check docs clean
+.PHONY: setup demo demo-next test check docs clean
 
 setup: $(VENV)/installed
 
@@ -24,6 +26,10 @@ demo: setup
 	$(BIN)/python train/run.py $(CONFIG) run.output=$(RUN) --resume
 	$(BIN)/python export/to_pte.py $(RUN) --catalog
 	$(BIN)/python export/benchmark.py $(RUN) --careful-dims 8 --careful-bits 8,4 --no-taught
+
+demo-next: setup
+	$(BIN)/python train/run.py $(NEXT) run.output=$(RUN)-next --resume
+	$(BIN)/python export/to_pte.py $(RUN)-next --catalog
 
 # The tests of sharded tables need TorchRec, whose two packages pip cannot take from an extra (pyproject.toml).
 $(VENV)/sharding: $(VENV)/installed
