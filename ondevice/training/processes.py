@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -155,8 +156,17 @@ class Processes:
         self._exchanges += 1
         self.store.set(f"{name}/{self.rank}", json.dumps(value))
         keys = [f"{name}/{rank}" for rank in range(self.size)]
-        self.store.wait(keys, PREPARATION)
+        self._await(keys)
         return [json.loads(self.store.get(key)) for key in keys]
+
+    def _await(self, keys: list[str]) -> None:
+        """Return when all keys are in the store; unlike within its own wait, a signal is heard meanwhile."""
+        pause, deadline = 0.001, time.monotonic() + PREPARATION.total_seconds()
+        while not self.store.check(keys):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"timed out after {PREPARATION} in waiting for the other processes")
+            time.sleep(pause)
+            pause = min(2 * pause, 0.1)
 
     @contextlib.contextmanager
     def guard(self) -> Iterator[None]:

@@ -164,7 +164,7 @@ def test_what_cannot_be_packed_is_refused(data: Dataset) -> None:
 def test_first_order_weights_alone_are_a_model(data: Dataset) -> None:
     count = int(data.vocabulary.num_embeddings)
     forms = [Sizes(torch.zeros(count, dtype=torch.int64), 4), Sizes(torch.ones(count, dtype=torch.int64), 1)]
-    recommender = shop.recommender("fm", "staircase", data, forms=forms)  # type: ignore[arg-type]
+    recommender = shop.recommender("fm", "staircase", data, table_forms=forms)  # type: ignore[arg-type]
     packed = pack(recommender)
     ids = shop.all_ids(data)
     with torch.no_grad():

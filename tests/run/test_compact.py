@@ -97,7 +97,7 @@ def test_methods_that_do_not_ship_are_not_paid_for(tiny_config: Make, tmp_path: 
         values = tiny_config(
             compact={
                 "sizes": {"name": "frequency"},
-                "budgets": ["11.1KB"],
+                "budgets": ["10.2KB"],
                 "endpoints": methods,
                 "train": {"epochs": 1},
             }

@@ -157,15 +157,18 @@ processes, _ = join_job("ddp", "cpu", 60)
 with processes.guard():
     print("ready", processes.rank, flush=True)
     while True:
-        processes.total(torch.zeros(1))
+        {step}
         time.sleep(0.01)
 """
+GRADIENTS, WAITING = "processes.total(torch.zeros(1))", "processes.rank == 2 or processes.wait()"
 
 
-def test_one_killed_process_ends_the_job_with_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", [GRADIENTS, WAITING])
+def test_one_killed_process_ends_the_job_with_one_line(tmp_path: Path, step: str) -> None:
+    """Others see it when they exchange gradients; while they wait for a file, the launcher's signal tells them."""
     root = str(Path(__file__).resolve().parents[2])
     script = tmp_path / "guarded.py"
-    script.write_text(GUARDED.format(root=root))
+    script.write_text(GUARDED.format(root=root, step=step))
     port = str(free_port())
     started = [
         subprocess.Popen(
@@ -188,7 +191,9 @@ def test_one_killed_process_ends_the_job_with_one_line(tmp_path: Path) -> None:
         assert process.stdout.readline().startswith("ready")
     time.sleep(0.2)
     os.kill(started[2].pid, signal.SIGKILL)
-    said = [process.communicate(timeout=60)[1] for process in started]
+    for process in started[:2] if step == WAITING else ():
+        process.terminate()
+    said = [process.communicate(timeout=20)[1] for process in started]
     assert [process.returncode for process in started] == [3, 3, -signal.SIGKILL]
     assert sorted(said) == ["", "", f"error: {LOST}\n"]
 
