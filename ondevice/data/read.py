@@ -30,6 +30,7 @@ from ondevice.errors import DataError, MissingPackage, UserError, nearest
 
 CHUNK_ROWS = 1 << 16
 MOST_REJECTED = 1_000_000
+DAMAGED = "the packed data end in the middle or are damaged; get the file again"
 NAMING_LINES = 1000  # lines of JSON in which every column must be named once
 
 _NEVER = "\x01"  # a character that no line of text or JSON holds
@@ -87,6 +88,9 @@ class Engine:
             pyarrow.ArrowException,
             OSError,
         )  # the last two while batches are fetched
+        # DuckDB 1, which Python 3.10 has, does not see that gzip ends in the middle
+        is_old = int(duckdb.__version__.split(".")[0]) < 2
+        self.read_directly = (None, "zstd") if is_old else (None, "gzip", "zstd")
         self._number = 0
 
     def __enter__(self) -> Engine:
@@ -270,7 +274,7 @@ class Engine:
         """The file itself where DuckDB can read it, else a copy of its text in UTF-8 with plain line ends."""
         packing = packing_of(path)
         utf8 = form.encoding.lower().replace("_", "-") in ("utf-8", "utf8", "utf-8-sig", "ascii")
-        if utf8 and normal and packing in (None, "gzip", "zstd"):
+        if utf8 and normal and packing in self.read_directly:
             return path
         copy = self.scratch / f"plain-{self._number}"
         self._number += 1
@@ -286,6 +290,8 @@ class Engine:
                 "(format.encoding)"
             ) from error
         except (OSError, EOFError, lzma.LZMAError, ValueError) as error:
+            if packing == "gzip":
+                raise DataError(f"{path}: {DAMAGED}") from error
             raise DataError(f"cannot read {path}: {error}; is the file whole?") from error
         return copy
 
@@ -370,7 +376,7 @@ def _trouble(kind: str, message: str) -> str:
 def _readable_error(part: Part, error: Exception) -> UserError:
     text = str(error)
     if "GZIP" in text or "ZSTD" in text.upper():
-        return UserError(f"{part.path}: the packed data end in the middle or are damaged; get the file again")
+        return UserError(f"{part.path}: {DAMAGED}")
     if "nvalid unicode" in text:
         line = re.search(r"on Line: (\d+)", text)
         return UserError(
