@@ -191,8 +191,10 @@ def test_one_killed_process_ends_the_job_with_one_line(tmp_path: Path, step: str
         assert process.stdout.readline().startswith("ready")
     time.sleep(0.2)
     os.kill(started[2].pid, signal.SIGKILL)
-    for process in started[:2] if step == WAITING else ():
-        process.terminate()
+    if step == WAITING:
+        started[1].terminate()
+        started[1].wait(timeout=20)  # the first process holds the store in which they agree on who speaks
+        started[0].terminate()
     said = [process.communicate(timeout=20)[1] for process in started]
     assert [process.returncode for process in started] == [3, 3, -signal.SIGKILL]
     assert sorted(said) == ["", "", f"error: {LOST}\n"]
