@@ -62,14 +62,15 @@ class Timeline:
 
     Args:
         users: (n,) number of each row's user, -1 where none is known.
-        order: arrays (n,) that sort the rows in time, the most significant first.
+        order: arrays (n,) that sort the rows in time, the most significant first; rows that are equal in all of them
+            keep their order.
 
     Attributes: ``rows`` (T,), those of one user after those of another, and ``offsets`` (U + 1,), where each user's
     begin; ``numbers`` (U,), which user that is.
     """
 
     def __init__(self, users: np.ndarray, order: tuple[np.ndarray, ...]) -> None:
-        ranked = np.lexsort((*reversed(order), users))  # stable: rows of equal time keep their order
+        ranked = np.lexsort((*reversed(order), users))  # stable
         self.rows = ranked[np.searchsorted(users[ranked], 0) :]
         self.num_rows = len(users)
         owners = users[self.rows]

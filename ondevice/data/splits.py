@@ -62,8 +62,8 @@ def split_rows(
 
     Args:
         kind: ``random`` (an order drawn from ``seed``), ``temporal`` (by time; the oldest train),
-            ``leave_last_out`` (a user's last row tests, the one before it validates; users with fewer than three
-            rows only train) or ``files`` (as ``division`` says).
+            ``leave_last_out`` (a user's last row tests, the one before it validates; of equal times the later row
+            is the later one; users with fewer than three rows only train) or ``files`` (as ``division`` says).
         order: arrays that sort the rows in time, the most significant first.
         groups: codes (n,); rows that are equal in all of them stay together in a random split.
         users: codes (n,) of whose rows ``leave_last_out`` divides.
@@ -78,7 +78,7 @@ def split_rows(
             f"split.group keeps rows together in a random split; remove it, or write no {kind} one"
         )
     if kind == "leave_last_out":
-        division = _last_out(order, users)
+        division = _last_out(order[0], users)
     if division is not None:
         rows = {name: np.flatnonzero(division == number) for number, name in enumerate(SPLITS)}
     else:
@@ -115,10 +115,10 @@ def _group_end(ranked: np.ndarray, bound: int) -> int:
     return bound
 
 
-def _last_out(order: tuple[np.ndarray, ...], users: np.ndarray | None) -> np.ndarray:
+def _last_out(times: np.ndarray, users: np.ndarray | None) -> np.ndarray:
     if users is None:
         raise DataError("split 'leave_last_out' needs the field of the user; add split: {user: FIELD}")
-    ranked = np.lexsort((*reversed(order), users))
+    ranked = np.lexsort((times, users))  # stable
     owners = users[ranked]
     ends = np.flatnonzero(np.append(owners[1:] != owners[:-1], True))
     lengths = np.diff(np.append(-1, ends))

@@ -97,6 +97,8 @@ def prepare(
     Raises: UserError: when the source cannot be read or the cache cannot be written.
     """
     options = {"split": split, "seed": seed, "fractions": fractions, "max_rows": max_rows}
+    if schema.histories or split == "leave_last_out":
+        options["equal_times"] = "in the order of the rows"  # as papers of the next item have it
     identity = {
         "format_version": FORMAT_VERSION,
         "schema": schema.to_dict(),
@@ -127,7 +129,7 @@ def prepare(
         split,
         seed,
         fractions,
-        interactions.order,
+        interactions.order[:1] if schema.histories else interactions.order,
         groups=[codes(name) for name in group],
         users=codes(user) if user is not None and split == "leave_last_out" else None,
         division=interactions.division,
@@ -334,7 +336,7 @@ def _write_sequences(
     assert user is not None  # `check_histories`
     column = keyed_column(schema, interactions, user)
     is_known = np.array([key is not None for key in column.values], dtype=bool)
-    timeline = Timeline(np.where(is_known[column.codes], column.codes, -1), interactions.order)
+    timeline = Timeline(np.where(is_known[column.codes], column.codes, -1), interactions.order[:1])
     source = schema.names.index(str(schema.histories[0].of))
     items = tables[source][:, 0][interactions.columns[schema.names[source]].codes]
     texts = any(isinstance(key, str) for key in column.values)

@@ -16,10 +16,10 @@ from ondevice.errors import UserError
 
 from .log import SCHEMA, log, read
 
-# The ratings of conftest.py, each user's by time, then item: 1: 1 3 2; 2: 4 1 3 2; 3: 2 1 3; 4: 4. Each last one
-# tests, the one before it validates, so training knows the items 1, 2 and 4, whose ids are 2, 3 and 4 (0: the history's
-# own unknown id, which nothing reads; 1: that of items).
-ITEMS = [2, 1, 3, 4, 2, 1, 3, 3, 2, 1, 4]
+# The ratings of conftest.py, each user's by time, those of one time in the order of the file: 1: 1 3 2; 2: 4 1 3 2;
+# 3: 2 3 1; 4: 4. Each last one tests, the one before it validates, so training knows the items 1, 2 and 4, of ids
+# 2, 3 and 4 (0: the history's own unknown id, which nothing reads; 1: that of items).
+ITEMS = [2, 1, 3, 4, 2, 1, 3, 3, 1, 2, 4]
 OFFSETS = [0, 3, 7, 10, 11]
 DIVISION = [0, 1, 2, 0, 0, 1, 2, 0, 1, 2, 0]
 
@@ -50,8 +50,8 @@ def test_movielens_by_hand(official: Path, own_cache: Path) -> None:
     assert dtypes == (np.int32, np.int64, np.uint8)
     train = [(None, 1), (None, 4), ([4], 1), (None, 2), (None, 4)]
     assert sorted(known(data, "train"), key=str) == sorted(train, key=str)
-    assert sorted(map(str, known(data, "valid"))) == ["([1], None)", "([2], 1)", "([4, 1], None)"]
-    assert sorted(map(str, known(data, "test"))) == ["([1], 2)", "([2, 1], None)", "([4, 1], 2)"]
+    assert sorted(map(str, known(data, "valid"))) == ["([1], None)", "([2], None)", "([4, 1], None)"]
+    assert sorted(map(str, known(data, "test"))) == ["([1], 2)", "([2], 1)", "([4, 1], 2)"]
     assert data.train.ids.shape == (5, 51)
     assert set(data.train.labels.tolist()) == {1}
     # items count where they are rated, their unknown id where nothing was rated before
