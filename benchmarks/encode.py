@@ -1,6 +1,7 @@
-"""How long a bundle's vocabulary takes to be read, and raw values to become rows, on one core.
+"""How long a bundle's vocabulary takes to be read, and raw values to become rows, on one core; and in how much memory.
 
-Times are the processor's, so that what else the machine does counts less.
+Times are the processor's, so that what else the machine does counts less. Memory is what is resident in a process of
+its own that has scored before and let go of it, once a row of raw values has been encoded, and once it is scored.
 
 python benchmarks/encode.py runs/NAME/bundles/64KB [--rows 1000] [--repeats 30] [--output docs/benchmarks/encode.json]
 """
@@ -14,11 +15,14 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from ondevice import memory
 from ondevice.bench.report.report import environment
 from ondevice.bundle import vocabulary_file
 from ondevice.errors import run_script
@@ -47,6 +51,26 @@ def milliseconds(call: Callable[[], Any]) -> float:
     return (time.process_time_ns() - started) / 1e6
 
 
+def resident(folder: str, row: dict[str, Any]) -> dict[str, int]:
+    """Bytes that a process gains by a bundle: its vocabulary and manifest alone, then the program, too."""
+    load_bundle(folder).score(row)  # imports and the runtime's own memory
+    before = memory.settle()["anonymous"]
+    bundle = load_bundle(folder)
+    bundle.encode(row)
+    encoded = memory.settle()["anonymous"]
+    bundle.score(row)
+    return {"without_program_bytes": encoded - before, "memory_bytes": memory.read()["anonymous"] - before}
+
+
+def measured_apart(folder: str, row: dict[str, Any], repeats: int) -> dict[str, float]:
+    """Medians of `resident` over fresh processes."""
+    each = []
+    for _ in range(repeats):
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+            each.append(process.submit(resident, folder, row).result())
+    return {key: statistics.median(one[key] for one in each) for key in each[0]}
+
+
 def measure(folder: str, count: int, repeats: int) -> dict[str, Any]:
     """Medians over repeats; each encodes rows of its own, and ``first`` is the first of a bundle just opened."""
     bundle, generator = load_bundle(folder), random.Random(0)
@@ -66,6 +90,7 @@ def measure(folder: str, count: int, repeats: int) -> dict[str, Any]:
         "open_bundle_ms": statistics.median(opened),
         "open_and_encode_ms": statistics.median(first),
         "encode_ms": statistics.median(encoded),
+        **measured_apart(folder, batches[0][0], 5),
         "environment": environment(),
     }
 

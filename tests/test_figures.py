@@ -151,6 +151,8 @@ ENCODING: dict[str, Rule] = {
     "reading it, ms": lambda p, n: [p[n]["read_vocabulary_ms"]],
     "opening the bundle, ms": lambda p, n: [p[n]["open_bundle_ms"]],
     "encoding, ms": lambda p, n: [p[n]["encode_ms"]],
+    "memory, kB": lambda p, n: [p[n]["without_program_bytes"] / 1000],
+    "with the program, kB": lambda p, n: [p[n]["memory_bytes"] / 1000],
 }
 """What `benchmarks/encode.py` wrote: one bundle."""
 

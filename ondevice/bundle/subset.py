@@ -187,9 +187,10 @@ class Reader:
         if size > 8 * len(payload):
             raise self.wrong(f"{size} keys in {len(payload)} bytes")
         bits = np.unpackbits(np.frombuffer(payload, dtype=np.uint8))
-        zeros = np.flatnonzero(bits == 0)
+        is_zero = bits == 0
+        zeros = np.flatnonzero(is_zero)
         # a code's low bits follow the zero-bit that ends its ones, and the next zero-bit after those ends the next code
-        after = np.cumsum(bits == 0)[np.minimum(zeros + k, len(bits) - 1)].tolist()
+        after = np.cumsum(is_zero)[np.minimum(zeros + k, len(bits) - 1)].tolist()
         chosen, at = [], 0
         try:
             for _ in range(size):

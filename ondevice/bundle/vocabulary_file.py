@@ -292,12 +292,14 @@ def _decode_strings(reader: Reader, num_keys: int) -> list[str]:
         raise reader.wrong(f"{num_keys} texts in {reader.left} bytes")
     shared = reader.varints(num_keys, "shared bytes of a text")
     further = reader.varints(num_keys, "bytes of a text")
+    texts, at = reader.take(sum(further)), 0
     keys: list[str] = []
     before = b""
     for place, (same, rest) in enumerate(zip(shared, further, strict=True)):
         if same > len(before):
             raise reader.wrong(f"a text shares {same} bytes with one of {len(before)}")
-        data = before[:same] + reader.take(rest)
+        data = before[:same] + texts[at : at + rest]
+        at += rest
         if place and data <= before:
             raise reader.wrong("texts out of order")
         try:
