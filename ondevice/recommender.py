@@ -12,8 +12,8 @@ from ondevice.forms.base import CompactTable, Form
 from ondevice.forms.pooling import Pooling
 from ondevice.forms.sizes import full_sizes
 from ondevice.forms.table import EmbeddingTable, TableInfo
-from ondevice.models import MODELS, BaseModel
-from ondevice.models.base import InputLayer
+from ondevice.models import BaseModel
+from ondevice.models.base import History, InputLayer, make_model
 
 
 class TableModel(nn.Module):
@@ -88,9 +88,16 @@ class Recommender(TableModel):
         identity = torch.arange(embedding.num_embeddings)
         self.register_buffer("id_map", identity if id_map is None else id_map)
         self.whole_map: Tensor | None = None
-        slots = embedding.info.slots
+        slots, unknown = embedding.info.slots, embedding.info.field_offsets
+        self.register_buffer("unknown", unknown[slots.owners], persistent=False)
+        self.places: list[list[int]] = []  # columns of each history that the model reads by itself
+        self.others: list[int] | None = None  # those of the other fields
+        if model.reads_histories:
+            assert first_order is None, "a model of histories has no first-order weights"
+            others, histories = slots.apart()
+            self.others, self.places = list(others), [list(columns) for columns in histories]
+            slots = slots.part(others)
         self.pooling = None if slots.is_plain else Pooling(slots)
-        self.register_buffer("unknown", embedding.info.field_offsets[slots.owners], persistent=False)
         self._mapped: tuple[Tensor, tuple[int, int], Tensor] | None = None
 
     def mapped(self, ids: Tensor) -> Tensor:
@@ -124,25 +131,52 @@ class Recommender(TableModel):
         return result
 
     def pooled(self, values: Tensor, ids: Tensor) -> Tensor:
-        """What each field has (B, F, …) of what its slots read (B, S, …)."""
+        """What each field has (B, F, …) of what its slots read (B, S, …).
+
+        Where the model reads histories, of the other fields alone, and then the places of each history, zero where
+        absent.
+        """
+        if self.others is None:
+            return self._of_fields(values, self.mapped(ids), self.id_map[self.unknown])
+        read, unknown = self.mapped(ids), self.id_map[self.unknown]
+        parts = [self._of_fields(values[:, self.others], read[:, self.others], unknown[self.others])]
+        parts += [values[:, columns] * self._present(ids, columns).unsqueeze(2) for columns in self.places]
+        return torch.cat(parts, 1)
+
+    def _of_fields(self, values: Tensor, read: Tensor, unknown: Tensor) -> Tensor:
+        """What each field has of some slots, which read the ids ``read`` and where absent ``unknown``."""
         if self.pooling is None:
             return values
-        absent = self.pooling.absent(self.id_map[self.unknown])
-        result: Tensor = self.pooling(values, self.pooling.matrix(self.mapped(ids), absent))
+        result: Tensor = self.pooling(values, self.pooling.matrix(read, self.pooling.absent(unknown)))
         return result
 
+    def _present(self, ids: Tensor, columns: list[int]) -> Tensor:
+        """Which places of a history hold something, (B, L) float32."""
+        unknown = self.id_map[self.unknown[columns]]
+        return (self.mapped(ids)[:, columns] != unknown).to(torch.float32)
+
     def embed(self, ids: Tensor) -> Tensor:
-        """Embeddings (B, F, D) of ids (B, S), for a penalty on what was looked up."""
+        """`pooled` of what ids (B, S) read, for a penalty on what was looked up."""
         return self.pooled(self.read(ids), ids)
 
     def logits_of(self, embeddings: Tensor, ids: Tensor) -> Tensor:
-        """Logits (B,) from embeddings already looked up."""
+        """Logits (B,) from what `pooled` gave."""
+        if self.others is not None:
+            return self._logits_of_histories(embeddings, ids)
         logits: Tensor = self.model(embeddings) + self.bias
         if self.first_order is not None:
             logits = logits + self.pooled(self.first_order(self.mapped(ids)), ids).sum((1, 2))
         if self.projection is not None:
             logits = logits + embeddings.flatten(1) @ self.projection.flatten()
         return logits
+
+    def _logits_of_histories(self, embeddings: Tensor, ids: Tensor) -> Tensor:
+        lengths = [len(columns) for columns in self.places]
+        fields, *values = embeddings.split([embeddings.shape[1] - sum(lengths), *lengths], 1)
+        present = (self._present(ids, columns) for columns in self.places)
+        histories = [History(*each) for each in zip(values, present, strict=True)]
+        result: Tensor = self.model(fields, histories) + self.bias
+        return result
 
     @torch.no_grad()
     def rotate(self, rotation: Tensor) -> bool:
@@ -188,7 +222,7 @@ def rebuild(
     for form, table in zip(forms, source, strict=True):
         values = None if table is None else table.weight.detach()
         tables.append(form.table(info, initial=values, init_std=init_std))
-    base = MODELS[model](info.num_fields, tables[0].embedding_dim, **model_options)
+    base = make_model(model, info.slots, tables[0].embedding_dim, model_options)
     first_order = tables[1] if len(tables) > 1 else None
     id_map = pruned_id_map(info, forms)
     recommender = Recommender(tables[0], first_order, base, id_map=id_map, projected=projected)

@@ -65,7 +65,8 @@ class Field:
         boundaries: of a ``number``: the smallest of each bucket but the first; None means as the training split says.
         of: of a ``history``: the item field whose values it holds, and whose embeddings it reads.
         last: of a ``history``: how many of the latest values it holds; None means `LAST`.
-        only: of a ``history``: ``positive`` leaves out the rows whose label is 0; None takes them all.
+        only: of a ``history``: ``positive`` takes the rows whose label is 1, ``negative`` those whose label is 0; None
+            takes them all.
     """
 
     name: str
@@ -125,8 +126,8 @@ class Field:
         last = LAST if self.last is None else self.last
         if not _is_whole(last) or not 1 <= last <= MAX_SLOTS:
             raise DataError(f"{where}: last must be a whole number of 1 to {MAX_SLOTS}, got {last!r}")
-        if self.only not in (None, "positive"):
-            raise DataError(f"{where}: only must be positive, or absent, got {self.only!r}")
+        if self.only not in (None, "positive", "negative"):
+            raise DataError(f"{where}: only must be positive, negative or absent, got {self.only!r}")
         if self.side != "context":
             raise DataError(f"{where}: a history belongs to the one who asks; write side: context")
         if self.column is not None or self.min_count != 1 or self.separator is not None:

@@ -115,7 +115,7 @@ class Histories:
     ) -> None:
         keep = items != unknown
         if field.only is not None:
-            keep = keep & (labels == 1)
+            keep = keep & (labels == int(field.only == "positive"))
         rows, before = timeline.among(keep)
         self.values = np.append(items[rows], unknown).astype(np.int32)  # the last one is that of empty slots
         self.slots = np.arange(-field.slots, 0)
@@ -165,7 +165,7 @@ def write_sequences(
 
     Returns: what each history holds, by the place of its field.
     """
-    keep = labels == 1 if all(field.only is not None for field in schema.histories) else None
+    keep = labels == 1 if all(field.only == "positive" for field in schema.histories) else None
     timeline.sequences(items, division, keep, keys).save(folder)
     return {
         f: Histories(field, timeline, items, unknown, labels)

@@ -48,9 +48,14 @@ class Slots:
         return all(pooling is None for pooling in self.poolings)
 
     @property
+    def histories(self) -> list[int]:
+        """The fields that hold another's ids."""
+        return [field for field, source in enumerate(self.sources) if source != field]
+
+    @property
     def has_history(self) -> bool:
         """Whether a field holds another's ids."""
-        return any(source != field for field, source in enumerate(self.sources))
+        return bool(self.histories)
 
     @property
     def starts(self) -> list[int]:
@@ -71,6 +76,12 @@ class Slots:
         """The slots at these columns, which are all of some fields'."""
         fields = list(dict.fromkeys(self.fields[column] for column in columns))
         return Slots(tuple(self.widths[f] for f in fields), tuple(self.poolings[f] for f in fields))
+
+    def apart(self) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
+        """The columns of the fields that are no histories, and those of each history."""
+        histories = self.histories
+        others = [field for field in range(len(self.widths)) if field not in histories]
+        return self.of(others), [self.of([field]) for field in histories]
 
     def of(self, fields: Iterable[int]) -> tuple[int, ...]:
         """The slots of some fields, in the order of these."""

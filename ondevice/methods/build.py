@@ -9,6 +9,7 @@ from torch import Tensor
 from ondevice.forms.table import TableInfo
 from ondevice.methods import METHODS, Method
 from ondevice.models import MODELS
+from ondevice.models.base import make_model
 from ondevice.recommender import Recommender
 
 
@@ -35,7 +36,7 @@ def build(
     """
     MODELS.check_options(model, model_options, "model")
     METHODS.check_options(method, method_options, "method")
-    base = MODELS[model](info.num_fields, embedding_dim, **model_options)
+    base = make_model(model, info.slots, embedding_dim, model_options)
     embedding = METHODS[method](info, embedding_dim, **method_options)
     first_order: Method | None = None
     if base.uses_first_order:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from ondevice.data.slots import Slots
 from ondevice.registry import Registry
 
 MODELS: Registry[type[BaseModel]] = Registry("model")
@@ -42,8 +44,24 @@ class InputLayer:
         return state
 
 
+class History(NamedTuple):
+    """What a history holds in each row, the newest last.
+
+    Args:
+        values: embeddings (B, L, D), zero where there is none.
+        present: (B, L) float32, 1 where there is one and 0 where not.
+    """
+
+    values: Tensor
+    present: Tensor
+
+
 class BaseModel(nn.Module):
     """Maps the embeddings of one interaction to a logit.
+
+    A model that reads histories place by place (``reads_histories``) takes the slots of the data as a third argument of
+    its constructor; its ``forward`` takes the embeddings of the fields that are no histories, in their order, and a
+    `History` for each that is one. Other models see a history as a field, pooled like any of several values.
 
     ``uses_first_order`` says whether the recommender adds the sum of first-order weights to the logit.
     ``graph_bytes``, of the model and of each module in it, is what its operators take of a program beside its linear
@@ -59,6 +77,7 @@ class BaseModel(nn.Module):
     uses_first_order: ClassVar[bool] = True
     can_rotate: ClassVar[bool] = False
     """Whether embeddings in another orthogonal basis give the same logits, once the input layers have been rotated."""
+    reads_histories: ClassVar[bool] = False
     linear_bits: int = 8
     """Bits a weight that linear layers with more than one output ship with: 8 or 4."""
     graph_bytes: ClassVar[int] = 0
@@ -96,3 +115,17 @@ class BaseModel(nn.Module):
         Returns: a model for embeddings of the same shape (B, F, D); by default this one.
         """
         return self
+
+
+def make_model(name: str, slots: Slots, embedding_dim: int, options: Mapping[str, Any]) -> BaseModel:
+    """The base model of a name, with fresh weights.
+
+    Args:
+        slots: the columns of the rows.
+        options: keyword-only arguments of its constructor.
+
+    Raises: ValueError: when it does not take them.
+    """
+    kind = MODELS[name]
+    further = (slots,) if kind.reads_histories else ()
+    return kind(len(slots.widths), embedding_dim, *further, **options)

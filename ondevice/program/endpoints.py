@@ -93,7 +93,7 @@ class Rank(nn.Module):
         self.order = [joined.index(f) for f in range(len(joined))]
         self.sides: nn.ModuleList | None = None
         order = self.order
-        if packed.slots.has_history and packed.table.takes_any_columns:
+        if packed.slots.has_history and packed.table.takes_any_columns and packed.places is None:
             sides = [Side(packed, context_columns), Side(packed, item_columns)]
             self.sides = nn.ModuleList(sides)
             fields = [field for side in sides for field in side.fields]

@@ -20,6 +20,7 @@ from ondevice.forms.base import LAYOUTS, Form
 from ondevice.forms.packed import FirstOrderTable, PackedTable
 from ondevice.forms.pooling import Pooling
 from ondevice.models import BaseModel
+from ondevice.models.places import Places
 from ondevice.models.sequences import SequenceModel
 from ondevice.recommender import Recommender
 
@@ -47,7 +48,6 @@ class PackedRecommender(Packed):
     """
 
     absent: Tensor
-
     model: BaseModel
     first_weight: Tensor
     bias: Tensor
@@ -68,10 +68,14 @@ class PackedRecommender(Packed):
         self.table = table
         self.slots = Slots.single(model.num_fields) if slots is None else slots
         self.pooling = None
+        self.places: Places | None = None
         if slots is not None and not slots.is_plain:
-            self.pooling = Pooling(slots)
             unknown = torch.from_numpy(order.unknown_rows[slots.owners])
-            self.register_buffer("absent", self.pooling.absent(unknown))
+            if model.reads_histories:
+                self.places = Places(slots, unknown, table.takes_any_columns)
+            else:
+                self.pooling = Pooling(slots)
+                self.register_buffer("absent", self.pooling.absent(unknown))
         self.first_order = first_order
         self.model = model
         self.layout = layout
@@ -93,6 +97,9 @@ class PackedRecommender(Packed):
             self.first_order.scale = None
 
     def forward(self, rows: Tensor) -> Tensor:
+        if self.places is not None:
+            logits: Tensor = self.model(*self.places(self.table, rows))
+            return logits + self.bias
         embeddings, matrix = self.table(rows), None
         if self.pooling is not None:
             matrix = self.pooling.matrix(rows, self.absent)

@@ -23,6 +23,7 @@ from ondevice.forms.table import TableInfo
 from ondevice.methods.base import Selection
 from ondevice.methods.sizing import field_places, shipped_sizes, unstored_removed
 from ondevice.models import MODELS, BaseModel
+from ondevice.models.base import make_model
 
 MARGIN = 1.006
 """For what estimates fall short: 0.2 and 0.4 % of two bundles of 128 and 64 kB."""
@@ -84,7 +85,7 @@ class Budgets:
 
     def base_model(self, width: int) -> BaseModel:
         """The base model of a compact recommender of some width."""
-        model = MODELS[self.config.compact_model.name](self.info.num_fields, width, **self.model_options)
+        model = make_model(self.config.compact_model.name, self.info.slots, width, self.model_options)
         model.linear_bits = self.config.compact.store.linear_bits or model.linear_bits
         return model
 

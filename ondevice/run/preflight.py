@@ -15,10 +15,12 @@ from ondevice.config.file import plain_options
 from ondevice.config.sections import NEXT_ITEM_LOSSES, SCHEDULE, Config
 from ondevice.data.dataset import Dataset
 from ondevice.data.schema import Schema
+from ondevice.data.slots import Slots
 from ondevice.errors import ConfigError, DataError, UserError, nearest
 from ondevice.forms.table import TableInfo
 from ondevice.methods import METHODS
-from ondevice.models import MODELS
+from ondevice.models import MODELS, BaseModel
+from ondevice.models.base import make_model
 from ondevice.models.sequences import SEQUENCE_MODELS
 from ondevice.run.directory import CONFIG, read_config
 from ondevice.run.effects import check_effects, is_next_item
@@ -52,11 +54,11 @@ def check_options(config: Config) -> None:
     METHODS.check_options(sizes.name, sizes.options, "compact.sizes", SCHEDULE)
     smallest = TableInfo(torch.tensor([0, 2, 4]), torch.ones(4, dtype=torch.int64))
     with _says_which("model", config.model.name, config.model.options):
-        MODELS[config.model.name](2, config.embedding.dim, **plain_options(config.model.options))
+        _smallest(config.model.name, config.embedding.dim, config.model.options)
     compact = config.compact_model
     MODELS.check_options(compact.name, compact.options, "compact.model")
     with _says_which("compact.model", compact.name, compact.options):
-        compact_model = MODELS[compact.name](2, config.embedding.dim, **plain_options(compact.options))
+        compact_model = _smallest(compact.name, config.embedding.dim, compact.options)
     qat.prepare(compact_model, store.linear_bits)
     with _says_which("compact.sizes", sizes.name, sizes.options):
         method = METHODS[sizes.name](smallest, 2, **sizes.options)
@@ -85,6 +87,12 @@ def check_options(config: Config) -> None:
     check_effects(config)
 
 
+def _smallest(name: str, dim: int, options: dict[str, Any]) -> BaseModel:
+    """A base model over two fields, of which the first is a history where it reads some."""
+    slots = Slots((1, 1), ("mean", None), (1, 1)) if MODELS[name].reads_histories else Slots.single(2)
+    return make_model(name, slots, dim, plain_options(options))
+
+
 def _check_next_item(config: Config) -> None:
     model = config.model
     SEQUENCE_MODELS.check_options(model.name, model.options, "model")
@@ -109,6 +117,11 @@ def check_sides(config: Config, schema: Schema) -> None:
     Raises: ConfigError: when a training asks for pairs and all fields are on one side, or sharded tables for several
         values a field.
     """
+    for section, name in (("model", config.model.name), ("compact.model", config.compact_model.name)):
+        if MODELS[name].reads_histories and not schema.histories:
+            raise ConfigError(
+                f"{section}: '{name}' reads histories, but schema '{schema.name}' has none; add a field of kind history"
+            )
     if _is_sharded(config) and not schema.slots.is_plain:
         several = ", ".join(field.name for field in schema.fields if field.pools)
         raise ConfigError(

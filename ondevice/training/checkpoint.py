@@ -19,7 +19,8 @@ from ondevice.files import atomic_directory, atomic_write
 from ondevice.forms import FORMS
 from ondevice.forms.base import CompactTable
 from ondevice.forms.table import TableInfo
-from ondevice.models import MODELS, BaseModel
+from ondevice.models import BaseModel
+from ondevice.models.base import make_model
 from ondevice.models.sequences import SEQUENCE_MODELS, SequenceModel
 from ondevice.next_item import NextItemRecommender
 from ondevice.recommender import Recommender, TableModel
@@ -139,9 +140,8 @@ def load_recommender(folder: Path, info: TableInfo) -> Recommender:
     if "model" not in description:
         raise UserError(f"{folder}: holds a model of the next item, which has no scores of rows")
     tables = [_read_table(info, entry, tensors) for entry in description["tables"]]
-    base = MODELS[description["model"]](
-        info.num_fields, tables[0].embedding_dim, **description["model_options"]
-    )
+    width, options = tables[0].embedding_dim, description["model_options"]
+    base = make_model(description["model"], info.slots, width, options)
     base.linear_bits = description.get("linear_bits", base.linear_bits)
     _take_weights(base, tensors)
     recommender = Recommender(

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ondevice.errors import ConfigError, nearest
+from ondevice.models.places import Places
 from ondevice.quiet import quiet
 from ondevice.recommender import Recommender
 
@@ -49,7 +50,10 @@ class DenseProgram(nn.Module):
         dims = [embedding.embedding_dim] * recommender.info.num_fields
         self.model = copy.deepcopy(recommender.model).eval().compacted(dims)
         self.pooling = recommender.pooling
-        if self.pooling is not None:
+        self.places: Places | None = None
+        if recommender.model.reads_histories:
+            self.places = Places(recommender.info.slots, recommender.unknown)
+        elif self.pooling is not None:
             self.register_buffer("absent", self.pooling.absent(recommender.unknown), persistent=False)
         self.register_buffer("bias", recommender.bias.detach().clone())
         self.eval()
@@ -58,6 +62,8 @@ class DenseProgram(nn.Module):
     absent: Tensor
 
     def forward(self, ids: Tensor) -> Tensor:
+        if self.places is not None:
+            return torch.sigmoid(self.model(*self.places(self.embedding, ids)) + self.bias)
         logits = self.model(self._pooled(self.embedding(ids), ids)) + self.bias
         if self.first_order is not None:
             logits = logits + self._pooled(self.first_order(ids), ids).sum((1, 2))

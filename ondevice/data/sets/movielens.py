@@ -57,10 +57,13 @@ FIELD_SETS = {
     "serve": ("user", "gender", "age", "occupation", "zip", "item", "year", "genre"),
     "rich": ("user", "gender", "age", "occupation", "zip", "time", "item", "year", "genres"),
     "next_item": ("seen", "item"),
+    "history": ("liked", "disliked", "item", "year", "genres"),
     "paper": ("time", "gender", "age", "occupation", "zip", "year", "genre"),
 }
 MAX_GENRES = 6  # of a film
 LAST_SEEN = 50  # films of a history
+HISTORIES = {"seen": None, "liked": "positive", "disliked": "negative"}
+"""Which rows each history takes."""
 LABEL = Label(column="rating", positive_above=3, drop=(3,), minimum=1, maximum=5)
 ANY_RATING = Label(column="rating", positive_above=0, minimum=1, maximum=5)
 
@@ -80,8 +83,10 @@ def movielens_1m(
     Args:
         fields: ``full`` (9 fields), ``serve`` (without the time of the rating), ``paper`` (without user
             and item; what the PEP paper used), ``rich`` (as ``full``, but each genre a value of its own where the
-            others have one for each combination, and the year a number in buckets) or ``next_item`` (the movie, and
-            the last 50 that the user rated before it; every rating is a positive row, whatever it says).
+            others have one for each combination, and the year a number in buckets), ``history`` (the movie as in
+            ``rich``, and in place of the user the last 50 movies liked before it and the last 50 not liked) or
+            ``next_item`` (the movie, and the last 50 that the user rated before it; every rating is a positive row,
+            whatever it says).
         split: ``random``, ``temporal`` or ``leave_last_out`` (of each user).
         seed: draws the random split and the subsample.
         folder: a folder or archive with the files, in place of the download.
@@ -131,21 +136,21 @@ def _movielens(
     chosen = []
     for name in FIELD_SETS[fields]:
         side = "item" if name in ("item", "year", "genre", "genres") else "context"
-        if name == "seen":
-            chosen.append(Field(name, side, "history", of="item", last=LAST_SEEN))
+        if name in HISTORIES:
+            chosen.append(Field(name, side, "history", of="item", last=LAST_SEEN, only=HISTORIES[name]))
         elif name == "genres":
             chosen.append(Field(name, side, "string", slots=MAX_GENRES, separator="|"))
-        elif name == "year" and fields == "rich":
+        elif name == "year" and fields in ("rich", "history"):
             chosen.append(Field(name, side, "number"))
         elif name == "time":
             chosen.append(Field(name, side, "integer", "timestamp", transform="log_bucket", origin=None))
         else:
             chosen.append(Field(name, side, kinds.get(name, "string")))
-    has_history = "seen" in FIELD_SETS[fields]
+    has_history = any(field.is_history for field in chosen)
     schema = Schema(
         source.name,
         tuple(chosen),
-        ANY_RATING if has_history else LABEL,
+        ANY_RATING if "seen" in FIELD_SETS[fields] else LABEL,
         "item" if "item" in FIELD_SETS[fields] else None,
         "user" if has_history else None,
     )

@@ -1,0 +1,88 @@
+"""DIN (arXiv 1706.06978): of a history counts what has to do with the item that is asked about."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ondevice.data.slots import Slots
+from ondevice.models.base import MODELS, BaseModel, History, InputLayer
+from ondevice.models.layers import DNN, FlatInputs
+
+
+@MODELS.register("din")
+class DIN(BaseModel):
+    """Target attention over each history, then a DNN on it and on the other fields.
+
+    A history becomes Σ_l a(h_l, t)·h_l (equation 3), where t is the embedding of the field whose values it holds, and a
+    is a small network of one output on [h, t, h − t, h ⊙ t]. The weights a are not normalized, as in the paper, so that
+    their sum says how much of a taste there is. Departures: ReLU in place of Dice; the unit reads the difference and
+    the product in place of the outer product, as the authors' code does; each history has a unit of its own.
+
+    Args:
+        unit: width of each hidden layer of the activation unit.
+        hidden: width of each hidden layer of the DNN.
+        dropout: probability of zeroing a hidden unit of the DNN.
+        batch_norm: normalize before each ReLU of the DNN.
+    """
+
+    uses_first_order = False
+    reads_histories = True
+    graph_bytes = 0
+
+    target: Tensor
+
+    def __init__(
+        self,
+        num_fields: int,
+        embedding_dim: int,
+        slots: Slots,
+        *,
+        unit: Sequence[int] = (36,),
+        hidden: Sequence[int] = (100, 100),
+        dropout: float = 0.2,
+        batch_norm: bool = True,
+    ) -> None:
+        super().__init__(num_fields, embedding_dim)
+        histories = slots.histories
+        others = [field for field in range(num_fields) if field not in histories]
+        self.order = [*others, *histories]  # of the fields in what the DNN reads
+        asked = others.index(slots.sources[histories[0]])
+        self.register_buffer("target", torch.eye(len(others))[asked : asked + 1], persistent=False)
+        self.units = nn.ModuleList(DNN(4 * embedding_dim, tuple(unit), 0.0, False) for _ in histories)
+        self.inputs = FlatInputs(num_fields, embedding_dim)
+        self.dnn = DNN(num_fields * embedding_dim, tuple(hidden), dropout, batch_norm)
+
+    def forward(  # type: ignore[override]
+        self, embeddings: Tensor, histories: Sequence[History]
+    ) -> Tensor:
+        # the item's embedding (B, 1, D) as a product: XNNPACK takes that, and no part of a batch of any size
+        item = F.linear(embeddings.transpose(1, 2), self.target).transpose(1, 2)
+        read = [embeddings]
+        for unit, (values, present) in zip(self.units, histories, strict=True):
+            asked = item * present.unsqueeze(2)  # (B, L, D)
+            weights = unit(torch.cat([values, asked, values - asked, values * asked], 2))
+            read.append(torch.bmm(weights.unsqueeze(1), values))
+        result: Tensor = self.dnn(self.inputs(torch.cat(read, 1)))
+        return result
+
+    def input_layers(self) -> list[InputLayer]:
+        units = [InputLayer(cast(DNN, unit).first, None) for unit in self.units]
+        return [*units, InputLayer(self.dnn.first, tuple(self.order))]
+
+    def compacted(self, field_dims: list[int]) -> DIN:
+        other = copy.copy(self)
+        dims = [field_dims[field] for field in self.order]
+        inputs = FlatInputs(self.num_fields, self.embedding_dim, dims)
+        units = nn.ModuleList(cast(DNN, unit).folded() for unit in self.units)
+        other._modules = {
+            "units": units,
+            "inputs": inputs,
+            "dnn": self.dnn.folded().without_inputs(inputs.columns),
+        }
+        return other.eval()
