@@ -96,7 +96,7 @@ def bundle_bytes(
     texts, named = dataset.vocabulary.key_texts(), named_fields(dataset.schema, endpoints)
     layout = forms[0].layout(info)
     order = order_rows(info.field_offsets, forms, texts, layout, fingerprint_bits, named)
-    counted = counted_endpoints(dataset.schema, endpoints)
+    counted = counted_endpoints(model, dataset.schema, endpoints)
     stored, graphs = forms[0].estimate(info.num_fields, counted), 0
     if projected:
         weights = 4 * model.num_fields * model.embedding_dim
@@ -117,13 +117,14 @@ def _catalog_bytes(dataset: Dataset, order: RowOrder) -> int:
     return CatalogRows(rows, widths).stored_bytes() if len(rows) else 0
 
 
-def counted_endpoints(schema: Schema, endpoints: Sequence[str]) -> list[str]:
+def counted_endpoints(model: BaseModel, schema: Schema, endpoints: Sequence[str]) -> list[str]:
     """The endpoints whose graphs a program holds: the scoring part of forward whatever there is, and twice where there
-    is a history, which rank and recommend read otherwise.
+    is a history, which rank and recommend read otherwise where it is pooled.
     """
     if "forward" not in endpoints:
         return ["forward", *endpoints]
-    return [*endpoints, "forward"] if schema.histories and len(endpoints) > 1 else list(endpoints)
+    twice = bool(schema.histories) and not model.reads_histories and len(endpoints) > 1
+    return [*endpoints, "forward"] if twice else list(endpoints)
 
 
 def fixed_bytes(model: BaseModel, dataset: Dataset, endpoints: Sequence[str]) -> int:
@@ -139,9 +140,10 @@ def fixed_bytes(model: BaseModel, dataset: Dataset, endpoints: Sequence[str]) ->
         )
         for m in linears
     )
-    counted = counted_endpoints(dataset.schema, endpoints)
+    counted = counted_endpoints(model, dataset.schema, endpoints)
     graphs = sum(ENDPOINT_BYTES[name] for name in counted)
-    graphs += pooling_bytes(dataset.schema.slots, counted)
+    slots = dataset.schema.slots
+    graphs += pooling_bytes(slots.part(slots.apart()[0]) if model.reads_histories else slots, counted)
     if "recommend" in endpoints:
         widths = [dataset.schema.fields[field].slots for field in dataset.schema.item_fields]
         graphs += sum(CATALOG_FIELD_BYTES if width == 1 else CATALOG_BAG_BYTES for width in widths)

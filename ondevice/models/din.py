@@ -15,6 +15,30 @@ from ondevice.models.base import MODELS, BaseModel, History, InputLayer
 from ondevice.models.layers import DNN, FlatInputs
 
 
+class TargetAttention(nn.Module):
+    """Σ_l a(h_l, t)·h_l over the places of a history, with a a small network on [h, t, h − t, h ⊙ t].
+
+    Args:
+        embedding_dim: dimension D.
+        unit: width of each hidden layer of the network.
+
+    Shape: history of (B, L, D), item t (B, 1, D) -> (B, 1, D).
+    """
+
+    graph_bytes = 2_000
+    """Of a program, what a history's graph takes beside its linears (see `BaseModel.graph_bytes`)."""
+
+    def __init__(self, embedding_dim: int, unit: tuple[int, ...]) -> None:
+        super().__init__()
+        self.network = DNN(4 * embedding_dim, unit, 0.0, batch_norm=False)
+
+    def forward(self, history: History, item: Tensor) -> Tensor:
+        values, present = history
+        asked = item * present.unsqueeze(2)  # (B, L, D)
+        weights = self.network(torch.cat([values, asked, values - asked, values * asked], 2))
+        return torch.bmm(weights.unsqueeze(1), values)
+
+
 @MODELS.register("din")
 class DIN(BaseModel):
     """Target attention over each history, then a DNN on it and on the other fields.
@@ -33,7 +57,6 @@ class DIN(BaseModel):
 
     uses_first_order = False
     reads_histories = True
-    graph_bytes = 0
 
     target: Tensor
 
@@ -54,7 +77,7 @@ class DIN(BaseModel):
         self.order = [*others, *histories]  # of the fields in what the DNN reads
         asked = others.index(slots.sources[histories[0]])
         self.register_buffer("target", torch.eye(len(others))[asked : asked + 1], persistent=False)
-        self.units = nn.ModuleList(DNN(4 * embedding_dim, tuple(unit), 0.0, False) for _ in histories)
+        self.attention = nn.ModuleList(TargetAttention(embedding_dim, tuple(unit)) for _ in histories)
         self.inputs = FlatInputs(num_fields, embedding_dim)
         self.dnn = DNN(num_fields * embedding_dim, tuple(hidden), dropout, batch_norm)
 
@@ -63,26 +86,19 @@ class DIN(BaseModel):
     ) -> Tensor:
         # the item's embedding (B, 1, D) as a product: XNNPACK takes that, and no part of a batch of any size
         item = F.linear(embeddings.transpose(1, 2), self.target).transpose(1, 2)
-        read = [embeddings]
-        for unit, (values, present) in zip(self.units, histories, strict=True):
-            asked = item * present.unsqueeze(2)  # (B, L, D)
-            weights = unit(torch.cat([values, asked, values - asked, values * asked], 2))
-            read.append(torch.bmm(weights.unsqueeze(1), values))
-        result: Tensor = self.dnn(self.inputs(torch.cat(read, 1)))
+        attended = [
+            attention(history, item) for attention, history in zip(self.attention, histories, strict=True)
+        ]
+        result: Tensor = self.dnn(self.inputs(torch.cat([embeddings, *attended], 1)))
         return result
 
     def input_layers(self) -> list[InputLayer]:
-        units = [InputLayer(cast(DNN, unit).first, None) for unit in self.units]
+        units = [InputLayer(cast(TargetAttention, each).network.first, None) for each in self.attention]
         return [*units, InputLayer(self.dnn.first, tuple(self.order))]
 
     def compacted(self, field_dims: list[int]) -> DIN:
         other = copy.copy(self)
-        dims = [field_dims[field] for field in self.order]
-        inputs = FlatInputs(self.num_fields, self.embedding_dim, dims)
-        units = nn.ModuleList(cast(DNN, unit).folded() for unit in self.units)
-        other._modules = {
-            "units": units,
-            "inputs": inputs,
-            "dnn": self.dnn.folded().without_inputs(inputs.columns),
-        }
+        inputs = FlatInputs(self.num_fields, self.embedding_dim, [field_dims[field] for field in self.order])
+        dnn = self.dnn.folded().without_inputs(inputs.columns)
+        other._modules = {"attention": copy.deepcopy(self.attention), "inputs": inputs, "dnn": dnn}
         return other.eval()

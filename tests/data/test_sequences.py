@@ -92,7 +92,7 @@ def with_only(only: str | None) -> dict[str, Any]:
     return {**SCHEMA, "fields": [place, {**seen, "only": only} if only else seen, thing]}  # type: ignore[dict-item]
 
 
-@pytest.mark.parametrize("only", [None, "positive"])
+@pytest.mark.parametrize("only", [None, "positive", "negative"])
 def test_histories_are_those_of_the_plain_loop(tmp_path: Path, only: str | None) -> None:
     rows = log()
     data = read(tmp_path, rows, with_only(only))
@@ -104,7 +104,7 @@ def test_histories_are_those_of_the_plain_loop(tmp_path: Path, only: str | None)
     for i in order:
         who, _, thing, liked, _ = rows[i]
         expected[i] = past.get(who, [])[-3:]
-        if who and thing in trained and (liked or only is None):
+        if who and thing in trained and only in (None, "positive" if liked else "negative"):
             past.setdefault(who, []).append(thing)
     expected |= {i: [] for i in order if not rows[i][0]}
     for name, split_rows in parts.items():
@@ -114,7 +114,8 @@ def test_histories_are_those_of_the_plain_loop(tmp_path: Path, only: str | None)
     pairs = zip(
         data.sequences.users, np.split(data.sequences.items, data.sequences.offsets[1:-1]), strict=True
     )  # type: ignore[arg-type]
-    assert {user: [data.vocabulary.raw_of(i) for i in items] for user, items in pairs} == past
+    if only != "negative":  # then they are all rows
+        assert {user: [data.vocabulary.raw_of(i) for i in items] for user, items in pairs} == past
     assert data.schema.slots.owners == [0, 2, 2, 2, 2]
     assert data.schema.slots.fields == [0, 1, 1, 1, 2]
 
@@ -166,7 +167,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a side": ({"side": "item"}, "write side: context"),
     "a column": ({"column": "x"}, "remove column"),
     "a length": ({"last": 0}, "last must be a whole number"),
-    "which rows": ({"only": "negative"}, "only must be positive"),
+    "which rows": ({"only": "rated"}, "only must be positive, negative or absent"),
     "a pooling": ({"pooling": "max"}, "pooling 'max' is unknown"),
 }
 

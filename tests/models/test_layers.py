@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 from ondevice.models.autoint import AutoInt, InteractingLayer
+from ondevice.models.base import History
 from ondevice.models.deepfm import DeepFM
+from ondevice.models.din import TargetAttention
 from ondevice.models.fm import FM
 from ondevice.models.layers import DNN, FlatInputs, fold_batch_norm, second_order
 
@@ -114,3 +116,14 @@ def test_autoint_can_do_without_the_dnn() -> None:
         model(embeddings), model.output(model.layers(embeddings).flatten(1)).squeeze(1)
     )
     assert model.compacted([1, 1, 1]) is model
+
+
+def test_target_attention_by_hand() -> None:
+    """A unit without a hidden layer that reads h ⊙ t alone: ⟨h, t⟩·h, summed, not normalized."""
+    attention = TargetAttention(2, ())
+    with torch.no_grad():
+        attention.network.first.weight.copy_(torch.tensor([[0.0] * 6 + [1.0, 1.0]]))
+        attention.network.first.bias.zero_()
+    history = History(torch.tensor([[[0.0, 0.0], [1.0, 2.0], [3.0, 0.0]]]), torch.tensor([[0.0, 1.0, 1.0]]))
+    item = torch.tensor([[[2.0, 1.0]]])
+    assert attention(history, item).tolist() == [[[4 * 1.0 + 6 * 3.0, 4 * 2.0 + 0.0]]]
