@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def table_lines(metrics: dict[str, Any]) -> list[str]:
     """The dense model and each compact one, a line each; of the next item all users and each group."""
-    from ondevice.run import next_item
+    from ondevice.run import next_item, ranked
 
     if next_item.is_next_item_run(metrics):
         return next_item.table_lines(metrics)
@@ -78,4 +78,5 @@ def table_lines(metrics: dict[str, Any]) -> list[str]:
             f"{label:12} {values:>9,} {entry['valid_auc']:>10.4f} {auc:>9} {loss:>9} "
             f"{entry['epochs']:>7} {entry['seconds']:>8.0f}"
         )
+    lines += ranked.table_lines([(label, entry) for label, entry, _ in rows])
     return [*lines, f"search: {metrics['search']['seconds']:.0f} s"]

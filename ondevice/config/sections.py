@@ -271,12 +271,16 @@ class RunConfig:
     """Show progress bars."""
     test: bool = True
     """Read the test split at the end of every training; false for studies, where it must stay unseen."""
+    rank: bool = False
+    """Rank the whole catalogue by models of ratings, too: HR, NDCG, Recall, MRR and coverage of the test split's
+    positive rows, seen items left out; with --resume of a finished run, too."""
     plugins: tuple[str, ...] = ()
     """Python files that register methods, forms, base models or data sets (docs/extending.md); may be written at the
     top, ``plugins: [my_method.py]``, and is then found beside the configuration."""
 
     def __post_init__(self) -> None:
         check("threads", self.threads, self.threads is None or self.threads >= 1, "at least 1 or null")
+        check("rank", self.rank, self.test or not self.rank, "false where run.test is false")
 
 
 @dataclass(frozen=True)

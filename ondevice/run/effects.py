@@ -78,6 +78,7 @@ def _of_next_item(config: Config) -> Iterator[Idle]:
             yield key, f"{task}, of which there is no compact model yet", "choose a model of ratings"
     yield "embedding.first_order", f"{task}, and its items' biases are no method's", "choose another model"
     yield "train.embedding_penalty", task, "choose a model of ratings"
+    yield "run.rank", f"{task}, and is always measured so", "choose a model of ratings"
     settings = config.train
     if settings.loss != "sampled_softmax":
         why = f"train.loss={settings.loss} draws no such number"
@@ -149,6 +150,7 @@ def _of_processes(config: Config) -> Iterator[Idle]:
         for key in ("table_optimizer", "table_learning_rate"):
             yield f"distributed.{key}", "no tables are sharded", "set distributed.mode=sharded"
     else:
+        yield "run.rank", "sharded tables are not read for it", "set distributed.mode=ddp"
         for section in ("train", "compact.sizes"):
             why = "sharded tables touch the rows of a batch alone"
             yield f"{section}.row_wise", why, "set distributed.mode=ddp"

@@ -20,6 +20,7 @@ from ondevice.methods.search import Search
 from ondevice.methods.selection import described, named, part_of, read_selection
 from ondevice.methods.sizing import skipped
 from ondevice.recommender import Recommender
+from ondevice.run import ranked
 from ondevice.run.budgets import shortfall
 from ondevice.run.elastic import ELASTIC, LEVELS, Cutter, ElasticFit
 from ondevice.run.levels import Staircases, load_staircases, save_staircases
@@ -29,6 +30,7 @@ from ondevice.training.batches import Batches
 from ondevice.training.checkpoint import load_recommender, tensors_of
 from ondevice.training.fit import Fit, FitResult, count_parameters, evaluate
 from ondevice.training.norm import synced
+from ondevice.training.rank_rows import Contexts
 from ondevice.training.teacher import Teacher, dense_number, make_teacher
 
 SEARCHED = "searched"
@@ -55,6 +57,8 @@ class Pipeline(PreparedRun):
         else:
             for budget, target in targets.items():
                 self.retrain(budget, forms[target], target, dense)
+        if self.config.run.rank:
+            self._rank()
         metrics = self.metrics()
         self.progress.close()
         return metrics
@@ -304,6 +308,13 @@ class Pipeline(PreparedRun):
                 f"{ELASTIC} {label}", smaller, result, {"kept_parameters": kept, "sparsity": 1 - kept / full}
             )
             self.files.remember(compact={**self.state.get("compact", {}), label: entry})
+
+    def _rank(self) -> None:
+        contexts = Contexts.of(self.dataset, "test")
+        for label in (None, *self.state["compact"]):
+            folder = self.folder / ("dense" if label is None else f"budgets/{label}")
+            recommender = load_recommender(folder, self.info).to(self.device)
+            ranked.remember(self.files, label, recommender, contexts, self.progress)
 
     def metrics(self) -> dict[str, Any]:
         """Write ``metrics.json``: the largest budget stands under ``compact``, all under ``budgets``."""

@@ -25,6 +25,7 @@ from ondevice.models.sequences import SEQUENCE_MODELS
 from ondevice.run.directory import CONFIG, read_config
 from ondevice.run.effects import check_effects, is_next_item
 from ondevice.training import qat
+from ondevice.training.rank_rows import check_ranked
 from ondevice.training.teacher import dense_number
 
 PLACES = ("path", "folder", "schema", "tables", "memory", "workers")
@@ -122,6 +123,8 @@ def check_sides(config: Config, schema: Schema) -> None:
             raise ConfigError(
                 f"{section}: '{name}' reads histories, but schema '{schema.name}' has none; add a field of kind history"
             )
+    if config.run.rank:
+        check_ranked(schema)
     if _is_sharded(config) and not schema.slots.is_plain:
         several = ", ".join(field.name for field in schema.fields if field.pools)
         raise ConfigError(
