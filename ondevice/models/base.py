@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +44,8 @@ class InputLayer:
         return state
 
 
-class History(NamedTuple):
+@dataclass(frozen=True)
+class History:
     """What a history holds in each row, the newest last.
 
     Args:

@@ -33,7 +33,7 @@ class TargetAttention(nn.Module):
         self.network = DNN(4 * embedding_dim, unit, 0.0, batch_norm=False)
 
     def forward(self, history: History, item: Tensor) -> Tensor:
-        values, present = history
+        values, present = history.values, history.present
         asked = item * present.unsqueeze(2)  # (B, L, D)
         weights = self.network(torch.cat([values, asked, values - asked, values * asked], 2))
         return torch.bmm(weights.unsqueeze(1), values)
