@@ -70,6 +70,8 @@ def check_entries(
                 top.wrong("labels", f"an object of fields, where '{name}' is none")
             for key in labels.values:
                 labels.text(key)
+    if "golden_tolerance" in top and not top.number("golden_tolerance") >= 0:
+        top.wrong("golden_tolerance", "a number of 0 or more")
     _check_golden(top, schema.slots.total, num_rows)
 
 
@@ -149,3 +151,10 @@ def _check_golden(top: JsonObject, num_slots: int, num_rows: int) -> None:
         ids = case.counts("ids")
         if len(ids) != num_slots or any(row > num_rows for row in ids):
             case.wrong("ids", f"{num_slots} rows of 0 to {num_rows}")
+        if "best" in case:
+            best = case.child("best")
+            scores = best.items("scores")
+            if len(scores) != len(best.items("items")) or not all(
+                isinstance(each, (int, float)) for each in scores
+            ):
+                best.wrong("scores", "a list of numbers, one for each of its items")

@@ -36,7 +36,12 @@ class Asked(Protocol):
 
     def encode(self, raw: Mapping[str, Any], fields: Sequence[int] | None = None) -> np.ndarray: ...
 
-    def rank_catalog(self, context: np.ndarray) -> np.ndarray: ...
+    def rank_places(self, context: np.ndarray, places: np.ndarray) -> np.ndarray: ...
+
+
+def leaves_out(method: Mapping[str, Any] | None) -> bool:
+    """Whether this ``recommend`` of a manifest, None for none, leaves out what was seen; its items are its rows."""
+    return method is not None and any(tensor["name"] == EXCLUDED for tensor in method["inputs"])
 
 
 def best_items(
@@ -45,19 +50,21 @@ def best_items(
     k: int,
     history: Sequence[Any] | None,
     exclude: Sequence[Any],
+    among: Sequence[Any] | None = None,
 ) -> list[tuple[int, float]]:
     """The ``k`` best items, by their places among the item's known keys, with their scores: see `Bundle.recommend`."""
     if k < 1:
         raise UserError(f"recommend: k must be at least 1, got {k}")
-    raw = dict(context or {})
-    if history is not None:
-        raw[_history_field(bundle, raw)] = list(history)
-    rows = bundle.encode(raw, bundle.schema.context_fields)
+    rows = bundle.encode(with_history(bundle, context, history), bundle.schema.context_fields)
     gone = [*_known_places(bundle, [*(history or ()), *exclude])]
     method = bundle.manifest["methods"].get("recommend")
     most = 0 if method is None else method["k"]
     reached = k + len(gone) <= most or most == len(bundle.item_keys)
-    if method is not None and any(tensor["name"] == EXCLUDED for tensor in method["inputs"]):
+    if among is not None:
+        if leaves_out(method):
+            gone += [row for row in rows if row < bundle.num_rows]
+        scores, places = _ranked(bundle, rows, _known_places(bundle, among, all_known=True))
+    elif leaves_out(method):
         if k > most:
             raise _too_many(most, k)
         # a row that holds nothing leaves out nothing; the item's rows are its places
@@ -68,9 +75,7 @@ def best_items(
     elif method is not None and k <= most and reached:
         scores, places = bundle.program("recommend", rows[None])
     elif bundle.catalog is not None:
-        scores = bundle.rank_catalog(rows)
-        places = np.argsort(-scores, kind="stable")
-        scores = scores[places]
+        scores, places = _ranked(bundle, rows, np.arange(len(bundle.item_keys)))
     elif method is not None:
         raise _too_many(most, k + len(gone))
     else:
@@ -84,6 +89,13 @@ def best_items(
     return [(int(place), float(score)) for place, score in zip(places[:k], scores[:k], strict=True)]
 
 
+def _ranked(bundle: Asked, rows: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of items in one context, falling, and their places."""
+    scores = bundle.rank_places(rows, places)
+    order = np.argsort(-scores, kind="stable")
+    return scores[order], places[order]
+
+
 def _too_many(most: int, asked: int) -> UserError:
     return UserError(
         f"recommend: this program returns at most {most} items, {asked} were asked for; "
@@ -91,22 +103,30 @@ def _too_many(most: int, asked: int) -> UserError:
     )
 
 
-def _history_field(bundle: Asked, raw: Mapping[str, Any]) -> str:
-    """The field that a history stands for.
+def with_history(
+    bundle: Asked, context: Mapping[str, Any] | None, history: Sequence[Any] | None
+) -> dict[str, Any]:
+    """The context with a history as the value of its field; None leaves it as it is.
 
-    Raises: UserError: when there is none, or the context gives it already.
+    Raises: UserError: when the bundle has no such field, or the context gives it already.
     """
+    raw = dict(context or {})
+    if history is None:
+        return raw
     fields = bundle.schema.histories
     if not fields:
         raise UserError(f"{bundle.path}: its schema has no history; give the context's fields alone")
-    name: str = fields[0].name
+    name = fields[0].name
     if name in raw:
         raise UserError(f"recommend: the context has '{name}' and a history is given; give one of them")
-    return name
+    return {**raw, name: list(history)}
 
 
-def _known_places(bundle: Asked, keys: Sequence[Any]) -> np.ndarray:
+def _known_places(bundle: Asked, keys: Sequence[Any], all_known: bool = False) -> np.ndarray:
     """Places of raw item keys, each once; of unknown ones none.
+
+    Args:
+        all_known: refuse unknown ones.
 
     Raises: UserError: for a text where items have numbers.
     """
@@ -118,6 +138,11 @@ def _known_places(bundle: Asked, keys: Sequence[Any]) -> np.ndarray:
     for key in keys if field.has_integer_keys else ():
         if field.is_foreign(key):
             raise UserError(f"'{field.name}' takes numbers, not {key!r}; leave it out")
-    texts = (str(key) for key in field.keys(list(keys)) if key is not None)
-    places = {bundle.item_places[text] for text in texts if text in bundle.item_places}
+    places = set()
+    for key, text in zip(keys, field.keys(list(keys)), strict=True):
+        place = None if text is None else bundle.item_places.get(str(text))
+        if place is not None:
+            places.add(place)
+        elif all_known:
+            raise UserError(f"item {key!r} is none that this bundle knows; leave it out")
     return np.array(sorted(places), dtype=np.int64)

@@ -18,7 +18,8 @@ from ondevice.data.schema import Schema
 from ondevice.data.value_names import value_names
 from ondevice.errors import DamagedFile, UserError, nearest
 from ondevice.files import atomic_directory
-from ondevice.program.best_items import best_items
+from ondevice.program.best_items import best_items, with_history
+from ondevice.program.golden import check_golden, golden_case
 from ondevice.program.target import OpenProgram
 from ondevice.program.targets import shipped
 
@@ -41,7 +42,8 @@ def make_bundle(
         vocabulary: content of vocabulary.bin.
         schema: fields in the order of a row.
         manifest: the manifest's entries that are known here: name, model, method, layout, num_rows, sizes,
-            methods, ops, backends, versions, metrics and, with ``recommend``, catalog.
+            methods, ops, backends, versions, metrics and, with ``recommend``, catalog; golden_tolerance where readers
+            have to allow more than 1e-3.
         golden: raw rows whose ids and scores the manifest records; at least two.
         catalog: title and raw values of each item, in the order of ``recommend``'s item_index; with them go
             names of the other fields' values, where the data set has them.
@@ -51,7 +53,7 @@ def make_bundle(
         **{k: manifest[k] for k in ("name", "model", "method", "layout")},
         "schema": manifests.compact_schema(schema),
         **{k: manifest[k] for k in ("num_rows", "sizes", "methods")},
-        **({"catalog": manifest["catalog"]} if "catalog" in manifest else {}),
+        **{k: manifest[k] for k in ("catalog", "golden_tolerance") if k in manifest},
         **{k: manifest[k] for k in ("ops", "backends", "versions", "metrics")},
         "files": {name: manifests.file_entry(content) for name, content in contents.items()},
     }
@@ -62,7 +64,7 @@ def make_bundle(
         entries["files"][manifests.CATALOG] = manifests.file_entry(contents[manifests.CATALOG])
         if names := value_names(schema):
             entries["labels"] = names
-    entries["golden"] = [bundle.golden_case(raw) for raw in golden]
+    entries["golden"] = [golden_case(bundle, raw) for raw in golden]
     contents[manifests.MANIFEST] = manifests.seal(entries)
     return bundle
 
@@ -260,17 +262,25 @@ class Bundle:
         rows = [raw] if isinstance(raw, Mapping) else list(raw)
         return self.score_rows(self.encode_all(rows)).tolist()
 
-    def rank(self, context: Raw, items: Sequence[Raw | int | str]) -> list[float]:
+    def rank(
+        self,
+        context: Raw | None = None,
+        items: Sequence[Raw | int | str] = (),
+        *,
+        history: Sequence[Any] | None = None,
+    ) -> list[float]:
         """Scores of items in one context, in the order given.
 
         Args:
             context: raw values of the context's fields.
-            items: raw values of the item's fields, or keys of items that catalog.bin describes.
+            items: raw values of the item's fields, or keys: of items that catalog.bin describes, or of any where an
+                item is nothing but its key.
+            history: keys of what the user did, the newest last, as in `recommend`.
         """
         self._needs_both_sides()
         self.encode_all([item for item in items if isinstance(item, Mapping)], self.schema.item_fields)
         rows = self._rows([self._item(item) for item in items], self.schema.item_fields)
-        context_rows = self.encode(context, self.schema.context_fields)
+        context_rows = self.encode(with_history(self, context, history), self.schema.context_fields)
         return self._rank_rows(context_rows, rows).tolist() if len(rows) else []
 
     def _rank_rows(self, context: np.ndarray, items: np.ndarray) -> np.ndarray:
@@ -285,9 +295,13 @@ class Bundle:
         ]
         return np.concatenate(parts)
 
-    def rank_catalog(self, context: np.ndarray) -> np.ndarray:
-        """Scores (I,) of all items of catalog.bin in the context of these rows."""
-        return self._rank_rows(context, self._catalog_rows)
+    def rank_places(self, context: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """Scores of the known items at some places in the context of these rows.
+
+        Raises: UserError: when the bundle does not say what its items are.
+        """
+        rows = self._item_rows[places]
+        return self._rank_rows(context, rows) if len(rows) else np.zeros(0, dtype=np.float32)
 
     def recommend(
         self,
@@ -296,6 +310,7 @@ class Bundle:
         *,
         history: Sequence[Any] | None = None,
         exclude: Sequence[Any] = (),
+        among: Sequence[Any] | None = None,
     ) -> list[dict[str, Any]]:
         """The ``k`` best items of the catalog in one context, best first; fewer where no more are left.
 
@@ -305,39 +320,21 @@ class Bundle:
             history: keys of what the user did, the newest last: the value of the schema's history. None of these is
                 returned, however many they are; what is unknown is passed over.
             exclude: keys of further items that are not returned.
+            among: keys of the items to choose from; by default all.
 
         Returns: per item its key as ``item``, its ``score`` and, where catalog.bin has one, its ``title``.
 
-        Raises: UserError: when the bundle holds no catalog.
+        Raises: UserError: when the bundle holds no catalog, or ``among`` names an item that it does not know.
         """
         self._needs_both_sides()
-        best = best_items(self, context, k, history, exclude)
+        best = best_items(self, context, k, history, exclude, among)
         if any(not 0 <= item < len(self.item_keys) for item, _ in best):
             raise self._damaged(f"it has {len(self.item_keys)} items, and the program recommends others")
         return [self._described(item, score) for item, score in best]
 
-    def golden_case(self, raw: Raw) -> dict[str, Any]:
-        """Raw values with the ids they become and the score they get."""
-        rows = self.encode(raw)
-        score = self.score_rows(rows[None])[0]
-        # The fewest digits that read back as the same float32, so that a reader can compare exactly.
-        return {"raw": dict(raw), "ids": rows.tolist(), "score": float(str(score))}
-
-    def check_golden(self, tolerance: float = 1e-3) -> float:
-        """The largest difference of a golden case's score here from the one recorded.
-
-        Raises: UserError: when it is above ``tolerance``, or ids differ.
-        """
-        worst = 0.0
-        for number, case in enumerate(self.manifest["golden"], 1):
-            again = self.golden_case(case["raw"])
-            worst = max(worst, abs(again["score"] - case["score"]))
-            if again["ids"] != case["ids"] or worst > tolerance:
-                raise UserError(
-                    f"{self.path}: golden case {number} gives ids {again['ids']} and score {again['score']}, "
-                    f"recorded {case['ids']} and {case['score']}"
-                )
-        return worst
+    def check_golden(self, tolerance: float | None = None) -> float:
+        """The largest difference from what the golden cases record: see `ondevice.program.golden`."""
+        return check_golden(self, tolerance)
 
     def _damaged(self, what: str) -> DamagedFile:
         return DamagedFile(f"{self.path / manifests.VOCABULARY}: {what}; export it again")
@@ -351,7 +348,7 @@ class Bundle:
     def _item(self, item: Raw | int | str) -> Raw:
         if isinstance(item, Mapping):
             return item
-        if self.catalog is None or self.schema.item_key is None:
+        if self.catalog is None and not self._is_item_its_key:
             raise UserError(
                 f"item {item!r}: this bundle has no catalog.bin to look a key up in; give the item's raw "
                 "values, or export with --catalog"
@@ -359,7 +356,14 @@ class Bundle:
         place = self.item_places.get(str(item))
         if place is None:
             raise UserError(f"item {item!r} is not in {manifests.CATALOG} (or kept no row in this model)")
+        if self.catalog is None:
+            return {self._item_names[0]: self.item_keys[place]}
         return {name: self.catalog[place].get(name) for name in self._item_names}
+
+    @property
+    def _is_item_its_key(self) -> bool:
+        """Whether the program reads nothing of an item but its key."""
+        return self._item_names == [self.schema.item_key]
 
     @cached_property
     def _item_names(self) -> list[str]:
@@ -386,10 +390,8 @@ class Bundle:
         return {str(key): place for place, key in enumerate(self.item_keys)}
 
     @cached_property
-    def _catalog_rows(self) -> np.ndarray:
-        assert self.catalog is not None
-        items = [{name: item.get(name) for name in self._item_names} for item in self.catalog]
-        return self._rows(items, self.schema.item_fields)
+    def _item_rows(self) -> np.ndarray:
+        return self._rows(list(map(self._item, self.item_keys)), self.schema.item_fields)
 
     def _described(self, place: int, score: float) -> dict[str, Any]:
         described: dict[str, Any] = {"item": self.item_keys[place], "score": score}

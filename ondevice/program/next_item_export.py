@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ from ondevice.program.bundle import Bundle, make_bundle
 from ondevice.program.endpoints import TOP_K
 from ondevice.program.export import (
     PACKING_TOLERANCE,
-    golden_rows,
     versions,
 )
 from ondevice.program.next_item import PackedNextItem, make_endpoints, pack
@@ -167,6 +166,9 @@ def export_model(
         "metrics": metrics,
         "catalog": {"key_field": schema.item_key, "num_items": packed.num_rows},
     }
+    if quantization != "none":
+        # Another processor rounds activations otherwise, and these scores are no probabilities.
+        manifest["golden_tolerance"] = round(SCORE_TOLERANCE * _spread(quantized, recommender.model.last), 4)
     bundle = make_bundle(
         program=lowered.data,
         vocabulary=packed.order.field_keys,
@@ -178,6 +180,36 @@ def export_model(
     return ExportedNextItem(
         recommender, packed, quantized, bundle, lowered.num_delegated, lowered.num_portable
     )
+
+
+def _spread(packed: PackedNextItem, last: int) -> float:
+    """Standard deviation of the scores of all items for nobody."""
+    every = torch.arange(packed.num_rows).unsqueeze(1)
+    with torch.no_grad():
+        return float(packed(torch.full((1, last), packed.num_rows), every).std(correction=0))
+
+
+def golden_rows(dataset: Dataset) -> list[dict[str, Any]]:
+    """Raw values of an empty history and of the end of a real one, each with an item: short, since all of it ships."""
+    (row,) = dataset.raw_rows("test", [0])
+    (history,) = (each.name for each in dataset.schema.histories)
+    return [{**row, history: []}, {**row, history: (row[history] or [])[-3:]}]
+
+
+def long_golden_rows(dataset: Dataset, lengths: Sequence[int] = LENGTHS) -> list[dict[str, Any]]:
+    """Raw values of the first items of the longest log, as far as it goes, and of the item that came next.
+
+    Args:
+        dataset: whose log is there.
+        lengths: of the histories.
+    """
+    schema, log = dataset.schema, Log.of(dataset)
+    longest = int(np.diff(log.offsets).argmax())
+    field = schema.names.index(schema.item_key or "")
+    ids = log.items[log.offsets[longest] : log.offsets[longest + 1]] + dataset.vocabulary.field_offsets[field]
+    keys = [dataset.vocabulary.raw_of(int(each)) for each in ids]
+    reached = sorted({min(length, len(keys) - 1) for length in lengths})
+    return [{schema.histories[0].name: keys[:n], str(schema.item_key): keys[n]} for n in reached]
 
 
 def program_histories(packed: PackedNextItem, histories: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +11,19 @@ import torch
 from torch import Tensor
 
 from ondevice import next_item
+from ondevice.bundle.manifest import CATALOG
 from ondevice.data import Dataset, load_dataset
 from ondevice.errors import ConfigError, UserError
 from ondevice.models.sequences import SEQUENCE_MODELS
 from ondevice.next_item import NextItemRecommender
 from ondevice.program.bundle import Bundle
+from ondevice.program.golden import golden_case
 from ondevice.program.next_item import pack
 from ondevice.program.next_item_export import (
     ExportedNextItem,
     check_recommended,
     export_model,
+    long_golden_rows,
     parity,
     program_histories,
     rank_correlation,
@@ -129,6 +133,55 @@ def test_items_are_left_out(bundle: Bundle) -> None:
     assert len(bundle.recommend(history=keys[2:], k=5)) == 2
     repeated = bundle.recommend(history=[keys[0], keys[0], 123456, keys[1]], k=3)
     assert keys[0] not in [each["item"] for each in repeated]
+
+
+def test_a_subset_is_ranked(bundle: Bundle) -> None:
+    keys = bundle.item_keys
+    history = [keys[0], keys[3]]
+    best = bundle.recommend(history=history, k=12)
+    chosen = [best[7]["item"], best[2]["item"], str(best[5]["item"])]
+    shown = bundle.recommend(history=history, among=[*chosen, keys[3], chosen[0]], exclude=[best[5]["item"]])
+    assert [each["item"] for each in shown] == [best[2]["item"], best[7]["item"]]
+    assert [each["score"] for each in shown] == pytest.approx([best[2]["score"], best[7]["score"]], abs=1e-5)
+    assert (
+        bundle.recommend({"seen": history}, among=[keys[3]]) == bundle.recommend(history=[], among=[]) == []
+    )
+    scores = bundle.rank(history=history, items=chosen)
+    assert scores == bundle.rank({"seen": history}, [{"item": each} for each in chosen])
+    assert scores == pytest.approx([best[7]["score"], best[2]["score"], best[5]["score"]], abs=1e-5)
+    with pytest.raises(UserError, match="item 123456 is none that this bundle knows; leave it out"):
+        bundle.recommend(history=[], among=[123456])
+
+
+def test_a_key_is_all_there_is_of_an_item(exported: ExportedNextItem, bundle: Bundle) -> None:
+    """So a bundle without catalog.bin ranks items by their keys."""
+    contents = {name: content for name, content in bundle.contents.items() if name != CATALOG}
+    bare = Bundle(bundle.path, bundle.manifest, contents)
+    assert bare.rank(history=[], items=bare.item_keys[:3]) == bundle.rank(
+        history=[], items=bundle.item_keys[:3]
+    )
+    shown, titled = (each.recommend(history=[], among=each.item_keys[:3]) for each in (bare, bundle))
+    assert [each["score"] for each in shown] == [each["score"] for each in titled]
+    assert [sorted(each[0]) for each in (shown, titled)] == [["item", "score"], ["item", "score", "title"]]
+
+
+def test_golden_cases_say_what_is_recommended(
+    exported: ExportedNextItem, bundle: Bundle, data: Dataset
+) -> None:
+    empty, short = bundle.manifest["golden"]
+    assert (empty["raw"]["seen"], len(short["raw"]["seen"])) == ([], 3)
+    shown = bundle.recommend(history=short["raw"]["seen"], k=3)
+    assert short["best"]["items"] == [each["item"] for each in shown]
+    assert bundle.check_golden() == 0
+    wrong = copy.deepcopy(dict(bundle.manifest))
+    wrong["golden"][1]["best"]["scores"][2] -= 3 * wrong["golden_tolerance"]
+    with pytest.raises(UserError, match="golden case 2 gives"):
+        Bundle(bundle.path, wrong, bundle.contents).check_golden()
+    assert Bundle(bundle.path, wrong, bundle.contents).check_golden(tolerance=9) > 0
+    cases = long_golden_rows(data, (0, 1, 5, 400))
+    assert [len(case["seen"]) for case in cases][:3] == [0, 1, 5]
+    assert cases[1] == {"seen": cases[2]["seen"][:1], "item": cases[2]["seen"][1]}
+    assert golden_case(bundle, cases[-1])["best"]["scores"]
 
 
 def test_a_long_history_is_read_to_its_last_and_left_out_whole(
