@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
 from ondevice.errors import UserError
-from ondevice.program.best_items import leaves_out
-
-if TYPE_CHECKING:
-    from ondevice.program.bundle import Bundle
+from ondevice.program.best_items import Asked, leaves_out
 
 TOLERANCE = 1e-3
 """How far a score may be from the recorded one where the manifest says nothing: that of another processor is."""
@@ -19,7 +16,17 @@ NUM_BEST = 3
 """Recommended items that a case of the next item records."""
 
 
-def golden_case(bundle: Bundle, raw: Mapping[str, Any]) -> dict[str, Any]:
+class Answering(Asked, Protocol):
+    """What is asked of a bundle: see `ondevice.program.bundle.Bundle`."""
+
+    def score_rows(self, rows: np.ndarray) -> np.ndarray: ...
+
+    def recommend(
+        self, context: None = None, k: int = 10, *, history: Sequence[Any] | None = None
+    ) -> list[dict[str, Any]]: ...
+
+
+def golden_case(bundle: Answering, raw: Mapping[str, Any]) -> dict[str, Any]:
     """Raw values with the ids they become, the score they get and, of the next item, what is recommended after them."""
     rows = bundle.encode(raw)
     # The fewest digits that read back as the same float32, so that a reader can compare exactly.
@@ -35,7 +42,7 @@ def golden_case(bundle: Bundle, raw: Mapping[str, Any]) -> dict[str, Any]:
     return case
 
 
-def check_golden(bundle: Bundle, tolerance: float | None = None) -> float:
+def check_golden(bundle: Answering, tolerance: float | None = None) -> float:
     """The largest difference of a score here from the one recorded, of a case or of what is recommended.
 
     Args:

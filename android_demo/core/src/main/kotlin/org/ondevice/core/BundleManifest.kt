@@ -7,12 +7,17 @@ package org.ondevice.core
  */
 public class TensorSignature internal constructor(public val name: String, public val dtype: String, public val shape: List<Int?>)
 
-/** @property maximum the most rows at once: `max_batch`, `max_items` or `k`. */
+/**
+ * @property maximum the most rows at once: `max_batch`, `max_items` or `k`.
+ * @property maxExcluded the most items that `recommend` can be told to leave out; 0 where it cannot. One that can also
+ *   leaves out its history, and its items are its rows.
+ */
 public class MethodSignature internal constructor(
     public val name: String,
     public val inputs: List<TensorSignature>,
     public val outputs: List<TensorSignature>,
     public val maximum: Int,
+    public val maxExcluded: Int = 0,
 ) {
     /** Whether the rows of the last input must be exactly [maximum]. */
     public val isFixed: Boolean get() = inputs.last().shape.first() != null
@@ -21,8 +26,20 @@ public class MethodSignature internal constructor(
 /** The size and SHA-256 (hexadecimal) of one of the bundle's files. */
 public class FileEntry internal constructor(public val name: String, public val bytes: Long, public val sha256: String)
 
-/** Raw values by field name, the ids they must become and the score the model gave them when it was exported. */
-public class GoldenCase internal constructor(public val raw: Map<String, Any?>, public val ids: IntArray, public val score: Double)
+/**
+ * Raw values by field name, and what the model made of them when it was exported.
+ *
+ * @property ids what they must become.
+ * @property score what they get.
+ * @property best the keys of the items that are recommended after their history, best first, with their scores; of a
+ *   model that recommends the next item.
+ */
+public class GoldenCase internal constructor(
+    public val raw: Map<String, Any?>,
+    public val ids: IntArray,
+    public val score: Double,
+    public val best: List<Pair<String, Double>> = emptyList(),
+)
 
 /** `manifest.json`: all that is known about a bundle; nothing about a model is written in the app. */
 public class BundleManifest private constructor(json: JsonObject) {
@@ -42,6 +59,9 @@ public class BundleManifest private constructor(json: JsonObject) {
     public val metrics: Map<String, Any?>
     public val files: List<FileEntry>
     public val golden: List<GoldenCase>
+
+    /** How far a score may be from that of a golden case. */
+    public val goldenTolerance: Double = if ("golden_tolerance" in json) json.double("golden_tolerance") else 1e-3
 
     /** Ids of a whole row, one for each slot of its fields, and where in it those of [contextFields] and [itemFields] are. */
     public val numColumns: Int
@@ -116,9 +136,10 @@ public class BundleManifest private constructor(json: JsonObject) {
                     ?: throw BundleError.BadManifest("a golden id is not in 0..$numRows")
             }
             check(ids.size == numColumns, "a golden case has ${ids.size} ids for $numColumns slots")
-            GoldenCase(case.child("raw").toMap(), ids.toIntArray(), case.double("score"))
+            GoldenCase(case.child("raw").toMap(), ids.toIntArray(), case.double("score"), readBest(case))
         }
         check(golden.size >= 2, "fewer than two golden cases")
+        check(goldenTolerance >= 0, "golden_tolerance is $goldenTolerance")
     }
 
     /** Positions of the fields that `rank` takes once; [itemFields] are those it takes for each candidate. */
@@ -126,10 +147,19 @@ public class BundleManifest private constructor(json: JsonObject) {
     internal val allFields: IntArray = fields.indices.toList().toIntArray()
     public val itemFields: IntArray = fields.indices.filter { !fields[it].isContext }.toIntArray()
 
+    /** The position of the field that holds what the person did; null where the model reads no history. */
+    public val historyField: Int? = fields.indices.firstOrNull { fields[it].of != null }
+
+    /** Whether the model says what comes next: its `recommend` reads a history, and leaves it out. */
+    public val isNextItem: Boolean get() = methods["recommend"].let { it != null && it.maxExcluded > 0 }
+
     /** @throws BundleError.MissingMethod if the program has no such method. */
     @Throws(BundleError::class)
     public fun signature(method: String): MethodSignature =
         methods[method] ?: throw BundleError.MissingMethod(method, methods.keys)
+
+    /** The name of the field that a column of a row belongs to. */
+    internal fun nameOf(column: Int): String = fields.flatMap { field -> List(field.slots) { field.name } }[column]
 
     private fun checkMethod(method: MethodSignature) {
         val expected = when (method.name) {
@@ -142,8 +172,9 @@ public class BundleManifest private constructor(json: JsonObject) {
             check(input.dtype == "int64", "methods.${method.name} takes ${input.dtype}, not int64")
             check(input.shape.size == 2, "methods.${method.name} takes a tensor of ${input.shape.size} dimensions")
         }
+        val ofFields = if (method.maxExcluded > 0) method.inputs.dropLast(1) else method.inputs
         check(
-            method.inputs.map { it.shape[1] } == expected,
+            ofFields.map { it.shape[1] } == expected,
             "methods.${method.name} does not take the schema's fields",
         )
         check(method.outputs.firstOrNull()?.dtype == "float32", "methods.${method.name} does not return scores")
@@ -158,6 +189,7 @@ public class BundleManifest private constructor(json: JsonObject) {
         public const val FORMAT_VERSION: Int = 3
         private const val FORMAT = "ondevice-bundle"
         private const val MAX_SLOTS = 1000
+        private const val EXCLUDED = "exclude_ids"
         private val KINDS = setOf("integer", "string", "number", "history")
 
         /** How a program joins several values; a reader only has to know that there are no others. */
@@ -225,7 +257,21 @@ public class BundleManifest private constructor(json: JsonObject) {
             check(maximum >= 1, "methods.$name has the maximum $maximum")
             val inputs = json.objects("inputs").map { readTensor(it) }
             check(inputs.isNotEmpty(), "methods.$name takes nothing")
-            return MethodSignature(name, inputs, json.objects("outputs").map { readTensor(it) }, maximum)
+            val excludes = name == "recommend" && inputs.size == 2 && inputs[1].name == EXCLUDED
+            val maxExcluded = if (excludes) json.int("max_excluded") else 0
+            check(!excludes || maxExcluded >= 1, "methods.$name leaves out $maxExcluded items")
+            return MethodSignature(name, inputs, json.objects("outputs").map { readTensor(it) }, maximum, maxExcluded)
+        }
+
+        private fun readBest(case: JsonObject): List<Pair<String, Double>> {
+            if ("best" !in case) return emptyList()
+            val best = case.child("best")
+            val scores = best.list("scores").map { score ->
+                (score as? Number)?.toDouble() ?: throw BundleError.BadManifest("a golden score is $score")
+            }
+            val items = best.list("items").map { it.toString() }
+            check(items.size == scores.size, "a golden case has ${items.size} items and ${scores.size} scores of them")
+            return items.zip(scores)
         }
 
         /** Sizes are numbers; names of sizes that the caller chooses are texts. */

@@ -15,9 +15,14 @@ public interface Engine : Closeable {
     @Throws(BundleError::class)
     public fun rank(context: LongArray, items: LongArray): FloatArray
 
-    /** The best items of the catalog in the program. Shape: [context] (Fc) -> (k), (k). */
+    /**
+     * The best items of the catalog in the program. Shape: [context] (Fc), [excluded] (E) -> (k), (k).
+     *
+     * @param excluded rows of items to leave out, whose score is then -∞; of a program that can, one row or more (that
+     *   after all rows leaves out nothing), else none.
+     */
     @Throws(BundleError::class)
-    public fun recommend(context: LongArray): Recommendation
+    public fun recommend(context: LongArray, excluded: LongArray = LongArray(0)): Recommendation
 }
 
 /** Where programs run. */
@@ -59,9 +64,15 @@ public class InputCheck(private val manifest: BundleManifest) {
     }
 
     @Throws(BundleError::class)
-    public fun recommend(context: LongArray) {
-        manifest.signature("recommend")
+    @JvmOverloads
+    public fun recommend(context: LongArray, excluded: LongArray = LongArray(0)) {
+        val most = manifest.signature("recommend").maxExcluded
         checkContext(context)
+        if (excluded.size > most || (most > 0 && excluded.isEmpty())) {
+            val allowed = if (most == 0) "none" else "1 to $most"
+            throw BundleError.InvalidInput("${excluded.size} items to leave out, where recommend takes $allowed")
+        }
+        checkIds(excluded)
     }
 
     private fun checkContext(context: LongArray) {

@@ -18,39 +18,63 @@ public object Preflight {
 
 /** The cases in the manifest, asked of the program that is really there. */
 public object GoldenCheck {
-    /** Another processor adds floats in another order; a wrong table or vocabulary is off by far more. */
-    public const val TOLERANCE: Double = 1e-3
-
     /**
-     * The largest difference of a score.
+     * The largest difference of a score, of a case or of an item that is recommended.
      *
+     * @param tolerance another processor adds floats in another order; a wrong table or vocabulary is off by far more.
      * @throws BundleError.WrongAnswer if an id differs at all, or a score by more than [tolerance].
      */
     @JvmStatic
     @JvmOverloads
     @Throws(BundleError::class)
-    public fun run(bundle: ModelBundle, engine: Engine, tolerance: Double = TOLERANCE): Double {
+    public fun run(
+        bundle: ModelBundle,
+        engine: Engine,
+        tolerance: Double = bundle.manifest.goldenTolerance,
+    ): Double {
         val manifest = bundle.manifest
         val recommender = Recommender(bundle, engine)
         var largest = 0.0
         manifest.golden.forEachIndexed { index, case ->
             val ids = bundle.encode(case.raw)
-            for (field in manifest.fields.indices) {
-                if (ids[field] != case.ids[field].toLong()) {
+            for (column in ids.indices) {
+                if (ids[column] != case.ids[column].toLong()) {
                     throw BundleError.WrongAnswer(
-                        "case ${index + 1} has the id ${ids[field]} for ${manifest.fields[field].name}, " +
-                            "expected ${case.ids[field]}",
+                        "case ${index + 1} has the id ${ids[column]} for ${manifest.nameOf(column)}, " +
+                            "expected ${case.ids[column]}",
                     )
                 }
             }
-            val score = recommender.scoreOne(ids).toDouble()
-            // A text holds as many digits as tell one float from the next.
-            val difference = Math.abs(score - case.score.toFloat().toDouble())
-            if (!(difference <= tolerance)) {
-                throw BundleError.WrongAnswer("case ${index + 1} scores $score, expected ${case.score}")
+            fun compare(what: String, score: Float, expected: Double) {
+                // A text holds as many digits as tell one float from the next.
+                val difference = Math.abs(score.toDouble() - expected.toFloat().toDouble())
+                if (!(difference <= tolerance)) {
+                    throw BundleError.WrongAnswer("case ${index + 1} scores $what$score, expected $expected")
+                }
+                largest = maxOf(largest, difference)
             }
-            largest = maxOf(largest, difference)
+            compare("", recommender.scoreOne(ids), case.score)
+            if (case.best.isNotEmpty()) compareBest(index + 1, recommended(bundle, recommender, case), case.best, ::compare)
         }
         return largest
+    }
+
+    private fun recommended(bundle: ModelBundle, recommender: Recommender, case: GoldenCase): List<ScoredItem> {
+        val name = bundle.manifest.historyField?.let { bundle.manifest.fields[it].name }
+        val history = (case.raw[name] as? List<*>).orEmpty()
+        return recommender.recommend(history, Query(case.best.size), bundle.contextOf(case.raw) - setOfNotNull(name))
+    }
+
+    /** Items of nearly one score may change places on another processor: scores are compared, place by place. */
+    private fun compareBest(
+        case: Int,
+        given: List<ScoredItem>,
+        expected: List<Pair<String, Double>>,
+        compare: (String, Float, Double) -> Unit,
+    ) {
+        if (given.size != expected.size) {
+            throw BundleError.WrongAnswer("case $case recommends ${given.size} items, expected ${expected.size}")
+        }
+        for ((item, best) in given.zip(expected)) compare("the item ${item.key} with ", item.score, best.second)
     }
 }

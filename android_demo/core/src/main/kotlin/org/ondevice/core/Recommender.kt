@@ -52,6 +52,13 @@ public class Recommender @JvmOverloads constructor(
 ) : Closeable {
     private val manifest = bundle.manifest
 
+    /** Rows of the items; null where nothing says what an item is but its key. */
+    private val itemRows: ItemRows? by lazy(LazyThreadSafetyMode.NONE) {
+        val key = manifest.catalogField
+        catalog?.rows ?: key?.takeIf { manifest.itemFields.contentEquals(intArrayOf(it)) && manifest.fields[it].slots == 1 }
+            ?.let { ItemRows(bundle.vocabulary.keyRows(it), 1) }
+    }
+
     /** Items that [recommend] chooses from. */
     public val numItems: Int
         get() = catalog?.size ?: if ("recommend" in manifest.methods) manifest.numCatalogItems else 0
@@ -62,22 +69,64 @@ public class Recommender @JvmOverloads constructor(
 
     /**
      * The best items of [query] for raw context values by field name, best first: fewer than its `k` where fewer are
-     * allowed. Without a catalogue the program gives its own best items, of which the excluded ones are left out.
+     * allowed. Without a catalogue the program gives its own best items, of which the excluded ones are left out. A
+     * model of the next item leaves out what it reads of the history in [context], too.
      *
-     * @throws BundleError.InvalidInput if [context] names no context field, or a candidate is not in the catalogue.
+     * @throws BundleError.InvalidInput if [context] names no context field, or a candidate is no known item.
      */
     @JvmOverloads
     @Throws(BundleError::class)
     public fun recommend(context: Map<String, Any?>, query: Query = Query()): List<ScoredItem> {
         val ids = bundle.encodeContext(context)
-        if (catalog == null) return fromProgram(ids, query)
-        val places = places(catalog, query)
-        if (places != null && places.isEmpty()) return emptyList()
-        val scores = scoreAll(ids, if (places == null) catalog.rows else catalog.rows.at(places))
-        return TopK.of(scores, query.k).map { best ->
-            val item = catalog[places?.get(best) ?: best]
-            ScoredItem(item.index, item.key, item.title, scores[best], item.fields)
+        if (isForProgram(query)) return fromProgram(ids, query)
+        val rows = itemRows
+        if (rows == null || (query.filter != null && catalog == null)) {
+            throw BundleError.InvalidInput("candidates and filters need a catalog; export the bundle with one")
         }
+        val places = places(query, ids)
+        if (places != null && places.isEmpty()) return emptyList()
+        val scores = scoreAll(ids, if (places == null) rows else rows.at(places))
+        return TopK.of(scores, query.k).map { best -> described(places?.get(best) ?: best, scores[best]) }
+    }
+
+    /**
+     * The best items of [query] for a person who did [history], best first.
+     *
+     * @param history keys of items, raw or canonical, the newest last, as many as there are: the model reads the last
+     *   that it takes. Unknown ones are passed over, and none of them is recommended.
+     * @param context raw values of the context's other fields.
+     * @throws BundleError.InvalidInput if the model reads no history.
+     */
+    @JvmOverloads
+    @Throws(BundleError::class)
+    public fun recommend(
+        history: List<Any?>,
+        query: Query = Query(),
+        context: Map<String, Any?> = emptyMap(),
+    ): List<ScoredItem> {
+        val without = Query(query.k, query.candidates, query.excluded + history.filterNotNull(), query.filter)
+        return recommend(withHistory(context, history), without)
+    }
+
+    /**
+     * Scores of [items], given by their keys, after [history], in the order given: see the other [rank].
+     *
+     * @throws BundleError.InvalidInput if one of [items] is not known, or the model reads no history.
+     */
+    @JvmOverloads
+    @Throws(BundleError::class)
+    public fun rank(history: List<Any?>, items: List<Any>, context: Map<String, Any?> = emptyMap()): FloatArray {
+        val ids = bundle.encodeContext(withHistory(context, history))
+        val rows = itemRows ?: throw BundleError.InvalidInput("items by their keys need a catalog; export the bundle with one")
+        return scoreAll(ids, rows.at(items.map { placeOf(it) }.toIntArray()))
+    }
+
+    private fun withHistory(context: Map<String, Any?>, history: List<Any?>): Map<String, Any?> {
+        val field = manifest.historyField
+            ?: throw BundleError.InvalidInput("it reads no history; give the context's fields alone")
+        val name = manifest.fields[field].name
+        if (name in context) throw BundleError.InvalidInput("the context has \"$name\", and a history is given")
+        return context + (name to history)
     }
 
     /** The score of a row of all fields, by raw values. */
@@ -95,36 +144,59 @@ public class Recommender @JvmOverloads constructor(
 
     override fun close(): Unit = engine.close()
 
+    /** Whether the program's own `recommend` answers: it ranks all items, and returns so many. */
+    private fun isForProgram(query: Query): Boolean {
+        if (query.candidates != null || query.filter != null) return false
+        return if (manifest.isNextItem) query.k <= manifest.signature("recommend").maximum else catalog == null
+    }
+
+    /** The field of the item's key. */
+    private val keyField: Int
+        get() = manifest.catalogField ?: throw BundleError.MissingMethod("recommend", manifest.methods.keys)
+
+    /** The place of the item with a key among all items, or -1. */
+    private fun indexOf(key: Any) = bundle.vocabulary.indexOf(keyField, manifest.fields[keyField].keyText(key))
+
+    private fun placeOf(key: Any): Int =
+        indexOf(key).also { if (it < 0) throw BundleError.InvalidInput("the item \"$key\" is not in the catalog") }
+
     /** Places of the allowed items, or null for all. */
-    private fun places(catalog: Catalog, query: Query): IntArray? {
-        if (query.candidates == null && query.excluded.isEmpty() && query.filter == null) return null
-        val excluded = query.excluded.mapTo(HashSet()) { catalog.indexOf(it) }
-        val candidates = query.candidates?.map { key ->
-            val place = catalog.indexOf(key)
-            if (place < 0) throw BundleError.InvalidInput("the item \"$key\" is not in the catalog")
-            place
-        }?.distinct() ?: (0 until catalog.size)
-        return candidates.filter { it !in excluded && query.filter?.accepts(catalog[it]) != false }.toIntArray()
+    private fun places(query: Query, context: LongArray): IntArray? {
+        val seen = if (manifest.isNextItem) context.filter { it < manifest.numRows } else emptyList()
+        if (query.candidates == null && query.excluded.isEmpty() && query.filter == null && seen.isEmpty()) return null
+        val excluded = query.excluded.mapTo(HashSet()) { indexOf(it) }
+        seen.mapTo(excluded) { it.toInt() }
+        val candidates = query.candidates?.map { placeOf(it) }?.distinct() ?: (0 until numItems)
+        val filter = query.filter
+        return candidates.filter { it !in excluded && (filter == null || filter.accepts(catalog!![it])) }.toIntArray()
     }
 
     private fun fromProgram(context: LongArray, query: Query): List<ScoredItem> {
-        val field = manifest.catalogField ?: throw BundleError.MissingMethod("recommend", manifest.methods.keys)
-        if (query.candidates != null || query.filter != null) {
-            throw BundleError.InvalidInput("candidates and filters need a catalog; export the bundle with one")
+        val numKeys = bundle.vocabulary.numKeys(keyField)
+        val excluded = query.excluded.mapTo(LinkedHashSet()) { indexOf(it) }
+        excluded.remove(-1)
+        val best = if (manifest.isNextItem) {
+            engine.recommend(context, (excluded.map { it.toLong() } + manifest.numRows.toLong()).toLongArray())
+        } else {
+            engine.recommend(context)
         }
-        val numKeys = bundle.vocabulary.numKeys(field)
-        val excluded = query.excluded.mapTo(HashSet()) {
-            bundle.vocabulary.indexOf(field, manifest.fields[field].keyText(it))
-        }
-        val best = engine.recommend(context)
         best.items.firstOrNull { it !in 0 until numKeys }?.let {
             throw BundleError.EngineFailure("it recommends item $it of $numKeys")
         }
-        return best.items.indices.filter { best.items[it] !in excluded }.take(query.k).map { place ->
-            val key = bundle.vocabulary.key(field, best.items[place])
-            val fields = mapOf(manifest.fields[field].name to manifest.fields[field].rawKey(key))
-            ScoredItem(best.items[place], key, key, best.scores[place], fields)
+        return best.items.indices
+            .filter { best.items[it] !in excluded && best.scores[it] != Float.NEGATIVE_INFINITY }
+            .take(query.k)
+            .map { described(best.items[it], best.scores[it]) }
+    }
+
+    private fun described(place: Int, score: Float): ScoredItem {
+        if (catalog != null) {
+            val item = catalog[place]
+            return ScoredItem(place, item.key, item.title, score, item.fields)
         }
+        val key = bundle.vocabulary.key(keyField, place)
+        val field = manifest.fields[keyField]
+        return ScoredItem(place, key, key, score, mapOf(field.name to field.rawKey(key)))
     }
 
     /** Scores of [items], through `rank`, or through `forward` when the program has no `rank`. */

@@ -181,11 +181,20 @@ class FakeRuntime @JvmOverloads constructor(
         }
 
         /** Scores of the items 10, 20 ... by their own rows, in the order of rows, with the genre unknown. */
-        override fun recommend(context: LongArray): Recommendation {
-            inputs.recommend(context)
+        override fun recommend(context: LongArray, excluded: LongArray): Recommendation {
+            inputs.recommend(context, excluded)
+            if (manifest.isNextItem) return recommendNext(context, excluded)
             val items = (7L..12L).flatMap { listOf(it, 16L) }.toLongArray()
             val first = rank(context, items.copyOf(8))
             val scores = first + rank(context, items.copyOfRange(8, 12))
+            val best = TopK.of(scores, manifest.signature("recommend").maximum)
+            return Recommendation(FloatArray(best.size) { scores[best[it]] }, best)
+        }
+
+        /** All rows but those in the context and the excluded ones, as a program of the next item does. */
+        private fun recommendNext(context: LongArray, excluded: LongArray): Recommendation {
+            val scores = FloatArray(manifest.numRows) { rank(context, longArrayOf(it.toLong()))[0] }
+            for (row in context + excluded) if (row < manifest.numRows) scores[row.toInt()] = Float.NEGATIVE_INFINITY
             val best = TopK.of(scores, manifest.signature("recommend").maximum)
             return Recommendation(FloatArray(best.size) { scores[best[it]] }, best)
         }

@@ -100,9 +100,14 @@ public object ExecuTorch : ModelRuntime {
         }
 
         @Synchronized
-        override fun recommend(context: LongArray): Recommendation {
-            inputs.recommend(context)
-            val outputs = run("recommend", slot("recommend", context, 1))
+        override fun recommend(context: LongArray, excluded: LongArray): Recommendation {
+            inputs.recommend(context, excluded)
+            val given = slot("recommend", context, 1)
+            val outputs = if (excluded.isEmpty()) {
+                run("recommend", given)
+            } else {
+                run("recommend", given, slot("recommend excluded", excluded, 1))
+            }
             val numItems = manifest.signature("recommend").maximum
             val items = tensor(outputs, 1, DType.INT64, numItems).dataAsLongArray
             return Recommendation(scores(outputs, numItems), IntArray(numItems) { items[it].toInt() })

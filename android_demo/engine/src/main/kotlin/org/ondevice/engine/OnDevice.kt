@@ -55,6 +55,22 @@ public class OnDevice private constructor(
     public fun recommend(context: Map<String, Any?>, query: Query, callback: Callback<List<ScoredItem>>): Unit =
         answer(worker, callbacks, callback) { recommender.recommend(context, query) }
 
+    /** The best items of [query] for a person who did [history], keys of items, the newest last: see [Recommender.recommend]. */
+    public suspend fun recommend(history: List<Any?>, query: Query = Query()): List<ScoredItem> =
+        answer(worker) { recommender.recommend(history, query) }
+
+    /** [recommend] with a callback. */
+    public fun recommend(history: List<Any?>, query: Query, callback: Callback<List<ScoredItem>>): Unit =
+        answer(worker, callbacks, callback) { recommender.recommend(history, query) }
+
+    /** Scores of [items], given by their keys, after [history], in the order given. */
+    public suspend fun rank(history: List<Any?>, items: List<Any>): FloatArray =
+        answer(worker) { recommender.rank(history, items) }
+
+    /** [rank] with a callback. */
+    public fun rank(history: List<Any?>, items: List<Any>, callback: Callback<FloatArray>): Unit =
+        answer(worker, callbacks, callback) { recommender.rank(history, items) }
+
     /** Scores of items given by the raw values of their fields, in the order given. */
     public suspend fun rank(context: Map<String, Any?>, items: List<Map<String, Any?>>): FloatArray =
         answer(worker) { recommender.rank(context, items) }

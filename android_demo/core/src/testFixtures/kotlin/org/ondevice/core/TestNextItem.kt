@@ -1,0 +1,86 @@
+package org.ondevice.core
+
+import java.io.File
+
+/** A small bundle of the next item that the tests write themselves: eight films, of which the last three seen count. */
+object TestNextItem {
+    const val NUM_FILMS = 8
+    const val LAST = 3
+    const val MAX_K = 5
+
+    /** Keys of the films, in the order of the program's rows. */
+    val films = List(NUM_FILMS) { 10L * (it + 1) }
+
+    private val catalog = CatalogWriter(NUM_FILMS, 1).texts("title", films.map { "Film $it" }).bytes()
+
+    private fun vocabulary() = VocabularyWriter(2)
+        .field(unknownRow = NUM_FILMS, numGroups = 0)
+        .field(unknownRow = NUM_FILMS, numGroups = 1).integers(0, films)
+        .bytes()
+
+    private fun tensor(name: String, dtype: String, shape: List<Any>) =
+        mapOf("name" to name, "dtype" to dtype, "shape" to shape)
+
+    private val context = tensor("context_ids", "int64", listOf("1", LAST))
+
+    private val methods = mapOf(
+        "rank" to mapOf(
+            "inputs" to listOf(context, tensor("item_ids", "int64", listOf("items", 1))),
+            "outputs" to listOf(tensor("scores", "float32", listOf("items"))),
+            "max_items" to NUM_FILMS,
+        ),
+        "recommend" to mapOf(
+            "inputs" to listOf(context, tensor("exclude_ids", "int64", listOf("1", "excluded"))),
+            "outputs" to listOf(
+                tensor("scores", "float32", listOf(MAX_K)), tensor("item_index", "int64", listOf(MAX_K)),
+            ),
+            "k" to MAX_K,
+            "max_excluded" to NUM_FILMS + 1,
+        ),
+    )
+
+    /** The rows that a history becomes. */
+    fun rows(history: List<Long>): List<Long> {
+        val known = history.map { films.indexOf(it).toLong() }.filter { it >= 0 }.takeLast(LAST)
+        return List(LAST - known.size) { NUM_FILMS.toLong() } + known
+    }
+
+    /** All films with their scores after a history, best first, those of the history left out. */
+    fun ranked(history: List<Long>): List<Pair<Long, Float>> = (films - history.toSet())
+        .map { it to FakeRuntime.score(rows(history) + films.indexOf(it).toLong()) }
+        .sortedByDescending { it.second }
+
+    private fun golden(history: List<Long>, film: Long): Map<String, Any?> {
+        val ids = rows(history) + films.indexOf(film).toLong()
+        val best = ranked(history).take(2)
+        return mapOf(
+            "raw" to mapOf("seen" to history, "film" to film),
+            "ids" to ids,
+            "score" to FakeRuntime.score(ids),
+            "best" to mapOf("items" to best.map { it.first }, "scores" to best.map { it.second }),
+        )
+    }
+
+    /** Writes the bundle; [change] may replace entries of the manifest before it is signed. */
+    fun write(
+        directory: File,
+        program: String = "a program",
+        hasCatalog: Boolean = true,
+        change: (MutableMap<String, Any?>) -> Unit = {},
+    ): File = TestBundle.write(directory, program, if (hasCatalog) catalog else null, vocabulary()) { manifest ->
+        manifest["schema"] = mapOf(
+            "name" to "films",
+            "fields" to listOf(
+                mapOf("name" to "seen", "kind" to "history", "of" to "film", "last" to LAST),
+                mapOf("name" to "film", "side" to "item", "kind" to "integer"),
+            ),
+            "label" to mapOf("column" to "rating"),
+            "item_key" to "film",
+        )
+        manifest["num_rows"] = NUM_FILMS
+        manifest["methods"] = methods
+        manifest["catalog"] = mapOf("key_field" to "film", "num_items" to NUM_FILMS)
+        manifest["golden"] = listOf(golden(emptyList(), 30), golden(listOf(10, 20, 30, 40, 50), 60))
+        change(manifest)
+    }
+}
