@@ -76,6 +76,10 @@ public sealed class BundleError(message: String, cause: Throwable? = null) : Exc
         cause,
     )
 
+    /** A file in which a [History] should be is something else. */
+    public class BadHistory @JvmOverloads constructor(file: String, detail: String, cause: Throwable? = null) :
+        BundleError("$file is no history that this app wrote: $detail. Start a new one, or choose another file.", cause)
+
     /** The picked file is not a bundle in a zip. */
     public class BadArchive @JvmOverloads constructor(detail: String, cause: Throwable? = null) :
         BundleError("This file is not a bundle: $detail. Pick a .zip of an exported bundle.", cause)

@@ -16,7 +16,7 @@ class Ended : Error()
  *
  * @property losesPower what was not synced is lost then: files are empty, names are those of the last sync.
  */
-private class EndingDisk(private val root: File, private val last: Int, private val losesPower: Boolean) : QuickDisk() {
+internal class EndingDisk(private val root: File, private val last: Int, private val losesPower: Boolean) : QuickDisk() {
     var numSteps = 0
         private set
     private val synced = HashSet<Any>()

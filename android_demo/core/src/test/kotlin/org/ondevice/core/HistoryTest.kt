@@ -1,97 +1,118 @@
 package org.ondevice.core
 
-import org.junit.jupiter.api.Assertions.assertArrayEquals
 import org.junit.jupiter.api.Assertions.assertEquals
+import org.junit.jupiter.api.Assertions.assertFalse
 import org.junit.jupiter.api.Assertions.assertThrows
 import org.junit.jupiter.api.Assertions.assertTrue
 import org.junit.jupiter.api.Test
 import org.junit.jupiter.api.io.TempDir
 import java.io.File
+import kotlin.concurrent.thread
 
-/** A bundle whose context is the last three films seen, which are rows of the film's own field. */
 class HistoryTest {
     @TempDir
-    lateinit var directory: File
+    lateinit var root: File
 
-    private val seen = mapOf("name" to "seen", "kind" to "history", "of" to "film", "last" to 3)
-    private val film = mapOf("name" to "film", "side" to "item", "kind" to "integer")
-    private val genre = mapOf("name" to "genre", "side" to "item", "kind" to "string")
+    private val file get() = File(root, "taps.json")
 
-    private val vocabulary = VocabularyWriter(3)
-        .field(unknownRow = 20, numGroups = 0)
-        .field(unknownRow = 19, numGroups = 2).integers(7, listOf(10, 30, 50)).integers(10, listOf(-2, 20, 40))
-        .field(unknownRow = 16, numGroups = 1).texts(17, listOf("Drama", "War"))
-        .bytes()
-
-    private fun write(history: Map<String, Any> = seen): File =
-        TestBundle.write(directory, catalog = null, vocabulary = vocabulary) { manifest ->
-            manifest["schema"] = (manifest["schema"] as Map<*, *>) + mapOf("fields" to listOf(history, film, genre))
-            manifest["methods"] = mapOf(
-                "rank" to mapOf(
-                    "inputs" to listOf(tensor("context_ids", "1", 3), tensor("item_ids", "items", 2)),
-                    "outputs" to listOf(mapOf("name" to "scores", "dtype" to "float32", "shape" to listOf("items"))),
-                    "max_items" to TestBundle.MAX_ITEMS,
-                ),
-            )
-            manifest["golden"] = listOf(
-                golden(listOf(8, 12, 7, 9, 17), "seen" to listOf(30, 40, 10), "film" to 50, "genre" to "Drama"),
-                golden(listOf(19, 19, 19, 9, 16), "seen" to null, "film" to 50, "genre" to null),
-            )
-        }
-
-    private fun tensor(name: String, rows: String, width: Int) =
-        mapOf("name" to name, "dtype" to "int64", "shape" to listOf(rows, width))
-
-    private fun golden(ids: List<Int>, vararg raw: Pair<String, Any?>) =
-        mapOf("raw" to mapOf(*raw), "ids" to ids, "score" to FakeRuntime.score(ids.map { it.toLong() }))
+    private fun opened(maximum: Int = 1000, disk: Disk = QuickDisk()) = History.open(file, maximum, disk)
 
     @Test
-    fun `golden cases and lists become the last rows that are known`() {
-        val bundle = ModelBundle.open(write())
-        assertEquals(0.0, GoldenCheck.run(bundle, FakeRuntime().load(bundle, 1), tolerance = 1e-7), 1e-7)
-        for (case in bundle.manifest.golden) {
-            assertArrayEquals(case.ids.map { it.toLong() }.toLongArray(), bundle.encode(case.raw))
-        }
-        val cases = mapOf(
-            null to listOf(19, 19, 19),
-            emptyList<Any>() to listOf(19, 19, 19),
-            listOf(50) to listOf(19, 19, 9),
-            listOf("10", 999, null, 10.0) to listOf(19, 7, 7),
-            listOf(-2, 10, 20, 50, 999) to listOf(7, 11, 9),
-        )
-        for ((raw, rows) in cases) {
-            val context = bundle.encodeContext(mapOf("seen" to raw))
-            assertArrayEquals(rows.map { it.toLong() }.toLongArray(), context, raw.toString())
-        }
-        assertArrayEquals(longArrayOf(19, 19, 9), bundle.encodeContext(mapOf("seen" to intArrayOf(50))))
-        val error = assertThrows(BundleError.InvalidInput::class.java) {
-            bundle.encodeContext(mapOf("seen" to listOf(10, "Alien")))
-        }
-        assertTrue("the field \"seen\" takes numbers" in error.message!!, error.message)
+    fun `taps are there after the process ends, and gone after they are wiped`() {
+        val history = History.open(File(root, "new/taps.json"))
+        assertEquals(emptyList<String>(), history.keys)
+        val before = history.keys
+        listOf("10", "Épopée \"\n", "10").forEach { history.add(it) }
+        assertEquals(emptyList<String>(), before)
+        assertEquals(listOf("10", "Épopée \"\n", "10"), History.open(File(root, "new/taps.json")).keys)
+        history.remove("10")
+        assertEquals(listOf("Épopée \"\n"), History.open(File(root, "new/taps.json")).keys)
+        history.clear()
+        assertEquals(emptyList<String>(), history.keys)
+        assertEquals(emptyList<String>(), File(root, "new").list()!!.toList())
+        history.clear()
     }
 
     @Test
-    fun `items are ranked for a history`() {
-        val bundle = ModelBundle.open(write())
-        Recommender(bundle, FakeRuntime().load(bundle, 1)).use { recommender ->
-            val items = listOf(mapOf("film" to 10), mapOf("film" to 40, "genre" to "War"))
-            val scores = recommender.rank(mapOf("seen" to listOf(20, 50)), items)
-            val rows = listOf(listOf(19L, 11L, 9L, 7L, 16L), listOf(19L, 11L, 9L, 12L, 18L))
-            assertEquals(rows.map { FakeRuntime.score(it) }, scores.toList())
+    fun `of more than the maximum the oldest go`() {
+        val history = opened(maximum = 3)
+        repeat(5) { history.add("$it") }
+        assertEquals(listOf("2", "3", "4"), history.keys)
+        assertEquals(listOf("3", "4"), opened(maximum = 2).keys)
+        assertThrows(IllegalArgumentException::class.java) { opened(maximum = 0) }
+    }
+
+    /** Ends the process, or takes the phone's power, at every step in turn. */
+    private fun everyStep(allowed: Set<List<String>>, change: (History) -> Unit) {
+        for (losesPower in listOf(false, true)) {
+            for (last in generateSequence(0) { it + 1 }) {
+                root.listFiles()!!.forEach { it.deleteRecursively() }
+                opened().apply { add("10") }.add("20")
+                val disk = EndingDisk(root, last, losesPower).apply { begin() }
+                val history = opened(disk = disk)
+                val hasEnded = try {
+                    change(history)
+                    false
+                } catch (_: Ended) {
+                    true
+                }
+                val what = "ended at step $last, ${if (losesPower) "without power" else "killed"}: ${root.list()!!.toList()}"
+                val again = opened()
+                assertTrue(again.keys in allowed, "$what: ${again.keys}")
+                if (!hasEnded) assertEquals(allowed.last(), again.keys, what)
+                again.add("40")
+                assertEquals("40", opened().keys.last(), what)
+                again.clear()
+                assertEquals(emptyList<String>(), root.list()!!.toList(), what)
+                if (!hasEnded) break
+            }
         }
     }
 
     @Test
-    fun `histories that no reader can compute are refused`() {
-        val changes = listOf(
-            mapOf("of" to "user"), mapOf("of" to "seen"), mapOf("side" to "item"), mapOf("last" to 0),
-            mapOf("last" to 1001), mapOf("pooling" to "max"),
+    fun `a process that ends leaves the taps of before or those of after`() {
+        everyStep(linkedSetOf(listOf("10", "20"), listOf("10", "20", "30"))) { it.add("30") }
+        everyStep(linkedSetOf(listOf("10", "20"), listOf("20"))) { it.remove("10") }
+        everyStep(linkedSetOf(listOf("10", "20"), emptyList())) { it.clear() }
+    }
+
+    @Test
+    fun `a file of something else is refused and left as it is, until it is wiped`() {
+        val contents = listOf(
+            "", "not JSON", "[1]", "{}", """{"format":"ondevice-bundle"}""",
+            """{"format":"ondevice-history","format_version":2,"keys":[]}""",
+            """{"format":"ondevice-history","format_version":1}""",
+            """{"format":"ondevice-history","format_version":1,"keys":[10]}""",
         )
-        for (change in changes) {
-            write(seen + change)
-            assertThrows(BundleError.BadManifest::class.java, { ModelBundle.open(directory) }, change.toString())
+        for (content in contents) {
+            file.writeText(content)
+            val error = assertThrows(BundleError.BadHistory::class.java, { opened() }, content)
+            assertTrue(error.message!!.startsWith("taps.json is no history that this app wrote: "), error.message)
+            assertFalse("\n" in error.message!!)
+            assertEquals(content, file.readText())
         }
-        write(seen - "of")
-        assertThrows(BundleError::class.java) { ModelBundle.open(directory) }
+        History.wipe(file)
+        assertEquals(emptyList<String>(), opened().keys)
+        file.mkdirs()
+        assertThrows(BundleError.BadHistory::class.java) { opened() }
+    }
+
+    @Test
+    fun `threads wait for each other`() {
+        val history = opened()
+        val threads = List(8) { number -> thread { repeat(20) { history.add("$number-$it") } } }
+        threads.forEach { it.join() }
+        assertEquals(160, history.keys.toSet().size)
+        assertEquals(history.keys, opened().keys)
+    }
+
+    @Test
+    fun `what cannot be written changes nothing`() {
+        val history = opened()
+        history.add("10")
+        File(root, "taps.json.part/in the way").mkdirs()
+        assertThrows(java.io.IOException::class.java) { history.add("20") }
+        assertEquals(listOf("10"), history.keys)
+        assertEquals(listOf("10"), opened().keys)
     }
 }
