@@ -97,17 +97,21 @@ class DesktopEngineTest {
     }
 
     @Test
-    fun `recommend gives the head of rank`() {
-        val bundle = ModelBundle.open(exported)
-        if ("recommend" !in bundle.manifest.methods) return
-        val engine = load(bundle)
-        val context = bundle.encodeContext(bundle.contextOf(bundle.manifest.golden.first().raw))
-        val best = engine.recommend(context)
+    fun `recommend gives the head of rank`() = directories.map { ModelBundle.open(it) }.forEach { bundle ->
+        if ("recommend" in bundle.manifest.methods) load(bundle).use { compareWithRank(bundle, it) }
+    }
+
+    private fun compareWithRank(bundle: ModelBundle, engine: Engine) {
+        val context = bundle.encodeContext(bundle.contextOf(bundle.manifest.golden.last().raw))
+        val isNextItem = bundle.manifest.isNextItem
+        val left = if (isNextItem) longArrayOf(3, bundle.manifest.numRows.toLong()) else LongArray(0)
+        val best = engine.recommend(context, left)
         assertEquals(best.scores.sortedDescending(), best.scores.toList())
         val known = bundle.vocabulary.numKeys(bundle.manifest.catalogField!!)
         assertEquals(best.items.size, best.items.filter { it in 0 until known }.toSet().size)
         val catalog = bundle.readCatalog() ?: return
         val scores = Recommender(bundle, engine).scoreAll(context, catalog.rows)
+        if (isNextItem) for (row in context + left) if (row < scores.size) scores[row.toInt()] = Float.NEGATIVE_INFINITY
         val expected = TopK.of(scores, best.items.size)
         assertArrayEquals(FloatArray(expected.size) { scores[expected[it]] }, best.scores, 1e-5f)
         assertArrayEquals(best.scores, FloatArray(best.items.size) { scores[best.items[it]] }, 1e-5f)
