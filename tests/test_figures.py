@@ -156,7 +156,10 @@ ENCODING: dict[str, Rule] = {
 }
 """What `benchmarks/encode.py` wrote: one bundle."""
 
-RULES = {"peers": PEERS, "step_time": STEPS, "encode": ENCODING}
+COUNTED: dict[str, Rule] = {"M arm64 instructions at 100 / 1000": lambda p, n: [p[n][c] / 1e6 for c in COUNTS[1:]]}
+"""What `android_demo/tools/arm64.py count` wrote: rankings of so many candidates."""
+
+RULES = {"peers": PEERS, "step_time": STEPS, "encode": ENCODING, "arm64_headline": COUNTED}
 
 
 def programs_of(file: str) -> Programs:
@@ -165,6 +168,8 @@ def programs_of(file: str) -> Programs:
         return {f"{each['granularity']} {each['regime']}": each for each in measured(file)["measured"]}
     if file == "encode":
         return {f"{measured(file)['rows']} rows": measured(file)}
+    if file == "arm64_headline":
+        return dict(measured(file)["instructions"])
     programs: Programs = dict(measured(file)["programs"])
     careful = measured(file).get("careful")
     if careful is not None:
