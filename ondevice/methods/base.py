@@ -133,6 +133,13 @@ class Method(EmbeddingTable):
         """What ranks single values when a budget is met, (N, D), 0 for values already gone; None for rules."""
         return None
 
+    def selected(self, kept: Tensor) -> Selection:
+        """What is stored when a target keeps some of the values that `scores` ranks; by default their positions.
+
+        Shape: kept as `scores`, bool.
+        """
+        return Mask(kept.cpu())
+
     def margins(self, rows: Tensor, *values: Tensor) -> Tensor | None:
         """How far each value is from being pruned, (U, D), for methods that follow a budget; else None.
 
@@ -193,6 +200,6 @@ def forms_at(
     if target < int((flat > 0).sum()):
         threshold = flat.kthvalue(flat.numel() - target).values
     return [
-        Mask((s > threshold).cpu()) if s is not None else table.compact()
+        table.selected(s > threshold) if s is not None else table.compact()
         for table, s in zip(tables, scores, strict=True)
     ]

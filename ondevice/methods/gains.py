@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -33,15 +34,56 @@ def measure_gains(
 
     Shape: (N, K).
     """
+    axes = principal_axes(recommender, batches, item_columns, num_dims=num_dims, pairs=pairs, seed=seed)
+    return 0.5 * axes.curvature * axes.coordinates.square()
+
+
+@dataclass(frozen=True)
+class Axes:
+    """Each field's own axes, along which its mean curvature is the same, the leading ones first.
+
+    Args:
+        directions: of each field, of length 1 in the mean of their squares.
+        coordinates: of every row along them.
+        curvature: of every row: p·(1 − p)·(b·∂logit/∂e)² along each of its axes b, summed over its lookups.
+        lookups: of every row.
+        logit_curvature: of every row p·(1 − p), summed over its lookups: that of a first-order weight.
+
+    Shape: directions (F, D, K), coordinates and curvature (N, K), lookups and logit_curvature (N,).
+    """
+
+    directions: Tensor
+    coordinates: Tensor
+    curvature: Tensor
+    lookups: Tensor
+    logit_curvature: Tensor
+
+
+def principal_axes(
+    recommender: Recommender,
+    batches: Batches,
+    item_columns: tuple[int, ...],
+    *,
+    num_dims: int,
+    pairs: float,
+    seed: int = 0,
+) -> Axes:
+    """The axes of a trained model, and what is measured along them: arguments as of `measure_gains`."""
     sided = 0 < len(item_columns) < recommender.info.slots.total
     samples = _Samples(recommender.eval(), batches, item_columns, pairs if sided else 0.0, seed)
     directions, coordinates = _rotated(recommender, samples, num_dims)
-    directions = directions[recommender.info.slots.owners]
+    lengths = directions.square().sum(1).mean(1).sqrt()
+    directions = directions / lengths[:, None, None]
+    coordinates = coordinates * lengths[recommender.info.field_of().to(lengths.device), None]
+    of_slot = directions[recommender.info.slots.owners]
     curvature = torch.zeros_like(coordinates)
+    lookups, logit_curvature = (torch.zeros(len(coordinates), device=lengths.device) for _ in range(2))
     for ids, _, gradients, weight in samples:
-        along = torch.einsum("bsd,sdk->bsk", gradients, directions).square() * weight[:, None, None]
+        along = torch.einsum("bsd,sdk->bsk", gradients, of_slot).square() * weight[:, None, None]
         curvature.index_add_(0, ids.flatten(), along.flatten(0, 1))
-    return 0.5 * curvature * coordinates.square()
+        lookups += torch.bincount(ids.flatten(), minlength=len(lookups))
+        logit_curvature.index_add_(0, ids.flatten(), weight[:, None].expand(ids.shape).flatten())
+    return Axes(directions, coordinates, curvature, lookups, logit_curvature)
 
 
 class _Samples:

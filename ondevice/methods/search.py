@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ondevice.config.sections import SizesConfig
 from ondevice.errors import BudgetTooSmall
-from ondevice.forms.mask import Mask
 from ondevice.methods.base import Method, Selection, competing, forms_at
+from ondevice.methods.selection import described, read_selection
 from ondevice.recommender import Recommender
 from ondevice.training.batches import Batches
 from ondevice.training.checkpoint import load_state, save_state
@@ -235,7 +235,7 @@ class Search:
         self._restore(load_state(path, self.train.device))
 
     def _state(self) -> dict[str, Any]:
-        forms = {target: [f.mask() for f in forms] for target, forms in self.forms.items()}
+        forms = {target: [(described(f), f.tensors()) for f in forms] for target, forms in self.forms.items()}
         return {
             "recommender": self.recommender.state_dict(),
             "optimizers": [o.state_dict() for o in self.optimizers],
@@ -249,7 +249,10 @@ class Search:
         self.recommender.load_state_dict(state["recommender"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-        self.forms = {target: [Mask(m.cpu()) for m in masks] for target, masks in state["forms"].items()}
+        self.forms = {
+            target: [read_selection(what, {name: t.cpu() for name, t in of.items()}) for what, of in forms]
+            for target, forms in state["forms"].items()
+        }
         self.epoch, self.seconds, self.history = state["epoch"], state["seconds"], state["history"]
 
 
