@@ -92,7 +92,7 @@ class Recommender(TableModel):
         self.register_buffer("unknown", unknown[slots.owners], persistent=False)
         self.places: list[list[int]] = []  # columns of each history that the model reads by itself
         self.others: list[int] | None = None  # those of the other fields
-        if model.reads_histories:
+        if model.reads_histories and slots.has_history:
             assert first_order is None, "a model of histories has no first-order weights"
             others, histories = slots.apart()
             self.others, self.places = list(others), [list(columns) for columns in histories]

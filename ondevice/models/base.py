@@ -61,8 +61,9 @@ class BaseModel(nn.Module):
     """Maps the embeddings of one interaction to a logit.
 
     A model that reads histories place by place (``reads_histories``) takes the slots of the data as a third argument of
-    its constructor; its ``forward`` takes the embeddings of the fields that are no histories, in their order, and a
-    `History` for each that is one. Other models see a history as a field, pooled like any of several values.
+    its constructor, None where no field is a history; its ``forward`` takes the embeddings of the other fields, in
+    their order, and a `History` for each that is one. Other models see a history as a field, pooled like any of several
+    values.
 
     ``uses_first_order`` says whether the recommender adds the sum of first-order weights to the logit.
     ``graph_bytes``, of the model and of each module in it, is what its operators take of a program beside its linear

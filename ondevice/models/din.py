@@ -64,7 +64,7 @@ class DIN(BaseModel):
         self,
         num_fields: int,
         embedding_dim: int,
-        slots: Slots,
+        slots: Slots | None = None,
         *,
         unit: Sequence[int] = (36,),
         hidden: Sequence[int] = (100, 100),
@@ -72,17 +72,18 @@ class DIN(BaseModel):
         batch_norm: bool = True,
     ) -> None:
         super().__init__(num_fields, embedding_dim)
+        slots = Slots.single(num_fields) if slots is None else slots
         histories = slots.histories
         others = [field for field in range(num_fields) if field not in histories]
         self.order = [*others, *histories]  # of the fields in what the DNN reads
-        asked = others.index(slots.sources[histories[0]])
+        asked = others.index(slots.sources[histories[0]]) if histories else 0
         self.register_buffer("target", torch.eye(len(others))[asked : asked + 1], persistent=False)
         self.attention = nn.ModuleList(TargetAttention(embedding_dim, tuple(unit)) for _ in histories)
         self.inputs = FlatInputs(num_fields, embedding_dim)
         self.dnn = DNN(num_fields * embedding_dim, tuple(hidden), dropout, batch_norm)
 
     def forward(  # type: ignore[override]
-        self, embeddings: Tensor, histories: Sequence[History]
+        self, embeddings: Tensor, histories: Sequence[History] = ()
     ) -> Tensor:
         # the item's embedding (B, 1, D) as a product: XNNPACK takes that, and no part of a batch of any size
         item = F.linear(embeddings.transpose(1, 2), self.target).transpose(1, 2)

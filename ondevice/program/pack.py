@@ -71,7 +71,7 @@ class PackedRecommender(Packed):
         self.places: Places | None = None
         if slots is not None and not slots.is_plain:
             unknown = torch.from_numpy(order.unknown_rows[slots.owners])
-            if model.reads_histories:
+            if model.reads_histories and slots.has_history:
                 self.places = Places(slots, unknown, table.takes_any_columns)
             else:
                 self.pooling = Pooling(slots)

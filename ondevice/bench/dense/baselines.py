@@ -51,7 +51,7 @@ class DenseProgram(nn.Module):
         self.model = copy.deepcopy(recommender.model).eval().compacted(dims)
         self.pooling = recommender.pooling
         self.places: Places | None = None
-        if recommender.model.reads_histories:
+        if recommender.others is not None:
             self.places = Places(recommender.info.slots, recommender.unknown)
         elif self.pooling is not None:
             self.register_buffer("absent", self.pooling.absent(recommender.unknown), persistent=False)
