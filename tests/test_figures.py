@@ -156,7 +156,9 @@ ENCODING: dict[str, Rule] = {
 }
 """What `benchmarks/encode.py` wrote: one bundle."""
 
-COUNTED: dict[str, Rule] = {"M arm64 instructions at 100 / 1000": lambda p, n: [p[n][c] / 1e6 for c in COUNTS[1:]]}
+COUNTED: dict[str, Rule] = {
+    "M arm64 instructions at 100 / 1000": lambda p, n: [p[n][c] / 1e6 for c in COUNTS[1:]]
+}
 """What `android_demo/tools/arm64.py count` wrote: rankings of so many candidates."""
 
 RULES = {"peers": PEERS, "step_time": STEPS, "encode": ENCODING, "arm64_headline": COUNTED}

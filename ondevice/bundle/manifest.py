@@ -17,6 +17,7 @@ from ondevice.errors import DamagedFile, UserError
 FORMAT = "ondevice-bundle"
 FORMAT_VERSION = 3
 MANIFEST, PROGRAM, VOCABULARY, CATALOG = "manifest.json", "model.pte", "vocabulary.bin", "catalog.bin"
+ITEM_ATTRIBUTES = "item_attributes.safetensors"  # beside a bundle: what it ranks new items by
 COST = "export.json"  # beside a bundle: what making it took
 
 ASSUMED = {"side": "context", "kind": "string"}  # of a field that does not say otherwise
@@ -140,7 +141,7 @@ def _bundle_files(folder: Path) -> set[str]:
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         return set()
     files = manifest.get("files")
-    return {MANIFEST, COST, *(files if isinstance(files, dict) else ())}
+    return {MANIFEST, COST, ITEM_ATTRIBUTES, *(files if isinstance(files, dict) else ())}
 
 
 def _read(folder: Path, name: str) -> bytes:

@@ -77,6 +77,9 @@ class TrainConfig:
     """Items that sampled_softmax draws for each step."""
     windows: int = 2
     """Of a history, windows in each epoch of the next item: half of them, rounded up, the newest, the others drawn."""
+    item_dropout: float = 0.0
+    """Of the next item, the probability that a step leaves out an item's own row, so that an item of which only
+    attributes are known is ranked by them; for data whose items have some."""
     learning_rate: float = 1e-3
     """Adam's learning rate."""
     schedule: str = "constant"
@@ -106,6 +109,7 @@ class TrainConfig:
         check("loss", self.loss, self.loss in LOSSES, ", ".join(LOSSES))
         check("num_negatives", self.num_negatives, self.num_negatives >= 1, "at least 1")
         check("windows", self.windows, self.windows >= 1, "at least 1")
+        check("item_dropout", self.item_dropout, 0 <= self.item_dropout < 1, "in [0, 1)")
         check("warmup", self.warmup, 0 <= self.warmup < 1, "in [0, 1)")
         check("ema_decay", self.ema_decay, 0 <= self.ema_decay < 1, "in [0, 1)")
         check("ema_every", self.ema_every, self.ema_every >= 1, "at least 1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -97,4 +98,43 @@ def keep_ids(dataset: Dataset, ids: np.ndarray) -> Dataset:
         train=mapped(dataset.train),
         valid=mapped(dataset.valid),
         test=mapped(dataset.test),
+    )
+
+
+def keep_fields(dataset: Dataset, fields: Sequence[int]) -> Dataset:
+    """The data set of some of its fields alone.
+
+    Args:
+        dataset: the whole one.
+        fields: positions, ascending; of a history the field that it is of as well.
+    """
+    schema, vocabulary = dataset.schema, dataset.vocabulary
+    offsets, columns = vocabulary.field_offsets, list(schema.slots.of(fields))
+    ids = np.concatenate([np.arange(offsets[f], offsets[f + 1]) for f in fields])
+    id_map = np.full(vocabulary.num_embeddings, -1, dtype=np.int32)
+    id_map[ids] = np.arange(len(ids), dtype=np.int32)
+
+    def part(split: EncodedSplit) -> EncodedSplit:
+        is_slice = columns == list(range(columns[0], columns[0] + len(columns)))
+        of_columns = split.ids[:, columns[0] : columns[-1] + 1] if is_slice else split.ids[:, columns]
+        return EncodedSplit(MappedIds(of_columns, id_map), split.labels, split.weights)  # type: ignore[arg-type]
+
+    catalog, sequences = dataset.catalog, dataset.sequences
+    if catalog is not None:
+        kept = [at for at, column in enumerate(schema.item_columns) if column in columns]
+        names = [schema.names[f] for f in fields if schema.fields[f].side == "item"]
+        raw = [{name: row[name] for name in names} for row in catalog.raw]
+        catalog = dataclasses.replace(catalog, ids=id_map[catalog.ids[:, kept]], raw=raw)
+    return dataclasses.replace(
+        dataset,
+        schema=dataclasses.replace(schema, fields=tuple(schema.fields[f] for f in fields)),
+        vocabulary=Vocabulary([vocabulary.fields[f] for f in fields], [vocabulary.keys[f] for f in fields]),
+        counts=dataset.counts[ids],
+        catalog=catalog,
+        sequences=None
+        if sequences is None
+        else dataclasses.replace(sequences, items=id_map[np.asarray(sequences.items)]),
+        train=part(dataset.train),
+        valid=part(dataset.valid),
+        test=part(dataset.test),
     )

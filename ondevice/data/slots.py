@@ -10,6 +10,8 @@ import numpy as np
 BLOCK_ROWS = 1 << 18
 POOLINGS = ("mean", "sum", "sqrt")
 """How a field's embeddings become one: their sum, divided by their number, by nothing or by the number's root."""
+POWERS = {"mean": 1.0, "sqrt": 0.5, "sum": 0.0}
+"""Each value counts one over this power of their number."""
 
 
 @dataclass(frozen=True)

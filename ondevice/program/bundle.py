@@ -20,6 +20,7 @@ from ondevice.errors import DamagedFile, UserError, nearest
 from ondevice.files import atomic_directory
 from ondevice.program.best_items import best_items, with_history
 from ondevice.program.golden import check_golden, golden_case
+from ondevice.program.new_items import TakesNewItems
 from ondevice.program.target import OpenProgram
 from ondevice.program.targets import shipped
 
@@ -80,7 +81,7 @@ def load_bundle(path: str | Path) -> Bundle:
     return Bundle(folder, manifest, {**files, manifests.MANIFEST: content})
 
 
-class Bundle:
+class Bundle(TakesNewItems):
     """An exported model that takes raw values.
 
     Args:
@@ -317,10 +318,9 @@ class Bundle:
         Args:
             context: raw values of the context's fields.
             k: how many.
-            history: keys of what the user did, the newest last: the value of the schema's history. None of these is
-                returned, however many they are; what is unknown is passed over.
+            history: keys of what the user did, the newest last; none of them is returned, unknown ones are passed over.
             exclude: keys of further items that are not returned.
-            among: keys of the items to choose from; by default all.
+            among: keys of the items to choose from, of those that the training knew; by default all.
 
         Returns: per item its key as ``item``, its ``score`` and, where catalog.bin has one, its ``title``.
 
@@ -330,7 +330,8 @@ class Bundle:
         best = best_items(self, context, k, history, exclude, among)
         if any(not 0 <= item < len(self.item_keys) for item, _ in best):
             raise self._damaged(f"it has {len(self.item_keys)} items, and the program recommends others")
-        return [self._described(item, score) for item, score in best]
+        known = [self._described(item, score) for item, score in best]
+        return known if among is not None else self.with_new(known, context, k, history, exclude)
 
     def check_golden(self, tolerance: float | None = None) -> float:
         """The largest difference from what the golden cases record: see `ondevice.program.golden`."""
@@ -386,7 +387,6 @@ class Bundle:
 
     @cached_property
     def item_places(self) -> dict[str, int]:
-        """The place of each item's key among `item_keys`."""
         return {str(key): place for place, key in enumerate(self.item_keys)}
 
     @cached_property

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from ondevice.bundle.catalog import catalog_items
-from ondevice.bundle.manifest import COST, check_replaceable
+from ondevice.bundle.manifest import COST, PROGRAM, check_replaceable
 from ondevice.data import Dataset
 from ondevice.data.sources import say
 from ondevice.errors import ConfigError
@@ -24,11 +24,13 @@ from ondevice.program.export import (
     PACKING_TOLERANCE,
     versions,
 )
+from ondevice.program.new_items import write_attributes
 from ondevice.program.next_item import PackedNextItem, make_endpoints, pack
 from ondevice.program.quantize import QUANTIZATIONS, quantize, sqnr_db
 from ondevice.program.targets import shipped
 from ondevice.run.directory import Run
-from ondevice.run.next_item import load_run
+from ondevice.run.next_item import DENSE, load_run
+from ondevice.training.checkpoint import load_attributes
 from ondevice.training.next_item import rank_next
 from ondevice.training.ranking import rank_all, summary
 from ondevice.training.windows import Log, Moments
@@ -114,6 +116,11 @@ def export_next_item(
         made.parity = parity(made, Log.of(dataset))
         _check_parity(made.parity)
     made.bundle = made.bundle.write(place)
+    attributes = load_attributes(run.path / DENSE)
+    if attributes is not None:
+        fields, values = attributes
+        program = made.bundle.contents[PROGRAM]
+        write_attributes(place, program, stored_vectors(made.quantized), values.numpy(), fields)
     if made.parity:
         atomic_json(place / COST, {"parity": made.parity})
     return made
@@ -210,6 +217,16 @@ def long_golden_rows(dataset: Dataset, lengths: Sequence[int] = LENGTHS) -> list
     keys = [dataset.vocabulary.raw_of(int(each)) for each in ids]
     reached = sorted({min(length, len(keys) - 1) for length in lengths})
     return [{schema.histories[0].name: keys[:n], str(schema.item_key): keys[n]} for n in reached]
+
+
+def stored_vectors(packed: PackedNextItem) -> np.ndarray:
+    """Each item's vector as its program stores it, with the bias at its end, (I, D + 1)."""
+    rows = torch.arange(packed.num_rows).unsqueeze(1)
+    scale = packed.first_order.scale
+    with torch.no_grad():
+        biases = packed.first_order(rows).reshape(-1, 1) * (1.0 if scale is None else scale)
+        vectors: np.ndarray = torch.cat([packed.table(rows).squeeze(1), biases], 1).numpy()
+    return vectors
 
 
 def program_histories(packed: PackedNextItem, histories: torch.Tensor) -> torch.Tensor:

@@ -49,7 +49,7 @@ def idle_options(config: Config) -> Iterator[Idle]:
         yield from _of_next_item(config)
         return
     for section in ("train", "compact.train"):
-        for key in ("num_negatives", "windows"):
+        for key in ("num_negatives", "windows", "item_dropout"):
             way = f"choose a model of the next item (model.name={' or '.join(SEQUENCE_MODELS)})"
             yield f"{section}.{key}", f"model '{config.model.name}' learns rows", way
     yield from _of_training("train", config.train)

@@ -13,9 +13,11 @@ from ondevice import next_item
 from ondevice.config.file import plain_options
 from ondevice.config.sections import Config
 from ondevice.data import Dataset, load_dataset
-from ondevice.errors import UserError
+from ondevice.data.kept import keep_fields
+from ondevice.errors import ConfigError, UserError
 from ondevice.files import atomic_write
 from ondevice.forms.table import TableInfo, table_info
+from ondevice.models.item_attributes import ItemAttributes, attribute_fields
 from ondevice.next_item import NextItemRecommender
 from ondevice.run.directory import Run
 from ondevice.run.files import RunFiles
@@ -95,6 +97,7 @@ class NextItemPipeline:
             model_options=self.model_options,
             dim=config.embedding.dim,
             init_std=config.embedding.init_std,
+            attributes=self._attributes(),
         ).to(self.device)
         last = recommender.model.last
         fit = NextItemFit(
@@ -108,13 +111,24 @@ class NextItemPipeline:
             checkpoint=self.files.checkpoint(DENSE),
         )
         result = fit.run()
-        name = config.model.name
+        name, attributes = config.model.name, recommender.attributes
+        recommender = recommender.baked()  # from here on items have one row, as programs store it
         self.processes.only_first(
-            lambda: save_next_item(self.folder / DENSE, recommender, name, self.model_options)
+            lambda: save_next_item(self.folder / DENSE, recommender, name, self.model_options, attributes)
         )
         entry = self._entry(recommender, result)
         self.files.remember(**{DENSE: entry}, history={DENSE: result.history})
         self.files.forget(DENSE)
+
+    def _attributes(self) -> ItemAttributes | None:
+        attributes = ItemAttributes.of(self.dataset, self.config.embedding.dim)
+        if attributes is None and self.config.train.item_dropout:
+            raise ConfigError(
+                f"train.item_dropout: got {self.config.train.item_dropout}, but items of schema "
+                f"'{self.dataset.schema.name}' have no attributes to be ranked by; add fields of side item "
+                "(data.fields=next_item_attributes), or use 0"
+            )
+        return attributes
 
     def _entry(self, recommender: NextItemRecommender, result: FitResult) -> dict[str, Any]:
         """What ``metrics.json`` says of the trained model; the test split is read here and nowhere else."""
@@ -164,8 +178,16 @@ def load_run(run: Run) -> tuple[NextItemRecommender, Dataset]:
     """
     if not is_next_item_run(run.metrics):
         raise UserError(f"{run.path}: a run of ratings; name one of the next item")
-    dataset = run.dataset(rows=False)
+    dataset = without_attributes(run.dataset(rows=False))
     return load_next_item(run.path / DENSE, item_info(dataset)), dataset
+
+
+def without_attributes(dataset: Dataset) -> Dataset:
+    """A data set without the attributes of its items, which a trained model has in the items' rows."""
+    left_out = attribute_fields(dataset.schema)
+    if not left_out:
+        return dataset
+    return keep_fields(dataset, [f for f in range(len(dataset.schema.fields)) if f not in left_out])
 
 
 def is_next_item_run(metrics: Mapping[str, Any]) -> bool:

@@ -75,7 +75,11 @@ class NextItemFit(Fit):
         present = self.recommender.present(histories)
         targets = torch.cat([following[present], first])
         step = self._whole if self.settings.loss == "softmax" else self._drawn
+        if self.settings.item_dropout:
+            drawn = torch.rand(1 + self.recommender.num_items, generator=generator)
+            self.recommender.kept = (drawn >= self.settings.item_dropout).float().to(windows.device)
         loss = step(histories, present, targets, generator) / len(targets)
+        self.recommender.kept = None
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -94,7 +98,7 @@ class NextItemFit(Fit):
 
     def _whole(self, histories: Tensor, present: Tensor, targets: Tensor, _: torch.Generator) -> Tensor:
         """The loss over all items."""
-        users = self._users(self.recommender.embedding(histories), present)
+        users = self._users(self.recommender.embed(histories), present)
         items, bias = self.recommender.item_vectors()
         return softmax_loss(users, items, bias, targets - 1, self.settings.precision)
 
@@ -111,8 +115,8 @@ class NextItemFit(Fit):
             if isinstance(optimizer, TableAdam):
                 optimizer.fetch(ids)
         counts = (histories.numel(), len(targets), number)
-        embeddings, right, wrong = recommender.embedding(ids)[0].split(counts)
-        _, right_bias, wrong_bias = recommender.first_order(ids)[0, :, 0].split(counts)
+        embeddings, right, wrong = recommender.embed(ids)[0].split(counts)
+        _, right_bias, wrong_bias = recommender.biases(ids)[0].split(counts)
         users = self._users(embeddings.view(*histories.shape, -1), present)
         if is_bpr:
             return bpr_loss(users, (right, right_bias), (wrong, wrong_bias))

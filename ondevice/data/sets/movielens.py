@@ -57,6 +57,7 @@ FIELD_SETS = {
     "serve": ("user", "gender", "age", "occupation", "zip", "item", "year", "genre"),
     "rich": ("user", "gender", "age", "occupation", "zip", "time", "item", "year", "genres"),
     "next_item": ("seen", "item"),
+    "next_item_attributes": ("seen", "item", "year", "genres"),
     "history": ("liked", "disliked", "item", "year", "genres"),
     "paper": ("time", "gender", "age", "occupation", "zip", "year", "genre"),
 }
@@ -86,7 +87,7 @@ def movielens_1m(
             others have one for each combination, and the year a number in buckets), ``history`` (the movie as in
             ``rich``, and in place of the user the last 50 movies liked before it and the last 50 not liked) or
             ``next_item`` (the movie, and the last 50 that the user rated before it; every rating is a positive row,
-            whatever it says).
+            whatever it says), or that with the year and the genres of ``rich`` (``next_item_attributes``).
         split: ``random``, ``temporal`` or ``leave_last_out`` (of each user).
         seed: draws the random split and the subsample.
         folder: a folder or archive with the files, in place of the download.
@@ -140,7 +141,7 @@ def _movielens(
             chosen.append(Field(name, side, "history", of="item", last=LAST_SEEN, only=HISTORIES[name]))
         elif name == "genres":
             chosen.append(Field(name, side, "string", slots=MAX_GENRES, separator="|"))
-        elif name == "year" and fields in ("rich", "history"):
+        elif name == "year" and fields in ("rich", "history", "next_item_attributes"):
             chosen.append(Field(name, side, "number"))
         elif name == "time":
             chosen.append(Field(name, side, "integer", "timestamp", transform="log_bucket", origin=None))

@@ -1,0 +1,88 @@
+"""What is known of an item beside its number: rows of its attributes, added to its own."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ondevice.data.dataset import Dataset
+from ondevice.data.schema import Field, Schema
+from ondevice.data.slots import POWERS
+
+INIT_STD = 0.02
+
+
+def attribute_fields(schema: Schema) -> list[int]:
+    """The fields of an item beside the one that names it."""
+    return [f for f in schema.item_fields if schema.names[f] != schema.item_key]
+
+
+class ItemAttributes(nn.Module):
+    """Σ_f Σ_a s_a·A_a over the values a that an item has in each attribute f; A has D dimensions and a bias.
+
+    A share s_a is one over the number of an item's values in the field, over its root, or 1, as the field's pooling
+    says. Values that training does not know count nothing.
+
+    Args:
+        fields: of the attributes, and ``keys``, the known values of each.
+        ids: rows of the values of each item, 0 where there is none; ``shares``, what each counts.
+        dim: dimension D.
+
+    Shape: ids and shares (1 + I, S); items, any shape, 0 for none, -> (…, D + 1).
+    """
+
+    ids: Tensor
+    shares: Tensor
+
+    def __init__(
+        self, fields: list[Field], keys: list[list[int | str]], ids: Tensor, shares: Tensor, dim: int
+    ) -> None:
+        super().__init__()
+        self.fields, self.keys = fields, keys
+        self.register_buffer("ids", ids, persistent=False)
+        self.register_buffer("shares", shares, persistent=False)
+        initial = torch.randn(1 + sum(map(len, keys)), dim + 1) * INIT_STD
+        initial[0], initial[:, -1] = 0.0, 0.0
+        self.weight = nn.Parameter(initial)
+
+    @classmethod
+    def of(cls, dataset: Dataset, dim: int) -> ItemAttributes | None:
+        """Those of a data set's items; None where it has no attributes."""
+        schema, catalog, vocabulary = dataset.schema, dataset.catalog, dataset.vocabulary
+        fields = attribute_fields(schema)
+        if catalog is None or not fields:
+            return None
+        offsets = vocabulary.field_offsets
+        item = schema.names.index(str(schema.item_key))
+        places = {column: at for at, column in enumerate(schema.item_columns)}
+
+        def local(field: int) -> np.ndarray:
+            columns = [places[column] for column in schema.slots.of([field])]
+            ids: np.ndarray = catalog.ids[:, columns].astype(np.int64) - int(offsets[field])
+            return ids
+
+        numbers, begin, ids, shares = local(item)[:, 0], 0, [], []
+        for field in fields:
+            values = local(field)
+            present = values > 0
+            counts = np.maximum(present.sum(1, keepdims=True), 1)
+            share = counts.astype(np.float32) ** -POWERS[schema.fields[field].pooling]
+            ids.append(np.where(present, values + begin, 0))
+            shares.append(present * share)
+            begin += len(vocabulary.keys[field])
+        known = numbers > 0
+        table = np.zeros((int(offsets[item + 1] - offsets[item]), sum(each.shape[1] for each in ids)))
+        of_items, parts = table.astype(np.int64), table.astype(np.float32)
+        of_items[numbers[known]] = np.concatenate(ids, 1)[known]
+        parts[numbers[known]] = np.concatenate(shares, 1)[known]
+        described = [vocabulary.fields[field] for field in fields]
+        keys = [[k.item() if hasattr(k, "item") else k for k in vocabulary.keys[field]] for field in fields]
+        return cls(described, keys, torch.from_numpy(of_items), torch.from_numpy(parts), dim)
+
+    def forward(self, items: Tensor) -> Tensor:
+        flat = items.reshape(-1)
+        ids, shares = self.ids[flat], self.shares[flat]
+        sums = F.embedding_bag(ids, self.weight, mode="sum", per_sample_weights=shares, padding_idx=0)
+        return sums.view(*items.shape, -1)

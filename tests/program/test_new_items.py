@@ -1,0 +1,158 @@
+"""Items that come after a training: trained with attributes, exported, and ranked by them from raw keys."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from ondevice.bundle.manifest import ITEM_ATTRIBUTES
+from ondevice.config.file import load
+from ondevice.errors import DamagedFile, UserError
+from ondevice.program.bundle import Bundle, load_bundle
+from ondevice.program.new_items import basis, write_new_items
+from ondevice.program.next_item_export import export_next_item
+from ondevice.run.directory import Run
+from ondevice.run.next_item import NextItemPipeline, load_run
+from ondevice.training.checkpoint import load_attributes
+
+from ..models.test_item_attributes import CONFIG, genre_films
+
+NEW = [
+    {"item": 901, "title": "A New Drama", "year": 1995, "genres": ["Drama"]},
+    {"item": 902, "genres": ["Western", "Comedy", "never heard of"]},
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("new_items")
+    films = genre_films(folder / "ml")
+    overrides = [
+        f"data.folder={films}",
+        "embedding.dim=8",
+        "train.epochs=2",
+        "run.progress=false",
+        "run.device=cpu",
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ONDEVICE_CACHE", str(folder / "cache"))
+        NextItemPipeline(load(CONFIG, overrides), folder / "run").run()
+        export_next_item(folder / "run", catalog=True, check=False)
+    return folder / "run"
+
+
+@pytest.fixture
+def bundle(run: Path) -> Bundle:
+    return load_bundle(run / "bundles" / "int8")
+
+
+def attribute_vector(run: Path, year: int | None, genres: list[str]) -> torch.Tensor:
+    """What the training has of these attributes, (D + 1,)."""
+    loaded = load_attributes(run / "dense")
+    assert loaded is not None
+    (years, of_genres), values = loaded
+    total = torch.zeros(values.shape[1])
+    begin = len(years["keys"])
+    total += values[[begin + of_genres["keys"].index(genre) for genre in genres]].mean(0)
+    if year is not None:
+        (at,) = np.flatnonzero(
+            np.searchsorted(years["boundaries"], year, side="right") == np.array(years["keys"])
+        )
+        total += values[at]
+    return total
+
+
+def test_new_items_have_the_scores_of_their_attributes(run: Path, bundle: Bundle) -> None:
+    recommender, data = load_run(Run(run))
+    field = data.schema.names.index("item")
+    history = [int(key) for key in data.vocabulary.keys[field][:5]]
+    wider = bundle.with_items(NEW)
+    best = wider.recommend(history=history, k=30)
+    shown = {each["item"]: each for each in best}
+    assert shown[901]["title"] == "A New Drama"
+    assert "title" not in shown[902]
+    ids = torch.zeros(1, 50, dtype=torch.int64)
+    ids[0, -5:] = torch.arange(1, 6)
+    with torch.no_grad():
+        user = torch.cat([recommender.newest(ids)[0], torch.ones(1)])
+        scale = float(recommender(ids).std())
+    for key, year, genres in ((901, 1995, ["Drama"]), (902, None, ["Western", "Comedy"])):
+        expected = float(user @ attribute_vector(run, year, genres))
+        assert shown[key]["score"] == pytest.approx(expected, abs=0.05 * scale)
+    scores = [each["score"] for each in best]
+    assert scores == sorted(scores, reverse=True)
+    known = bundle.recommend(history=history, k=30)
+    assert [each for each in best if each["item"] < 900] == known
+
+
+def test_new_items_are_left_out_like_others(bundle: Bundle) -> None:
+    wider = bundle.with_items(NEW)
+    assert 901 not in {each["item"] for each in wider.recommend(history=[901], k=30)}
+    assert 902 not in {each["item"] for each in wider.recommend(exclude=[902], k=30)}
+    assert len(wider.recommend(k=3)) == 3
+    assert bundle.new_items is None
+
+
+def test_a_file_of_new_items(bundle: Bundle, tmp_path: Path) -> None:
+    path = tmp_path / "new.json"
+    write_new_items(path, bundle, NEW)
+    assert bundle.with_items(path).recommend(k=30) == bundle.with_items(NEW).recommend(k=30)
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "model": "0" * 64}))
+    with pytest.raises(UserError, match="belongs to another model than"):
+        bundle.with_items(path)
+    path.write_text("[]")
+    with pytest.raises(UserError, match=r"no file of new items \(format"):
+        bundle.with_items(path)
+    path.write_text("{")
+    with pytest.raises(DamagedFile, match="not JSON"):
+        bundle.with_items(path)
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        ({"item": 1, "genres": ["Drama"]}, "item 1 is in the bundle already"),
+        ({"item": 950, "gerne": "Drama"}, "'gerne' is no attribute (did you mean 'genres'?"),
+        (
+            {"item": 950, "genres": ["Opera"]},
+            "item 950 has no attribute that the model knows; give year, genres",
+        ),
+        ({"genres": ["Drama"]}, "item 1 has no key; give it a value of 'item'"),
+    ],
+)
+def test_items_that_cannot_be_taken(bundle: Bundle, item: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message.replace("(", r"\(").replace("?", r"\?")):
+        bundle.with_items([item])
+
+
+def test_attributes_of_another_bundle_and_none_and_damaged_ones(
+    run: Path, bundle: Bundle, tmp_path: Path
+) -> None:
+    alone = bundle.write(tmp_path / "alone")
+    with pytest.raises(UserError, match=r"takes no new items \(item_attributes"):
+        alone.with_items(NEW)
+    path = tmp_path / "alone" / ITEM_ATTRIBUTES
+    with safe_open(bundle.path / ITEM_ATTRIBUTES, framework="numpy") as content:
+        tensors = {name: content.get_tensor(name) for name in ("places", "coefficients")}
+        save_file(tensors, path, {**content.metadata(), "model": "0" * 64})
+    with pytest.raises(UserError, match="belongs to another model than"):
+        alone.with_items(NEW)
+    path.write_bytes(b"nothing")
+    with pytest.raises(DamagedFile, match="damaged"):
+        alone.with_items(NEW)
+    alone.write(tmp_path / "alone")  # what lies beside it is no reason to refuse
+
+
+def test_a_basis_spans_all_rows() -> None:
+    vectors = np.random.default_rng(0).normal(size=(40, 3)) @ np.random.default_rng(1).normal(size=(3, 6))
+    places = basis(vectors)
+    assert len(places) == 3
+    coefficients = np.linalg.lstsq(vectors[places].T, vectors.T, rcond=None)[0]
+    np.testing.assert_allclose(coefficients.T @ vectors[places], vectors, atol=1e-9)
