@@ -178,21 +178,30 @@ def _all_good(field: Field, raws: Any, missing: frozenset[str]) -> Any:
     return raws.cast(pa.int64()) if field.transform in (None, "log_integer") else raws
 
 
-def parsed(
-    column: Any, parse: Callable[[Any], float | None], missing: frozenset[str], where: str
-) -> tuple[np.ndarray, dict[int, str]]:
-    """What ``parse`` makes of each value (float64, NaN for None), and why some rows have none."""
+def changed(
+    column: Any, change: Callable[[Any], Any], where: str, kind: Any = None
+) -> tuple[Any, dict[int, str]]:
+    """An Arrow array of what ``change`` makes of each value (None of a null), and why it refuses some rows."""
+    import pyarrow as pa
+
     check_flat(column, where)
     encoded = column if hasattr(column, "dictionary") else column.dictionary_encode()
     values, reasons = [], {}
     for place, raw in enumerate([*plain_values(encoded.dictionary, where), None]):
         try:
-            value = parse(None if raw in missing else raw)
+            values.append(change(raw) if raw is not None or encoded.null_count else None)
         except ValueError as error:
-            value, reasons[place] = None, str(error)
-        values.append(np.nan if value is None else float(value))
-    places = encoded.indices.fill_null(len(values) - 1).to_numpy(zero_copy_only=False)
-    wrong: dict[int, str] = {}
-    for place, reason in reasons.items():
-        wrong.update(dict.fromkeys(np.flatnonzero(places == place).tolist(), reason))
-    return np.array(values, dtype=np.float64)[places], wrong
+            values.append(None)
+            reasons[place] = str(error)
+    indices = encoded.indices.fill_null(len(values) - 1)
+    return pa.array(values, kind).take(indices), _rows_of(indices, reasons, len(values))
+
+
+def parsed(
+    column: Any, parse: Callable[[Any], float | None], missing: frozenset[str], where: str
+) -> tuple[np.ndarray, dict[int, str]]:
+    """What ``parse`` makes of each value (float64, NaN for None), and why some rows have none."""
+    import pyarrow as pa
+
+    numbers, wrong = changed(column, lambda raw: parse(None if raw in missing else raw), where, pa.float64())
+    return numbers.to_numpy(zero_copy_only=False), wrong

@@ -33,6 +33,7 @@ def write_catalog(folder: Path, schema: Schema, interactions: Interactions, voca
         key = key_field.key(row[schema.item_key])
         if key is not None:
             by_key.setdefault(key, row)
+    by_key = dict(sorted(by_key.items()))
     raw = [
         {f.name: _typed(f, row[f.name]) for f in schema.fields if f.side == "item"} for row in by_key.values()
     ]

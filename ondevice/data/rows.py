@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ondevice.data.arrow import canonical, parsed, plain_values
+from ondevice.data.arrow import canonical, changed, parsed, plain_values
 from ondevice.data.field import number_of
 from ondevice.data.spec import TableSpec
 from ondevice.data.times import time_parser
@@ -23,7 +23,7 @@ class Rows:
         columns: Arrow array (n,) for each of `Schema.columns`, by name: canonical keys, or raw values where there is
             a transform.
         labels: (n,) uint8.
-        times: (n,) float64, where the split needs them.
+        order: arrays (n,) float64 that sort the rows in time, the most significant first, where the split needs them.
         weights: (n,) float32, where the table has them.
         titles: the title of each row's item, where the table has them.
     """
@@ -31,7 +31,7 @@ class Rows:
     numbers: np.ndarray
     columns: dict[str, Any]
     labels: np.ndarray
-    times: np.ndarray | None = None
+    order: tuple[np.ndarray, ...] = ()
     weights: np.ndarray | None = None
     titles: list[Any] | None = None
 
@@ -54,19 +54,23 @@ def rows_of(
     import pyarrow as pa
 
     missing = frozenset(spec.format.missing)
-    wrong: dict[int, str] = {}
+    batch, wrong = _computed(spec, batch, where)
     labels = np.ones(len(numbers))
-    times = weights = None
+    order: list[np.ndarray] = []
+    weights = None
     if spec.schema.label.column is not None:
         name = spec.schema.label.column
-        labels, wrong = parsed(
+        labels, more = parsed(
             batch.column(name), spec.schema.label.parse, missing, f"{where}: column '{name}'"
         )
+        wrong = {**more, **wrong}
     dropped = set(np.flatnonzero(np.isnan(labels)).tolist()).difference(wrong)
     if timed and spec.split.time is not None:
-        name, parse = spec.split.time, time_parser(spec.split.time_format)
-        times, more = parsed(batch.column(name), parse, missing, f"{where}: column '{name}'")
-        wrong = {**more, **wrong}
+        parse = time_parser(spec.split.time_format)
+        for name in (spec.split.time, *spec.computed.ties):
+            each, more = parsed(batch.column(name), parse, missing, f"{where}: column '{name}'")
+            order.append(each)
+            wrong = {**more, **wrong}
     if spec.weight is not None:
         name, weigh = spec.weight, functools.partial(_weight, spec.weight)
         weights, more = parsed(batch.column(name), weigh, missing, f"{where}: column '{name}'")
@@ -93,11 +97,25 @@ def rows_of(
         numbers[kept],
         columns,
         labels[kept].astype(np.uint8),
-        None if times is None else times[kept],
+        tuple(each[kept] for each in order),
         None if weights is None else weights[kept].astype(np.float32),
         texts,
     )
     return rows, {int(numbers[row]): reason for row, reason in wrong.items()}
+
+
+def _computed(spec: TableSpec, batch: Any, where: str) -> tuple[Any, dict[int, str]]:
+    """The batch with the columns that are made of others, and why some rows have none."""
+    import pyarrow as pa
+
+    if not spec.computed.columns:
+        return batch, {}
+    columns, wrong = {name: batch.column(name) for name in batch.schema.names}, {}
+    for name, (source, change) in spec.computed.columns.items():
+        if source in batch.schema.names:
+            columns[name], more = changed(batch.column(source), change, f"{where}: column '{source}'")
+            wrong.update({row: reason for row, reason in more.items() if row not in wrong})
+    return pa.record_batch(columns), wrong
 
 
 def _weight(column: str, raw: Any) -> float:

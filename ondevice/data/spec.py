@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,22 @@ class SideTable:
 
 
 @dataclass(frozen=True)
+class Computed:
+    """What the code of a data set makes of a table's columns.
+
+    Args:
+        columns: further columns by name: the column that each is made of, and what each of its texts becomes (an
+            integer, a text or None); a ValueError says why a text cannot be read.
+        ties: columns of whole numbers that order rows of equal time, under a temporal split.
+        items: gives further items for the catalog, once all rows are read: their rows, and titles by key.
+    """
+
+    columns: Mapping[str, tuple[str, Callable[[Any], Any]]] = field(default_factory=dict)
+    ties: Sequence[str] = ()
+    items: Callable[[], tuple[list[dict[str, Any]], dict[Any, str]]] | None = None
+
+
+@dataclass(frozen=True)
 class TableSpec:
     """What a table's columns mean and how its files are written.
 
@@ -81,6 +97,7 @@ class TableSpec:
         title: column with a title for people, kept for the catalog.
         weight: column with what a row counts in losses and metrics.
         tables: further tables, joined by key.
+        computed: what the code of a data set adds; nothing of it stands in a YAML file.
     """
 
     schema: Schema
@@ -89,6 +106,7 @@ class TableSpec:
     title: str | None = None
     weight: str | None = None
     tables: Mapping[str, SideTable] = field(default_factory=dict)
+    computed: Computed = field(default_factory=Computed)
 
     @classmethod
     def from_yaml(cls, path: str | os.PathLike[str], tables: Mapping[str, Any] | None = None) -> TableSpec:
@@ -187,9 +205,11 @@ class TableSpec:
             self.title if titles else None,
             self.split.time if timed else None,
             self.weight,
+            *(self.computed.ties if timed else ()),
         ]
         wanted = [field.source_column for field in self.schema.columns] + [c for c in extra if c is not None]
-        return list(dict.fromkeys(wanted))
+        made = self.computed.columns
+        return list(dict.fromkeys(made[name][0] if name in made else name for name in wanted))
 
 
 def _side(schema: Schema, where: str, values: Any) -> SideTable:

@@ -136,7 +136,7 @@ def parse_batch(plan: Plan, which: ChunkId, path: Path) -> dict[str, Any]:
         rows.columns,
         rows.labels,
         np.asarray(rows.numbers),
-        rows.times,
+        rows.order[0] if rows.order else None,
         rows.weights,
         user_hashes(spec.field(spec.user), rows.columns[spec.user])
         if spec.schema.histories and spec.user is not None

@@ -177,14 +177,14 @@ def read_table(
                     division.append(np.full(len(kept.labels), given[number], dtype=np.uint8))
                 rows.append(kept)
         joined.tell()
-        items, more = joined.items()
+        items, more = joined.items() if spec.computed.items is None else spec.computed.items()
         titles.update(more)
     if not seen:
         raise DataError(f"{parts[0].path}: holds no rows; the file is empty or cut short")
     if bad.skipped:
         say(f"{spec.schema.name}: {bad.skipped} rows left out; the first: {bad.first}")
-    times = np.concatenate([each.times for each in rows if each.times is not None]) if timed else None
-    if times is not None and len(times) and (doubt := doubts(str(spec.split.time), times.min(), times.max())):
+    order = tuple(np.concatenate(parts) for parts in zip(*(each.order for each in rows), strict=True))
+    if order and len(order[0]) and (doubt := doubts(str(spec.split.time), order[0].min(), order[0].max())):
         say(f"{spec.schema.name}: {doubt}")
     read = {name: factorizer.column() for name, factorizer in columns.items()}
     for field in spec.schema.columns:
@@ -194,7 +194,7 @@ def read_table(
     return Interactions(
         read,
         np.concatenate([each.labels for each in rows]),
-        order=() if times is None else (times,),
+        order=order,
         items=_merged(spec.schema, read, items) if items else None,
         titles=titles,
         skipped=bad.skipped,

@@ -154,7 +154,7 @@ def replace_in(path: Path, old: str, new: str, encoding: str = "latin-1") -> Non
             "ratings.dat",
             "2::3::1::1005",
             "2::3::1::soon",
-            "ratings.dat: timestamp 'soon' is not a whole number",
+            "ratings.dat:4: timestamp 'soon' is not a whole number",
         ),
         ("users.dat", "2::M::56", "2::M::old", "users.dat:2: age 'old' is not a whole number"),
         ("users.dat", "2::M::56", "u::M::56", "users.dat:2: user 'u' is not a whole number"),
