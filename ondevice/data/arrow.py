@@ -58,9 +58,9 @@ def canonical(field: Field, column: Any, missing: frozenset[str], where: str) ->
         missing: texts that stand for a missing value.
         where: the table and the column, for messages.
 
-    Returns: an Arrow array: int64 or string keys; raw values where the field has a transform, float64 of numbers, a
-        text for `unpacked` of several values; null where a value is missing. And the trouble of each row whose value
-        is neither missing nor what the field needs.
+    Returns: an Arrow array: int64 or string keys; raw values where the field has a transform, float64 where it reads
+        numbers, a text for `unpacked` of several values; null where a value is missing. And the trouble of each row
+        whose value is neither missing nor what the field needs.
     """
     import pyarrow as pa
     from pyarrow import compute as pc
@@ -68,7 +68,7 @@ def canonical(field: Field, column: Any, missing: frozenset[str], where: str) ->
     if field.slots > 1:
         return _packed(field, column, missing, where)
     check_flat(column, where)
-    if field.kind == "number" and (numbers := _finite(column)) is not None:
+    if field.reads_numbers and (numbers := _finite(column)) is not None:
         return numbers, {}
     if pa.types.is_signed_integer(column.type) and field.kind == "integer":
         return column.cast(pa.int64()), {}
@@ -85,13 +85,13 @@ def canonical(field: Field, column: Any, missing: frozenset[str], where: str) ->
         for place, value in enumerate(values)
         if value is not None and (reason := field.trouble(value)) is not None
     }
-    if field.transform is None:
-        key = number_of if field.kind == "number" else field.key
+    if field.transform is None or field.reads_numbers:
+        key = (lambda raw: number_of(field.scalar(raw))) if field.reads_numbers else field.key
         keys = [
             None if value is None or place in reasons else key(value) for place, value in enumerate(values)
         ]
-        types = {"integer": pa.int64(), "string": pa.string(), "number": pa.float64()}
-        taken = pa.array(keys, types[field.kind])
+        types = {"integer": pa.int64(), "string": pa.string()}
+        taken = pa.array(keys, pa.float64() if field.reads_numbers else types[field.kind])
     elif missing:
         taken = pc.if_else(pa.array([value is None for value in values]), pa.scalar(None, raws.type), raws)
     else:
@@ -175,7 +175,9 @@ def _all_good(field: Field, raws: Any, missing: frozenset[str]) -> Any:
     if not pc.all(pc.or_(absent, pc.match_substring_regex(raws, _GOOD[field.transform]))).as_py():
         return None
     raws = pc.if_else(absent, pa.scalar(None, pa.string()), raws)
-    return raws.cast(pa.int64()) if field.transform in (None, "log_integer") else raws
+    if field.reads_numbers:
+        return raws.cast(pa.float64())
+    return raws if field.transform == "hex" else raws.cast(pa.int64())
 
 
 def changed(

@@ -3,46 +3,48 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ondevice.data.dataset import Catalog
-from ondevice.data.interactions import Interactions, item_rows
 from ondevice.data.schema import Field, Schema, number_of
 from ondevice.data.vocabulary import Vocabulary
 
 
-def all_items(schema: Schema, interactions: Interactions) -> list[dict[str, Any]] | None:
-    """One raw row per item of the source: as it gave them, or the first row of each."""
-    if schema.item_key is None or interactions.items is not None:
-        return interactions.items
-    return item_rows(schema, interactions.columns)
+def write_catalog(
+    folder: Path,
+    schema: Schema,
+    items: Sequence[dict[str, Any]],
+    titles: Mapping[Any, str],
+    vocabulary: Vocabulary,
+) -> None:
+    """Write items into a store, their keys ascending; of several rows with one key the first.
 
-
-def write_catalog(folder: Path, schema: Schema, interactions: Interactions, vocabulary: Vocabulary) -> None:
-    """Write every item of the source into a store; nothing where no field names an item."""
-    items = all_items(schema, interactions)
-    if schema.item_key is None or items is None:
-        return
-    positions = schema.item_fields
-    key_field = schema.fields[schema.names.index(schema.item_key)]
+    Args:
+        folder: the store.
+        schema: names the item.
+        items: raw values of the item-side fields by name.
+        titles: by raw key.
+        vocabulary: of the store.
+    """
+    key_field = schema.named(str(schema.item_key))
     by_key: dict[Any, dict[str, Any]] = {}
     for row in items:
-        key = key_field.key(row[schema.item_key])
+        key = key_field.key(row[key_field.name])
         if key is not None:
             by_key.setdefault(key, row)
-    by_key = dict(sorted(by_key.items()))
+    keys = sorted(by_key)
+    positions = schema.item_fields
     raw = [
-        {f.name: _typed(f, row[f.name]) for f in schema.fields if f.side == "item"} for row in by_key.values()
+        {f.name: _typed(f, by_key[key][f.name]) for f in schema.fields if f.side == "item"} for key in keys
     ]
     ids = [vocabulary.encode_values(f, [row[schema.names[f]] for row in raw]) for f in positions]
-    titles = {key_field.key(item): title for item, title in interactions.titles.items()}
-    item_titles = [titles.get(key, "") for key in by_key]
-    save_catalog(
-        folder, Catalog(np.concatenate(ids, axis=1).astype(np.int32), list(by_key), item_titles, raw)
-    )
+    title_of = {key_field.key(item): title for item, title in titles.items()}
+    item_titles = [title_of.get(key, "") for key in keys]
+    save_catalog(folder, Catalog(np.concatenate(ids, axis=1).astype(np.int32), keys, item_titles, raw))
 
 
 def save_catalog(folder: Path, catalog: Catalog) -> None:

@@ -194,6 +194,11 @@ class Field:
         return self.slots > 1 or self.is_history
 
     @property
+    def reads_numbers(self) -> bool:
+        """Whether a raw value is a number of which a key is made: its bucket, once what is learnt is known."""
+        return self.kind == "number" or self.transform == "log_bucket"
+
+    @property
     def has_integer_keys(self) -> bool:
         """Whether its keys are integers, those of buckets included."""
         return self.kind != "string"
@@ -257,7 +262,7 @@ class Field:
         Raises: UserError: for what is no single value: a list, an array, bytes.
         """
         if type(raw) not in _PLAIN:
-            raw = self._scalar(raw)
+            raw = self.scalar(raw)
         if raw is None or raw == "" or raw != raw:
             return self.missing
         if self.transform == "hex":
@@ -294,10 +299,10 @@ class Field:
         return next(filter(None, map(self._trouble_of_one, values)), None)
 
     def _trouble_of_one(self, raw: Any) -> str | None:
-        raw = self._scalar(raw)
+        raw = self.scalar(raw)
         if raw is None or raw == "" or raw != raw:
             return None
-        if self.transform == "log_bucket" or self.kind == "number":
+        if self.reads_numbers:
             return (
                 None if number_of(raw) is not None else f"column '{self.source_column}': {raw!r} is no number"
             )
@@ -312,7 +317,7 @@ class Field:
         trouble = "does not fit into 64 bits" if whole else "is not a whole number"
         return f"{what} {trouble}; where values are names or codes, write kind: string"
 
-    def _scalar(self, raw: Any) -> Any:
+    def scalar(self, raw: Any) -> Any:
         """The number, text or None that a value is. Raises UserError for what is no single value."""
         if type(raw) in _PLAIN:
             return raw
@@ -323,7 +328,7 @@ class Field:
         if type(raw).__name__ in ("NAType", "NaTType"):  # of pandas, which need not be there
             return None
         if getattr(raw, "ndim", None) == 0 and hasattr(raw, "item"):
-            return self._scalar(raw.item())
+            return self.scalar(raw.item())
         if isinstance(raw, _NO_SCALARS) or hasattr(raw, "ndim"):
             hint = "; decode it to a text first" if isinstance(raw, (bytes, bytearray)) else ""
             raise DataError(

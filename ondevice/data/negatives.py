@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ondevice.data.interactions import Interactions, keyed, keyed_column
 from ondevice.data.schema import Schema
 from ondevice.data.sources import say
 from ondevice.errors import DataError
@@ -25,7 +24,7 @@ class Pairs:
 
 
 def sample_negatives(
-    schema: Schema, interactions: Interactions, rows: dict[str, np.ndarray], seed: int
+    schema: Schema, items: np.ndarray, contexts: np.ndarray, rows: dict[str, np.ndarray], seed: int
 ) -> dict[str, Pairs]:
     """Each split's rows, every positive followed by its sampled negatives.
 
@@ -34,15 +33,19 @@ def sample_negatives(
     the same ``label.context_key`` value has as a positive in any split, so the test split's positives are
     known to the sampler (only as pairs not to draw). A context that has every item as a positive gets none.
 
+    Args:
+        schema: its label says how many negatives a positive has, and how they are drawn.
+        items: (n,) number of each row's item, from 0.
+        contexts: (n,) number of what `Label.context_key` has there.
+        rows: of each split.
+        seed: of the draws.
+
     Raises: DataError: when not one negative can be drawn.
     """
     label = schema.label
-    assert schema.item_key is not None
-    assert label.context_key is not None
-    items = keyed(schema, interactions, schema.item_key)
-    contexts = keyed(schema, interactions, label.context_key)
     num_items = int(items.max()) + 1
-    positives = np.unique(contexts * num_items + items)
+    every = np.concatenate(list(rows.values()))
+    positives = np.unique(contexts[every] * num_items + items[every])
     train_items, first_rows, occurrences = np.unique(
         items[rows["train"]], return_index=True, return_counts=True
     )
@@ -72,8 +75,7 @@ def sample_negatives(
         item_rows = np.concatenate([split_rows[:, None], row_of_item[of_row]], axis=1)[is_drawn]
         context_rows = np.broadcast_to(split_rows[:, None], is_drawn.shape)[is_drawn]
         labels = np.broadcast_to(np.arange(label.negatives + 1) == 0, is_drawn.shape)[is_drawn]
-        counts = None if interactions.weights is None else interactions.weights[context_rows]
-        pairs[name] = Pairs(context_rows, item_rows, labels.astype(np.uint8), counts)
+        pairs[name] = Pairs(context_rows, item_rows, labels.astype(np.uint8))
         missing += int((drawn < 0).sum())
         if not (drawn >= 0).any():
             raise DataError(
@@ -82,21 +84,6 @@ def sample_negatives(
     if missing:
         say(f"{schema.name}: {missing} negatives left out, of contexts that have every item as a positive")
     return pairs
-
-
-def without_missing(schema: Schema, interactions: Interactions) -> Interactions:
-    """The rows that name both a user and an item: of the others nothing is known that could be negative."""
-    keep = np.ones(len(interactions), dtype=bool)
-    for name in (schema.item_key, schema.label.context_key):
-        assert name is not None
-        column = keyed_column(schema, interactions, name)
-        gone = np.array([key is None for key in column.values], dtype=bool)[column.codes]
-        if gone.any():
-            say(
-                f"{schema.name}: {int(gone.sum())} rows without '{name}' left out; label.positive_only needs it"
-            )
-        keep &= ~gone
-    return interactions if keep.all() else interactions.take(np.flatnonzero(keep))
 
 
 def _contains(ascending: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from ondevice.data.interactions import Column, Interactions, keyed
-from ondevice.data.schema import Field, Schema
+from ondevice.data.schema import Schema
 from ondevice.data.sources import say
-from ondevice.data.splits import SPLITS
+from ondevice.data.splits import SPLITS, same_in_all
 
 MANY_VALUES = 0.5  # distinct values a training row at which a field looks like a number of the row itself
 
@@ -53,14 +52,6 @@ def describe_fields(
     return fields
 
 
-def num_cut(field: Field, column: Column) -> int:
-    """Rows with more values than a field has slots."""
-    if field.slots == 1:
-        return 0
-    is_cut = np.array([len(field.bag(value)) > field.slots for value in column.values], dtype=bool)
-    return int(is_cut[column.codes].sum())
-
-
 def say_report(name: str, rows: dict[str, int], fields: Sequence[dict[str, Any]]) -> None:
     """Print the rows of each split and `describe_fields`."""
     say(f"{name}: rows " + ", ".join(f"{split} {rows[split]:,}" for split in SPLITS))
@@ -79,18 +70,22 @@ def say_report(name: str, rows: dict[str, int], fields: Sequence[dict[str, Any]]
 
 
 def tell_repeated(
-    schema: Schema, interactions: Interactions, rows: dict[str, np.ndarray], user: str | None
+    schema: Schema, codes: Callable[[str], np.ndarray], rows: dict[str, np.ndarray], user: str | None
 ) -> None:
-    """Say how many test rows repeat a training row: under a random split they are known beforehand."""
+    """Say how many test rows repeat a training row: under a random split they are known beforehand.
+
+    Args:
+        schema: names the item, and all fields.
+        codes: gives, by the name of a field, a number (n,) of each row's key, 0 where it has none.
+        rows: of each split.
+        user: the field that names the user, if one does.
+    """
     if schema.item_key is None:
         return
     pair = [name for name in (user, schema.item_key) if name is not None]
     named = len(pair) == 2
     names = pair if named else [f.name for f in schema.fields if f.transform is None and f.names_values]
-    combined = np.zeros(len(interactions), dtype=np.int64)
-    for name in names:
-        codes = keyed(schema, interactions, name)
-        _, combined = np.unique(combined * (int(codes.max()) + 1) + codes, return_inverse=True)
+    combined = same_in_all([codes(name) for name in names])
     repeated = int(np.isin(combined[rows["test"]], combined[rows["train"]]).sum())
     if repeated:
         what = " and ".join(names) if named else "all fields"

@@ -37,7 +37,7 @@ class Rows:
 
 
 def rows_of(
-    spec: TableSpec, numbers: np.ndarray, batch: Any, *, where: str, timed: bool, titles: bool
+    spec: TableSpec, numbers: np.ndarray, batch: Any, *, where: str, timed: bool
 ) -> tuple[Rows, dict[int, str]]:
     """The rows of a batch, and the trouble of each row that cannot be used, by its number.
 
@@ -47,7 +47,6 @@ def rows_of(
         batch: Arrow columns, named as in the source.
         where: the file, for messages.
         timed: whether the split needs times.
-        titles: whether titles are wanted.
 
     Raises: UserError: for a column of a type that no field can have.
     """
@@ -84,11 +83,7 @@ def rows_of(
     keep[list(wrong)] = False
     wrong = {row: reason for row, reason in wrong.items() if row not in dropped}
     kept = np.flatnonzero(keep)
-    texts = (
-        plain_values(batch.column(spec.title), f"{where}: column '{spec.title}'")
-        if titles and spec.title
-        else None
-    )
+    texts = plain_values(batch.column(spec.title), f"{where}: column '{spec.title}'") if spec.title else None
     if len(kept) < len(keep):
         taken = pa.array(kept)
         columns = {name: column.take(taken) for name, column in columns.items()}

@@ -227,6 +227,11 @@ class Schema:
             read.append(self.named(self.user_key))
         return tuple(read)
 
+    @property
+    def stored(self) -> tuple[Field, ...]:
+        """The fields, and after them what names a user where no field does."""
+        return (*self.fields, *(field for field in self.columns if field not in self.fields))
+
     def named(self, name: str) -> Field:
         """The field of a name; for a ``user_key`` that is none, what reads its column."""
         field = next((each for each in self.fields if each.name == name), None)

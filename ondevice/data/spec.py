@@ -198,11 +198,11 @@ class TableSpec:
             del side["path"]
         return values
 
-    def needed(self, timed: bool, titles: bool = True) -> list[str]:
+    def needed(self, timed: bool) -> list[str]:
         """Columns to read, in a fixed order."""
         extra = [
             self.schema.label.column,
-            self.title if titles else None,
+            self.title,
             self.split.time if timed else None,
             self.weight,
             *(self.computed.ties if timed else ()),

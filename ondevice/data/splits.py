@@ -101,11 +101,16 @@ def split_rows(
 
 def _first_of_group(groups: Sequence[np.ndarray]) -> np.ndarray:
     """For each row the first row that is equal to it in all codes."""
-    combined = np.zeros(len(groups[0]), dtype=np.int64)
-    for codes in groups:
-        _, combined = np.unique(combined * (int(codes.max()) + 1) + codes, return_inverse=True)
-    _, first, places = np.unique(combined, return_index=True, return_inverse=True)
+    _, first, places = np.unique(same_in_all(groups), return_index=True, return_inverse=True)
     return np.asarray(first[places])
+
+
+def same_in_all(columns: Sequence[np.ndarray]) -> np.ndarray:
+    """(n,) numbers that are equal where rows are equal in all columns of numbers from 0."""
+    combined = np.zeros(len(columns[0]), dtype=np.int64)
+    for codes in columns:
+        _, combined = np.unique(combined * (int(codes.max()) + 1) + codes, return_inverse=True)
+    return combined
 
 
 def _group_end(ranked: np.ndarray, bound: int) -> int:

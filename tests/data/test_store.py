@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ondevice.data import load_dataset, store
+from ondevice.data import load_dataset, read, store
 from ondevice.data.dataset import Dataset
+from ondevice.data.large import assemble, prepare, whole
 from ondevice.errors import UserError
 
 
@@ -22,13 +23,13 @@ def tiny(folder: Path, **options: Any) -> Dataset:
 def built(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The fingerprints of the stores that were really written."""
     written: list[str] = []
-    write = store._write
+    write = prepare._prepare
 
-    def counted(folder: Path, *arguments: Any) -> None:
-        written.append(arguments[-1])
-        write(folder, *arguments)
+    def counted(plan: Any, fingerprint: str, *arguments: Any) -> None:
+        written.append(fingerprint)
+        write(plan, fingerprint, *arguments)
 
-    monkeypatch.setattr(store, "_write", counted)
+    monkeypatch.setattr(prepare, "_prepare", counted)
     return written
 
 
@@ -142,7 +143,7 @@ def test_a_failed_preparation_leaves_nothing(
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store, "write_catalog", full)
+    monkeypatch.setattr(assemble, "write_catalog", full)
     with pytest.raises(UserError, match=r"No space left on device.*ONDEVICE_CACHE"):
         tiny(official)
     assert folders(own_cache) == []
@@ -158,7 +159,7 @@ def test_another_process_may_win(official: Path, own_cache: Path, monkeypatch: p
         kept.rename(folder)
         raise OSError(39, "Directory not empty")
 
-    monkeypatch.setattr(store, "_write", late)
+    monkeypatch.setattr(prepare, "_prepare", late)
     assert same(first, tiny(official))
 
 
@@ -166,7 +167,8 @@ def test_blocks_do_not_change_the_store(official: Path, monkeypatch: pytest.Monk
     first = tiny(official)
     expected = first.train.ids.tolist(), first.counts.tolist()
     monkeypatch.setattr(store, "FORMAT_VERSION", -1)
-    monkeypatch.setattr(store, "BLOCK_ROWS", 3)
+    monkeypatch.setattr(whole, "BLOCK_ROWS", 3)
+    monkeypatch.setattr(read, "CHUNK_ROWS", 4)
     second = tiny(official)
     assert (second.train.ids.tolist(), second.counts.tolist()) == expected
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,44 +33,45 @@ def write_chunk(
     columns: dict[str, Any],
     labels: np.ndarray,
     lines: np.ndarray,
-    times: np.ndarray | None = None,
+    order: Sequence[np.ndarray] = (),
     weights: np.ndarray | None = None,
-    users: np.ndarray | None = None,
+    titles: Sequence[str | None] | None = None,
     **meta: Any,
 ) -> dict[str, Any]:
     """Write rows and return the chunk's ``meta``.
 
     Args:
         path: the file.
-        schema: its fields name the columns.
+        schema: what it stores names the columns.
         columns: Arrow array of raw values by field.
         labels: (n,) 0 or 1.
         lines: (n,) line (or row) of the source file of each row, from 0.
-        times: (n,) seconds, for a split by time and for histories.
+        order: arrays (n,) that sort the rows in time, the most significant first.
         weights: (n,) what each row counts, where the table says it.
-        users: (n,) uint64 that says whose row it is, 0 for nobody's, where there are histories.
+        titles: (n,) of each row's item, of which that of its first row is kept.
         meta: what else is to be remembered.
     """
     arrays: dict[str, np.ndarray] = {"labels": labels.astype(np.uint8)}
     whole = len(lines) and lines[-1] - lines[0] == len(lines) - 1
     if not whole:
         arrays["lines"] = lines.astype(np.int64)
-    if times is not None:
-        arrays["times"] = times.astype(np.float64)
+    for place, times in enumerate(order):
+        arrays[f"order{place}"] = times.astype(np.float64)
     if weights is not None:
         arrays["weights"] = weights.astype(np.float32)
-    if users is not None:
-        arrays["users"] = users
     num_keys = []
     keys: np.ndarray | list[str]
-    for f, field in enumerate(schema.fields):
-        if field.is_history:  # `write_histories` fills its slots
+    for f, field in enumerate(schema.stored):
+        if field.is_history:  # `write_splits` fills its slots
             codes, keys = np.zeros(len(labels), dtype=np.uint8), np.empty(0, dtype=np.int64)
         else:
             codes, keys = encode_column(field, columns[field.name])
         arrays[f"codes{f}"] = codes.ravel()
         arrays.update(key_arrays(f"keys{f}", keys))
         num_keys.append(len(keys))
+        if titles is not None and field.name == schema.item_key:
+            first = dict(zip(reversed(codes.tolist()), reversed(titles), strict=True))
+            arrays.update(key_arrays("titles", [str(first[code + 1] or "") for code in range(len(keys))]))
     cut = [0 if field.is_history else num_cut(field, columns[field.name]) for field in schema.fields]
     first_line = int(lines[0]) if whole else 0
     meta = {"rows": len(labels), "first_line": first_line, "num_keys": num_keys, "cut": cut, **meta}
@@ -96,13 +99,17 @@ class Chunk:
         first = self.meta["first_line"]
         return np.arange(first, first + self.num_rows, dtype=np.int64)
 
-    def times(self) -> np.ndarray:
-        """(n,) float64."""
-        return self._file.read("times")
+    def order(self) -> list[np.ndarray]:
+        """Arrays (n,) float64 that sort the rows in time, the most significant first."""
+        names = itertools.takewhile(self._file.__contains__, (f"order{place}" for place in itertools.count()))
+        return [self._file.read(name) for name in names]
 
-    def users(self) -> np.ndarray:
-        """(n,) uint64."""
-        return self._file.read("users")
+    def titles(self) -> list[str] | None:
+        """The title of each key of the item, where the table has them."""
+        if "titles.ends" not in self._file:
+            return None
+        titles: list[str] = read_keys(self._file, "titles", 0, self._file.length("titles.ends")).to_pylist()
+        return titles
 
     def weights(self) -> np.ndarray | None:
         """(n,) float32, where the table has them."""

@@ -15,7 +15,8 @@ from ondevice.data.keys import LARGEST
 def encode_column(field: Field, column: Any) -> tuple[np.ndarray, np.ndarray | list[str]]:
     """Codes (n,) of the fewest bytes and the keys they stand for: code 0 is unknown, code i is keys[i - 1].
 
-    Of several slots K the codes are (n, K); of a number the key is what `number_keys` makes of it.
+    Of several slots K the codes are (n, K); of a number the key is what `number_keys` makes of it, of a missing one
+    what it makes of minus infinity.
 
     Args:
         field: gives the canonical keys.
@@ -34,7 +35,8 @@ def encode_column(field: Field, column: Any) -> tuple[np.ndarray, np.ndarray | l
     distinct: np.ndarray | list[str]
     if isinstance(keys, np.ndarray):
         if encoded.null_count and missing is not None:
-            keys, known = np.append(keys, missing), np.append(known, True)
+            missing_key = number_keys(np.array([-np.inf]))[0] if field.reads_numbers else missing
+            keys, known = np.append(keys, missing_key), np.append(known, True)
         distinct, places = np.unique(keys[known], return_inverse=True)
     else:
         distinct = sorted({key for key in keys if key is not None})
@@ -78,6 +80,14 @@ def numbers_of(keys: np.ndarray) -> np.ndarray:
     return np.where(keys < 0, keys ^ np.int64(2**63 - 1), keys).view(np.float64)
 
 
+def number_to_keys(field: Field, numbers: np.ndarray) -> np.ndarray:
+    """`Field.key` (int64) of numbers, and of minus infinity for missing ones; all that is learnt is known."""
+    if field.kind == "number":
+        return np.searchsorted(np.array(field.boundaries, dtype=np.float64), numbers, side="right")
+    keys = [field.key(None if number == -np.inf else number) for number in numbers.tolist()]
+    return np.array(keys, dtype=np.int64)
+
+
 def keys_of(field: Field, raws: Any) -> tuple[np.ndarray | list[str | None], np.ndarray]:
     """`Field.key` of each value of an Arrow array without nulls, and where it is known.
 
@@ -86,7 +96,7 @@ def keys_of(field: Field, raws: Any) -> tuple[np.ndarray | list[str | None], np.
     import pyarrow as pa
 
     kind = raws.type
-    if field.kind == "number":
+    if field.reads_numbers:
         numbers = raws.to_numpy(zero_copy_only=False).astype(np.float64)
         return number_keys(numbers), np.ones(len(numbers), dtype=bool)
     if (

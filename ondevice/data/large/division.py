@@ -13,6 +13,7 @@ from ondevice.data.large.plan import Plan, open_chunk, starts_of
 from ondevice.data.splits import GIVEN, SPLIT_STREAM, SPLITS, hash_rows
 from ondevice.errors import DataError
 
+DIVISION = "division.npy"  # the split of every row, where all are divided at once
 FILE_ROWS = 1 << 40  # numbers that each file's rows may have: a file added at the end moves no other's rows
 
 
@@ -33,7 +34,7 @@ def count_chunk(plan: Plan, which: ChunkId, given: list[Any]) -> dict[str, Any]:
         np.bincount(chunk.codes(f)[train].ravel(), minlength=known + 1)[1:]
         for f, known in enumerate(chunk.num_keys)
     ]
-    rows = np.bincount(split, minlength=len(SPLITS)).tolist()
+    rows = np.bincount(split, minlength=len(SPLITS))[: len(SPLITS)].tolist()
     arrays = {"split": split, "counts": np.concatenate(counts).astype(np.int32)}
     missing = [
         0 if field.is_history else int((chunk.codes(f)[train].reshape(-1, field.slots) == 0).all(1).sum())
@@ -44,7 +45,15 @@ def count_chunk(plan: Plan, which: ChunkId, given: list[Any]) -> dict[str, Any]:
 
 
 def _splits(plan: Plan, chunk: Chunk, which: ChunkId, given: list[Any]) -> np.ndarray:
-    """(n,) uint8: 0 train, 1 valid, 2 test."""
+    """(n,) uint8: 0 train, 1 valid, 2 test, 3 none."""
+    if plan.is_ordered:
+        division = np.load(plan.folder / DIVISION, mmap_mode="r", allow_pickle=False)
+        return np.array(division[given[0] : given[0] + chunk.num_rows])
+    return split_of_rows(plan, chunk, which, given)
+
+
+def split_of_rows(plan: Plan, chunk: Chunk, which: ChunkId, given: list[Any]) -> np.ndarray:
+    """(n,) uint8: 0 train, 1 valid, 2 test, each row by itself."""
     if plan.split == GIVEN:
         return np.full(chunk.num_rows, plan.source["given"][which.file], dtype=np.uint8)
     if plan.split == "random":
@@ -60,7 +69,7 @@ def _splits(plan: Plan, chunk: Chunk, which: ChunkId, given: list[Any]) -> np.nd
         for bound in given[1:]:
             split += places >= bound
         return split
-    times = ascending_bits(chunk.times())
+    times = ascending_bits(chunk.order()[0])
     for bound, first_ties in given:
         ties = times == np.uint64(bound)
         split += (times > np.uint64(bound)) | (ties & (np.cumsum(ties) > first_ties))
@@ -101,7 +110,7 @@ def division_of(plan: Plan) -> list[list[Any]]:
     for rows_before in bounds:
         bound, ties_left = _nth(plan, rows_before)
         for c, which in enumerate(parsed.ids):
-            ties = int((ascending_bits(open_chunk(plan, which).times()) == np.uint64(bound)).sum())
+            ties = int((ascending_bits(open_chunk(plan, which).order()[0]) == np.uint64(bound)).sum())
             given[c].append([bound, min(ties, ties_left)])
             ties_left -= min(ties, ties_left)
     return given
@@ -122,7 +131,7 @@ def _nth(plan: Plan, rows_before: int) -> tuple[int, int]:
     for shift in (48, 32, 16, 0):
         histogram = np.zeros(1 << 16, dtype=np.int64)
         for which in plan.parsed.ids:
-            bits = ascending_bits(open_chunk(plan, which).times())
+            bits = ascending_bits(open_chunk(plan, which).order()[0])
             if shift < 48:
                 bits = bits[(bits >> np.uint64(shift + 16)) == np.uint64(prefix)]
             histogram += np.bincount(

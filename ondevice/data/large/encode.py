@@ -13,11 +13,15 @@ from ondevice.data.large.chunk import ChunkId
 from ondevice.data.large.plan import Plan, open_chunk
 from ondevice.data.splits import SPLITS
 
+ALL_IDS = "ids.npy"
+
 
 def encode_chunk(
-    plan: Plan, which: ChunkId, places: list[int], rows: list[int], offsets: list[int]
+    plan: Plan, which: ChunkId, places: list[int], rows: list[int], offsets: list[int], first: int
 ) -> dict[str, Any]:
     """Write a chunk's ids and labels into the files of the splits, which `allocate` has made.
+
+    Where all rows are divided at once, all ids go into one file, from which `write_splits` takes them.
 
     Args:
         plan: the preparation.
@@ -25,19 +29,22 @@ def encode_chunk(
         places: per field, where the numbers of this chunk's keys begin in the field's file.
         rows: per split, how many rows of it come before.
         offsets: first id of each field.
+        first: number of the chunk's first row.
     """
     chunk = open_chunk(plan, which)
-    split = ArrayFile(plan.counts_path(which)).read("split")
     slots = plan.schema.slots
     ids = np.empty((chunk.num_rows, slots.total), dtype=np.int32)
-    for f, (place, known) in enumerate(zip(places, chunk.num_keys, strict=True)):
+    for f in range(len(plan.schema.fields)):
+        place, known = places[f], chunk.num_keys[f]
         numbers = np.zeros(known + 1, dtype=np.int32)
         numbers[1:] = np.fromfile(plan.field_path(f, "ids"), dtype=np.int32, count=known, offset=4 * place)
-        width = (
-            1 if plan.schema.fields[f].is_history else slots.widths[f]
-        )  # `write_histories` fills the others
+        width = 1 if plan.schema.fields[f].is_history else slots.widths[f]  # `write_splits` fills the others
         codes = chunk.codes(f).reshape(chunk.num_rows, width)
         ids[:, slots.starts[f] : slots.starts[f + 1]] = (numbers + np.int32(offsets[f]))[codes]
+    if plan.is_ordered:
+        _write_at(plan.folder / ALL_IDS, ids, first)
+        return {}
+    split = ArrayFile(plan.counts_path(which)).read("split")
     labels, weights = chunk.labels(), chunk.weights()
     for s, name in enumerate(SPLITS):
         chosen = split == s

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ondevice.data.buckets import quantile_boundaries
 from ondevice.data.large.arrays import ArrayFile
-from ondevice.data.large.columns import numbers_of
+from ondevice.data.large.columns import number_to_keys, numbers_of
 from ondevice.data.large.plan import Plan, open_chunk, starts_of
+from ondevice.data.vocabulary import learnt
 from ondevice.files import atomic_json
 
 ENTRY_BYTES = 120  # memory per key of a run while its range is merged, the text itself not counted
@@ -31,7 +31,8 @@ def merge_field(plan: Plan, field: int, limit: int) -> dict[str, Any]:
     parsed = plan.parsed
     lengths = parsed.num_keys[:, field]
     starts = starts_of(lengths)
-    min_count = plan.schema.fields[field].min_count
+    described = plan.schema.fields[field]
+    min_count = 1 if described.reads_numbers else described.min_count
     before_field = parsed.num_keys[:, :field].sum(axis=1)
     known, occurrences, text_end = 0, 0, 0
     plan.field_path(field, "json").parent.mkdir(exist_ok=True)
@@ -66,37 +67,38 @@ def merge_field(plan: Plan, field: int, limit: int) -> dict[str, Any]:
             output.flush()
             os.fsync(output.fileno())
     result: dict[str, Any] = {"known": known, "occurrences": occurrences}
-    if plan.schema.fields[field].kind == "number":
-        result |= _into_buckets(plan, field)
+    if described.reads_numbers:
+        result = _into_buckets(plan, field)
     atomic_json(plan.field_path(field, "json"), result)
     return result
 
 
 def _into_buckets(plan: Plan, field: int) -> dict[str, Any]:
-    """Replace the numbers of a field, merged as keys of their own, by buckets of them.
+    """Replace the numbers of a field, merged as keys of their own, by the keys that are made of them.
 
-    Returns: {"known", "boundaries"}.
+    Returns: {"known", "occurrences", "learnt"}; the last are options of the field that it left open.
     """
     described = plan.schema.fields[field]
-    keys = np.fromfile(plan.field_path(field, "keys"), dtype=np.int64)
+    numbers = numbers_of(np.fromfile(plan.field_path(field, "keys"), dtype=np.int64))
     rows = np.fromfile(plan.field_path(field, "counts"), dtype=np.int64)
-    boundaries = described.boundaries
-    if boundaries is None:
-        boundaries = quantile_boundaries(numbers_of(keys), rows, described.buckets)
-    upto = np.array(boundaries, dtype=np.float64)
-    counts = np.zeros(len(upto) + 1, dtype=np.int64)
-    np.add.at(counts, np.searchsorted(upto, numbers_of(keys), side="right"), rows)
-    known = np.flatnonzero(counts)
-    number_of = np.zeros(len(counts), dtype=np.int32)
-    number_of[known] = np.arange(1, len(known) + 1)
+    present = numbers > -np.inf
+    fitted = learnt(described, numbers[present].tolist(), rows[present])
+    known, places = np.unique(number_to_keys(fitted, numbers), return_inverse=True)
+    counts = np.bincount(places, weights=rows, minlength=len(known)).astype(np.int64)
+    often = counts >= described.min_count
+    known, counts = known[often], counts[often]
     with open(plan.field_path(field, "ids"), "wb") as file:
         for which in plan.parsed.ids:
-            numbers = numbers_of(open_chunk(plan, which).keys(field).to_numpy())
-            file.write(number_of[np.searchsorted(upto, numbers, side="right")].data)
+            keys = number_to_keys(fitted, numbers_of(open_chunk(plan, which).keys(field).to_numpy()))
+            after = np.searchsorted(known, keys, side="right")
+            is_known = np.isin(keys, known)
+            file.write(np.where(is_known, after, 0).astype(np.int32).data)
         os.fsync(file.fileno())
-    for part, values in (("keys", known.astype(np.int64)), ("counts", counts[known])):
+    for part, values in (("keys", known.astype(np.int64)), ("counts", counts)):
         values.tofile(plan.field_path(field, part))
-    return {"known": len(known), "boundaries": list(boundaries)}
+    options = {name: getattr(fitted, name) for name in ("origin", "boundaries")}
+    changed = {name: value for name, value in options.items() if value != getattr(described, name)}
+    return {"known": len(known), "occurrences": int(counts.sum()), "learnt": changed}
 
 
 def _merge(pieces: list[Any], counts: np.ndarray, min_count: int) -> tuple[Any, np.ndarray, np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,10 +13,13 @@ import numpy as np
 
 from ondevice.data.large.arrays import ArrayFile
 from ondevice.data.large.chunk import Chunk, ChunkId
+from ondevice.data.parts import WAY_OUT
 from ondevice.data.schema import Schema
+from ondevice.data.spec import TableSpec
 from ondevice.files import atomic_json
 
 STORE = "store"
+_SAVED = ("source", "split", "seed", "fractions", "max_rows", "bad_rows", "way_out", "streamed")
 
 
 @dataclass(frozen=True)
@@ -27,11 +31,14 @@ class Plan:
         schema: fields and label rule.
         source: how the files are written: `TextFormat.to_dict`, or what `tables` needs of a table.
         files: paths.
-        split: ``random`` or ``temporal``.
-        seed: of the random split.
+        split: one of `splits.KINDS`, or `splits.GIVEN`.
+        seed: of the random split, the subsample and sampled negatives.
         fractions: of train, valid and test.
-        max_rows: lines or rows to read at most.
+        max_rows: lines or rows to read at most; of a table that is not streamed, rows to draw.
         bad_rows: ``error`` or ``skip``.
+        way_out: ends the message about a line that cannot be used.
+        streamed: whether rows keep the order of the files, each drawn into its split alone.
+        table: what the columns of a table mean, where it is not in ``source``.
     """
 
     folder: Path
@@ -43,11 +50,14 @@ class Plan:
     fractions: tuple[float, float, float]
     max_rows: int | None
     bad_rows: str
+    way_out: str = WAY_OUT
+    streamed: bool = True
+    table: TableSpec | None = None
 
     def save(self) -> None:
         """Write ``plan.json``."""
         values = {
-            **{key: value for key, value in vars(self).items() if key not in ("folder", "schema", "files")},
+            **{key: value for key, value in vars(self).items() if key in _SAVED},
             "schema": self.schema.to_dict(),
             "files": [str(file) for file in self.files],
         }
@@ -79,14 +89,38 @@ class Plan:
         return self.split == "temporal" and bool(self.source.get("timed"))
 
     @property
-    def weighted(self) -> bool:
-        """Whether the table says what each row counts."""
-        return self.source["kind"] == "table" and self.source["spec"]["weight"] is not None
+    def is_table(self) -> bool:
+        """Whether people brought it, with a schema of their own."""
+        return bool(self.source["kind"] == "table")
 
     @property
-    def group(self) -> list[str]:
+    def is_ordered(self) -> bool:
+        """Whether a step must see all rows at once: to order them, or to draw negatives."""
+        whole = (
+            self.split == "leave_last_out" or self.schema.label.positive_only or bool(self.schema.histories)
+        )
+        return self.is_table and (whole or not self.streamed)
+
+    @cached_property
+    def spec(self) -> TableSpec:
+        """What the table's columns mean, and where further tables are."""
+        if self.table is not None:
+            return self.table
+        values = self.source["spec"]
+        tables = {
+            name: {**side, "path": self.source["places"][name]} for name, side in values["tables"].items()
+        }
+        return TableSpec.from_dict({**values, "tables": tables})
+
+    @property
+    def weighted(self) -> bool:
+        """Whether the table says what each row counts."""
+        return self.is_table and self.spec.weight is not None
+
+    @property
+    def group(self) -> Sequence[str]:
         """Fields of whose equal values a random split keeps the rows together."""
-        return self.source["spec"]["split"]["group"] if self.source["kind"] == "table" else []
+        return self.spec.split.group if self.is_table else ()
 
     @property
     def store(self) -> Path:

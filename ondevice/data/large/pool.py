@@ -13,13 +13,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ondevice.errors import ConfigError, DataError, UserError
+from ondevice.errors import ConfigError, DataError
 
 Task = dict[str, Any]
 ROOT = Path(__file__).resolve().parents[3]
 
 
-class BadLineError(UserError):
+class BadLineError(DataError):
     """A line that cannot be used; ``place`` is the number of its file and its own."""
 
     def __init__(self, message: str, place: tuple[int, int]) -> None:

@@ -9,36 +9,102 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ondevice.data import splits
+from ondevice.data import splits, store
 from ondevice.data.dataset import Dataset
 from ondevice.data.large.arrays import ArrayFile, write_arrays
 from ondevice.data.large.assemble import assemble
 from ondevice.data.large.chunk import ChunkId
 from ondevice.data.large.division import division_of
-from ondevice.data.large.encode import allocate
+from ondevice.data.large.encode import ALL_IDS, allocate
 from ondevice.data.large.files import CHUNK_BYTES, Budget, Finished, text_tasks
-from ondevice.data.large.histories import write_histories
 from ondevice.data.large.memory import parse_bytes, shares
 from ondevice.data.large.plan import Plan, starts_of
 from ondevice.data.large.pool import BadLineError, Pool
 from ondevice.data.large.tables import table_tasks
-from ondevice.data.parts import WAY_OUT, BadRows
+from ondevice.data.large.whole import Whole
+from ondevice.data.large.worker import Inline
+from ondevice.data.parts import WAY_OUT, BadRows, Part
 from ondevice.data.schema import Schema
-from ondevice.data.sequences import Histories
 from ondevice.data.sources import cache_directory, say
-from ondevice.data.store import FORMAT_VERSION, file_digests, open_store
-from ondevice.errors import ConfigError, DataError, UserError
-from ondevice.files import atomic_json
+from ondevice.data.spec import TableSpec
+from ondevice.errors import DataError, UserError
+from ondevice.files import atomic_directory, atomic_json
 
-LAYOUT_VERSION = 3  # of the intermediate files
+LAYOUT_VERSION = 3  # of what the chunks of a file become in a store
+STEPS_VERSION = 1  # of the intermediate files
 SAY_SECONDS = 15.0
 SAVE_SECONDS = 10.0
+
+
+def prepare(
+    schema: Schema,
+    read: Callable[[], tuple[TableSpec, Sequence[Part]]],
+    *,
+    inputs: Sequence[Any],
+    split: str,
+    seed: int,
+    fractions: tuple[float, float, float],
+    max_rows: int | None,
+    timed: bool,
+    given: Sequence[int] | None = None,
+    bad_rows: str = "error",
+    way_out: str = WAY_OUT,
+) -> Dataset:
+    """The data set of these inputs and options: opened from the cache, or prepared there by this process alone.
+
+    Args:
+        schema: fields and label rule.
+        read: gives the table and its files; called only when there is no whole store.
+        inputs: JSON-able values that change when the source changes.
+        split: see `splits.split_rows`.
+        seed: of the split, the subsample and sampled negatives.
+        fractions: of train, valid and test.
+        max_rows: rows to draw at most.
+        timed: whether rows have a time.
+        given: the split of each file, where the source says it.
+        bad_rows: ``error`` or ``skip``.
+        way_out: ends the message about a row that cannot be used.
+
+    Raises: UserError: when the source cannot be read or the cache cannot be written.
+    """
+    options = {"split": split, "seed": seed, "fractions": fractions, "max_rows": max_rows}
+    if schema.histories or split == "leave_last_out":
+        options["equal_times"] = "in the order of the rows"  # as papers of the next item have it
+    identity = {"format_version": store.FORMAT_VERSION, "schema": schema.to_dict(), "options": options}
+    fingerprint = _digest({**identity, "inputs": inputs})
+    target = cache_directory() / "stores" / f"{schema.name}-{fingerprint[:16]}"
+    ready = store.open_store(target, fingerprint)
+    if ready is not None:
+        return ready
+    say(f"{schema.name}: preparing the data (once; kept in {target})")
+    spec, parts = read()
+    source = {"kind": "table", "timed": timed, "given": given}
+    source["partitions"] = [dict(part.partitions) for part in parts]
+    files = [part.path for part in parts]
+    try:
+        with atomic_directory(target) as building:
+            plan = Plan(
+                *(building / ".steps", schema, source, files, split, seed, fractions, max_rows, bad_rows),
+                *(way_out, False, spec),
+            )
+            _prepare(plan, fingerprint, Inline(plan), 1 << 62, None, None)
+            for file in plan.store.iterdir():
+                os.replace(file, building / file.name)
+            shutil.rmtree(plan.folder)
+    except OSError as error:
+        # Another process may have put its own store there in the meantime: then that one is as good.
+        if store.open_store(target, fingerprint) is None:
+            way_out = "free some room, or set ONDEVICE_CACHE to a folder that can be written"
+            raise UserError(f"cannot write {target}: {error}; {way_out}") from error
+    prepared = store.open_store(target, fingerprint)
+    assert prepared is not None
+    return prepared
 
 
 def prepare_large(
@@ -76,31 +142,42 @@ def prepare_large(
     """
     kind = "random" if split == splits.GIVEN else split
     shares_of_rows = splits.check_options(kind, seed, fractions, max_rows)
-    if split == "leave_last_out":
-        raise ConfigError("data.split: 'leave_last_out' needs the whole table in memory; leave streamed out")
     BadRows(bad_rows)
     reader = parse_bytes(memory) // 4 if source["kind"] == "table" else 0
     num_workers, limit = shares(memory, workers, reader)
     if not reader:
         num_workers = min(num_workers, max(1, sum(file.stat().st_size for file in files) // CHUNK_BYTES))
     options = {"split": split, "seed": seed, "fractions": shares_of_rows, "max_rows": max_rows}
-    identity = [FORMAT_VERSION, LAYOUT_VERSION, schema.to_dict(), options, file_digests(files), source]
+    identity = [
+        store.FORMAT_VERSION,
+        LAYOUT_VERSION,
+        schema.to_dict(),
+        options,
+        store.file_digests(files),
+        source,
+    ]
     fingerprint = _digest([*identity, bad_rows])
     stores = cache_directory() / "stores"
     target = stores / f"{schema.name}-{fingerprint[:16]}"
     # Chunks without bad rows are the same under either policy, so what is unfinished serves both.
-    building = stores / f".unfinished-{schema.name}-{_digest(identity)[:16]}"
+    building = stores / f".unfinished-{schema.name}-{_digest([*identity, STEPS_VERSION])[:16]}"
     source = source if places is None else {**source, "places": places}
     plan = Plan(building, schema, source, list(files), split, seed, shares_of_rows, max_rows, bad_rows)
-    ready = open_store(target, fingerprint)
+    ready = store.open_store(target, fingerprint)
     if ready is not None:
         return ready
     try:
         with _locked(building, schema.name):
-            if open_store(target, fingerprint) is None:  # or another process has made it in the meantime
+            if (
+                store.open_store(target, fingerprint) is None
+            ):  # or another process has made it in the meantime
                 say(f"{schema.name}: preparing the data (once; kept in {target})")
                 _tell_of_others(building, schema.name)
-                _prepare(plan, fingerprint, num_workers, limit, reader, parse_bytes(memory))
+                plan.folder.mkdir(parents=True, exist_ok=True)
+                plan.save()
+                _prepare(
+                    plan, fingerprint, Pool(plan.folder, num_workers), limit, reader, parse_bytes(memory)
+                )
                 shutil.rmtree(target, ignore_errors=True)
                 os.replace(plan.store, target)
                 shutil.rmtree(building, ignore_errors=True)
@@ -109,7 +186,7 @@ def prepare_large(
             "free some room, or set ONDEVICE_CACHE to a folder that can be written; what is finished is kept"
         )
         raise UserError(f"cannot write {building}: {error}; {way_out}") from error
-    prepared = open_store(target, fingerprint)
+    prepared = store.open_store(target, fingerprint)
     assert prepared is not None
     return prepared
 
@@ -141,29 +218,35 @@ def _tell_of_others(building: Path, name: str) -> None:
             )
 
 
-def _prepare(plan: Plan, fingerprint: str, num_workers: int, limit: int, reader: int, memory: int) -> None:
+def _prepare(
+    plan: Plan, fingerprint: str, workers: Pool | Inline, limit: int, reader: int | None, memory: int | None
+) -> None:
     """Every step that is not yet done, into ``plan.store``."""
     plan.folder.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(plan.folder / "unpacked", ignore_errors=True)
     for half_written in plan.folder.glob("c*/*/.*"):
         half_written.unlink()
-    plan.save()
-    with Pool(plan.folder, num_workers) as pool:
+    with workers as pool:
         _parse(plan, pool, reader)
+        if plan.is_table and not plan.parsed.num_rows:
+            raise DataError(f"data set '{plan.schema.name}': the label rule keeps no row")
+        whole = Whole(plan, memory) if plan.is_ordered else None
+        if whole is not None:
+            whole.divide()
         rows = _count(plan, pool)
         _merge(plan, pool, limit)
         _encode(plan, pool, rows)
-    assemble(plan, fingerprint, rows, _histories(plan, rows, memory))
+    assemble(plan, fingerprint, rows, None if whole is None else whole.write_splits(_offsets(plan)), memory)
 
 
-def _parse(plan: Plan, pool: Pool, reader: int) -> None:
+def _parse(plan: Plan, pool: Pool | Inline, reader: int | None) -> None:
     """Chunk files of all rows, and ``parsed``, which lists them."""
     path = plan.folder / "parsed"
     if path.exists() and not (plan.bad_rows == "error" and plan.parsed.skipped):
         return
     finished: Finished = {}
-    budget = Budget(plan.max_rows)
-    lines = BadRows(plan.bad_rows)
+    budget = Budget(plan.max_rows if plan.streamed else None)
+    lines = BadRows(plan.bad_rows, plan.way_out)
     if plan.source["kind"] == "text":
         sources: list[Any] = [text_tasks(plan, file, budget, finished) for file in range(len(plan.files))]
     else:
@@ -173,7 +256,9 @@ def _parse(plan: Plan, pool: Pool, reader: int) -> None:
     def done(task: dict[str, Any], answer: dict[str, Any]) -> None:
         if "trouble" in answer:
             where = f"{plan.files[task['file']]}:{answer['line'] + 1}"
-            raise BadLineError(f"{where}: {answer['trouble']}; {WAY_OUT}", (task["file"], answer["line"]))
+            raise BadLineError(
+                f"{where}: {answer['trouble']}; {plan.way_out}", (task["file"], answer["line"])
+            )
         for number, meta in answer["chunks"].items():
             finished[ChunkId(task["file"], int(number))] = meta
             progress.add(meta["rows"])
@@ -196,12 +281,13 @@ def _parse(plan: Plan, pool: Pool, reader: int) -> None:
         say(f"{plan.schema.name}: {skipped} rows left out; the first: {first_bad}")
 
 
-def _count(plan: Plan, pool: Pool) -> np.ndarray:
+def _count(plan: Plan, pool: Pool | Inline) -> np.ndarray:
     """The split of every row, and how often training rows have each key. Returns rows by chunk and split (C, 3)."""
     parsed = plan.parsed
     rows = np.full((len(parsed.ids), len(splits.SPLITS)), -1, dtype=np.int64)
     place = {which: c for c, which in enumerate(parsed.ids)}
-    given = division_of(plan)
+    starts = starts_of(parsed.rows)[:-1].tolist()
+    given = [[start] for start in starts] if plan.is_ordered else division_of(plan)
 
     def tasks() -> Iterator[dict[str, Any]]:
         for which, which_ids in zip(parsed.ids, given, strict=True):
@@ -224,9 +310,10 @@ def _count(plan: Plan, pool: Pool) -> np.ndarray:
     return rows
 
 
-def _merge(plan: Plan, pool: Pool, limit: int) -> None:
+def _merge(plan: Plan, pool: Pool | Inline, limit: int) -> None:
     """The vocabulary of every field; those with the most keys first, so that no process is left alone at the end."""
-    order = np.argsort(-plan.parsed.num_keys.sum(axis=0), kind="stable").tolist()
+    num_keys = plan.parsed.num_keys[:, : len(plan.schema.fields)]
+    order = np.argsort(-num_keys.sum(axis=0), kind="stable").tolist()
     tasks = [
         {"step": "merge", "field": f, "limit": limit}
         for f in order
@@ -236,19 +323,24 @@ def _merge(plan: Plan, pool: Pool, limit: int) -> None:
     pool.run([tasks], lambda task, answer: progress.add(1))
 
 
-def _encode(plan: Plan, pool: Pool, rows: np.ndarray) -> None:
+def _encode(plan: Plan, pool: Pool | Inline, rows: np.ndarray) -> None:
     """The ids and labels of all rows, each chunk at its place."""
     parsed = plan.parsed
     marker = plan.folder / "encoded.json"
     if not marker.exists() or not plan.store.exists():
         shutil.rmtree(plan.store, ignore_errors=True)
         plan.store.mkdir()
-        for name, total in zip(splits.SPLITS, rows.sum(axis=0).tolist(), strict=True):
-            allocate(plan.store, name, total, plan.schema.slots.total, plan.weighted)
+        if plan.is_ordered:
+            shape = (parsed.num_rows, plan.schema.slots.total)
+            np.lib.format.open_memmap(plan.folder / ALL_IDS, mode="w+", dtype=np.int32, shape=shape).flush()
+        else:
+            for name, total in zip(splits.SPLITS, rows.sum(axis=0).tolist(), strict=True):
+                allocate(plan.store, name, total, plan.schema.slots.total, plan.weighted)
         atomic_json(marker, [])
     written = set(json.loads(marker.read_text()))
     offsets = _offsets(plan)
     places = np.concatenate([np.zeros_like(parsed.num_keys[:1]), np.cumsum(parsed.num_keys, axis=0)])
+    first = starts_of(parsed.rows)
     before = np.concatenate([np.zeros_like(rows[:1]), np.cumsum(rows, axis=0)])
     progress = _Progress(f"{plan.schema.name}: rows encoded", sum(parsed.rows[c] for c in written))
     saved = time.monotonic()
@@ -257,7 +349,12 @@ def _encode(plan: Plan, pool: Pool, rows: np.ndarray) -> None:
         for c, which in enumerate(parsed.ids):
             if c not in written:
                 task = {"step": "encode", "file": which.file, "number": which.number, "chunk": c}
-                yield {**task, "places": places[c].tolist(), "rows": before[c].tolist(), "offsets": offsets}
+                task |= {
+                    "places": places[c].tolist(),
+                    "rows": before[c].tolist(),
+                    "offsets": offsets.tolist(),
+                }
+                yield {**task, "first": int(first[c])}
 
     def done(task: dict[str, Any], answer: dict[str, Any]) -> None:
         nonlocal saved
@@ -271,24 +368,12 @@ def _encode(plan: Plan, pool: Pool, rows: np.ndarray) -> None:
     _save_encoded(plan, marker, written)
 
 
-def _offsets(plan: Plan) -> list[int]:
+def _offsets(plan: Plan) -> np.ndarray:
     """The first id of each field."""
     known = [
         json.loads(plan.field_path(f, "json").read_text())["known"] for f in range(len(plan.schema.fields))
     ]
-    offsets: list[int] = starts_of(1 + np.array(known)).tolist()[:-1]
-    return offsets
-
-
-def _histories(plan: Plan, rows: np.ndarray, memory: int) -> dict[int, Histories]:
-    """The slots of histories, in the store."""
-    schema = plan.schema
-    if not schema.histories:
-        return {}
-    say(f"{schema.name}: sorting the rows of each user")
-    return write_histories(
-        plan, rows, _offsets(plan)[schema.names.index(str(schema.histories[0].of))], memory
-    )
+    return starts_of(1 + np.array(known))[:-1]
 
 
 def _save_encoded(plan: Plan, marker: Path, written: set[int]) -> None:

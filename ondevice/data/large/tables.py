@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from ondevice.data.field import Field
 from ondevice.data.join import Joined
 from ondevice.data.large.chunk import ChunkId, write_chunk
 from ondevice.data.large.files import Budget, Finished, chunk_meta
@@ -18,30 +16,10 @@ from ondevice.data.large.plan import Plan
 from ondevice.data.parts import BadRows, Part, line_of
 from ondevice.data.read import Engine
 from ondevice.data.rows import rows_of
-from ondevice.data.spec import TableSpec
-from ondevice.errors import ConfigError, DataError
+from ondevice.errors import DataError
+from ondevice.files import atomic_json
 
 _NUMBERS = "\x00numbers"
-
-
-def check_streamable(spec: TableSpec) -> None:
-    """Raise UserError for what can only be done with a whole table in memory."""
-    if spec.schema.label.positive_only:
-        raise ConfigError(
-            "data.streamed: sampled negatives need the whole table; leave streamed out, or add negatives"
-        )
-    for field in spec.schema.fields:
-        if field.origin is None:
-            raise ConfigError(
-                f"data.streamed: field '{field.name}': origin: null is learnt in memory; write the number"
-            )
-
-
-def spec_of(plan: Plan) -> TableSpec:
-    """What the table's columns mean, and where further tables are."""
-    values = plan.source["spec"]
-    tables = {name: {**side, "path": plan.source["places"][name]} for name, side in values["tables"].items()}
-    return TableSpec.from_dict({**values, "tables": tables})
 
 
 def part_of(plan: Plan, file: int) -> Part:
@@ -50,7 +28,7 @@ def part_of(plan: Plan, file: int) -> Part:
 
 
 def table_tasks(
-    plan: Plan, budget: Budget, finished: Finished, bad: BadRows, memory: int
+    plan: Plan, budget: Budget, finished: Finished, bad: BadRows, memory: int | None
 ) -> Iterator[dict[str, Any]]:
     """The tasks that turn batches into chunks; chunks that are there already go into ``finished`` instead.
 
@@ -59,18 +37,18 @@ def table_tasks(
         budget: how many rows may be read.
         finished: what is remembered of chunks that are there.
         bad: counts lines that the reader itself cannot use.
-        memory: bytes that the reader may hold.
+        memory: bytes that the reader may hold; None: as many as it likes.
 
     Raises: UserError: for a file that cannot be read, and when none holds a row.
     """
-    import pyarrow as pa
-
-    spec = spec_of(plan)
-    columns = spec.needed(plan.source["timed"], titles=False)
+    spec = plan.spec
+    columns = spec.needed(plan.source["timed"])
     folder = plan.folder / "unpacked"
     folder.mkdir(exist_ok=True)
     seen = 0
     with Engine(memory, lists=spec.list_columns) as engine:
+        import pyarrow as pa  # the engine tells where it is missing
+
         parts = [part_of(plan, file) for file in range(len(plan.files))]
         joined = Joined(engine, spec, parts, bad, columns)
         for file in range(len(plan.files)):
@@ -94,35 +72,25 @@ def table_tasks(
                 if budget.left == 0:
                     break
         joined.tell()
+        rows, titles = joined.items() if spec.computed.items is None else spec.computed.items()
+        atomic_json(plan.folder / "items.json", [rows, list(titles.items())])
     if not seen:
         raise DataError(f"{plan.files[0]}: holds no rows; the file is empty or cut short")
-
-
-def user_hashes(field: Field, values: Any) -> np.ndarray:
-    """A number (n,) uint64 of each row's user, the same in whatever batch it is; 0 where a row names none."""
-    encoded = values.dictionary_encode()
-    numbers = []
-    for value in encoded.dictionary.to_pylist():
-        key = value if field.transform is None else field.key(value)
-        digest = hashlib.blake2b(str(key).encode(), digest_size=8).digest()
-        numbers.append(0 if key is None else max(1, int.from_bytes(digest, "little")))
-    places = encoded.indices.fill_null(len(numbers)).to_numpy(zero_copy_only=False)
-    return np.array([*numbers, 0], dtype=np.uint64)[places]
 
 
 def parse_batch(plan: Plan, which: ChunkId, path: Path) -> dict[str, Any]:
     """Write the chunk of a batch, or return {"line", "trouble"} for a row that cannot be used."""
     import pyarrow as pa
 
-    spec, part = spec_of(plan), part_of(plan, which.file)
+    spec, part = plan.spec, part_of(plan, which.file)
     with pa.OSFile(str(path), "rb") as source:
         batch = pa.ipc.open_file(source).get_batch(0)
     path.unlink()
     numbers = batch.column(_NUMBERS).to_numpy()
     timed = plan.source["timed"]
-    columns = spec.needed(timed, titles=False)
+    columns = spec.needed(timed)
     batch = batch.drop_columns([_NUMBERS]).rename_columns(columns)
-    rows, wrong = rows_of(spec, numbers, batch, where=str(part.path), timed=timed, titles=False)
+    rows, wrong = rows_of(spec, numbers, batch, where=str(part.path), timed=timed)
     first_bad = ""
     if wrong:
         first = min(wrong)
@@ -136,11 +104,9 @@ def parse_batch(plan: Plan, which: ChunkId, path: Path) -> dict[str, Any]:
         rows.columns,
         rows.labels,
         np.asarray(rows.numbers),
-        rows.order[0] if rows.order else None,
+        rows.order,
         rows.weights,
-        user_hashes(spec.field(spec.user), rows.columns[spec.user])
-        if spec.schema.histories and spec.user is not None
-        else None,
+        rows.titles,
         skipped=len(wrong),
         first_bad=first_bad,
     )

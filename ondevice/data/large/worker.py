@@ -6,11 +6,13 @@ FOLDER`, where FOLDER holds the plan.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
 import sys
 import traceback
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +47,29 @@ def do(plan: Plan, step: str, task: dict[str, Any]) -> dict[str, Any]:
     if step == "count":
         return count_chunk(plan, which, task["given"])
     assert step == "encode"
-    return encode_chunk(plan, which, task["places"], task["rows"], task["offsets"])
+    return encode_chunk(plan, which, task["places"], task["rows"], task["offsets"], task["first"])
+
+
+class Inline:
+    """A `Pool` without processes of its own: the tasks are done where they are handed out."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+
+    def __enter__(self) -> Inline:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def run(
+        self,
+        sources: Sequence[Iterable[dict[str, Any]]],
+        done: Callable[[dict[str, Any], dict[str, Any]], None],
+    ) -> None:
+        """Do the tasks of all sources, one after the other."""
+        for task in itertools.chain.from_iterable(sources):
+            done(task, do(self._plan, task["step"], task))
 
 
 def main() -> None:

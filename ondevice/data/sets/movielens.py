@@ -10,14 +10,12 @@ from collections.abc import Sequence
 
 from ondevice.data import splits
 from ondevice.data.dataset import Dataset
-from ondevice.data.interactions import Interactions
-from ondevice.data.parts import BadRows
+from ondevice.data.large.prepare import prepare
 from ondevice.data.registry import DATASETS
 from ondevice.data.schema import Field, Label, Schema
 from ondevice.data.sets.movielens_files import WAY_OUT, movielens_table
-from ondevice.data.sets.table import read_table
 from ondevice.data.sources import Archive, Package, Source, layout_of, obtain
-from ondevice.data.store import file_digests, prepare
+from ondevice.data.store import file_digests
 from ondevice.errors import ConfigError, nearest
 
 TERMS = (
@@ -161,18 +159,14 @@ def _movielens(
     where = obtain(source, folder)
     files = layout_of(source, where)
     assert files is not None  # obtain returns no other folder
-
-    def read() -> Interactions:
-        spec, parts = movielens_table(where, files, schema, split)
-        return read_table(spec, parts, timed=True, bad=BadRows(way_out=WAY_OUT))
-
     return prepare(
         schema,
-        read,
+        lambda: movielens_table(where, files, schema, split),
         inputs=file_digests([where / name for name in files]),
         split=split,
         seed=seed,
         fractions=shares,
         max_rows=max_rows,
-        user="user" if "user" in schema.names else schema.user_key,
+        timed=True,
+        way_out=WAY_OUT,
     )

@@ -86,7 +86,10 @@ def movielens_table(
     columns |= {"rating": (rating, lambda text: text), "timestamp": (time, _whole("timestamp"))}
     ties = ("user", "item") if split == "temporal" and not schema.histories else ()
     computed = Computed(columns, ties, catalog if schema.item_key is not None else None)
-    return TableSpec(schema, Split(time="timestamp"), form, computed=computed), [Part(ratings)]
+    user_field = "user" if "user" in schema.names else None  # whose rows leave-last-out divides
+    return TableSpec(schema, Split(time="timestamp", user=user_field), form, computed=computed), [
+        Part(ratings)
+    ]
 
 
 def _official(ratings: Path, users: Path, items: Path) -> tuple[Format, list[str], Rows, Rows]:

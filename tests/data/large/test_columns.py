@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from ondevice.data.field import Field, log_integer
 from ondevice.data.keys import LARGEST, SMALLEST
-from ondevice.data.large.columns import encode_column, keys_of, log_integers, parse_hexadecimal
+from ondevice.data.large.columns import (
+    encode_column,
+    keys_of,
+    log_integers,
+    number_to_keys,
+    numbers_of,
+    parse_hexadecimal,
+)
 
 from .rows import patient
 
@@ -32,6 +39,8 @@ def decoded(field: Field, column: Any) -> list[Any]:
     listed = [None, *(keys.tolist() if isinstance(keys, np.ndarray) else keys)]
     assert listed[1:] == sorted(set(listed[1:]))
     assert codes.dtype == np.min_scalar_type(len(keys))
+    if field.reads_numbers:
+        listed[1:] = number_to_keys(field, numbers_of(np.array(listed[1:], dtype=np.int64))).tolist()
     return [listed[code] for code in codes]
 
 
@@ -93,9 +102,16 @@ def test_texts(values: list[str | None]) -> None:
 @given(st.lists(st.floats() | st.none()))
 def test_numbers_with_fractions(values: list[float | None]) -> None:
     column = pa.array(values, pa.float64())
-    for field in (PLAIN, BUCKET, TEXT):
+    for field in (PLAIN, TEXT):
         expected = [field.key(None if v is None or v != v else v) for v in values]
         assert decoded(field, column) == expected
+
+
+@patient
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False) | st.none()))
+def test_buckets_of_numbers(values: list[float | None]) -> None:
+    for field in (BUCKET, Field("b", "context", "integer", transform="log_bucket", origin=3.0, missing=-7)):
+        assert decoded(field, pa.array(values, pa.float64())) == [field.key(value) for value in values]
 
 
 def test_a_column_of_nothing() -> None:

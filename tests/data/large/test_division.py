@@ -34,7 +34,7 @@ def divided(
     for number, (start, stop) in enumerate(zip([0, *cuts], cuts, strict=False)):
         which = ChunkId(0, number)
         values = pa.array(np.arange(start, stop) % 3)
-        part = None if times is None else times[start:stop]
+        part = [] if times is None else [times[start:stop]]
         lines = np.arange(start, stop)
         write_chunk(plan.chunk_path(which), SCHEMA, {"n": values}, np.zeros(stop - start), lines, part)
         ids.append(which)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ondevice.data import Dataset, read
-from ondevice.data.large import histories
+from ondevice.data.large import whole
 from ondevice.errors import UserError
 
 from ..log import SCHEMA, log
@@ -40,20 +40,26 @@ def test_a_streamed_table_has_the_same_histories(
     monkeypatch.setattr(read, "CHUNK_ROWS", 50)
     place, seen, thing = SCHEMA["fields"]
     schema = {**SCHEMA, "fields": [place, {**seen, **only}, thing]}
-    whole = load(tmp_path, log(), schema)
+    in_memory = load(tmp_path, log(), schema)
     report = [line for line in capsys.readouterr().err.splitlines() if line.startswith("  ")]
     streamed = load(tmp_path, log(), schema, streamed=True)
     assert report == [line for line in capsys.readouterr().err.splitlines() if line.startswith("  ")]
-    assert streamed.vocabulary == whole.vocabulary
-    assert np.array_equal(streamed.counts, whole.counts)
-    assert [rows_of(streamed, name) for name in SPLITS] == [rows_of(whole, name) for name in SPLITS]
-    assert users_of(streamed) == users_of(whole)
+    assert streamed.vocabulary == in_memory.vocabulary
+    assert np.array_equal(streamed.counts, in_memory.counts)
+    assert [rows_of(streamed, name) for name in SPLITS] == [rows_of(in_memory, name) for name in SPLITS]
+    assert users_of(streamed) == users_of(in_memory)
+    assert streamed.sequences is not None
+    assert in_memory.sequences is not None
+    assert streamed.sequences.users.tolist() == in_memory.sequences.users.tolist()  # type: ignore[union-attr]
 
 
 @pytest.mark.usefixtures("inline")
 def test_rows_that_cannot_be_sorted_in_the_memory_allowed_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(histories, "ROW_BYTES", 10**10)
-    with pytest.raises(UserError, match=r"data.memory: got 2GB, but the histories of 240 rows are sorted"):
+    monkeypatch.setattr(whole, "ROW_BYTES", 10**10)
+    with pytest.raises(
+        UserError,
+        match=r"data.memory: got 2GB, but histories, sampled negatives and leave_last_out sort all 240 rows",
+    ):
         load(tmp_path, log(), streamed=True)

@@ -86,7 +86,10 @@ def test_by_time_it_is_the_table_in_memory(
     assert result.fingerprint != expected.fingerprint
     assert same(result, expected)
     assert len(result.train) == len(expected.train)
-    assert result.catalog is None
+    assert result.catalog is not None
+    assert expected.catalog is not None
+    assert result.catalog.raw == expected.catalog.raw
+    assert result.catalog.ids.tolist() == expected.catalog.ids.tolist()
     raw = result.raw_rows("train", [0])[0]
     assert result.vocabulary.encode_row(raw).tolist() == result.train.ids[0].tolist()
 
@@ -129,18 +132,11 @@ def test_a_bad_row_is_named_or_left_out(schema: Path, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (
-            lambda s: (
-                s["label"].clear() or s["label"].update(positive_only=True, negatives=1, context_key="user")
-            ),
-            "sampled",
-        ),
-        (lambda s: s["fields"][2].update(origin=None), "field 'age': origin: null is learnt in memory"),
         (lambda s: s["fields"][0].update(column="usr"), "no column 'usr' (did you mean 'user'?"),
         (lambda s: s["fields"][0].update(column="unused"), "column 'unused' is of type list<"),
         (lambda s: s["split"].update(time="then"), "no column 'then'"),
     ],
-    ids=["negatives", "origin", "column", "nested", "time"],
+    ids=["column", "nested", "time"],
 )
 @pytest.mark.usefixtures("inline")
 def test_what_cannot_be_streamed(schema: Path, folder: Path, change: Any, message: str) -> None:
@@ -165,6 +161,60 @@ def test_other_files(schema: Path, folder: Path) -> None:
         pq.write_table(pa.table(rows(0)), folder / name)
     with pytest.raises(UserError, match=r"a\.parquet: holds no rows"):
         load_dataset("table", schema=schema, path=folder, streamed=True)
+
+
+def positives(values: dict[str, Any]) -> None:
+    values["label"] = {"positive_only": True, "negatives": 2, "context_key": "user"}
+    values["split"] = {"kind": "temporal", "time": "at"}
+
+
+CHANGES = {
+    "negatives": positives,
+    "origin": lambda values: values["fields"][2].update(origin=None, min_count=2, missing=-1),
+    "last out": lambda values: values["split"].update(kind="leave_last_out", user="user"),
+    "history": lambda values: (
+        values.update(user_key="user"),
+        values["fields"].append(
+            {"name": "seen", "side": "context", "kind": "history", "of": "item", "last": 3}
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@pytest.mark.usefixtures("inline")
+def test_what_needs_all_rows_at_once_is_streamed_too(
+    schema: Path, folder: Path, change: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same whatever the size of the chunks, and of the same values as in memory."""
+    values = yaml.safe_load(yaml.safe_dump(SCHEMA))
+    change(values)
+    schema.write_text(yaml.safe_dump(values))
+    expected = load_dataset("table", schema=schema, path=folder)
+    results = []
+    for chunk_rows, workers in ((64, 1), (1 << 16, 2)):
+        monkeypatch.setattr(read, "CHUNK_ROWS", chunk_rows)
+        results.append(
+            load_dataset(
+                "table", schema=schema, path=folder, streamed=True, workers=workers, seed=workers - 1
+            )
+        )
+    for name in ("train", "valid", "test"):
+        positive = [data.split(name).labels == 1 for data in (results[0], expected)]
+        ids = [
+            data.split(name).ids[keep] for data, keep in zip((results[0], expected), positive, strict=True)
+        ]
+        assert sorted(ids[0].tolist()) == sorted(ids[1].tolist())
+    assert results[0].schema == expected.schema
+    assert results[0].vocabulary == expected.vocabulary == results[1].vocabulary
+    if change is not positives:  # which negatives are drawn depends on the order of the rows
+        assert np.array_equal(results[0].counts, expected.counts)
+        for name in ("train", "valid", "test"):
+            assert np.array_equal(results[0].split(name).ids, results[1].split(name).ids)
+    for data in results:
+        assert data.catalog is not None
+        assert expected.catalog is not None
+        assert data.catalog.raw == expected.catalog.raw
 
 
 def test_in_processes_of_its_own(schema: Path, folder: Path) -> None:
