@@ -16,7 +16,7 @@ import lzma
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -31,7 +31,6 @@ from ondevice.data.parts import (
     Part,
     decoded,
     line_at,
-    line_of,
     lines_of,
     open_packed,
     packing_of,
@@ -327,43 +326,6 @@ class Engine:
         first = rows[0]
         line = line_at(scan.file, first[0] - 1)
         bad.report(part.path, line, _trouble(first[1], first[2]), len(rows))
-
-
-def read_rows(
-    path: Path, form: Format, columns: Sequence[str], make: Callable[..., Any], way_out: str
-) -> list[Any]:
-    """What ``make`` makes of the cells of each row of a small table; a ValueError of it names the row.
-
-    Raises: DataError: for a row that cannot be used, and where there is none.
-    """
-    rows, bad, part = [], BadRows(way_out=way_out), Part(path)
-    with Engine() as engine:
-        for numbers, batch in engine.batches(part, columns, form, bad):
-            cells = (["" if cell is None else cell for cell in each.to_pylist()] for each in batch.columns)
-            for number, row in zip(numbers.tolist(), zip(*cells, strict=True), strict=True):
-                try:
-                    rows.append(make(*row))
-                except ValueError as error:
-                    bad.report(path, line_of(part, columns, form, number), str(error))
-    if not rows:
-        raise DataError(f"{path}: holds no rows; the file is empty or cut short")
-    return rows
-
-
-def header_of(path: Path, form: Format, wanted: Sequence[str], way_out: str) -> list[str]:
-    """The columns of a file that are called so, up to a colon; of names between bars the first that is there.
-
-    Raises: DataError: where one is not there.
-    """
-    with Engine() as engine:
-        names = {name.split(":")[0]: name for name in engine.names(Part(path), form)}
-    for each in wanted:
-        if not names.keys() & each.split("|"):
-            listed = " or ".join(f"'{name}'" for name in each.split("|"))
-            raise DataError(
-                f"{path}:1: no column {listed} in the header (found: {', '.join(names)}); {way_out}"
-            )
-    return [next(names[name] for name in each.split("|") if name in names) for each in wanted]
 
 
 def _without_troubles(

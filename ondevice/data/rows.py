@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ondevice.data.arrow import canonical, changed, parsed, plain_values
 from ondevice.data.field import number_of
+from ondevice.data.parts import BadRows, Format, Part, line_of
+from ondevice.data.read import Engine
 from ondevice.data.spec import TableSpec
 from ondevice.data.times import time_parser
+from ondevice.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -118,3 +123,40 @@ def _weight(column: str, raw: Any) -> float:
     if number is None or number < 0:
         raise ValueError(f"weight '{column}' is {raw!r}, not a number of at least 0")
     return number
+
+
+def read_rows(
+    path: Path, form: Format, columns: Sequence[str], make: Callable[..., Any], way_out: str
+) -> list[Any]:
+    """What ``make`` makes of the cells of each row of a small table; a ValueError of it names the row.
+
+    Raises: DataError: for a row that cannot be used, and where there is none.
+    """
+    rows, bad, part = [], BadRows(way_out=way_out), Part(path)
+    with Engine() as engine:
+        for numbers, batch in engine.batches(part, columns, form, bad):
+            cells = (["" if cell is None else cell for cell in each.to_pylist()] for each in batch.columns)
+            for number, row in zip(numbers.tolist(), zip(*cells, strict=True), strict=True):
+                try:
+                    rows.append(make(*row))
+                except ValueError as error:
+                    bad.report(path, line_of(part, columns, form, number), str(error))
+    if not rows:
+        raise DataError(f"{path}: holds no rows; the file is empty or cut short")
+    return rows
+
+
+def header_of(path: Path, form: Format, wanted: Sequence[str], way_out: str) -> list[str]:
+    """The columns of a file that are called so, up to a colon; of names between bars the first that is there.
+
+    Raises: DataError: where one is not there.
+    """
+    with Engine() as engine:
+        names = {name.split(":")[0]: name for name in engine.names(Part(path), form)}
+    for each in wanted:
+        if not names.keys() & each.split("|"):
+            listed = " or ".join(f"'{name}'" for name in each.split("|"))
+            raise DataError(
+                f"{path}:1: no column {listed} in the header (found: {', '.join(names)}); {way_out}"
+            )
+    return [next(names[name] for name in each.split("|") if name in names) for each in wanted]

@@ -8,13 +8,16 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from ondevice.data.sources import say
 from ondevice.errors import ConfigError, DataError
 
+SAY_SECONDS = 15.0
 Task = dict[str, Any]
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -149,3 +152,21 @@ def _ask(worker: subprocess.Popen[str], task: Task) -> dict[str, Any]:
     if "traceback" in answer:
         raise RuntimeError(answer["traceback"])
     return answer
+
+
+class Progress:
+    """Now and then a line that says how far a step is."""
+
+    def __init__(self, what: str, done: int = 0) -> None:
+        self._what, self._done, self._new = what, int(done), 0
+        self._started = self._said = time.monotonic()
+
+    def add(self, number: int) -> None:
+        """So many more are done."""
+        self._done += number
+        self._new += number
+        now = time.monotonic()
+        if now - self._said > SAY_SECONDS:
+            self._said = now
+            rate = self._new / (now - self._started)
+            say(f"{self._what}: {self._done:,}" + (f" ({rate:,.0f} a second)" if rate >= 1 else ""))

@@ -25,7 +25,7 @@ from ondevice.data.large.encode import ALL_IDS, allocate
 from ondevice.data.large.files import CHUNK_BYTES, Budget, Finished, text_tasks
 from ondevice.data.large.memory import parse_bytes, shares
 from ondevice.data.large.plan import Plan, starts_of
-from ondevice.data.large.pool import BadLineError, Pool
+from ondevice.data.large.pool import BadLineError, Pool, Progress
 from ondevice.data.large.tables import table_tasks
 from ondevice.data.large.whole import Whole
 from ondevice.data.large.worker import Inline
@@ -38,7 +38,6 @@ from ondevice.files import atomic_directory, atomic_json
 
 LAYOUT_VERSION = 3  # of what the chunks of a file become in a store
 STEPS_VERSION = 1  # of the intermediate files
-SAY_SECONDS = 15.0
 SAVE_SECONDS = 10.0
 
 
@@ -251,7 +250,7 @@ def _parse(plan: Plan, pool: Pool | Inline, reader: int | None) -> None:
         sources: list[Any] = [text_tasks(plan, file, budget, finished) for file in range(len(plan.files))]
     else:
         sources = [table_tasks(plan, budget, finished, lines, reader)]
-    progress = _Progress(f"{plan.schema.name}: rows read")
+    progress = Progress(f"{plan.schema.name}: rows read")
 
     def done(task: dict[str, Any], answer: dict[str, Any]) -> None:
         if "trouble" in answer:
@@ -319,7 +318,7 @@ def _merge(plan: Plan, pool: Pool | Inline, limit: int) -> None:
         for f in order
         if not plan.field_path(f, "json").exists()
     ]
-    progress = _Progress(f"{plan.schema.name}: vocabularies made, of {len(order)}")
+    progress = Progress(f"{plan.schema.name}: vocabularies made, of {len(order)}")
     pool.run([tasks], lambda task, answer: progress.add(1))
 
 
@@ -342,7 +341,7 @@ def _encode(plan: Plan, pool: Pool | Inline, rows: np.ndarray) -> None:
     places = np.concatenate([np.zeros_like(parsed.num_keys[:1]), np.cumsum(parsed.num_keys, axis=0)])
     first = starts_of(parsed.rows)
     before = np.concatenate([np.zeros_like(rows[:1]), np.cumsum(rows, axis=0)])
-    progress = _Progress(f"{plan.schema.name}: rows encoded", sum(parsed.rows[c] for c in written))
+    progress = Progress(f"{plan.schema.name}: rows encoded", sum(parsed.rows[c] for c in written))
     saved = time.monotonic()
 
     def tasks() -> Iterator[dict[str, Any]]:
@@ -385,21 +384,3 @@ def _save_encoded(plan: Plan, marker: Path, written: set[int]) -> None:
         finally:
             os.close(handle)
     atomic_json(marker, sorted(written))
-
-
-class _Progress:
-    """Now and then a line that says how far a step is."""
-
-    def __init__(self, what: str, done: int = 0) -> None:
-        self._what, self._done, self._new = what, int(done), 0
-        self._started = self._said = time.monotonic()
-
-    def add(self, number: int) -> None:
-        """So many more are done."""
-        self._done += number
-        self._new += number
-        now = time.monotonic()
-        if now - self._said > SAY_SECONDS:
-            self._said = now
-            rate = self._new / (now - self._started)
-            say(f"{self._what}: {self._done:,}" + (f" ({rate:,.0f} a second)" if rate >= 1 else ""))

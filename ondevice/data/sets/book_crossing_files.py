@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ondevice.data.parts import Format, Part
-from ondevice.data.read import header_of, read_rows
+from ondevice.data.rows import header_of, read_rows
 from ondevice.data.schema import Schema
 from ondevice.data.spec import Computed, TableSpec
 

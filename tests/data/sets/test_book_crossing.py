@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ondevice.data import load_dataset
 from ondevice.data.dataset import Dataset
-from ondevice.data.read import read_rows
+from ondevice.data.rows import read_rows
 from ondevice.data.sets import book_crossing
 from ondevice.data.sets.book_crossing_files import (
     FORMAT,
