@@ -93,11 +93,8 @@ class Engine:
         self.database = duckdb.connect(
             config={**bounds, **alone, "temp_directory": str(self.scratch / "spill")}
         )
-        self.errors = (
-            duckdb.Error,
-            pyarrow.ArrowException,
-            OSError,
-        )  # the last two while batches are fetched
+        # the last two come while batches are fetched
+        self.errors = (duckdb.Error, pyarrow.ArrowException, OSError)
         # DuckDB 1, which Python 3.10 has, does not see that gzip ends in the middle
         is_old = int(duckdb.__version__.split(".")[0]) < 2
         self.read_directly = (None, "zstd") if is_old else (None, "gzip", "zstd")
