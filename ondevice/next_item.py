@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ondevice.forms.base import CompactTable, Form
 from ondevice.forms.table import EmbeddingTable, TableInfo
 from ondevice.models.item_attributes import ItemAttributes
 from ondevice.models.sequences import SEQUENCE_MODELS, SequenceModel
@@ -17,11 +19,12 @@ class NextItemRecommender(TableModel):
     """A table of items, read for the history and for the items that are ranked, and a sequence model.
 
     score(i) = ⟨u, e_i⟩ + w_i with u = model(e of the history); the weights w are a table of dimension 1. Where items
-    have attributes, e_i and w_i are an item's rows and those of its attributes, until `baked` makes one row of them.
+    have attributes, e_i and w_i are an item's rows and those of its attributes, until `baked` makes one row of them. A
+    compact model may have no weights w: what the last layer of its sequence model adds to every u is a bias, too.
 
     Args:
         embedding: the table of D-dimensional embeddings of one field, whose id 0 is the unknown item.
-        first_order: the table of the items' biases w.
+        first_order: the table of the items' biases w; None for no biases.
         model: of the history.
         attributes: of the items; None for none.
 
@@ -31,12 +34,10 @@ class NextItemRecommender(TableModel):
         1 … I after the newest place.
     """
 
-    first_order: EmbeddingTable
-
     def __init__(
         self,
         embedding: EmbeddingTable,
-        first_order: EmbeddingTable,
+        first_order: EmbeddingTable | None,
         model: SequenceModel,
         attributes: ItemAttributes | None = None,
     ) -> None:
@@ -48,8 +49,10 @@ class NextItemRecommender(TableModel):
         self.attributes = attributes
         self.kept: Tensor | None = None
         self.register_buffer("items", torch.arange(1, embedding.num_embeddings), persistent=False)
+        self.register_buffer("ids", torch.arange(embedding.num_embeddings)[None], persistent=False)
 
     items: Tensor
+    ids: Tensor
 
     @property
     def num_items(self) -> int:
@@ -71,6 +74,8 @@ class NextItemRecommender(TableModel):
 
     def biases(self, items: Tensor) -> Tensor:
         """Biases (B, L) of items (B, L)."""
+        if self.first_order is None:
+            return torch.zeros(items.shape, device=items.device)
         biases: Tensor = self.first_order(items)[..., 0]
         if self.kept is not None:
             biases = biases * self.kept[items]
@@ -80,8 +85,11 @@ class NextItemRecommender(TableModel):
 
     def item_vectors(self) -> tuple[Tensor, Tensor]:
         """Embeddings (I, D) and biases (I,) of all known items."""
-        ids = self.items.unsqueeze(0)
-        return self.embed(ids)[0], self.biases(ids)[0]
+        return self.rows()[1:], self.biases(self.items.unsqueeze(0))[0]
+
+    def rows(self) -> Tensor:
+        """Embeddings (1 + I, D) of all ids, the unknown one first."""
+        return self.embed(self.ids)[0]
 
     def user_vectors(self, histories: Tensor) -> Tensor:
         """The user's vectors (B, L, D) after each place."""
@@ -104,6 +112,9 @@ class NextItemRecommender(TableModel):
             made.weight[1:] = values.cpu().view(-1, table.embedding_dim)
             tables.append(made.to(values.device))
         return NextItemRecommender(tables[0], tables[1], self.model)
+
+    def rotate(self, rotation: Tensor) -> bool:
+        return self.model.rotate(rotation)
 
     def forward(self, histories: Tensor) -> Tensor:
         vectors, bias = self.item_vectors()
@@ -132,3 +143,47 @@ def build(
     embedding, bias = EmbeddingTable(info, dim, init_std=init_std), EmbeddingTable(info, 1)
     nn.init.zeros_(bias.weight)
     return NextItemRecommender(embedding, bias, SEQUENCE_MODELS[model](dim, **model_options), attributes)
+
+
+def rebuild(
+    info: TableInfo,
+    forms: Sequence[Form],
+    *,
+    model: str,
+    model_options: dict[str, Any],
+    initial: NextItemRecommender | None = None,
+    init_std: float | None = None,
+) -> NextItemRecommender:
+    """A compact recommender: tables under ``forms``, the sequence model as narrow as they are.
+
+    Args:
+        info: of the items.
+        forms: of the embeddings, then of the biases where there are any.
+        model: name of the sequence model, with its options.
+        initial: of the same sequence model, whose weights it begins with, the leading ones where it is narrower; None
+            to draw new ones.
+        init_std: as in `EmbeddingTable`.
+    """
+    given: list[EmbeddingTable | None] = [*initial.tables()] if initial is not None else []
+    given += [None] * (len(forms) - len(given))
+    tables: list[CompactTable] = []
+    for form, table in zip(forms, given, strict=False):
+        values = None if table is None else table.weight.detach()
+        tables.append(form.table(info, initial=values, init_std=init_std))
+    made = NextItemRecommender(
+        tables[0],
+        tables[1] if len(tables) > 1 else None,
+        SEQUENCE_MODELS[model](tables[0].embedding_dim, **model_options),
+    )
+    if made.first_order is not None and given[1] is None:
+        nn.init.zeros_(made.first_order.weight)
+    if initial is not None:
+        weights = initial.model.state_dict()
+        with torch.no_grad():
+            for name, value in made.model.state_dict().items():
+                given_one = weights.get(name)
+                if given_one is not None and all(
+                    few <= many for few, many in zip(value.shape, given_one.shape, strict=True)
+                ):
+                    value.copy_(given_one[tuple(slice(size) for size in value.shape)])
+    return made

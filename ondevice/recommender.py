@@ -36,6 +36,10 @@ class TableModel(nn.Module):
             table.form if isinstance(table, CompactTable) else full_sizes(table) for table in self.tables()
         ]
 
+    def rotate(self, rotation: Tensor) -> bool:
+        """Read embeddings e·R as e was read; the table is the caller's to rotate. False where that cannot be."""
+        return False
+
     def num_kept(self) -> int:
         """Number of embedding and first-order values in effect."""
         return sum(table.num_kept() for table in self.tables())

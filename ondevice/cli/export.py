@@ -4,11 +4,12 @@ ondevice export runs/NAME [--layout staircase|csr] [--budget 64KB …] [--label 
     [--methods forward,rank,recommend] [--catalog] [--quantize int8|none] [--top-k 100]
     [--fingerprint-bits 8] [--no-check]
 ondevice export runs/NAME --dense fp32,int8,int4 [--catalog] [--output DIR]
-ondevice export runs/NEXT_ITEM [--quantize int8|none] [--catalog] [--top-k 100] [--output DIR] [--no-check]
+ondevice export runs/NEXT_ITEM [--quantize int8|none] [--budget 64KB …] [--label 64KB …] [--catalog] [--top-k 100]
+    [--output DIR] [--no-check]
 
 The second writes the programs that torchao and ExecuTorch alone make of the run's dense model, as bundles to
-compare with in the demo app: into RUN/dense_bundles. The third is for a run of the next item: into RUN/bundles/int8 or
-fp32.
+compare with in the demo app: into RUN/dense_bundles. The third is for a run of the next item: its compact models, into
+RUN/bundles/64KB, or where there are none the dense one, into RUN/bundles/int8 or fp32.
 """
 
 from __future__ import annotations
@@ -108,13 +109,11 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _next_item(arguments: argparse.Namespace, data: dict[str, Any]) -> None:
-    """The bundle of a run of the next item, which has no compact models, budgets and layouts."""
+    """The bundles of a run of the next item, which has one layout and all of its methods."""
     from ondevice.errors import UserError
 
     idle = {
         "--layout": arguments.layout != "staircase",
-        "--budget": bool(arguments.budget),
-        "--label": bool(arguments.label),
         "--methods": arguments.methods is not None,
         "--fingerprint-bits": arguments.fingerprint_bits is not None,
         "--max-batch": arguments.max_batch != 1024,
@@ -123,30 +122,32 @@ def _next_item(arguments: argparse.Namespace, data: dict[str, Any]) -> None:
     given = next((name for name, is_given in idle.items() if is_given), None)
     if given is not None:
         raise UserError(
-            f"{given}: has no effect on {arguments.run}, a run of the next item; its bundle is int8, or fp32 with "
-            "--quantize none"
+            f"{given}: has no effect on {arguments.run}, a run of the next item; its bundles are those of its compact "
+            "models, or of the dense one in int8, or in fp32 with --quantize none"
         )
-    from ondevice.program.next_item_export import export_next_item
+    from ondevice.program.next_item_bundles import export_next_item_run
 
-    made = export_next_item(
+    for made in export_next_item_run(
         arguments.run,
+        budgets=arguments.budget,
+        labels=arguments.label,
         quantization=arguments.quantize,
         catalog=arguments.catalog,
         top_k=arguments.top_k,
         output=arguments.output,
         check=not arguments.no_check,
         data=data,
-    )
-    print(made.bundle.path)
-    for name, size in made.bundle.file_bytes().items():
-        print(f"{name:>16} {size:>9,}")
-    if made.parity:
-        measured, rounded = made.parity, made.parity["packed_vs_int8_sqnr_db"]
-        print(
-            f"eager = packed to {measured['eager_vs_packed']:.1e}; "
-            f"{'' if rounded is None else f'int8 {rounded:.1f} dB; '}program = what was lowered to "
-            f"{measured['int8_vs_pte_max_abs']:.1e}; the same items after {measured['lengths']} taps\n"
-            f"test NDCG@10 {measured['test_ndcg@10_pte']:.4f}, eager {measured['test_ndcg@10_eager']:.4f}; an empty "
-            f"history ranks as popularity to {measured['nobody_vs_popularity']:.3f} (rank correlation)\n"
-            f"{made.num_delegated} operators delegated, {made.num_portable} portable"
-        )
+    ):
+        print(f"{made.bundle.path}: {made.bundle.needed_bytes:,} bytes that a budget counts")
+        for name, size in made.bundle.file_bytes().items():
+            print(f"{name:>16} {size:>9,}")
+        if made.parity:
+            measured, rounded = made.parity, made.parity["packed_vs_int8_sqnr_db"]
+            print(
+                f"eager = packed to {measured['eager_vs_packed']:.1e}; "
+                f"{'' if rounded is None else f'int8 {rounded:.1f} dB; '}program = what was lowered to "
+                f"{measured['int8_vs_pte_max_abs']:.1e}; the same items after {measured['lengths']} taps\n"
+                f"test NDCG@10 {measured['test_ndcg@10_pte']:.4f}, eager {measured['test_ndcg@10_eager']:.4f}; an "
+                f"empty history ranks as popularity to {measured['nobody_vs_popularity']:.3f} (rank correlation)\n"
+                f"{made.num_delegated} operators delegated, {made.num_portable} portable"
+            )

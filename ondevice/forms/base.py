@@ -157,6 +157,13 @@ class Form(ABC):
         """What stores the values of another form, where this one can store any; else None."""
         return None
 
+    def with_sizes(self, sizes: Tensor) -> Form:
+        """The same with other stored values of each row, (N,) int64.
+
+        Raises: UserError: when it is no form of sizes.
+        """
+        raise UserError(f"a table of {self.kind()} is no table of sizes")
+
     def laid_out(self, layout: str) -> Form:
         """What stores the same values in one of `LAYOUTS`.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -69,6 +70,9 @@ class Sizes(Form):
 
     def without(self, rows: Tensor) -> Sizes:
         return Sizes(self.sizes.masked_fill(rows, 0), self.dim)
+
+    def with_sizes(self, sizes: Tensor) -> Sizes:
+        return dataclasses.replace(self, sizes=sizes)
 
     def snapped(self, classes: list[int]) -> Sizes:
         """Each size moved to the nearest of ``classes`` (ties upward), so that every class is one block.

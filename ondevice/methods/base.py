@@ -56,6 +56,8 @@ class Method(EmbeddingTable):
     """Whether single values are found, so that ``compact.store=positions`` can keep them."""
     ships_as_selected: ClassVar[bool] = False
     """Whether its form ends the matter, so that sizes are neither limited nor made multiples of a step."""
+    searches_in_place: ClassVar[bool] = False
+    """Whether it finds what is kept while its table is trained (`SearchContext.search`): models of ratings alone."""
     search_keys: ClassVar[tuple[str, ...]] = ()
     """Keys of `ondevice.config.sections.SCHEDULE` that it reads; others are refused."""
 
@@ -65,7 +67,7 @@ class Method(EmbeddingTable):
         Raises: UserError: naming the key that does not, and the way out.
         """
 
-    def prepare(self, context: SearchContext) -> list[dict[str, float]]:
+    def prepare(self, context: SearchContext[Any]) -> list[dict[str, float]]:
         """Train or measure what `compact` needs; returns the history of that training, an entry per epoch."""
         return []
 

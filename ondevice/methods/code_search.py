@@ -20,7 +20,7 @@ from ondevice.config.sections import TrainConfig
 from ondevice.config.stores import Codes, Store
 from ondevice.forms.codebook import FIT_ROWS, cell_gains, fit_codebook, spread
 from ondevice.forms.codes import CodedEmbedding
-from ondevice.recommender import Recommender
+from ondevice.recommender import Recommender, TableModel
 from ondevice.training.batches import Batches
 from ondevice.training.processes import ALONE, Processes
 from ondevice.training.stages import MakeStages
@@ -217,7 +217,7 @@ class CodeSearch:
 
 
 @torch.no_grad()
-def rotate_to_codes(recommender: Recommender, code_dims: int) -> bool:
+def rotate_to_codes(recommender: TableModel, code_dims: int) -> bool:
     """Rotate a table whose rows keep all dimensions to what codes are good at (`codebook.spread`), and its model too.
 
     Returns: False, and nothing is changed, where the model cannot be rotated.

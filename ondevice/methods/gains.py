@@ -116,11 +116,7 @@ class _Samples:
 
 
 def _rotated(recommender: Recommender, samples: _Samples, width: int) -> tuple[Tensor, Tensor]:
-    """Directions (F, D, width) of each field's curvature-weighted variance, and every row's coordinates (N, width).
-
-    With a field's mean curvature H = R², R symmetric, the directions are R⁻¹·u for the leading eigenvectors u of
-    R·E[e·eᵀ]·R: in them one unit costs the same everywhere, and e = Σ z_k·R⁻¹·u_k.
-    """
+    """Directions (F, D, width) as of `directions_of`, and every row's coordinates (N, width)."""
     weight = recommender.embedding.table()
     fields, dim = recommender.info.num_fields, weight.shape[1]
     curvature = torch.zeros(fields, dim, dim, dtype=torch.float64, device=weight.device)
@@ -130,6 +126,21 @@ def _rotated(recommender: Recommender, samples: _Samples, width: int) -> tuple[T
         slots = torch.einsum("bfi,bfj,b->fij", gradients, gradients, share).double()
         curvature.index_add_(0, field_of, slots)
         second.index_add_(0, field_of, torch.einsum("bfi,bfj->fij", embeddings, embeddings).double())
+    directions, onto = directions_of(curvature, second, width)
+    coordinates = torch.empty(len(weight), onto.shape[2], device=weight.device)
+    for field, (begin, end) in enumerate(recommender.info.field_offsets.unfold(0, 2, 1).tolist()):
+        coordinates[begin:end] = weight[begin:end] @ onto[field]
+    return directions, coordinates
+
+
+def directions_of(curvature: Tensor, second: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Directions of the most curvature-weighted variance of each field, and what gives a row's coordinates in them.
+
+    With a mean curvature H = R², R symmetric, the directions are R⁻¹·u for the leading eigenvectors u of
+    R·E[e·eᵀ]·R: in them one unit costs the same everywhere, and e = Σ z_k·R⁻¹·u_k with z = eᵀ·R·u.
+
+    Shape: curvature and second moments E[e·eᵀ] (F, D, D) float64 -> (F, D, width) float32 each.
+    """
     values, vectors = torch.linalg.eigh(curvature)
     values = values.clamp(min=1e-9 * values.amax(1, keepdim=True)).clamp(min=1e-30)
     root = (vectors * values.sqrt()[:, None]) @ vectors.mT
@@ -138,7 +149,4 @@ def _rotated(recommender: Recommender, samples: _Samples, width: int) -> tuple[T
     leading = rotated.flip(2)[..., :width]
     directions = (inverse @ leading).float()
     onto = (root @ leading).float()
-    coordinates = torch.empty(len(weight), leading.shape[2], device=weight.device)
-    for field, (begin, end) in enumerate(recommender.info.field_offsets.unfold(0, 2, 1).tolist()):
-        coordinates[begin:end] = weight[begin:end] @ onto[field]
-    return directions, coordinates
+    return directions, onto

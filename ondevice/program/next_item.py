@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from ondevice.bundle.rows import RowOrder, order_rows
+from ondevice.bundle.item_rows import item_begin, item_order
+from ondevice.bundle.rows import RowOrder
 from ondevice.data.dataset import Dataset
 from ondevice.errors import UserError
-from ondevice.forms.base import RowLayout
 from ondevice.forms.packed import FirstOrderTable, PackedTable
-from ondevice.forms.sizes import Sizes
 from ondevice.models.sequences import SequenceModel
 from ondevice.next_item import NextItemRecommender
 from ondevice.program.endpoints import MAX_BATCH, TOP_K, Endpoint, tensor_entry
@@ -28,7 +26,7 @@ class PackedNextItem(Packed):
 
     Args:
         table: embeddings of the items.
-        first_order: their biases.
+        first_order: their biases; None for none.
         model: of the history.
         order: the program rows, of all fields of the schema.
 
@@ -38,7 +36,7 @@ class PackedNextItem(Packed):
     model: SequenceModel
 
     def __init__(
-        self, table: PackedTable, first_order: FirstOrderTable, model: SequenceModel, order: RowOrder
+        self, table: PackedTable, first_order: FirstOrderTable | None, model: SequenceModel, order: RowOrder
     ) -> None:
         super().__init__()
         self.table, self.first_order, self.model, self.order = table, first_order, model, order
@@ -46,7 +44,8 @@ class PackedNextItem(Packed):
         self.layout = "staircase"
 
     def tables(self) -> list[PackedTable]:
-        return [self.table, self.first_order]
+        biases = [] if self.first_order is None else [self.first_order]
+        return [self.table, *biases, *self.model.packed_tables()]
 
     def user(self, history: Tensor) -> Tensor:
         """The user's vector (1, D) after a history."""
@@ -57,6 +56,8 @@ class PackedNextItem(Packed):
         """Scores (N,) of some items (N, 1)."""
         vectors = self.table(items).reshape(1, -1, self.table.dim)
         products = torch.bmm(vectors, user.unsqueeze(2)).reshape(-1)
+        if self.first_order is None:
+            return products
         bias = self.first_order(items).reshape(-1)
         return products + (bias if self.first_order.scale is None else bias * self.first_order.scale)
 
@@ -121,25 +122,11 @@ def pack(recommender: NextItemRecommender, dataset: Dataset) -> PackedNextItem:
     forms = [form.without(unknown) for form in recommender.forms()]
     if not forms[0].num_kept():
         raise UserError("packing stored nothing: no item keeps a value")
-    schema, offsets = dataset.schema, dataset.vocabulary.field_offsets
-    assert schema.item_key is not None, "a data set with sequences names its items"
-    field = schema.names.index(schema.item_key)
-    begin, end = int(offsets[field]), int(offsets[field + 1])
-    whole, classes = [], np.zeros(int(offsets[-1]), dtype=np.int64)
-    for form in forms:  # ids of other fields store nothing
-        sizes = torch.zeros(int(offsets[-1]), dtype=torch.int64)
-        sizes[begin:end] = form.row_sizes()
-        whole.append(Sizes(sizes, max(form.dim, 1)))
-    layout = forms[0].layout(info)
-    if layout.read is not None or layout.modulus is not None:
-        raise UserError("items that share rows have no program yet: each needs a row of its own")
-    classes[begin:end] = layout.classes
-    texts = dataset.vocabulary.key_texts()
-    order = order_rows(offsets, whole, texts, RowLayout(classes), named=[field])
-    rows = torch.from_numpy(order.ids) - begin
-    embedding, bias = recommender.tables()
-    table = forms[0].pack(embedding, rows)
-    first_order = FirstOrderTable(bias.table().cpu()[rows, 0])
+    order = item_order(forms, info, dataset)
+    rows = torch.from_numpy(order.ids) - item_begin(dataset)
+    table, first_order = forms[0].pack(recommender.embedding, rows), None
+    if recommender.first_order is not None:
+        first_order = FirstOrderTable(recommender.first_order.table().cpu()[rows, 0])
     return PackedNextItem(table, first_order, recommender.model.compacted(), order).eval()
 
 

@@ -71,6 +71,7 @@ class ExportedNextItem:
 def export_next_item(
     path: str | Path,
     *,
+    label: str | None = None,
     quantization: str = "int8",
     catalog: bool = False,
     top_k: int = TOP_K,
@@ -82,10 +83,12 @@ def export_next_item(
 
     Args:
         path: the run directory.
+        label: of a compact model; None for the dense one.
         quantization: int8 or none (float32).
         catalog: whether to write catalog.bin, titles and raw values of all items.
         top_k: items that ``recommend`` returns.
-        output: where to write; by default ``bundles/int8`` or ``bundles/fp32`` in the run directory.
+        output: where to write; by default ``bundles/int8`` or ``bundles/fp32`` in the run directory, and for a compact
+            model ``bundles/<label>``.
         check: compare eager model and program over the whole test split; left out, and said so, where the data
             cannot be found.
         data: options that say where the data are now.
@@ -95,18 +98,21 @@ def export_next_item(
     if quantization not in QUANTIZATIONS:
         raise ConfigError(f"--quantize: got {quantization}; use {' or '.join(QUANTIZATIONS)}")
     run = Run(path, data)
-    recommender, dataset = load_run(run)
-    place = Path(output) if output is not None else run.path / "bundles" / FOLDERS[quantization]
+    recommender, dataset = load_run(run, label)
+    folder = FOLDERS[quantization] if label is None else label
+    place = Path(output) if output is not None else run.path / "bundles" / folder
     check_replaceable(place)  # before the seconds that exporting takes
-    model = run.config.model.name
-    name = f"{dataset.schema.name}-{model}-{FOLDERS[quantization]}"
-    entry = run.metrics["dense"]
+    model, method = run.config.model.name, "uniform"
+    if label is not None:
+        model, method = run.config.compact_model.name, run.config.compact.sizes.name
+    name = f"{dataset.schema.name}-{model}-{folder}"
+    entry = run.metrics["dense"] if label is None else run.metrics["budgets"][label]
     metrics = {
         f"{split}_ndcg@10": round(entry[split]["all"]["ndcg@10"], 5)
         for split in ("valid", "test")
         if split in entry
     }
-    made = export_model(recommender, dataset, name, model, metrics, quantization, catalog, top_k)
+    made = export_model(recommender, dataset, name, model, metrics, quantization, catalog, top_k, method)
     if check and dataset.excerpt:
         say(
             f"{run.path}: the data are not where they were, so the program is not compared over the test split; "
@@ -116,7 +122,9 @@ def export_next_item(
         made.parity = parity(made, Log.of(dataset))
         _check_parity(made.parity)
     made.bundle = made.bundle.write(place)
-    attributes = load_attributes(run.path / DENSE)
+    attributes = (
+        load_attributes(run.path / DENSE) if label is None else None
+    )  # a compact model has other rows
     if attributes is not None:
         fields, values = attributes
         program = made.bundle.contents[PROGRAM]
@@ -135,6 +143,7 @@ def export_model(
     quantization: str = "int8",
     catalog: bool = False,
     top_k: int = TOP_K,
+    method: str = "uniform",
 ) -> ExportedNextItem:
     """The bundle, in memory, of a trained model.
 
@@ -147,6 +156,7 @@ def export_model(
         quantization: int8 or none.
         catalog: whether to write catalog.bin.
         top_k: items that ``recommend`` returns.
+        method: what chose the sizes of its rows.
     """
     schema = dataset.schema
     others = [each.name for each in schema.fields if each.name != schema.item_key and not each.is_history]
@@ -162,7 +172,7 @@ def export_model(
     manifest: dict[str, Any] = {
         "name": name,
         "model": model,
-        "method": "uniform",
+        "method": method,
         "layout": packed.layout,
         "num_rows": packed.num_rows,
         "sizes": {**packed.table.describe(), "first_order_rows": packed.order.first_order_rows},
@@ -222,9 +232,11 @@ def long_golden_rows(dataset: Dataset, lengths: Sequence[int] = LENGTHS) -> list
 def stored_vectors(packed: PackedNextItem) -> np.ndarray:
     """Each item's vector as its program stores it, with the bias at its end, (I, D + 1)."""
     rows = torch.arange(packed.num_rows).unsqueeze(1)
-    scale = packed.first_order.scale
+    first_order, biases = packed.first_order, torch.zeros(packed.num_rows, 1)
     with torch.no_grad():
-        biases = packed.first_order(rows).reshape(-1, 1) * (1.0 if scale is None else scale)
+        if first_order is not None:
+            scale = 1.0 if first_order.scale is None else first_order.scale
+            biases = first_order(rows).reshape(-1, 1) * scale
         vectors: np.ndarray = torch.cat([packed.table(rows).squeeze(1), biases], 1).numpy()
     return vectors
 

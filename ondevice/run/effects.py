@@ -70,22 +70,52 @@ def is_next_item(config: Config) -> bool:
     return config.model.name in SEQUENCE_MODELS
 
 
+def makes_compact(config: Config) -> bool:
+    """Whether a run of the next item makes compact models: budgets in bytes ask for them."""
+    return config.compact.budgets != Config().compact.budgets
+
+
 def _of_next_item(config: Config) -> Iterator[Idle]:
-    """Options that a model of the next item does not read: its training is that of the dense model alone."""
+    """Options that a run of the next item does not read."""
     task = f"model '{config.model.name}' learns the next item"
     for key in config.flat():
-        if key.startswith(("compact.", "research.", "teach.", "distributed.")):
-            yield key, f"{task}, of which there is no compact model yet", "choose a model of ratings"
+        if key.startswith("compact.") and key != "compact.budgets" and not makes_compact(config):
+            yield key, "no compact model is asked for", "name the bytes of one (compact.budgets=[64KB])"
+        if key.startswith("distributed.") or key == "compact.skip_fields":
+            yield key, task, "choose a model of ratings"
+        if key.startswith("research.") and key != "research.teacher_temperature":
+            yield key, task, "choose a model of ratings"
     yield "embedding.first_order", f"{task}, and its items' biases are no method's", "choose another model"
-    yield "train.embedding_penalty", task, "choose a model of ratings"
     yield "run.rank", f"{task}, and is always measured so", "choose a model of ratings"
-    settings = config.train
-    if settings.loss != "sampled_softmax":
-        why = f"train.loss={settings.loss} draws no such number"
-        yield "train.num_negatives", why, "set train.loss=sampled_softmax"
-    if settings.loss == "softmax":
-        yield "train.row_wise", "the softmax reads every item", "set train.loss=sampled_softmax"
-    yield from _of_training("train", settings)
+    sections = {"train": config.train}
+    if makes_compact(config):
+        compact = config.compact
+        sections["compact.train"] = compact.train
+        yield from _of_teaching("compact.teach", compact.teach)
+        yield from _of_sizes(compact.sizes)
+        yield from _of_codes(config)
+        yield "compact.store.fingerprint_bits", f"{task}, whose items are named", "choose a model of ratings"
+        yield (
+            "compact.endpoints",
+            f"{task}, whose program has rank and recommend",
+            "choose a model of ratings",
+        )
+        yield (
+            "compact.train.elastic",
+            f"{task}, whose budgets are trained one by one",
+            "choose a model of ratings",
+        )
+    if not makes_compact(config) or not config.compact.teach.teachers:
+        yield "research.teacher_temperature", NO_TEACHER, "name one in compact.teach.teachers"
+    yield from _of_teaching("teach", config.teach)
+    for section, settings in sections.items():
+        yield f"{section}.embedding_penalty", task, "choose a model of ratings"
+        if settings.loss != "sampled_softmax":
+            why = f"{section}.loss={settings.loss} draws no such number"
+            yield f"{section}.num_negatives", why, f"set {section}.loss=sampled_softmax"
+        if settings.loss == "softmax":
+            yield f"{section}.row_wise", "the softmax reads every item", f"set {section}.loss=sampled_softmax"
+        yield from _of_training(section, settings)
 
 
 def _of_training(section: str, settings: TrainConfig | SizesConfig) -> Iterator[Idle]:
@@ -129,11 +159,16 @@ def _of_sizes(settings: SizesConfig) -> Iterator[Idle]:
     yield from _of_training("compact.sizes", settings)
 
 
-def _of_store(config: Config) -> Iterator[Idle]:
-    store, sizes = config.compact.store, config.compact.sizes.name
+def _of_codes(config: Config) -> Iterator[Idle]:
+    store = config.compact.store
     if store.codes is not None and store.codes.code_choice != "loss":
         why = f"codes are chosen by compact.store.code_choice={store.codes.code_choice}"
         yield "compact.store.code_learning_rate", why, "set compact.store.code_choice=loss"
+
+
+def _of_store(config: Config) -> Iterator[Idle]:
+    yield from _of_codes(config)
+    sizes = config.compact.sizes.name
     if METHODS[sizes].ships_as_selected:
         for key in ("max_size", "size_step"):
             why = f"method '{sizes}' says what is stored of every row"

@@ -28,15 +28,24 @@ def page(name: str, metrics: Mapping[str, Any]) -> str:
         name: of the run.
         metrics: what ``metrics.json`` holds.
     """
-    entry = metrics["dense"]
+    entries = {name: metrics[name] for name in ("dense",) if name in metrics} | metrics.get("budgets", {})
+    label, entry = next(iter(entries.items()))
     splits = [split for split in ("test", "valid") if split in entry]
     best = entry[splits[0]]["all"]
     facts = (
         f"{metrics['dataset']} · {metrics['model']} · seed {metrics['seed']} · {entry['parameters']:,} values"
     )
-    sections = "".join(
-        f"<h2>{split} split</h2>\n<p class='lead'>{LEADS[split]}</p>\n{_table(metrics, entry[split])}\n"
+    sections = _models(entries, splits[0]) if len(entries) > 1 or label != "dense" else ""
+    sections += "".join(
+        f"<h2>{name}, {split} split</h2>\n<p class='lead'>{LEADS[split]}</p>\n"
+        f"{_table(metrics, each[split])}\n"
+        for name, each in entries.items()
         for split in splits
+    )
+    curves = "".join(
+        f"<p class='lead'>{escape(name)}</p>{_curve([point['valid_ndcg@10'] for point in history])}"
+        for name, history in metrics["history"].items()
+        if history
     )
     return f"""<!doctype html>
 <html lang="en">
@@ -53,11 +62,24 @@ def page(name: str, metrics: Mapping[str, Any]) -> str:
 count against the model. Trained for {entry["epochs"]} epochs in {entry["seconds"]:,.0f} s.</p>
 {sections}<h2>Learning</h2>
 <p class="lead">NDCG@10 on validation after each epoch.</p>
-{_curve([point["valid_ndcg@10"] for point in metrics["history"]["dense"]])}
+{curves}
 <footer class="lead">The same figures for programs to read: metrics.json in this folder.</footer>
 </body>
 </html>
 """
+
+
+def _models(entries: Mapping[str, Mapping[str, Any]], split: str) -> str:
+    """The dense model and the compact ones, a line each."""
+    rows = "".join(
+        f"<tr><td>{escape(name)}</td><td>{entry['parameters']:,}</td>"
+        f"<td>{entry.get('estimated_bytes', '') and format(entry['estimated_bytes'], ',')}</td>"
+        + "".join(f"<td>{entry[split]['all'][metric]:.4f}</td>" for metric in METRICS)
+        + "</tr>\n"
+        for name, entry in entries.items()
+    )
+    head = "".join(f"<th>{name.upper()}</th>" for name in METRICS)
+    return f"<table><tr><th>model</th><th>values</th><th>bytes</th>{head}</tr>\n{rows}</table>\n"
 
 
 def _table(metrics: Mapping[str, Any], groups: Mapping[str, Mapping[str, float]]) -> str:

@@ -16,7 +16,6 @@ from ondevice.forms.base import Form
 from ondevice.forms.codes import CodedEmbedding
 from ondevice.methods.base import Method, Selection, forms_at
 from ondevice.methods.code_search import code_stages
-from ondevice.methods.search import Search
 from ondevice.methods.selection import described, named, part_of, read_selection
 from ondevice.methods.sizing import skipped
 from ondevice.recommender import Recommender
@@ -24,6 +23,7 @@ from ondevice.run import ranked
 from ondevice.run.budgets import shortfall
 from ondevice.run.elastic import ELASTIC, LEVELS, Cutter, ElasticFit
 from ondevice.run.levels import Staircases, load_staircases, save_staircases
+from ondevice.run.pipeline_context import SEARCHED, PipelineContext
 from ondevice.run.prepared import PreparedRun
 from ondevice.training import qat
 from ondevice.training.batches import Batches
@@ -32,9 +32,6 @@ from ondevice.training.fit import Fit, FitResult, count_parameters, evaluate
 from ondevice.training.norm import synced
 from ondevice.training.rank_rows import Contexts
 from ondevice.training.teacher import Teacher, dense_number, make_teacher
-
-SEARCHED = "searched"
-"""Folder of the compact model with free values that a method measured, and that retraining begins with."""
 
 
 class Pipeline(PreparedRun):
@@ -198,7 +195,7 @@ class Pipeline(PreparedRun):
         initial = self._searching()
         self.files.write("initial.safetensors", tensors_of(initial))
         started = time.perf_counter()
-        context = PipelineContext(self, initial, dense, targets)
+        context = PipelineContext(self, self.fit, self.teacher_of, initial, dense, targets)
         method = initial.tables()[0]
         assert isinstance(method, Method)
         history = method.prepare(context)
@@ -338,62 +335,3 @@ class Pipeline(PreparedRun):
         }
         self.files.finish(metrics, self.dataset if self.config.run.test else None)
         return metrics
-
-
-class PipelineContext:
-    """What a pipeline gives to the method that searches in it: see `ondevice.methods.context.SearchContext`.
-
-    Args:
-        pipeline: of the run.
-        recommender: with the method's tables.
-        dense: the trained dense model.
-        targets: numbers of values at which something is to be found.
-    """
-
-    def __init__(
-        self, pipeline: Pipeline, recommender: Recommender, dense: Recommender, targets: list[int]
-    ) -> None:
-        self.pipeline, self.recommender, self.targets = pipeline, recommender, targets
-        self.config, self.info, self.processes = pipeline.config, pipeline.info, pipeline.processes
-        self.skip, self.item_columns = pipeline.skip, pipeline.dataset.schema.item_columns
-        self._dense = dense
-        self.selections: dict[int, list[Selection]] = {}
-        self.seconds: float | None = None
-        """Of a search, over all resumes."""
-
-    def dense(self) -> Recommender:
-        return self._dense
-
-    def train_batches(self, batch_size: int) -> Batches:
-        return self.pipeline.train_batches(batch_size)
-
-    def search(self) -> list[dict[str, float]]:
-        synced(self.recommender, self.processes)
-        result = Search(
-            self.recommender,
-            self.train_batches(self.config.compact.sizes.batch_size),
-            self.pipeline.valid,
-            self.config.compact.sizes,
-            self.targets,
-            seed=self.config.run.seed,
-            progress=self.pipeline.progress,
-            checkpoint=self.pipeline.files.checkpoint("search"),
-            processes=self.processes,
-        ).run()
-        self.selections, self.seconds = result.forms, result.seconds
-        return result.history
-
-    def compact_model(self, forms: list[Form], initial: Recommender | None) -> Recommender:
-        return self.pipeline.rebuilt(self.info, forms, initial)
-
-    def train(self, recommender: Recommender, settings: TrainConfig) -> list[dict[str, float]]:
-        return self.pipeline.fit("search", recommender, settings, self._dense).history
-
-    def teacher(self) -> Teacher | None:
-        train = self.train_batches(self.config.compact.train.batch_size)
-        return self.pipeline.teacher_of(train, self._dense)
-
-    def begin_retraining_with(self, recommender: Recommender, is_rotated: bool) -> None:
-        pipeline = self.pipeline
-        pipeline.files.save(SEARCHED, recommender, self.config.compact_model.name, pipeline.compact_options)
-        pipeline.files.remember(**{SEARCHED: {"is_rotated": is_rotated}})

@@ -23,7 +23,7 @@ from ondevice.models import MODELS, BaseModel
 from ondevice.models.base import make_model
 from ondevice.models.sequences import SEQUENCE_MODELS
 from ondevice.run.directory import CONFIG, read_config
-from ondevice.run.effects import check_effects, is_next_item
+from ondevice.run.effects import check_effects, is_next_item, makes_compact
 from ondevice.training import qat
 from ondevice.training.rank_rows import check_ranked
 from ondevice.training.teacher import dense_number
@@ -109,7 +109,63 @@ def _check_next_item(config: Config) -> None:
             f"distributed.mode: got {config.distributed.mode}, but a model of the next item is trained by one "
             "process; use none"
         )
+    if config.teach.teachers and config.train.loss != "softmax":
+        raise ConfigError(f"train.loss: got {config.train.loss}, but teachers rank all items; use softmax")
+    _check_dense_teachers("teach", config.teach.teachers, with_dense=False)
+    if makes_compact(config):
+        _check_compact_next_item(config)
     check_effects(config)
+
+
+def _check_compact_next_item(config: Config) -> None:
+    compact, choice, dim = config.compact, config.compact_model, config.embedding.dim
+    for budget in compact.budgets:
+        if parse_budget(budget)[0] != "bytes":
+            raise ConfigError(
+                f"compact.budgets: got {budget}, but a compact model of the next item is made for the bytes of its "
+                "bundle; write 64KB, or leave the budgets out for the dense model alone"
+            )
+    if compact.train.loss != "softmax":
+        raise ConfigError(
+            f"compact.train.loss: got {compact.train.loss}, but a compact model of the next item learns the ranking of "
+            "all items; use softmax"
+        )
+    _check_dense_teachers("compact.teach", compact.teach.teachers, with_dense=True)
+    if isinstance(config.research.teacher_temperature, str):
+        raise ConfigError(
+            "research.teacher_temperature: fitted is for models of ratings; give a number, 1.0 for none"
+        )
+    sizes, store = compact.sizes, compact.store
+    METHODS.check_options(sizes.name, sizes.options, "compact.sizes", SCHEDULE)
+    kind = METHODS[sizes.name]
+    if kind.searches_in_place or kind.ships_as_selected or store.keeps_positions:
+        allowed = [
+            n for n in METHODS if not METHODS[n].searches_in_place and not METHODS[n].ships_as_selected
+        ]
+        raise ConfigError(
+            f"compact.sizes: got {sizes.name} with compact.store={store.name}, but items have sizes that a rule or a "
+            f"measurement gives; use compact.sizes={', '.join(allowed)} and compact.store=int8 or codes"
+        )
+    if store.first_order == "projection":
+        raise ConfigError(
+            "compact.store.first_order: got projection, which the last layer of a sequence model is already; use "
+            "none, or rows"
+        )
+    smallest = TableInfo(torch.tensor([0, 4]), torch.ones(4, dtype=torch.int64))
+    with _says_which("compact.sizes", sizes.name, sizes.options):
+        METHODS[sizes.name](smallest, dim, **sizes.options).check(config)
+    SEQUENCE_MODELS.check_options(choice.name, choice.options, "compact.model")
+    for width in range(store.size_step, min(store.max_size or dim, dim) + 1, store.size_step):
+        with _says_which("compact.model", choice.name, {**choice.options, "width of a row": width}):
+            model = SEQUENCE_MODELS[choice.name](width, **plain_options(choice.options))
+    qat.prepare(model, store.linear_bits)
+
+
+def _check_dense_teachers(section: str, names: tuple[str, ...], with_dense: bool) -> None:
+    for name in names:
+        if dense_number(name) is not None and not (with_dense and name == "dense"):
+            allowed = "dense, or folders of finished runs" if with_dense else "folders of finished runs"
+            raise ConfigError(f"{section}.teachers: got {name}; teachers of the next item are {allowed}")
 
 
 def check_sides(config: Config, schema: Schema) -> None:

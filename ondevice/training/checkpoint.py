@@ -123,7 +123,7 @@ def load_next_item(folder: Path, info: TableInfo) -> NextItemRecommender:
     model = SEQUENCE_MODELS[name](tables[0].embedding_dim, **options)
     model.linear_bits = description["linear_bits"]
     _take_weights(model, tensors)
-    return NextItemRecommender(tables[0], tables[1], model).eval()
+    return NextItemRecommender(tables[0], tables[1] if len(tables) > 1 else None, model).eval()
 
 
 def load_attributes(folder: Path) -> tuple[list[dict[str, Any]], Tensor] | None:

@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ondevice.forms.rows import lookup
 from ondevice.next_item import NextItemRecommender
 from ondevice.training.batches import Batch
 from ondevice.training.fit import Fit
 from ondevice.training.optimizers.table_adam import TableAdam
 from ondevice.training.ranking import Ranking, dot_scores, rank_all, summary
+from ondevice.training.rankings import RankingTeachers
 from ondevice.training.softmax import bpr_loss, sampled_softmax_loss, softmax_loss
 from ondevice.training.step import make_optimizers
 from ondevice.training.windows import Moments, Windows
@@ -52,6 +54,7 @@ class NextItemFit(Fit):
     recommender: NextItemRecommender  # type: ignore[assignment]
     train: Windows  # type: ignore[assignment]
     valid: Moments  # type: ignore[assignment]
+    teacher: RankingTeachers | None = None  # type: ignore[assignment]
     metrics = ("ndcg@10", "hr@10", "mrr")
 
     def _make_optimizers(self) -> list[torch.optim.Optimizer]:
@@ -71,6 +74,8 @@ class NextItemFit(Fit):
         draws = torch.rand(len(windows), generator=generator, dtype=torch.float64).to(windows.device)
         one = windows.shape[1] - 1 - (draws * lengths).long()
         first = windows.gather(1, one[:, None])[:, 0]
+        if self.teacher is not None:
+            windows, _ = self.teacher.extended(windows, lengths, generator)
         histories, following = windows[:, :-1], windows[:, 1:]
         present = self.recommender.present(histories)
         targets = torch.cat([following[present], first])
@@ -80,27 +85,43 @@ class NextItemFit(Fit):
             self.recommender.kept = (drawn >= self.settings.item_dropout).float().to(windows.device)
         loss = step(histories, present, targets, generator) / len(targets)
         self.recommender.kept = None
+        total = loss
+        for table in self.recommender.tables():
+            penalty = table.regularization()
+            if penalty is not None:
+                total = total + penalty / len(targets)
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        total.backward()
         for optimizer in reversed(self.optimizers):
             optimizer.step()
         for table in self.recommender.tables():
             table.fetched = None
         return loss.detach()
 
-    def _users(self, embeddings: Tensor, present: Tensor) -> Tensor:
-        """The user's vectors after each present place, and as many of nobody as there are windows, (P, D)."""
+    def _users(self, embeddings: Tensor, present: Tensor, num_nobody: int) -> Tensor:
+        """The user's vectors after each present place, and some of nobody, (P, D)."""
         model = self.recommender.model
         with _arithmetic(self.settings.precision, embeddings.device):
             vectors = model(embeddings, present)
-        return torch.cat([vectors[present].float(), model.nobody.expand(len(vectors), -1)])
+        return torch.cat([vectors[present].float(), model.nobody.expand(num_nobody, -1)])
 
     def _whole(self, histories: Tensor, present: Tensor, targets: Tensor, _: torch.Generator) -> Tensor:
         """The loss over all items."""
-        users = self._users(self.recommender.embed(histories), present)
-        items, bias = self.recommender.item_vectors()
-        return softmax_loss(users, items, bias, targets - 1, self.settings.precision)
+        recommender, taught = self.recommender, None
+        num_nobody = len(targets) - int(present.sum())
+        table = recommender.rows()
+        users = self._users(lookup(table, histories), present, num_nobody)
+        if self.teacher is not None:
+            taught = self.teacher.taught(histories, present, num_nobody, num_nobody)
+        return softmax_loss(
+            users,
+            table[1:],
+            recommender.biases(recommender.items[None])[0],
+            targets - 1,
+            self.settings.precision,
+            taught,
+        )
 
     def _drawn(
         self, histories: Tensor, present: Tensor, targets: Tensor, generator: torch.Generator
@@ -117,7 +138,7 @@ class NextItemFit(Fit):
         counts = (histories.numel(), len(targets), number)
         embeddings, right, wrong = recommender.embed(ids)[0].split(counts)
         _, right_bias, wrong_bias = recommender.biases(ids)[0].split(counts)
-        users = self._users(embeddings.view(*histories.shape, -1), present)
+        users = self._users(embeddings.view(*histories.shape, -1), present, len(histories))
         if is_bpr:
             return bpr_loss(users, (right, right_bias), (wrong, wrong_bias))
         log_expected = (self.chances[negatives - 1] * number).log().float()

@@ -8,12 +8,13 @@ from torch import Tensor, nn
 from ondevice.errors import ConfigError, MissingPackage
 from ondevice.models import BaseModel
 from ondevice.models.layers import hidden_linears
+from ondevice.models.sequences import SequenceModel
 from ondevice.quiet import quiet
 
 BITS = (4, 8)
 
 
-def prepare(model: BaseModel, bits: int | None) -> int:
+def prepare(model: BaseModel | SequenceModel, bits: int | None) -> int:
     """Round weights and inputs of the hidden linear layers in every forward from now on; the number of those.
 
     Weights get ``bits`` bits and a scale per output, inputs int8 with a scale per row (dynamic), gradients pass
@@ -46,9 +47,7 @@ def prepare(model: BaseModel, bits: int | None) -> int:
     layers = hidden_linears(model)
     model.linear_bits = bits
     if not layers:
-        raise ConfigError(
-            "compact.store.linear_bits: the base model has no hidden linear layer; set it to null"
-        )
+        raise ConfigError("compact.store.linear_bits: the model has no hidden linear layer; set it to null")
     with quiet():  # it imports more of torchao
         quantize_(model, config, filter_fn=lambda module, name: module in layers)
     return len(layers)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,6 +13,83 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 CHUNK_BYTES = 8 << 20  # of logits that are worked on together: they stay in a cache
+TAUGHT_CHUNK_BYTES = 2 << 20  # where several distributions are, in half the bits
+
+
+def with_bias(vectors: Tensor, last: Tensor | float, kind: torch.dtype) -> Tensor:
+    """Vectors with one value more, so that a product of users with 1 and items with their biases is the score.
+
+    Shape: vectors (R, D), last (R,) or one number -> (R, D + 1) of a type.
+    """
+    result = torch.empty(len(vectors), vectors.shape[1] + 1, dtype=kind, device=vectors.device)
+    result[:, :-1], result[:, -1] = vectors, last
+    return result
+
+
+@dataclass(frozen=True)
+class Taught:
+    """What is learnt at each place beside its target: the mean of teachers' softened distributions over all items.
+
+    t = α·[target] + (1 − α)·mean_k softmax((u_k·E_kᵀ + b_k) / T)
+
+    Args:
+        teachers: of each its users' vectors over T and its items, both `with_bias`: (1 / T, and b_k).
+        label_weight: α of each place.
+
+    Shape: users (P, D_k + 1) and items (I, D_k + 1) of one type, label_weight (P,).
+    """
+
+    teachers: Sequence[tuple[Tensor, Tensor]]
+    label_weight: Tensor
+
+    def targets(self, begin: int, end: int, targets: Tensor) -> Tensor:
+        """t of the places ``begin`` … ``end`` − 1, (end − begin, I), with their targets (end − begin, 1)."""
+        mean: Tensor | None = None
+        for users, items in self.teachers:
+            masses = torch.softmax(users[begin:end] @ items.T, 1)
+            mean = masses if mean is None else mean.add_(masses)
+        assert mean is not None, "one teacher at least"
+        weight = self.label_weight[begin:end, None]
+        mean *= ((1 - weight) / len(self.teachers)).to(mean.dtype)
+        return mean.scatter_add_(1, targets, weight.to(mean.dtype))
+
+
+class _TaughtSoftmax(Function):
+    """Cross entropy with what teachers say, and its gradients, some rows at a time."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        users: Tensor,
+        items: Tensor,
+        bias: Tensor,
+        targets: Tensor,
+        kind: torch.dtype,
+        taught: Taught,
+    ) -> Tensor:
+        rows, total = max(1, TAUGHT_CHUNK_BYTES // (4 * len(items))), users.new_zeros(())
+        table, asking = with_bias(items, bias, kind), with_bias(users, 1.0, kind)
+        user_gradient = torch.empty_like(users)
+        item_gradient = torch.zeros(table.shape, device=users.device)
+        for begin in range(0, len(users), rows):
+            part, target = asking[begin : begin + rows], targets[begin : begin + rows, None]
+            scores = part @ table.T
+            wanted = taught.targets(begin, begin + len(part), target)
+            masses = torch.softmax(scores, 1)
+            largest, places = scores.max(1, keepdim=True)
+            normalizer = largest.float() - masses.gather(1, places).float().log()
+            total += normalizer.sum() - torch.linalg.vecdot(wanted, scores).float().sum()
+            errors = masses.sub_(wanted)
+            user_gradient[begin : begin + rows] = (errors @ table)[:, :-1]
+            item_gradient += errors.T @ part
+        ctx.save_for_backward(user_gradient, item_gradient[:, :-1], item_gradient[:, -1])
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        users, items, bias = ctx.saved_tensors
+        return gradient * users, gradient * items, gradient * bias, None, None, None
 
 
 class _Softmax(Function):
@@ -47,17 +126,25 @@ class _Softmax(Function):
 
 
 def softmax_loss(
-    users: Tensor, items: Tensor, bias: Tensor, targets: Tensor, precision: str = "float32"
+    users: Tensor,
+    items: Tensor,
+    bias: Tensor,
+    targets: Tensor,
+    precision: str = "float32",
+    taught: Taught | None = None,
 ) -> Tensor:
-    """Σ_p −log softmax(u_p·Eᵀ + b)[target_p], the sum over the rows.
+    """Σ_p −log softmax(u_p·Eᵀ + b)[target_p], the sum over the rows; with teachers Σ_p Σ_i −t_pi·log softmax(…)[i].
 
     Args:
-        precision: float32, or bfloat16 for the products; their sums, the softmax and the gradients are float32.
+        precision: float32, or bfloat16 for the products; their sums, the softmax and the gradients are float32. With
+            teachers the distributions are bfloat16 as well, whose error is a hundredth of what teachers differ by.
+        taught: what t is; its vectors have the type of the products.
 
     Shape: users (P, D), items (I, D), bias (I,), targets (P,) int64.
     """
     kind = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    result: Tensor = _Softmax.apply(users.float(), items, bias, targets, kind)
+    given = (users.float(), items, bias, targets, kind)
+    result: Tensor = _Softmax.apply(*given) if taught is None else _TaughtSoftmax.apply(*given, taught)
     return result
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ondevice.training.softmax import bpr_loss, sampled_softmax_loss, softmax_loss
+from ondevice.training.softmax import Taught, bpr_loss, sampled_softmax_loss, softmax_loss, with_bias
 
 
 def inputs(rows: int = 7, items: int = 11, dim: int = 4) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -80,3 +80,47 @@ def test_pairs_by_hand() -> None:
     users, one, two = torch.tensor([[2.0]]), torch.tensor([[1.0]]), torch.tensor([[0.5]])
     loss = bpr_loss(users, (one, torch.tensor([0.5])), (two, torch.tensor([0.0])))
     assert float(loss) == pytest.approx(math.log(1 + math.exp(-1.5)))
+
+
+@pytest.mark.parametrize("chunk", [1, 4 * 11 * 3, 2 << 20])
+def test_what_teachers_say_is_learnt_by_the_plain_formula(
+    chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """−Σ_i t_i·log softmax(s)_i, t = α·[target] + (1 − α)·mean_k softmax(s_k / T), in float64 and of PyTorch alone."""
+    monkeypatch.setattr("ondevice.training.softmax.TAUGHT_CHUNK_BYTES", chunk)
+    users, table, bias, targets = inputs()
+    weight, temperature, kind = torch.rand(7), 2.0, torch.float32
+    others = [(torch.randn(7, dim), torch.randn(11, dim), torch.randn(11)) for dim in (6, 3)]
+    told = [(with_bias(u / temperature, 1 / temperature, kind), with_bias(e, b, kind)) for u, e, b in others]
+    loss = softmax_loss(users, table, bias, targets, taught=Taught(told, weight))
+    (0.5 * loss).backward()
+    gradients = [each.grad for each in (users, table, bias)]
+    wide = [each.detach().double().requires_grad_() for each in (users, table, bias)]
+    softened = [
+        torch.softmax((u.double() @ e.double().T + b.double()) / temperature, 1) for u, e, b in others
+    ]
+    wanted = weight.double()[:, None] * F.one_hot(targets, 11)
+    wanted = wanted + (1 - weight.double()[:, None]) * torch.stack(softened).mean(0)
+    expected = -(wanted * torch.log_softmax(wide[0] @ wide[1].T + wide[2], 1)).sum()
+    (0.5 * expected).backward()
+    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
+    for gradient, each in zip(gradients, wide, strict=True):
+        assert each.grad is not None
+        torch.testing.assert_close(gradient, each.grad.float(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_teacher_in_half_the_bits_is_near() -> None:
+    users, table, bias, targets = inputs()
+    other = torch.randn(7, 5), torch.randn(11, 5)
+    near, exact = (
+        softmax_loss(
+            users,
+            table,
+            bias,
+            targets,
+            name,
+            Taught([(with_bias(other[0], 1.0, kind), with_bias(other[1], 0.0, kind))], torch.full((7,), 0.2)),
+        )
+        for name, kind in (("bfloat16", torch.bfloat16), ("float32", torch.float32))
+    )
+    assert float(near) == pytest.approx(float(exact), rel=0.02)

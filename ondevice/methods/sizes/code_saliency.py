@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from ondevice.config.sections import Config
 from ondevice.errors import ConfigError
 from ondevice.forms.base import Form
 from ondevice.forms.sizes import Sizes
 from ondevice.methods.base import METHODS
-from ondevice.methods.code_search import CodeSearch, Samples, rotate_to_codes
+from ondevice.methods.code_search import rotate_to_codes
 from ondevice.methods.context import SearchContext
 from ondevice.methods.sizes.ranked import Ranked
 from ondevice.methods.sizing import all_codes
@@ -41,7 +42,7 @@ class CodeSaliency(Ranked):
                 "compact.store=codes, or another compact.sizes.name"
             )
 
-    def prepare(self, context: SearchContext) -> list[dict[str, float]]:
+    def prepare(self, context: SearchContext[Any]) -> list[dict[str, float]]:
         """Train a compact model with free values, and let it say what codes are worth."""
         compact, store = context.config.compact, context.config.compact.store.codes
         assert store is not None  # `check`
@@ -52,9 +53,7 @@ class CodeSaliency(Ranked):
         history = context.train(free, dataclasses.replace(compact.train, epochs=compact.sizes.epochs))
         rotated = rotate_to_codes(free, codes.code_dims)
         context.begin_retraining_with(free, rotated)
-        train = context.train_batches(compact.train.batch_size)
-        samples = Samples(train, context.teacher(), context.config.run.seed)
         with context.processes.same_draws(0):
             whole = context.compact_model([codes, *others], free).eval()
-            self.gains = CodeSearch(whole, samples, context.processes).gains().cpu()
+            self.gains = context.code_gains(whole).cpu()
         return history

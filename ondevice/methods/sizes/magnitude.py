@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from ondevice.forms.mask import Mask
@@ -15,7 +17,7 @@ class Magnitude(Method):
 
     finds_positions = True
 
-    def prepare(self, context: SearchContext) -> list[dict[str, float]]:
+    def prepare(self, context: SearchContext[Any]) -> list[dict[str, float]]:
         """Take over the tables of the trained dense model."""
         for table, trained in zip(context.recommender.tables(), context.dense().tables(), strict=True):
             table.weight.data.copy_(trained.table())

@@ -118,6 +118,7 @@ class PEP(Method):
     """
 
     finds_positions = True
+    searches_in_place = True
     search_keys = (
         "epochs",
         "batch_size",
@@ -213,7 +214,7 @@ class PEP(Method):
         rows, inverse = self.info.distinct(ids)
         return self.of_rows(rows, inverse, *(gather_rows(p, rows) for p in self.row_parameters()))
 
-    def prepare(self, context: SearchContext) -> list[dict[str, float]]:
+    def prepare(self, context: SearchContext[Any]) -> list[dict[str, float]]:
         """Train with the thresholds in place; in the loss's units, on from the dense model."""
         if self.loss is not None:
             begin_with_dense(context)
@@ -301,7 +302,7 @@ class PEP(Method):
 
 
 @torch.no_grad()
-def begin_with_dense(context: SearchContext) -> None:
+def begin_with_dense(context: SearchContext[Any]) -> None:
     """Let the tables of a search in the loss's units begin with the trained dense model, and so its base model.
 
     First-order weights that are not stored (projected from embeddings, or left out) keep their values, and do not

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ondevice.config.sections import Config
 from ondevice.errors import ConfigError
 from ondevice.forms.table import TableInfo
 from ondevice.methods.base import METHODS
 from ondevice.methods.context import SearchContext
-from ondevice.methods.gains import measure_gains
 from ondevice.methods.sizes.ranked import Ranked
 
 
@@ -53,14 +54,7 @@ class Saliency(Ranked):
                 "compact.store.code_levels=1"
             )
 
-    def prepare(self, context: SearchContext) -> list[dict[str, float]]:
+    def prepare(self, context: SearchContext[Any]) -> list[dict[str, float]]:
         """Let the dense model say what dimensions are worth."""
-        self.gains = measure_gains(
-            context.dense(),
-            context.train_batches(context.config.compact.sizes.batch_size),
-            context.item_columns,
-            num_dims=self.max_size,
-            pairs=self.pairs,
-            seed=context.config.run.seed,
-        )
+        self.gains = context.gains(self.max_size, self.pairs)
         return []

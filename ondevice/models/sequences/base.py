@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ondevice.forms.packed import PackedTable
 from ondevice.registry import Registry
 
 SEQUENCE_MODELS: Registry[type[SequenceModel]] = Registry("sequence model")
@@ -58,6 +59,17 @@ class SequenceModel(nn.Module):
     def newest_vector(self, embeddings: Tensor, present: Tensor) -> Tensor:
         """The last of `vectors`, (B, D), for less than all of them cost."""
         return self.vectors(embeddings, present)[:, -1]
+
+    def rotate(self, rotation: Tensor) -> bool:
+        """Change the weights so that embeddings e·R give what e gave, as vectors u·R; False where they cannot.
+
+        Shape: rotation R (D, D), orthogonal.
+        """
+        return False
+
+    def packed_tables(self) -> list[PackedTable]:
+        """Tables of a compacted model that are quantized as those of embeddings are."""
+        return []
 
     def compacted(self) -> SequenceModel:
         """An equal model, in evaluation, whose `newest` is made of operators that XNNPACK takes without a break.

@@ -15,53 +15,82 @@ class DecayedPooling(SequenceModel):
 
     p_t = a ⊙ p_{t−1} + (1 − a) ⊙ e_t with a learnt decay a in (0, 1) for each dimension and p_0 = 0;
     the user's vector is W₂·GELU(W₁·norm([p_t, e_t])). All places of a history are computed at once, as products with
-    the powers of a; `step` computes one from the state before it.
+    the powers of a; `step` computes one from the state before it. With a ``width`` of its own the model reads W₀·e_t in
+    place of e_t: a table of few dimensions then does not make it narrow, and its axes may be rotated.
 
     Args:
         last: the newest interactions that are read.
         hidden: width of the hidden layer; 0 for 2·D.
         dropout: probability of zeroing a value of the embeddings, and of the hidden layer.
+        width: dimension of the state; 0 for D.
     """
 
-    newest_weights: Tensor | None
+    logs: Tensor | None
+    ages: Tensor
 
-    def __init__(self, embedding_dim: int, *, last: int = 50, hidden: int = 0, dropout: float = 0.2) -> None:
+    def __init__(
+        self, embedding_dim: int, *, last: int = 50, hidden: int = 0, dropout: float = 0.2, width: int = 0
+    ) -> None:
         super().__init__(embedding_dim, last=last)
-        width = hidden or 2 * embedding_dim
+        dim = width or embedding_dim
+        hidden = hidden or 2 * dim
+        self.enter = nn.Linear(embedding_dim, width, bias=False) if width else None
         # half of a memory is lost after 1 … 30 steps
-        half_lives = torch.logspace(0, torch.tensor(30.0).log2().item(), embedding_dim, base=2)
+        half_lives = torch.logspace(0, torch.tensor(30.0).log2().item(), dim, base=2)
         self.decay = nn.Parameter(torch.logit(0.5 ** (1 / half_lives)))
-        self.norm = nn.LayerNorm(2 * embedding_dim)
+        self.norm = nn.LayerNorm(2 * dim)
         self.network = nn.Sequential(
-            nn.Linear(2 * embedding_dim, width),
+            nn.Linear(2 * dim, hidden),
             nn.GELU(),
             nn.Dropout(dropout),
-            nn.Linear(width, embedding_dim),
+            nn.Linear(hidden, embedding_dim),
         )
         self.dropout = nn.Dropout(dropout)
-        self.register_buffer("newest_weights", None)
+        self.register_buffer("logs", None)
 
     def vectors(self, embeddings: Tensor, present: Tensor) -> Tensor:
-        items = self.dropout(embeddings) * present.unsqueeze(-1)
+        items = self._entered(embeddings) * present.unsqueeze(-1)
         return self._read(self._pooled(items, items.shape[1]), items)
 
     def newest_vector(self, embeddings: Tensor, present: Tensor) -> Tensor:
-        items = self.dropout(embeddings) * present.to(embeddings.dtype).unsqueeze(-1)
-        if self.newest_weights is None:
+        items = self._entered(embeddings) * present.to(embeddings.dtype).unsqueeze(-1)
+        if self.logs is None:
             return self._read(self._pooled(items, 1)[:, 0], items[:, -1])
-        return self._read((items * self.newest_weights).sum(1), items[:, -1])
+        weights = torch.exp(self.ages * self.logs[0] + self.logs[1])
+        return self._read((items * weights).sum(1), items[:, -1])
+
+    def _entered(self, embeddings: Tensor) -> Tensor:
+        items: Tensor = self.dropout(embeddings)
+        return items if self.enter is None else self.enter(items)
+
+    @torch.no_grad()
+    def rotate(self, rotation: Tensor) -> bool:
+        if self.enter is None:  # each axis has a decay
+            return False
+        last = self.network[-1]
+        assert isinstance(last, nn.Linear)
+        self.enter.weight.copy_(self.enter.weight @ rotation)
+        last.weight.copy_(rotation.T @ last.weight)
+        last.bias.copy_(last.bias @ rotation)
+        self.nobody.copy_(self.nobody @ rotation)
+        return True
 
     @torch.no_grad()
     def compacted(self) -> SequenceModel:
-        made = super().compacted()
-        made.register_buffer("newest_weights", self._weights(self.last, 1)[:, 0].T.contiguous())
+        made = (
+            super().compacted()
+        )  # the powers of a are worked out in the program: as a table they were 50 rows of it
+        logs = torch.stack([F.logsigmoid(self.decay), F.logsigmoid(-self.decay)])
+        made.register_buffer("logs", logs)
+        made.register_buffer("ages", torch.arange(self.last - 1.0, -1, -1)[:, None])
         return made
 
     def step(self, state: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
         """The state and the user's vector after one more item; the state before the first is zero.
 
-        Shape: state (B, D), item (B, D) -> state (B, D), user vector (B, D).
+        Shape: state (B, width), item (B, D) -> state (B, width), user vector (B, D).
         """
+        item = self._entered(item)
         rate = torch.sigmoid(self.decay)
         state = rate * state + (1 - rate) * item
         return state, self._read(state, item)

@@ -1,0 +1,194 @@
+"""Compact models of the next item: taught, in codes, within a budget, killed and resumed; packed they are the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ondevice.bundle.item_rows import next_item_bytes
+from ondevice.config.file import from_dict, load
+from ondevice.config.sections import Config
+from ondevice.errors import BudgetTooSmall, ConfigError, DataError
+from ondevice.program.next_item import pack
+from ondevice.program.next_item_export import program_histories
+from ondevice.run.directory import Run
+from ondevice.run.next_item import NextItemPipeline, load_run, table_lines
+from ondevice.run.preflight import check_options
+from ondevice.training.fit import Fit
+from ondevice.training.windows import Log, Moments
+
+from ..runs import lasting
+
+CONFIG = Path(__file__).resolve().parents[2] / "train" / "configs" / "movielens_1m_next_item_compact.yaml"
+SMALL = (
+    *("embedding.dim=4", "train.epochs=2", "run.progress=false", "run.device=cpu", "train.batch_size=32"),
+    *("compact.train.epochs=3", "compact.sizes.epochs=1", "compact.train.batch_size=32"),
+    *("compact.store.max_size=8", "compact.store.code_dims=2", "compact.store.size_step=2"),
+    *("compact.model.width=6", "compact.model.hidden=8", "embedding.dim=8"),
+)
+
+
+def small(folder: Path, *overrides: str) -> Config:
+    return load(CONFIG, [f"data.folder={folder}", *SMALL, "compact.budgets=[26KB]", *overrides])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from ..conftest import write_movielens
+
+    return write_movielens(tmp_path_factory.mktemp("data") / "ml")
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of two budgets, in codes of two levels, taught by its dense model."""
+    place = tmp_path_factory.mktemp("compact")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ONDEVICE_CACHE", str(place / "cache"))
+        NextItemPipeline(small(folder), place / "run").run()
+        yield place / "run"
+
+
+def test_the_budget_is_kept_by_the_estimate(run: Path) -> None:
+    metrics = Run(run).metrics
+    assert list(metrics["budgets"]) == ["26KB"]
+    entry = metrics["budgets"]["26KB"]
+    assert entry["estimated_bytes"] <= 26_000
+    assert entry["parameters"] < metrics["dense"]["parameters"]
+    assert metrics["history"]["search"]
+    assert [point["final"] for point in metrics["history"]["26KB"]] == [True, True, True] or not all(
+        point["final"] for point in metrics["history"]["26KB"]
+    )
+    page = (run / "report.html").read_text()
+    assert "26KB" in page
+    assert any(line.startswith("26KB, test split") for line in table_lines(metrics))
+
+
+def test_packed_it_is_the_eager_one(run: Path) -> None:
+    made, dataset = load_run(Run(run), "26KB")
+    assert made.first_order is None
+    assert made.embedding.learns_codes
+    packed = pack(made, dataset)
+    moments = Moments.of(Log.of(dataset), "test", made.model.last)
+    histories = torch.cat([moments.histories[:5], torch.zeros(1, made.model.last, dtype=torch.int64)])
+    rows, every = program_histories(packed, histories), torch.arange(packed.num_rows).unsqueeze(1)
+    assert packed.num_rows == made.num_items  # none without a row
+    places = torch.from_numpy(packed.order.ids - packed.order.ids.min())
+    with torch.no_grad():
+        scores = torch.stack([packed(row[None], every) for row in rows])
+        torch.testing.assert_close(scores, made(histories)[:, places], rtol=1e-4, atol=1e-4)
+
+
+def test_another_budget_is_added_to_a_finished_run(run: Path, folder: Path) -> None:
+    before = lasting(Run(run).metrics["budgets"]["26KB"])
+    metrics = NextItemPipeline(small(folder, "compact.budgets=[26KB,25KB]"), run, resume=True).run()
+    assert set(metrics["budgets"]) == {"26KB", "25KB"}
+    assert lasting(metrics["budgets"]["26KB"]) == before
+    assert metrics["budgets"]["25KB"]["estimated_bytes"] <= 25_000
+
+
+def test_a_killed_run_goes_on_with_equal_numbers(
+    run: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From teachers that are another run's, so that no dense model is trained."""
+    config = small(folder, f"compact.teach.teachers=[{run}]", "compact.sizes=frequency")
+    whole = NextItemPipeline(config, tmp_path / "whole").run()
+    assert "dense" not in whole
+    original = Fit._one_epoch
+
+    def killed(self: Fit) -> None:
+        if self.epoch == 2:
+            raise KeyboardInterrupt
+        original(self)
+
+    monkeypatch.setattr(Fit, "_one_epoch", killed)
+    with pytest.raises(KeyboardInterrupt):
+        NextItemPipeline(config, tmp_path / "cut").run()
+    monkeypatch.setattr(Fit, "_one_epoch", original)
+    again = NextItemPipeline(config, tmp_path / "cut", resume=True).run()
+    assert lasting(again["budgets"]["26KB"]) == lasting(whole["budgets"]["26KB"])
+
+
+def test_a_dense_model_is_taught(run: Path, folder: Path, tmp_path: Path) -> None:
+    sasrec = CONFIG.with_name("movielens_1m_next_item_sasrec.yaml")
+    overrides = [f"data.folder={folder}", *SMALL[:5], "model.num_blocks=1", f"teach.teachers=[{run}]"]
+    taught = NextItemPipeline(load(sasrec, overrides), tmp_path / "taught").run()
+    alone = NextItemPipeline(load(sasrec, overrides[:-1]), tmp_path / "alone").run()
+    assert taught["history"]["dense"][0]["train_loss"] != alone["history"]["dense"][0]["train_loss"]
+
+
+def test_a_teacher_of_other_data_is_refused(run: Path, folder: Path, tmp_path: Path) -> None:
+    config = small(folder, f"compact.teach.teachers=[{run}]", "data.max_rows=500")
+    with pytest.raises(DataError, match=r"trained on other data or another split"):
+        NextItemPipeline(config, tmp_path / "run").run()
+
+
+def test_a_budget_that_cannot_be_kept_is_told_in_a_line(folder: Path, run: Path, tmp_path: Path) -> None:
+    config = small(folder, f"compact.teach.teachers=[{run}]", "compact.budgets=[4KB]")
+    with pytest.raises(
+        BudgetTooSmall, match=r"budget 4KB: the program, .* alone take about [\d,]+ bytes; allow"
+    ) as e:
+        NextItemPipeline(config, tmp_path / "run").run()
+    assert "\n" not in str(e.value)
+
+
+def test_what_is_stored_is_what_is_estimated(run: Path) -> None:
+    """A larger table is estimated larger by its bytes, whatever else the program holds."""
+    made, dataset = load_run(Run(run), "26KB")
+    forms = made.forms()
+    info = made.info
+    estimate = next_item_bytes(forms, info, made.model, dataset)
+    more = forms[0].with_sizes((forms[0].row_sizes() > 0).long() * 2 * forms[0].width)
+    cells = int((more.row_sizes() - forms[0].row_sizes()).sum()) // 2
+    larger = next_item_bytes([more], info, made.model, dataset)
+    assert larger - estimate == pytest.approx(cells, abs=40 + 5 * 40)
+
+
+def compact(**changes: Any) -> dict[str, Any]:
+    return {
+        "model": {"name": "sasrec"},
+        "train": {"loss": "softmax"},
+        "compact": {
+            "budgets": ["64KB"],
+            "sizes": {"name": "uniform"},
+            "train": {"loss": "softmax"},
+            **changes,
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (compact(train={"loss": "bpr"}), r"compact\.train\.loss: got bpr, .* use softmax"),
+        (compact(sizes={"name": "pep"}), r"compact\.sizes: got pep .*use compact\.sizes=code_saliency, "),
+        (compact(sizes={"name": "hashing"}), r"compact\.sizes: got hashing"),
+        (
+            compact(store={"name": "int8", "first_order": "projection"}),
+            r"got projection, .* use none, or rows",
+        ),
+        (compact(endpoints=["rank"]), r"compact\.endpoints: got .*whose program has rank and recommend"),
+        (
+            compact(teach={"teachers": ["dense+1"]}),
+            r"compact\.teach\.teachers: got dense\+1; .*dense, or folders",
+        ),
+        (compact(teach={"teachers": [], "pairs": 0.5}), r"compact\.teach\.pairs: .*has no teacher"),
+        (compact(store={"name": "int8", "size_step": 1}), r"compact\.model: 'sasrec' does not take"),
+        (compact(store={"name": "int8", "fingerprint_bits": 8}), r"compact\.store\.fingerprint_bits: got 8"),
+        (compact(train={"loss": "softmax", "elastic": True}, budgets=["64KB", "32KB"]), r"elastic: got True"),
+        (compact(skip_fields=["seen"]), r"compact\.skip_fields: got"),
+        ({**compact(), "research": {"teacher_mean": "logit"}}, r"research\.teacher_mean: got 'logit'"),
+        ({**compact(), "research": {"teacher_temperature": 2.0}}, r"teacher_temperature: .*has no teacher"),
+        (
+            {**compact(teach={"teachers": ["dense"]}), "research": {"teacher_temperature": "fitted"}},
+            r"teacher_temperature: fitted is for models of ratings",
+        ),
+    ],
+)
+def test_an_option_that_does_not_fit_is_refused(given: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says) as error:
+        check_options(from_dict(given))
+    assert "\n" not in str(error.value)
