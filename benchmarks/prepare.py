@@ -83,7 +83,7 @@ def measure(
 
 def prepare(path: Path, memory: str, cache: Path) -> tuple[dict[str, Any], Dataset]:
     """Seconds and peak memory of a preparation in a process of its own, with all that it starts; and its result."""
-    root = str(Path(__file__).resolve().parents[3])
+    root = str(Path(__file__).resolve().parents[1])
     environment = {**os.environ, "ONDEVICE_CACHE": str(cache), "PYTHONPATH": root}
     started = time.perf_counter()
     process = subprocess.Popen([sys.executable, "-c", PREPARE, str(path), memory], env=environment)

@@ -18,6 +18,9 @@ from ondevice.data.sources import say
 from ondevice.errors import ConfigError, DataError
 
 SAY_SECONDS = 15.0
+WORKER = (
+    "from ondevice.data.large.worker import main; main()"  # with -m Python warns that it is imported already
+)
 Task = dict[str, Any]
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -41,7 +44,7 @@ class Pool:
     def __init__(self, folder: Path, num_workers: int) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        command = [sys.executable, "-m", "ondevice.data.large.worker", str(folder)]
+        command = [sys.executable, "-c", WORKER, str(folder)]
         self._workers = [
             subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment

@@ -1,7 +1,6 @@
 """A worker process: does the tasks that it reads from stdin, a line of JSON each, and answers each with a line.
 
-It ends when stdin does, so it never outlives the process that started it. `python -m ondevice.data.large.worker
-FOLDER`, where FOLDER holds the plan.
+It ends when stdin does, so it never outlives the process that started it. Its argument is the folder of the plan.
 """
 
 from __future__ import annotations
@@ -97,7 +96,3 @@ def main() -> None:
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
         pa.default_memory_pool().release_unused()
-
-
-if __name__ == "__main__":
-    main()

@@ -217,6 +217,7 @@ def test_what_needs_all_rows_at_once_is_streamed_too(
         assert data.catalog.raw == expected.catalog.raw
 
 
-def test_in_processes_of_its_own(schema: Path, folder: Path) -> None:
+def test_in_processes_of_its_own(schema: Path, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     expected = load_dataset("table", schema=schema, path=folder)
     assert same(load_dataset("table", schema=schema, path=folder, streamed=True, workers=2), expected)
+    assert "Warning" not in capfd.readouterr().err
