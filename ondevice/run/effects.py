@@ -94,6 +94,7 @@ def _of_next_item(config: Config) -> Iterator[Idle]:
         yield from _of_teaching("compact.teach", compact.teach)
         yield from _of_sizes(compact.sizes)
         yield from _of_codes(config)
+        yield "compact.train.item_dropout", f"{task}, whose compact items have no attributes", "use train's"
         yield "compact.store.fingerprint_bits", f"{task}, whose items are named", "choose a model of ratings"
         yield (
             "compact.endpoints",

@@ -178,6 +178,7 @@ def compact(**changes: Any) -> dict[str, Any]:
         (compact(teach={"teachers": [], "pairs": 0.5}), r"compact\.teach\.pairs: .*has no teacher"),
         (compact(store={"name": "int8", "size_step": 1}), r"compact\.model: 'sasrec' does not take"),
         (compact(store={"name": "int8", "fingerprint_bits": 8}), r"compact\.store\.fingerprint_bits: got 8"),
+        (compact(train={"loss": "softmax", "item_dropout": 0.1}), r"compact\.train\.item_dropout: got 0\.1"),
         (compact(train={"loss": "softmax", "elastic": True}, budgets=["64KB", "32KB"]), r"elastic: got True"),
         (compact(skip_fields=["seen"]), r"compact\.skip_fields: got"),
         ({**compact(), "research": {"teacher_mean": "logit"}}, r"research\.teacher_mean: got 'logit'"),
