@@ -32,7 +32,7 @@ from ondevice.training.softmax import Taught, with_bias
 from ondevice.training.stages import MakeStages
 from ondevice.training.windows import Windows
 
-SAMPLE_PLACES = 60_000
+SAMPLE_PLACES = 30_000
 """Places of windows that codes are chosen on."""
 PLACES_AT_ONCE = 2048
 SHARES = (1.0, 0.5, 0.25)

@@ -62,7 +62,8 @@ class PackedNextItem(Packed):
         return products + (bias if self.first_order.scale is None else bias * self.first_order.scale)
 
     def forward(self, history: Tensor, items: Tensor) -> Tensor:
-        return self.scores(self.user(history), items)
+        # XNNPACK takes no float64: what comes before is a delegate of its own, which both methods share
+        return self.scores(self.user(history).double().float(), items)
 
 
 class RankNext(nn.Module):

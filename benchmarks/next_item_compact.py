@@ -1,0 +1,206 @@
+"""Compact models of the next item beside the careful opponent: bytes of whole bundles, NDCG@10 of their programs.
+
+python benchmarks/next_item_compact.py runs/NAME [runs/NAME …] [--taught runs/TAUGHT …] [--dims 8 16 32 64] [--bits 8 4]
+    [--json FILE] [--image FILE]
+
+A run has compact models (compact.budgets); several are those of other seeds. The careful opponent of each, below its
+directory in ``careful/NAME``, has one dimension for all items, in int8 or in int4 with one scale a table, and all else
+as the run: its sequence model, teachers, made-up histories, schedule, and linear layers of as many bits. ``--taught``
+names runs of a dense model with the same teachers (teach.teachers). What is trained or exported already is not done
+again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from ondevice.config.sections import Choice, Config, SizesConfig
+from ondevice.config.stores import Codes, Int8, Store
+from ondevice.errors import UserError, run_script
+from ondevice.files import atomic_json, atomic_write
+from ondevice.program.bundle import load_bundle
+from ondevice.program.next_item_export import COST, export_next_item
+from ondevice.run.directory import METRICS, Run
+from ondevice.run.next_item import NextItemPipeline, is_next_item_run
+
+LARGE = "16MB"
+"""A budget that keeps nothing out: a careful table has its one dimension."""
+LOSSES = (0.0, 0.01, 0.02, 0.05)
+"""Shares of the NDCG@10 compared with that may be missing where the smallest bundle is looked for."""
+
+
+def careful_store(ours: Store, dim: int, bits: int) -> Store:
+    """How a careful table is stored: rounded afterwards to int8, or in training to integers of fewer bits."""
+    shared = {key: getattr(ours, key) for key in ("first_order", "linear_bits")}
+    if bits == 8:
+        return Int8(max_size=dim, size_step=dim, **shared)
+    return Codes(max_size=dim, size_step=dim, code_dims=8 // bits, code_start=0.5, codebook="grid", **shared)
+
+
+def careful_config(run: Run, dim: int, bits: int) -> Config:
+    """The configuration of a careful program: the run's, but for sizes and what values are stored as."""
+    config, folder = run.config, run.path.resolve()
+    teachers = tuple(str(folder) if name == "dense" else name for name in config.compact.teach.teachers)
+    compact = dataclasses.replace(
+        config.compact,
+        budgets=(LARGE,),
+        sizes=SizesConfig("uniform"),
+        store=careful_store(config.compact.store, dim, bits),
+        teach=dataclasses.replace(config.compact.teach, teachers=teachers),
+    )
+    data = Choice(config.data.name, {**config.data.options, **run.data})
+    return dataclasses.replace(
+        config, data=data, compact=compact, run=dataclasses.replace(config.run, output=None)
+    )
+
+
+def measured(run: Run, label: str) -> dict[str, Any]:
+    """Bytes and NDCG@10 of the program of a compact model, exported where that is not done yet."""
+    place = run.path / "bundles" / label
+    if not (place / COST).exists():
+        export_next_item(run.path, label=label, data=run.data)
+    bundle, entry = load_bundle(place), run.metrics["budgets"][label]
+    parity = json.loads((place / COST).read_text())["parity"]
+    return {
+        "bytes": bundle.needed_bytes,
+        "estimated_bytes": entry["estimated_bytes"],
+        "pte_bytes": bundle.file_bytes()["model.pte"],
+        "valid_ndcg@10": entry["valid"]["all"]["ndcg@10"],
+        "test_ndcg@10": parity["test_ndcg@10_pte"],
+        "test_ndcg@10_eager": parity["test_ndcg@10_eager"],
+    }
+
+
+def measure_run(path: str, dims: list[int], bits: list[int]) -> dict[str, Any]:
+    """The compact models of a run and its careful opponents, each family by bytes.
+
+    Raises: UserError: when it is no run of the next item with compact models.
+    """
+    run = Run(path)
+    metrics = run.metrics
+    if not is_next_item_run(metrics) or "budgets" not in metrics:
+        raise UserError(
+            f"{path}: not a run of the next item with compact models; train it with compact.budgets=[64KB]"
+        )
+    ours = [{"name": label, **measured(run, label)} for label in metrics["budgets"]]
+    careful = []
+    for dim in dims:
+        for each in bits:
+            folder = run.path / "careful" / f"d{dim}-int{each}"
+            if not (folder / METRICS).exists():
+                print(f"{path}: careful d{dim}-int{each} is trained", flush=True)
+                NextItemPipeline(careful_config(run, dim, each), folder, resume=True).run()
+            careful.append({"name": folder.name, "dim": dim, "bits": each, **measured(Run(folder), LARGE)})
+    teach = run.config.compact.teach
+    return {
+        "seed": metrics["seed"],
+        "model": run.config.compact_model.name,
+        "teach": {"teachers": len(teach.teachers), "pairs": teach.pairs, "label_weight": teach.label_weight},
+        "ours": sorted(ours, key=lambda point: point["bytes"]),
+        "careful": sorted(careful, key=lambda point: point["bytes"]),
+    }
+
+
+def smallest_within(points: list[dict[str, Any]], level: float) -> list[dict[str, Any]]:
+    """For each of `LOSSES` the smallest bundle that keeps so much of a level; ``bytes`` None where none does."""
+    smallest = []
+    for loss in LOSSES:
+        good = [point for point in points if point["test_ndcg@10"] >= (1 - loss) * level]
+        best = min(good, key=lambda point: point["bytes"], default={"bytes": None, "name": None})
+        smallest.append({"loss": loss, "bytes": best["bytes"], "name": best["name"]})
+    return smallest
+
+
+def dense_entry(path: str) -> dict[str, Any]:
+    """NDCG@10 of the dense model of a run, eager in float32.
+
+    Raises: UserError: when it has none.
+    """
+    metrics = Run(path).metrics
+    if not is_next_item_run(metrics) or "dense" not in metrics:
+        raise UserError(f"{path}: no run of a dense model of the next item")
+    entry = metrics["dense"]
+    return {
+        "seed": metrics["seed"],
+        "model": metrics["model"],
+        **{f"{split}_ndcg@10": entry[split]["all"]["ndcg@10"] for split in ("valid", "test")},
+    }
+
+
+def picture(runs: list[dict[str, Any]], dense: list[dict[str, Any]]) -> bytes:
+    """Bytes against NDCG@10 of both families, as PNG; the dense models are lines."""
+    import io
+
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for family, label, marker, colour in (
+        ("ours", "codes chosen by the loss (ours)", "o", "#2f6f9f"),
+        ("careful", "one dimension for all, int8 and int4", "s", "#a05a2c"),
+    ):
+        for place, run in enumerate(runs):
+            across, up = zip(*((p["bytes"] / 1000, p["test_ndcg@10"]) for p in run[family]), strict=True) or (
+                (),
+                (),
+            )
+            axes.plot(across, up, marker=marker, color=colour, label=None if place else label, linewidth=1)
+    for place, entry in enumerate(dense):
+        axes.axhline(
+            entry["test_ndcg@10"],
+            color="#57606a",
+            linestyle="--",
+            linewidth=1,
+            label=None if place else f"dense {entry['model']}, fp32, taught",
+        )
+    axes.set_xscale("log")
+    axes.set_xlabel("bytes of the whole bundle, kB")
+    axes.set_ylabel("NDCG@10 of the program, test")
+    axes.legend(loc="lower right", frameon=False)
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=150)
+    return out.getvalue()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="+")
+    parser.add_argument("--taught", nargs="*", default=[], help="runs of a taught dense model")
+    parser.add_argument("--dims", nargs="*", type=int, default=[8, 16, 32, 64])
+    parser.add_argument("--bits", nargs="*", type=int, default=[8, 4], choices=[8, 4])
+    parser.add_argument("--json")
+    parser.add_argument("--image")
+    given = parser.parse_args(arguments)
+    dense = [dense_entry(path) for path in given.taught]
+    runs = [measure_run(path, given.dims, given.bits) for path in given.runs]
+    result: dict[str, Any] = {"runs": runs, "dense": dense}
+    if dense:
+        level = sum(entry["test_ndcg@10"] for entry in dense) / len(dense)
+        result["smallest_within"] = [
+            {family: smallest_within(run[family], level) for family in ("ours", "careful")} for run in runs
+        ]
+    for run in runs:
+        for point in (*run["ours"], *run["careful"]):
+            print(
+                f"seed {run['seed']} {point['name']:>12} {point['bytes']:>9,} bytes, NDCG@10 valid "
+                f"{point['valid_ndcg@10']:.4f}, test {point['test_ndcg@10']:.4f}"
+            )
+    for entry in dense:
+        print(f"dense {entry['model']}, taught, seed {entry['seed']}: test {entry['test_ndcg@10']:.4f}")
+    if given.json:
+        atomic_json(Path(given.json), result)
+    if given.image:
+        atomic_write(Path(given.image), picture(runs, dense))
+
+
+if __name__ == "__main__":
+    run_script(main)

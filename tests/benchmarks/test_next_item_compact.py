@@ -1,0 +1,52 @@
+"""The careful opponent of compact models of the next item: configurations that train, and ratios by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.next_item_compact import careful_config, picture, smallest_within
+from ondevice.config.file import load
+from ondevice.run.directory import Run
+from ondevice.run.preflight import check_options
+
+CONFIG = Path(__file__).resolve().parents[2] / "train" / "configs" / "movielens_1m_next_item_compact.yaml"
+
+
+class Finished(Run):
+    """A run of which the configuration alone is known."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.config, self.data = path, load(CONFIG, []), {}
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("dim", [8, 64])
+def test_a_careful_program_differs_in_its_table_alone(dim: int, bits: int, tmp_path: Path) -> None:
+    run = Finished(tmp_path)
+    config = careful_config(run, dim, bits)
+    check_options(config)
+    compact, ours = config.compact, run.config.compact
+    assert compact.store.max_size == compact.store.size_step == dim
+    assert compact.store.linear_bits == ours.store.linear_bits
+    assert compact.store.first_order == ours.store.first_order
+    assert (compact.train, compact.model) == (ours.train, ours.model)
+    assert compact.teach.teachers == (str(tmp_path.resolve()),)  # the run's dense model
+    assert (compact.store.codes is None) == (bits == 8)
+
+
+def test_the_smallest_that_is_good_enough() -> None:
+    points = [
+        {"name": "a", "bytes": 30, "test_ndcg@10": 0.096},
+        {"name": "b", "bytes": 50, "test_ndcg@10": 0.0995},
+        {"name": "c", "bytes": 90, "test_ndcg@10": 0.099},
+    ]
+    assert [entry["bytes"] for entry in smallest_within(points, 0.1)] == [None, 50, 50, 30]
+
+
+def test_the_picture_is_one() -> None:
+    pytest.importorskip("matplotlib")
+    point = {"bytes": 40_000, "test_ndcg@10": 0.15}
+    drawn = picture([{"ours": [point], "careful": [point]}], [{"model": "sasrec", "test_ndcg@10": 0.17}])
+    assert drawn.startswith(b"\x89PNG")
