@@ -81,9 +81,9 @@ def test_options_that_fit_pass() -> None:
 def test_layers_that_are_not_there_cannot_be_rounded(tiny_config: Make) -> None:
     pytest.importorskip("torchao", reason="rounds layers in training; without it, that is what is said")
     store = {"linear_bits": 4}
-    with pytest.raises(UserError, match="the base model has no hidden linear layer"):
+    with pytest.raises(UserError, match="the model has no hidden linear layer"):
         check_options(from_dict(tiny_config(model={"name": "fm"}, compact={"store": store})))
-    with pytest.raises(UserError, match="the base model has no hidden linear layer"):
+    with pytest.raises(UserError, match="the model has no hidden linear layer"):
         check_options(from_dict(tiny_config(compact={"store": store, "model": {"hidden": []}})))
     check_options(from_dict(tiny_config(compact={"store": store})))
 
