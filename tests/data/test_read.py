@@ -295,3 +295,11 @@ def test_batches_have_one_size_and_the_order_of_the_file(
         str(k) for k in range(250_500)
     ]
     assert list((tmp_path / "cache").iterdir()) == []  # nothing is left behind
+
+
+@pytest.mark.parametrize("options", [{"kind": "number"}, {"kind": "integer", "transform": "log_bucket"}])
+def test_decimals_are_numbers(options: dict[str, str]) -> None:
+    """They were missing values, and nobody was told."""
+    column = pa.array([decimal.Decimal("1.50"), None, decimal.Decimal(7)], pa.decimal128(10, 2))
+    result, wrong = canonical(Field("v", "context", **options), column, frozenset(), "t")
+    assert (result.to_pylist(), wrong) == ([1.5, None, 7.0], {})
