@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ondevice.errors import DamagedFile
@@ -23,10 +22,10 @@ from ondevice.forms.codebook import (
     nearest_codes,
     spread,
 )
+from ondevice.forms.coded_staircase import CodedStaircase, adds_by_level
 from ondevice.forms.packed import PackedTable
 from ondevice.forms.rows import gather_rows, lookup
 from ondevice.forms.sizes import Sizes
-from ondevice.forms.staircase import Staircase, staircase_columns
 from ondevice.forms.table import EmbeddingTable, TableInfo
 
 MAX_LEVELS = 2
@@ -35,6 +34,8 @@ REFRESH_EVERY = 10  # steps between assignments of codes to the nearest entries
 COMMITMENT = 0.25
 CODES_BYTES = {"forward": 40, "rank": 95, "recommend": 100}
 """Of a program, by endpoint: the lookup of codes; forward saves the scales of dimensions."""
+BY_LEVEL_BYTES = {"forward": 830, "rank": 300, "recommend": 300}
+"""Looking levels up one by one."""
 LEVELS_BYTES = {"forward": 260, "rank": 20, "recommend": 20}
 """Adding up levels, beside the weights of the product that does it."""
 
@@ -122,7 +123,9 @@ class Codes(Sizes):
         cells = sum(height + 1 for height in blocks.heights(self.sizes.numpy()))
         stored = cells + NUM_CODES * blocks.width + columns_bytes(blocks, endpoints)
         stored += sum(CODES_BYTES[name] for name in endpoints)
-        if self.num_levels > 1:
+        if adds_by_level(self.num_levels, self.dim):
+            stored += sum(BY_LEVEL_BYTES[name] for name in endpoints)
+        elif self.num_levels > 1:
             stored += sum(LEVELS_BYTES[name] for name in endpoints) + 4 * self.num_levels * self.dim**2
         return stored
 
@@ -336,48 +339,3 @@ def _without_first(gradient: Tensor) -> Tensor:
     gradient = gradient.clone()
     gradient[0] = 0
     return gradient
-
-
-class CodedStaircase(Staircase):
-    """A staircase whose cells are one byte each: an index into a codebook, whose entry 0 is zero.
-
-    e(row) = cat_k B[C[start_k + min(row, height_k)]], and with two levels the second half of it, a quarter as large, is
-    added to the first. ``values`` are the codebook; as integers they have one scale, which belongs to their conversion:
-    a scale per dimension would be an operator more for entries that are much alike.
-
-    Args:
-        codes: codes (num_rows, K) uint8 in program order, zero beyond each row's size.
-        codebook: values (256, width).
-        blocks: widths and size classes, of ``levels`` · D values.
-        heights: rows in each column.
-        levels: residual levels of a row.
-
-    Shape: rows (B, F) int64 -> (B, F, D) float32.
-    """
-
-    codes: Tensor
-
-    def __init__(
-        self,
-        codes: Tensor,
-        codebook: Tensor,
-        blocks: Blocks,
-        heights: Sequence[int],
-        levels: int = 1,
-    ) -> None:
-        super().__init__(codebook.contiguous(), blocks, heights)
-        self.register_buffer("codes", staircase_columns(codes, 1, heights))
-        self.levels = levels
-        self.dim = blocks.dim // levels
-        if levels > 1:
-            self.sums = joined(torch.eye(blocks.dim), self.dim).t().contiguous()
-
-    def dimensions(self) -> Tensor:
-        return torch.zeros_like(self.values, dtype=torch.int64)
-
-    def quantize(self, values: Tensor, scale: Tensor) -> None:
-        self.values, self.step = values, float(scale[0])
-
-    def forward(self, rows: Tensor) -> Tensor:
-        codes = F.embedding(self.cells(rows), self.codes)  # (B, F, K, 1) uint8; that 1 ends with the reshape
-        return self.embeddings(F.embedding(codes.int(), self.values), rows)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ondevice.forms.coded_staircase import CodedStaircase
 from ondevice.forms.codes import COMMITMENT, REFRESH_EVERY, CodedEmbedding, Codes
 from ondevice.forms.table import TableInfo
 
@@ -208,3 +209,20 @@ def test_refined_rows_come_nearer_to_their_values_than_others(curved: bool) -> N
     coded.refresh_codes()
     again = (coded.table() - values).square().mean(1)
     assert again[:1000].mean() < 0.2 * again[1000:].mean()
+
+
+@pytest.mark.parametrize("dim", [4, 32])
+def test_levels_are_added_by_a_product_or_one_by_one(dim: int) -> None:
+    """Both give what the codes decode to; of many dimensions the product would be most of a program."""
+    rows, width = 20, 4
+    info = TableInfo(torch.tensor([0, rows]), torch.ones(rows, dtype=torch.int64))
+    form = Codes(torch.arange(rows, 0, -1).clamp(max=2 * dim // width) * width, dim, width)
+    table = form.table(info)
+    assert isinstance(table, CodedEmbedding)
+    drawn = torch.randint(1, 256, table.codes.shape) * table.cells
+    table.set_codes(drawn.to(torch.uint8), torch.cat([torch.zeros(1, width), torch.randn(255, width)]))
+    order = torch.arange(rows)
+    packed = form.pack(table, order)
+    assert isinstance(packed, CodedStaircase)
+    assert (packed.sums is None) == (dim == 32)
+    torch.testing.assert_close(packed(order[None])[0], table.decoded()[order].detach())

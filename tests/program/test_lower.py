@@ -14,7 +14,7 @@ from torch.export import Dim
 from ondevice.bundle.manifest import PROGRAM
 from ondevice.data import Dataset
 from ondevice.errors import UserError
-from ondevice.forms.codes import CodedStaircase
+from ondevice.forms.coded_staircase import CodedStaircase
 from ondevice.models import MODELS
 from ondevice.program import lower as module
 from ondevice.program import stock

@@ -8,7 +8,7 @@ import torch
 from ondevice.data import Dataset
 from ondevice.errors import UserError
 from ondevice.forms.blocks import Blocks
-from ondevice.forms.codes import CodedStaircase
+from ondevice.forms.coded_staircase import CodedStaircase
 from ondevice.forms.mask import JaggedEmbedding, Mask
 from ondevice.forms.sizes import Sizes
 from ondevice.forms.staircase import StaircaseEmbedding
