@@ -8,7 +8,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 RUN ?= runs/demo
-CONFIG ?= train/configs/movielens_1m_deepfm_pep.yaml
+CONFIG ?= train/configs/movielens_1m_deepfm_pep_codes.yaml
 NEXT ?= train/configs/movielens_1m_next_item_decayed_pooling.yaml
 
 .PHONY: setup demo demo-next test check docs clean
@@ -25,7 +25,8 @@ $(VENV)/installed: pyproject.toml
 demo: setup
 	$(BIN)/python train/run.py $(CONFIG) run.output=$(RUN) --resume
 	$(BIN)/python export/to_pte.py $(RUN) --catalog
-	$(BIN)/python export/benchmark.py $(RUN) --careful-dims 8 --careful-bits 8,4 --no-taught
+	$(BIN)/python export/benchmark.py $(RUN) --careful-dims 4,8 --careful-bits 4 --no-taught --baselines fp32,int8 \
+		--repeats 5 --cold-starts 1 --threads 1
 
 demo-next: setup
 	$(BIN)/python train/run.py $(NEXT) run.output=$(RUN)-next --resume

@@ -32,7 +32,13 @@ CASES = {
     "frequency": ["compact.sizes=frequency", "compact.sizes.exponent=0.4"],
     "pep budget": ["compact.sizes=pep", "compact.sizes.regime=budget"],
     "saliency": ["compact.sizes=saliency"],
-    "pep loss": ["compact.sizes=pep", "compact.sizes.regime=loss"],
+    "pep loss": [
+        "compact.sizes=pep",
+        "compact.sizes.regime=loss",
+        "compact.sizes.epochs=1",
+        "compact.sizes.learning_rate=1e-5",
+        "compact.sizes.threshold_learning_rate=1e-3",
+    ],
 }
 """What is compared: options of `compact`, by name."""
 

@@ -91,6 +91,33 @@ compact:
     ema_decay: 0.998
 """,
     ),
+    "pep_codes": Recipe(
+        "Sizes learnt by PEP in the loss's own units, beginning with the dense DeepFM, which is the teacher as well; "
+        "values in codes of two dimensions.",
+        """
+model: {name: deepfm, hidden: [100, 100], dropout: 0}
+embedding: {dim: 32}
+train: {epochs: 14, patience: 2, ema_decay: 0.998, weight_decay: 5.0e-4}
+compact:
+  model: {hidden: [56, 32], dropout: 0}
+  sizes:
+    name: pep
+    granularity: feature-dimension
+    regime: loss
+    epochs: 1
+    learning_rate: 1.0e-5
+    threshold_learning_rate: 1.0e-3
+  store: {name: codes, first_order: projection, max_size: 8, size_step: 2, code_dims: 2}
+  teach: {teachers: [dense], label_weight: 0.2}
+  train:
+    epochs: 6
+    patience: 6
+    learning_rate: 2.0e-3
+    schedule: cosine
+    weight_decay: 0.0
+    ema_decay: 0.998
+""",
+    ),
     "pep_paper": Recipe(
         "Side by side with the PEP paper's released code: its model and settings, positions kept as they were found. "
         "First-order weights are neither pruned nor counted there, so here they keep a method of their own.",

@@ -320,7 +320,7 @@ def begin_with_dense(context: SearchContext[Any]) -> None:
             context.train_batches(context.config.compact.sizes.batch_size),
             context.item_columns,
             num_dims=table.embedding_dim,
-            pairs=1.0,
+            pairs=0.0,
             seed=context.config.run.seed,
         )
     rows = torch.arange(table.num_embeddings, device=table.weight.device)
