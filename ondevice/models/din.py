@@ -85,6 +85,8 @@ class DIN(BaseModel):
     def forward(  # type: ignore[override]
         self, embeddings: Tensor, histories: Sequence[History] = ()
     ) -> Tensor:
+        if not histories:
+            return self.dnn(self.inputs(embeddings))  # type: ignore[no-any-return]
         # the item's embedding (B, 1, D) as a product: XNNPACK takes that, and no part of a batch of any size
         item = F.linear(embeddings.transpose(1, 2), self.target).transpose(1, 2)
         attended = [

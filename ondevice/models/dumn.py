@@ -145,12 +145,13 @@ class DUMN(BaseModel):
     def forward(  # type: ignore[override]
         self, embeddings: Tensor, histories: Sequence[History] = ()
     ) -> Tensor:
-        fields = self.project(embeddings)
+        fields: Tensor = self.project(embeddings)
+        if not histories:
+            return self.dnn(fields.flatten(1))  # type: ignore[no-any-return]
         read = [fields]
-        if histories:
-            histories = [History(self.project(each.values), each.present) for each in histories]
-            # the item (B, 1, D) as a product: XNNPACK takes that, and no part of a batch of any size
-            item = F.linear(fields.transpose(1, 2), self.target).transpose(1, 2)
+        histories = [History(self.project(each.values), each.present) for each in histories]
+        # the item (B, 1, D) as a product: XNNPACK takes that, and no part of a batch of any size
+        item = F.linear(fields.transpose(1, 2), self.target).transpose(1, 2)
         for number, (memory, gate) in enumerate(zip(self.memories, self.gates, strict=True)):
             answer = memory(self._pure(number, histories), item)
             read.append(answer * torch.sigmoid(gate(torch.cat([answer, item], 2))))
