@@ -1,10 +1,12 @@
 package org.ondevice.demo
 
+import org.ondevice.core.BundleError
 import org.ondevice.core.BundleStore
 import org.ondevice.core.BundleZip
 import org.ondevice.core.ModelLibrary
 import org.ondevice.core.ModelRuntime
 import org.ondevice.core.Recommender
+import java.io.IOException
 import java.io.InputStream
 
 /** A bundle with its loaded program. */
@@ -36,6 +38,20 @@ class Bundles(val store: BundleStore, val runtime: ModelRuntime, private val log
         if (isPrepared) return
         for ((name, error) in library.prepare()) problemsByName[name] = log.explain("copying $name out of the app", error)
         isPrepared = true
+    }
+
+    /** Names of the models that say what comes next, which have a screen of their own. */
+    fun nextItemNames(): List<String> = store.names().filter { isNextItem(it) }
+
+    /** Names of all other models, damaged ones too. */
+    fun names(): List<String> = store.names().filterNot { isNextItem(it) }
+
+    private fun isNextItem(name: String) = try {
+        store.info(name).manifest.isNextItem
+    } catch (_: BundleError) {
+        false
+    } catch (_: IOException) {
+        false
     }
 
     /** Replaces the bundle [name] by the one in a zip. The old one stays until the new one has been started. */

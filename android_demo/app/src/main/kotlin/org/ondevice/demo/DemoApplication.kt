@@ -21,6 +21,7 @@ class DemoApplication : Application() {
     }
     private val facts = AndroidFacts(this)
     val recommend by lazy { RecommendPresenter(bundles, ranker, log) }
+    val next by lazy { NextPresenter(bundles, ranker, File(filesDir, "taps"), log) }
     val compare by lazy { ComparePresenter(bundles, measurer, facts::memory, log) { recommend.refresh() } }
     val benchmark by lazy { BenchmarkPresenter(bundles, measurer, facts, filesDir, log) }
 

@@ -20,6 +20,7 @@ class RecommendActivity : StateActivity<RecommendState>() {
     private lateinit var profile: Spinner
     private lateinit var inputs: ProfileInputs
     private lateinit var recommend: Button
+    private lateinit var next: Button
     private lateinit var results: View
     private lateinit var status: TextView
     private lateinit var films: LinearLayout
@@ -51,6 +52,8 @@ class RecommendActivity : StateActivity<RecommendState>() {
             hideKeyboard()
             presenter.recommend()
         }
+        next = findViewById(R.id.next)
+        next.setOnClickListener { startActivity(Intent(this, NextActivity::class.java)) }
         findViewById<Button>(R.id.compare).setOnClickListener {
             startActivity(Intent(this, CompareActivity::class.java))
         }
@@ -86,6 +89,7 @@ class RecommendActivity : StateActivity<RecommendState>() {
     override fun show(state: RecommendState) {
         bundle.setChoices(state.models.names, state.models.names.indexOf(state.models.selected))
         bundleGroup.isShown(state.models.names.isNotEmpty())
+        next.isShown(state.models.hasNext)
         if (state is RecommendState.Ready) showProfile(state.profile)
         // While another model is loaded the profile stays as it is, so that the screen does not jump.
         if (state !is RecommendState.Loading || !inputs.areShown) profileGroup.isShown(state is RecommendState.Ready)
@@ -98,6 +102,7 @@ class RecommendActivity : StateActivity<RecommendState>() {
             shown = answer
             if (answer is Answer.Ranked || answer is Answer.Failed || answer is Answer.NothingToRank) reveal()
         }
+        if (state is RecommendState.Unusable) reveal()
     }
 
     private fun View.isShown(isShown: Boolean) {
@@ -112,7 +117,7 @@ class RecommendActivity : StateActivity<RecommendState>() {
 
     private fun statusText(state: RecommendState): String = when (state) {
         is RecommendState.Loading -> getString(R.string.loading)
-        is RecommendState.Empty -> state.problem ?: getString(R.string.no_bundles)
+        is RecommendState.Empty -> state.problem ?: getString(if (state.hasNext) R.string.only_next else R.string.no_bundles)
         is RecommendState.Unusable -> state.problem
         is RecommendState.Ready -> when (val answer = state.answer) {
             is Answer.NotAsked -> state.warning.orEmpty()

@@ -113,7 +113,7 @@ class RecommendPresenter(private val bundles: Bundles, private val worker: Worke
     private fun show(loaded: Loaded, saved: SavedProfile?) {
         val problems = listOfNotNull(loaded.warning, loaded.problem).joinToString("\n").ifEmpty { null }
         if (loaded.models.selected == null) {
-            state = RecommendState.Empty(problems)
+            state = RecommendState.Empty(problems, loaded.models.hasNext)
             return
         }
         if (loaded.problem != null) {
@@ -132,8 +132,9 @@ class RecommendPresenter(private val bundles: Bundles, private val worker: Worke
     private fun read(wanted: String?): Loaded {
         bundles.prepare()
         val revision = bundles.revision
-        val names = bundles.store.names()
-        val models = Models(names, wanted?.takeIf { it in names } ?: names.firstOrNull())
+        val names = bundles.names()
+        val hasNext = bundles.nextItemNames().isNotEmpty()
+        val models = Models(names, wanted?.takeIf { it in names } ?: names.firstOrNull(), hasNext)
         val warning = bundles.problems.map { (name, problem) -> "$name: $problem" }.joinToString("\n").ifEmpty { null }
         val selected = models.selected ?: return Loaded(revision, models, emptyList(), emptyList(), warning, null)
         return try {

@@ -2,8 +2,12 @@ package org.ondevice.demo
 
 import org.ondevice.core.ScoredItem
 
-/** The models there are, and the one that is chosen. */
-data class Models(val names: List<String> = emptyList(), val selected: String? = null)
+/**
+ * The models there are, and the one that is chosen.
+ *
+ * @property hasNext whether there are also models that say what comes next.
+ */
+data class Models(val names: List<String> = emptyList(), val selected: String? = null, val hasNext: Boolean = false)
 
 /** A known value of a field: its key, and what a person reads for it. */
 data class Choice(val key: String, val label: String)
@@ -46,8 +50,8 @@ sealed interface RecommendState {
     data class Loading(override val models: Models = Models()) : RecommendState
 
     /** @property problem why the models that came with the app are not there. */
-    data class Empty(val problem: String?) : RecommendState {
-        override val models get() = Models()
+    data class Empty(val problem: String?, val hasNext: Boolean = false) : RecommendState {
+        override val models get() = Models(hasNext = hasNext)
     }
 
     /** The chosen model cannot be used. */

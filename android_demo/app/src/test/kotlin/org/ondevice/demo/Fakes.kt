@@ -60,6 +60,7 @@ class App(
     val log = Log { what, error -> logged.add("$what: ${error.javaClass.simpleName}") }
     val bundles = Bundles(BundleStore(directory, TestShipped(shipped)), runtime, log)
     val recommend = RecommendPresenter(bundles, worker, log)
+    val next = NextPresenter(bundles, worker, File(root, "taps"), log)
     val compare = ComparePresenter(bundles, worker, { MemoryUse(1000, 2000) }, log) { recommend.refresh() }
 
     val ready get() = recommend.state as RecommendState.Ready

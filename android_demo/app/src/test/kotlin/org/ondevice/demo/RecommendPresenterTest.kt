@@ -8,6 +8,7 @@ import org.junit.jupiter.api.Test
 import org.junit.jupiter.api.io.TempDir
 import org.ondevice.core.BundleError
 import org.ondevice.core.TestBundle
+import org.ondevice.core.TestNextItem
 import java.io.File
 
 class RecommendPresenterTest {
@@ -181,6 +182,18 @@ class RecommendPresenterTest {
         app.recommend.recommend()
         app.worker.runAll()
         assertTrue(app.ranked.films.all { it.title.toIntOrNull() != null })
+    }
+
+    @Test
+    fun `models of the next item have a screen of their own`() {
+        val app = App(root)
+        TestNextItem.write(File(app.directory, "next"))
+        started(app)
+        assertEquals(Models(listOf("int8", "ours"), "int8", hasNext = true), app.ready.models)
+        val alone = App(File(root, "alone"), emptyMap())
+        TestNextItem.write(File(alone.directory, "next"))
+        started(alone)
+        assertEquals(RecommendState.Empty(null, hasNext = true), alone.recommend.state)
     }
 
     @Test

@@ -100,7 +100,7 @@ public class History private constructor(
             val values = try {
                 Json.parse(text) as? Map<*, *>
             } catch (error: JsonError) {
-                refuse(error.message!!, error)
+                refuse("it is no JSON", error)
             }
             if (values == null || values["format"] != FORMAT) refuse("its format is not $FORMAT")
             if (values["format_version"] != VERSION) refuse("its version is ${values["format_version"]}, not $VERSION")
