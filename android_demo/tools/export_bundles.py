@@ -2,8 +2,9 @@
 
     python android_demo/tools/export_bundles.py OUT
 
-OUT gets ``fp32``, ``int8`` and ``int4`` (the dense model by torchao and ExecuTorch alone), ``ours`` (the compact one)
-and ``tables``: a program whose score is the largest value of a row's int8 embeddings, so that it must be the same
+OUT gets ``fp32``, ``int8`` and ``int4`` (the dense model by torchao and ExecuTorch alone), ``ours`` (the compact one),
+``next`` (self-attention over what a person did, in int8, with golden cases of histories of up to 400 films) and
+``tables``: a program whose score is the largest value of a row's int8 embeddings, so that it must be the same
 number on every processor. The model is of the main job's shape, so that instructions counted of it are of a real size;
 it learns from 200,000 ratings for some seconds. Where MovieLens-1M cannot be had, OUT gets the reason alone.
 """
@@ -35,8 +36,10 @@ from ondevice.program.bundle import Bundle, make_bundle
 from ondevice.program.endpoints import make_endpoints
 from ondevice.program.export import Exported, ExportOptions
 from ondevice.program.export_run import export_run
+from ondevice.program.next_item_export import export_model, long_golden_rows
 from ondevice.program.pack import PackedRecommender
 from ondevice.program.targets import shipped
+from ondevice.run.next_item import load_run
 
 NUM_GOLDEN = 32
 UNAVAILABLE = "unavailable.txt"
@@ -58,6 +61,15 @@ CONFIG: dict[str, Any] = {
         "train": {"epochs": 1},
     },
     "run": {"device": "cpu", "threads": 1, "progress": False},
+}
+
+
+NEXT = "next"
+NEXT_CONFIG: dict[str, Any] = {
+    "recipe": "next_item",
+    "data": {"name": "movielens_1m", "fields": "next_item", "split": "leave_last_out", "max_rows": 200_000},
+    "train": {"epochs": 1},
+    "run": CONFIG["run"],
 }
 
 
@@ -103,16 +115,24 @@ def tables_bundle(exported: Exported, dataset: Dataset) -> Bundle:
     )
 
 
-def with_golden(bundle: Bundle, dataset: Dataset) -> Bundle:
-    """The bundle with more golden cases than ship: rows of the test split."""
+def with_golden(bundle: Bundle, golden: list[dict[str, Any]]) -> Bundle:
+    """The bundle with other golden cases than ship."""
     return make_bundle(
         program=bundle.contents[PROGRAM],
         vocabulary=decode(bundle.contents[VOCABULARY], VOCABULARY, bundle.num_rows),
         schema=bundle.schema,
         manifest=bundle.manifest,
-        golden=dataset.raw_rows("test", list(range(NUM_GOLDEN))),
+        golden=golden,
         catalog=bundle.catalog if CATALOG in bundle.contents else None,
     )
+
+
+def next_bundle(folder: Path) -> tuple[Bundle, list[dict[str, Any]]]:
+    """A bundle of the next item, in memory, and its golden cases: histories of every length."""
+    run = ondevice.train(NEXT_CONFIG, output=folder)
+    recommender, dataset = load_run(run)
+    made = export_model(recommender, dataset, NEXT, run.config.model.name, {}, catalog=True)
+    return made.bundle, long_golden_rows(dataset)
 
 
 def main() -> int:
@@ -133,9 +153,11 @@ def main() -> int:
     (exported,) = export_run(run.path, output=output / "ours", options=options)
     bundles = {"ours": exported.bundle, "tables": tables_bundle(exported, dataset)}
     bundles |= {bundle.path.name: bundle for bundle in export_dense(run.path, output=output, catalog=True)}
+    golden = dict.fromkeys(bundles, dataset.raw_rows("test", list(range(NUM_GOLDEN))))
+    bundles[NEXT], golden[NEXT] = next_bundle(output / "next_run")
     for name, bundle in bundles.items():
-        written = with_golden(bundle, dataset).write(output / name)
-        print(f"{name}: {written.total_bytes:,} bytes, {NUM_GOLDEN} golden cases")
+        written = with_golden(bundle, golden[name]).write(output / name)
+        print(f"{name}: {written.total_bytes:,} bytes, {len(golden[name])} golden cases")
     return 0
 
 

@@ -31,6 +31,7 @@ from toolchain import ToolError, Unavailable, run
 DEMO = Path(__file__).resolve().parent.parent
 ROOT = DEMO.parent
 COMPARED = ("fp32", "int8", "int4", "ours")
+NEXT = "next"
 COUNTS = ROOT / "docs" / "benchmarks" / "arm64_instructions.json"
 # Training in float sums in another order on another processor, which can move a row to another size.
 SLACK = 0.02
@@ -66,7 +67,7 @@ class Options:
 
 def core(options: Options) -> str:
     """Unit tests of core on the JVM, with the golden cases of the exported bundles."""
-    bundles = options.of(*COMPARED, "tables")
+    bundles = options.of(*COMPARED, NEXT, "tables")
     folders = desktop_engine.joined(list(bundles.values()))
     build_apk.maven("test", f"-Dbundle.dir={folders}")
     tests = build_apk.num_tests("core")
@@ -75,7 +76,7 @@ def core(options: Options) -> str:
 
 def apk(options: Options) -> str:
     """The app's tests, and the app compiled, dexed, packed, signed and verified without Gradle."""
-    bundles = {name: add_bundles.bundle_files(name, at) for name, at in options.of(*COMPARED).items()}
+    bundles = {name: add_bundles.bundle_files(name, at) for name, at in options.of(*COMPARED, NEXT).items()}
     report = build_apk.build(options.bundles / "demo.apk", bundles, options.executorch_jar, shrinks=True)
     megabytes = {key: f"{report[key] / 1e6:.1f} MB" for key in ("apk_bytes", "arm64-v8a_bytes")}
     shrunk = f"R8 shrinks the code to {report['shrunk_dex_bytes'] / 1e3:.0f} kB of dex by the rules that ship"
@@ -90,7 +91,7 @@ def apk(options: Options) -> str:
 def engine(options: Options) -> str:
     """The app's engine on the Android libraries: x86_64 here, arm64-v8a emulated; golden cases to the last bit."""
     classes = (options.executorch_jar or toolchain.android_runtime() / "classes.jar").resolve()
-    bundles = options.of("ours", "fp32", "int8", "int4", "tables")
+    bundles = options.of("ours", "fp32", "int8", "int4", NEXT, "tables")
     here = desktop_engine.test_here(list(bundles.values()), classes, 0.0)
     rescored = options.bundles / "rescored"
     arm64.golden(bundles, arm64.TOLERANCE, rescored)
@@ -129,7 +130,7 @@ def library(options: Options) -> str:
 def screens(options: Options) -> str:
     """Every screen of the app in every state, drawn over the Android x86_64 library with the exported bundles."""
     classes = (options.executorch_jar or toolchain.android_runtime() / "classes.jar").resolve()
-    bundles = {name: add_bundles.bundle_files(name, at) for name, at in options.of(*COMPARED).items()}
+    bundles = {name: add_bundles.bundle_files(name, at) for name, at in options.of(*COMPARED, NEXT).items()}
     out = options.bundles / "screens"
     pictures = draw_screens.draw(out, bundles, classes)
     return (
@@ -140,7 +141,7 @@ def screens(options: Options) -> str:
 
 def runtime(options: Options) -> str:
     """The Python runtime's arm64 wheel, emulated, against x86."""
-    figures = arm64.golden(options.of(*COMPARED, "tables"), arm64.TOLERANCE)
+    figures = arm64.golden(options.of(*COMPARED, NEXT, "tables"), arm64.TOLERANCE)
     if figures["tables"]["max_abs"] != 0:
         raise ToolError(f"int8 tables are read differently on arm64: off by {figures['tables']['max_abs']}")
     off = ", ".join(f"{name} {each['max_abs']:.1e}" for name, each in figures.items())

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks import next_item_time
 from ondevice import next_item
 from ondevice.bundle.manifest import CATALOG
 from ondevice.data import Dataset, load_dataset
@@ -238,6 +239,13 @@ def test_absent_places_come_after_all_rows(data: Dataset) -> None:
     rows = program_histories(packed, ids)
     assert rows[0, :2].tolist() == [packed.num_rows] * 2
     assert np.array_equal(packed.order.ids[rows[0, 2:]] - packed.order.ids.min(), [0, 1])
+
+
+def test_recommend_is_timed(bundle: Bundle, tmp_path: Path) -> None:
+    written = bundle.write(tmp_path / "b")
+    figures = next_item_time.time_here({"one": written.path, "same": written.path}, rounds=2, calls=3)
+    assert all(0 < each["p50_us"] <= each["p90_us"] for each in figures.values())
+    assert figures["one"]["over_first"] == 1
 
 
 def test_the_manifest_says_what_is_left_out(bundle: Bundle, tmp_path: Path) -> None:

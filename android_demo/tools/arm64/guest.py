@@ -47,16 +47,43 @@ def ranking(manifest, num_items):
 
     A program without ``rank`` gets whole rows.
     """
-    fields = manifest["schema"]["fields"]
-    context = [i for i, field in enumerate(fields) if field.get("side") != "item"]
-    item = [i for i, field in enumerate(fields) if field.get("side") == "item"]
+    context, item = columns(manifest)
     cases = [case["ids"] for case in manifest["golden"]]
     rows = [cases[n % len(cases)] for n in range(num_items)]
     if "rank" in manifest["methods"]:
         items = [[row[i] for i in item] for row in rows]
         return "rank", (torch.tensor([[cases[0][i] for i in context]]), torch.tensor(items))
-    whole = [[(cases[0] if i in context else row)[i] for i in range(len(fields))] for row in rows]
+    whole = [[(cases[0] if i in context else row)[i] for i in range(len(rows[0]))] for row in rows]
     return "forward", (torch.tensor(whole),)
+
+
+def columns(manifest):
+    """Where in a row the slots of the context's fields are, and those of the item's."""
+    sides = []
+    for field in manifest["schema"]["fields"]:
+        sides += [field.get("side") == "item"] * field.get(
+            "last" if field["kind"] == "history" else "slots", 1
+        )
+    return [i for i, item in enumerate(sides) if not item], [i for i, item in enumerate(sides) if item]
+
+
+def is_next_item(manifest):
+    return len(manifest["methods"].get("recommend", {"inputs": ()})["inputs"]) == 2
+
+
+def recommending(manifest):
+    """``recommend`` after a full history, which nothing else is left out with."""
+    last = manifest["methods"]["recommend"]["inputs"][0]["shape"][1]
+    history = [[n % manifest["num_rows"] for n in range(last)]]
+    return "recommend", (torch.tensor(history), torch.tensor([[manifest["num_rows"]]]))
+
+
+def score(program, manifest, ids):
+    """Of one row: a program of the next item has no ``forward``."""
+    if "forward" in manifest["methods"]:
+        return program.run_method("forward", (torch.tensor([ids]),))[0].item()
+    parts = tuple(torch.tensor([[ids[i] for i in side]]) for side in columns(manifest))
+    return program.run_method("rank", parts)[0].item()
 
 
 def main():
@@ -65,13 +92,13 @@ def main():
         manifest = json.load(file)
     load_quantized_kernels()
     program = _portable_lib._load_for_executorch(folder + "/model.pte")
-    golden = [
-        program.run_method("forward", (torch.tensor([case["ids"]]),))[0].item() for case in manifest["golden"]
-    ]
+    golden = [score(program, manifest, case["ids"]) for case in manifest["golden"]]
     system_call = ctypes.CDLL(None).syscall
     gc.disable()
-    for num_items in candidates:
-        method, inputs = ranking(manifest, num_items)
+    calls = [ranking(manifest, num_items) for num_items in candidates]
+    if candidates and is_next_item(manifest):
+        calls.append(recommending(manifest))
+    for method, inputs in calls:
         for warmup in range(REPEATS + 2):
             if warmup >= 2:
                 system_call(MARK, 1)
