@@ -203,7 +203,7 @@ train:
   ema_decay: 0.99
   precision: bfloat16
 compact:
-  model: {name: decayed_pooling, last: 50, width: 64, hidden: 64, dropout: 0}
+  model: {name: decayed_pooling, last: 50, width: 48, hidden: 48, dropout: 0}
   sizes: {name: code_saliency, epochs: 8}
   store:
     name: codes
