@@ -76,8 +76,7 @@ class Engine:
             import pyarrow
         except ImportError as error:
             raise MissingPackage(
-                "reading tables needs duckdb and pyarrow; pip install 'ondevice-recommender[train]', or pip install "
-                "duckdb pyarrow"
+                "reading tables needs duckdb and pyarrow; pip install duckdb pyarrow"
             ) from error
         root = cache_directory()
         try:
