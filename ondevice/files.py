@@ -8,10 +8,12 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 T = TypeVar("T")
+_syncs: ContextVar[bool] = ContextVar("syncs", default=True)
 
 
 @contextlib.contextmanager
@@ -24,12 +26,28 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         with os.fdopen(handle, "wb") as out:
             yield out
             out.flush()
-            os.fsync(out.fileno())
+            sync(out.fileno())
         os.replace(temporary, target)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
+
+
+def sync(handle: int) -> None:
+    """Wait until what was written to an open file is on the disk, but in an `unsynced` block."""
+    if _syncs.get():
+        os.fsync(handle)
+
+
+@contextlib.contextmanager
+def unsynced() -> Iterator[None]:
+    """Do not wait for the disk in this block: for files of a folder that is thrown away as a whole on an error."""
+    token = _syncs.set(False)
+    try:
+        yield
+    finally:
+        _syncs.reset(token)
 
 
 def atomic_write(path: str | os.PathLike[str], content: bytes | str) -> None:

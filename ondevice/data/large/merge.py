@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from ondevice.data.large.arrays import ArrayFile
 from ondevice.data.large.columns import number_to_keys, numbers_of
 from ondevice.data.large.plan import Plan, open_chunk, starts_of
 from ondevice.data.vocabulary import learnt
-from ondevice.files import atomic_json
+from ondevice.files import atomic_json, sync
 
 ENTRY_BYTES = 120  # memory per key of a run while its range is merged, the text itself not counted
 SAMPLES = 200_000
@@ -65,7 +64,7 @@ def merge_field(plan: Plan, field: int, limit: int) -> dict[str, Any]:
             text_end = _write_keys(files, keys, text_end)
         for output in files.values():
             output.flush()
-            os.fsync(output.fileno())
+            sync(output.fileno())
     result: dict[str, Any] = {"known": known, "occurrences": occurrences}
     if described.reads_numbers:
         result = _into_buckets(plan, field)
@@ -93,7 +92,7 @@ def _into_buckets(plan: Plan, field: int) -> dict[str, Any]:
             after = np.searchsorted(known, keys, side="right")
             is_known = np.isin(keys, known)
             file.write(np.where(is_known, after, 0).astype(np.int32).data)
-        os.fsync(file.fileno())
+        sync(file.fileno())
     for part, values in (("keys", known.astype(np.int64)), ("counts", counts)):
         values.tofile(plan.field_path(field, part))
     options = {name: getattr(fitted, name) for name in ("origin", "boundaries")}

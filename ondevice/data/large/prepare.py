@@ -34,7 +34,7 @@ from ondevice.data.schema import Schema
 from ondevice.data.sources import cache_directory, say
 from ondevice.data.spec import TableSpec
 from ondevice.errors import DataError, UserError
-from ondevice.files import atomic_directory, atomic_json
+from ondevice.files import atomic_directory, atomic_json, sync, unsynced
 
 LAYOUT_VERSION = 3  # of what the chunks of a file become in a store
 STEPS_VERSION = 1  # of the intermediate files
@@ -87,7 +87,7 @@ def prepare(
     source["partitions"] = [dict(part.partitions) for part in parts]
     files = [part.path for part in parts]
     try:
-        with atomic_directory(target) as building:
+        with atomic_directory(target) as building, unsynced():
             plan = Plan(
                 *(building / ".steps", schema, source, files, split, seed, fractions, max_rows, bad_rows),
                 *(way_out, False, spec),
@@ -380,7 +380,7 @@ def _save_encoded(plan: Plan, marker: Path, written: set[int]) -> None:
     for path in plan.store.glob("*.npy"):
         handle = os.open(path, os.O_RDONLY)
         try:
-            os.fsync(handle)
+            sync(handle)
         finally:
             os.close(handle)
     atomic_json(marker, sorted(written))
