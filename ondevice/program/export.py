@@ -92,7 +92,7 @@ class Exported:
         catalog_bytes: of the program, what ``recommend`` holds per item.
         done: clock and memory when the bundle was made, before it was checked.
         cost: of an export from a run directory, what `export_cost` says.
-        shortfall: why the bundle leaves a part of its budget, where it does.
+        shortfall: why the bundle leaves a part of its budget, or takes more, where it does.
     """
 
     label: str

@@ -177,7 +177,7 @@ class Budgets:
 
 
 def shortfall(budget: int | str, num_bytes: int, sizes: Tensor) -> str | None:
-    """How far a bundle is below its budget in bytes, and why; None where it uses at least `USED` of it.
+    """How far a bundle is from its budget in bytes, and why; None where it keeps it and uses at least `USED` of it.
 
     Args:
         budget: as in the config.
@@ -185,7 +185,13 @@ def shortfall(budget: int | str, num_bytes: int, sizes: Tensor) -> str | None:
         sizes: kept dimensions of each row of the embeddings.
     """
     unit, amount = parse_budget(budget)
-    if unit != "bytes" or num_bytes >= USED * amount:
+    if unit != "bytes":
+        return None
+    if num_bytes > amount:
+        over = num_bytes - int(amount)
+        less = int(amount) - 2 * over
+        return f"{over:,} bytes above: its size was estimated too low; ask for {less}B and train again"
+    if num_bytes >= USED * amount:
         return None
     kept = sizes[sizes > 0]
     below = f"{100 * (1 - num_bytes / amount):.1f} % below"

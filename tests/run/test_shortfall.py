@@ -1,4 +1,4 @@
-"""A budget in bytes is used to within 5 %, or a report says what is in the way."""
+"""A budget in bytes is kept and used to within 5 %, or a report says what is in the way."""
 
 from __future__ import annotations
 
@@ -19,11 +19,17 @@ from ondevice.run.budgets import shortfall
         ),
         ("128KB", 120_712, [0, 8, 6], "5.7 % below: the next larger sizes do not fit"),
         ("128KB", 127_000, [0, 8, 8], None),
+        (
+            "32KB",
+            32_229,
+            [0, 8, 6],
+            "229 bytes above: its size was estimated too low; ask for 31542B and train again",
+        ),
         ("5%", 10, [8], None),
         (20_000, 10, [8], None),
     ],
 )
-def test_what_is_left_of_a_budget_is_explained(
+def test_what_a_bundle_is_from_its_budget_is_explained(
     budget: int | str, num_bytes: int, sizes: list[int], said: str | None
 ) -> None:
     assert shortfall(budget, num_bytes, torch.tensor(sizes)) == said
