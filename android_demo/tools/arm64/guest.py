@@ -62,7 +62,7 @@ def columns(manifest):
     sides = []
     for field in manifest["schema"]["fields"]:
         sides += [field.get("side") == "item"] * field.get(
-            "last" if field["kind"] == "history" else "slots", 1
+            "last" if field.get("kind") == "history" else "slots", 1
         )
     return [i for i, item in enumerate(sides) if not item], [i for i, item in enumerate(sides) if item]
 
