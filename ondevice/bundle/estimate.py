@@ -131,15 +131,7 @@ def fixed_bytes(model: BaseModel, dataset: Dataset, endpoints: Sequence[str]) ->
     """Bytes of a bundle beside its tables, catalog and vocabulary: graphs, linear layers and manifest."""
     shipped = model.compacted([model.embedding_dim] * model.num_fields)
     linears = [module for module in shipped.modules() if isinstance(module, nn.Linear)]
-    weights = sum(
-        linear_bytes(
-            m.in_features,
-            m.out_features,
-            model.linear_bits if m.out_features > 1 else 8,
-            m.bias is not None,
-        )
-        for m in linears
-    )
+    weights = linears_bytes(linears, model.linear_bits)
     counted = counted_endpoints(model, dataset.schema, endpoints)
     graphs = sum(ENDPOINT_BYTES[name] for name in counted)
     slots = dataset.schema.slots
@@ -182,6 +174,14 @@ def linear_bytes(in_features: int, out_features: int, bits: int, bias: bool = Tr
     """Bytes of a linear layer as XNNPACK stores it: rows of whole bytes, and a scale each when they are integers."""
     scales = 0 if bits == 32 else 4
     return out_features * (-(-in_features * bits // 8) + scales + 4 * bias)
+
+
+def linears_bytes(linears: Sequence[nn.Linear], bits: int) -> int:
+    """Bytes of a model's linear layers in so many bits; one of a single output has 8."""
+    return sum(
+        linear_bytes(m.in_features, m.out_features, bits if m.out_features > 1 else 8, m.bias is not None)
+        for m in linears
+    )
 
 
 def largest_target(

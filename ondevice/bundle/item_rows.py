@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ondevice.bundle.estimate import linear_bytes
+from ondevice.bundle.estimate import linears_bytes
 from ondevice.bundle.manifest import compact_schema, dump
 from ondevice.bundle.rows import RowOrder, order_rows
 from ondevice.bundle.vocabulary_file import vocabulary_bytes
@@ -76,15 +76,7 @@ def fixed_bytes(model: SequenceModel, dataset: Dataset) -> int:
     """Bytes of a bundle beside its tables and vocabulary: graphs, the sequence model and the manifest."""
     shipped = model.compacted()
     linears = [module for module in shipped.modules() if isinstance(module, nn.Linear)]
-    weights = sum(
-        linear_bytes(
-            each.in_features,
-            each.out_features,
-            model.linear_bits if each.out_features > 1 else 8,
-            each.bias is not None,
-        )
-        for each in linears
-    )
+    weights = linears_bytes(linears, model.linear_bits)
     of_linears = {id(value) for each in linears for value in each.parameters()}
     others = {id(value): value for value in (*shipped.parameters(), *shipped.buffers())}
     weights += sum(value.nbytes for key, value in others.items() if key not in of_linears)

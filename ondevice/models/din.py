@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ondevice.data.slots import Slots
 from ondevice.models.base import MODELS, BaseModel, History, InputLayer
 from ondevice.models.layers import DNN, FlatInputs
+from ondevice.models.places import AskedItem
 
 
 class TargetAttention(nn.Module):
@@ -58,8 +58,6 @@ class DIN(BaseModel):
     uses_first_order = False
     reads_histories = True
 
-    target: Tensor
-
     def __init__(
         self,
         num_fields: int,
@@ -74,10 +72,8 @@ class DIN(BaseModel):
         super().__init__(num_fields, embedding_dim)
         slots = Slots.single(num_fields) if slots is None else slots
         histories = slots.histories
-        others = [field for field in range(num_fields) if field not in histories]
-        self.order = [*others, *histories]  # of the fields in what the DNN reads
-        asked = others.index(slots.sources[histories[0]]) if histories else 0
-        self.register_buffer("target", torch.eye(len(others))[asked : asked + 1], persistent=False)
+        self.item = AskedItem(slots, num_fields)
+        self.order = [*self.item.others, *histories]  # of the fields in what the DNN reads
         self.attention = nn.ModuleList(TargetAttention(embedding_dim, tuple(unit)) for _ in histories)
         self.inputs = FlatInputs(num_fields, embedding_dim)
         self.dnn = DNN(num_fields * embedding_dim, tuple(hidden), dropout, batch_norm)
@@ -87,8 +83,7 @@ class DIN(BaseModel):
     ) -> Tensor:
         if not histories:
             return self.dnn(self.inputs(embeddings))  # type: ignore[no-any-return]
-        # the item's embedding (B, 1, D) as a product: XNNPACK takes that, and no part of a batch of any size
-        item = F.linear(embeddings.transpose(1, 2), self.target).transpose(1, 2)
+        item = self.item(embeddings)
         attended = [
             attention(history, item) for attention, history in zip(self.attention, histories, strict=True)
         ]
@@ -103,5 +98,6 @@ class DIN(BaseModel):
         other = copy.copy(self)
         inputs = FlatInputs(self.num_fields, self.embedding_dim, [field_dims[field] for field in self.order])
         dnn = self.dnn.folded().without_inputs(inputs.columns)
-        other._modules = {"attention": copy.deepcopy(self.attention), "inputs": inputs, "dnn": dnn}
+        kept = {name: copy.deepcopy(self._modules[name]) for name in ("item", "attention")}
+        other._modules = {**kept, "inputs": inputs, "dnn": dnn}
         return other.eval()

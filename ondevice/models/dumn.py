@@ -6,12 +6,12 @@ import copy
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ondevice.data.slots import Slots
 from ondevice.models.base import MODELS, BaseModel, History, InputLayer
 from ondevice.models.layers import DNN
+from ondevice.models.places import AskedItem
 
 MASKED = 1e9
 """What is taken from the score of a place that is not to be read."""
@@ -116,8 +116,6 @@ class DUMN(BaseModel):
     uses_first_order = False
     reads_histories = True
 
-    target: Tensor
-
     def __init__(
         self,
         num_fields: int,
@@ -133,9 +131,7 @@ class DUMN(BaseModel):
         super().__init__(num_fields, embedding_dim)
         slots = Slots.single(num_fields) if slots is None else slots
         histories = slots.histories
-        others = [field for field in range(num_fields) if field not in histories]
-        asked = others.index(slots.sources[histories[0]]) if histories else 0
-        self.register_buffer("target", torch.eye(len(others))[asked : asked + 1], persistent=False)
+        self.item = AskedItem(slots, num_fields)
         self.project = nn.Linear(embedding_dim, width, bias=False)
         self.refinements = nn.ModuleList(Attention(width) for _ in histories)
         self.memories = nn.ModuleList(Memory(width, memory_slots) for _ in histories)
@@ -150,8 +146,7 @@ class DUMN(BaseModel):
             return self.dnn(fields.flatten(1))  # type: ignore[no-any-return]
         read = [fields]
         histories = [History(self.project(each.values), each.present) for each in histories]
-        # the item (B, 1, D) as a product: XNNPACK takes that, and no part of a batch of any size
-        item = F.linear(fields.transpose(1, 2), self.target).transpose(1, 2)
+        item = self.item(fields)
         for number, (memory, gate) in enumerate(zip(self.memories, self.gates, strict=True)):
             answer = memory(self._pure(number, histories), item)
             read.append(answer * torch.sigmoid(gate(torch.cat([answer, item], 2))))

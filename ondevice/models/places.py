@@ -1,10 +1,11 @@
-"""What a program reads of a row for a model of histories: the fields, and each history place by place."""
+"""What a model of histories reads of a row: fields, each history by its places, and the item that is asked about."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ondevice.data.slots import Slots
@@ -49,3 +50,30 @@ class Places(nn.Module):
             values = table(rows[:, begin:end]) if whole is None else whole[:, begin:end]
             histories.append(History(values * present.unsqueeze(2), present))
         return embeddings, histories
+
+
+class AskedItem(nn.Module):
+    """Of the fields that are no histories, the one whose values the first history holds; without a history the first.
+
+    It is a product with a one-hot row: XNNPACK takes that, and no part of a batch of any size.
+
+    Args:
+        slots: of all fields.
+        num_fields: of all fields F.
+
+    Attributes: ``others``, the fields that are no histories.
+
+    Shape: embeddings (B, F', D) of ``others`` -> (B, 1, D).
+    """
+
+    chosen: Tensor
+
+    def __init__(self, slots: Slots, num_fields: int) -> None:
+        super().__init__()
+        histories = slots.histories
+        self.others = [field for field in range(num_fields) if field not in histories]
+        place = self.others.index(slots.sources[histories[0]]) if histories else 0
+        self.register_buffer("chosen", torch.eye(len(self.others))[place : place + 1], persistent=False)
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        return F.linear(embeddings.transpose(1, 2), self.chosen).transpose(1, 2)
