@@ -25,7 +25,7 @@ $(VENV)/installed: pyproject.toml
 demo: setup
 	$(BIN)/python train/run.py $(CONFIG) run.output=$(RUN) --resume
 	$(BIN)/python export/to_pte.py $(RUN) --catalog
-	$(BIN)/python export/benchmark.py $(RUN) --careful-dims 4,8 --careful-bits 4 --no-taught --baselines fp32,int8 \
+	$(BIN)/python export/benchmark.py $(RUN) --careful-dims 6,8 --careful-bits 4 --no-taught --baselines fp32,int8 \
 		--repeats 5 --cold-starts 1 --threads 1
 
 demo-next: setup
