@@ -186,4 +186,21 @@ def rebuild(
                     few <= many for few, many in zip(value.shape, given_one.shape, strict=True)
                 ):
                     value.copy_(given_one[tuple(slice(size) for size in value.shape)])
+            if made.first_order is None and initial.first_order is not None:
+                fold_biases(made, initial.biases(made.items[None].cpu())[0])
     return made
+
+
+@torch.no_grad()
+def fold_biases(recommender: NextItemRecommender, biases: Tensor) -> None:
+    """Give a recommender without biases of items what its sequence model can say of given ones.
+
+    v is added to every user's vector, which Σ_i c_i·(⟨v, e_i⟩ − w_i)² is least for, c_i how often item i occurs.
+
+    Shape: biases w (I,).
+    """
+    weight = recommender.info.counts[1:].to(biases).sqrt()[:, None]
+    items = recommender.rows()[1:].detach()
+    shift = torch.linalg.lstsq(items * weight, biases[:, None] * weight, driver="gelsd").solution[:, 0]
+    recommender.model.last_bias().add_(shift)
+    recommender.model.nobody.add_(shift)

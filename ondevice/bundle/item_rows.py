@@ -80,6 +80,8 @@ def fixed_bytes(model: SequenceModel, dataset: Dataset) -> int:
     of_linears = {id(value) for each in linears for value in each.parameters()}
     others = {id(value): value for value in (*shipped.parameters(), *shipped.buffers())}
     weights += sum(value.nbytes for key, value in others.items() if key not in of_linears)
+    for table in shipped.packed_tables():  # a byte a value and a scale a dimension in place of float32
+        weights += 4 * table.dim - 3 * table.num_values()
     graphs = GRAPH_BYTES + LINEAR_BYTES * len(linears)
     graphs += sum(getattr(module, "graph_bytes", 0) for module in shipped.modules())
     golden = dataset.raw_rows("test", [0, 1])

@@ -230,7 +230,8 @@ class ResearchConfig:
 
     start: str = "initial"
     """initial (the weights saved before the search: lottery ticket; with compact.sizes=code_saliency those of the model
-    that was measured), fresh, or dense (the trained dense model's, as far as they fit: a warm start)."""
+    that was measured), fresh, or dense (the trained dense model's, as far as they fit: a warm start; of the next item
+    the model that is measured begins with them)."""
     embedding_dropout: float = 0.0
     """Probability of zeroing a looked-up value."""
     pairs_sampling: str = "rows"

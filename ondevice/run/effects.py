@@ -83,12 +83,18 @@ def _of_next_item(config: Config) -> Iterator[Idle]:
             yield key, "no compact model is asked for", "name the bytes of one (compact.budgets=[64KB])"
         if key.startswith("distributed.") or key == "compact.skip_fields":
             yield key, task, "choose a model of ratings"
-        if key.startswith("research.") and key != "research.teacher_temperature":
+        if key.startswith("research.") and key not in ("research.teacher_temperature", "research.start"):
             yield key, task, "choose a model of ratings"
     yield "embedding.first_order", f"{task}, and its items' biases are no method's", "choose another model"
     yield "run.rank", f"{task}, and is always measured so", "choose a model of ratings"
     sections = {"train": config.train}
-    if makes_compact(config):
+    if not makes_compact(config):
+        yield (
+            "research.start",
+            "no compact model is asked for",
+            "name the bytes of one (compact.budgets=[64KB])",
+        )
+    else:
         compact = config.compact
         sections["compact.train"] = compact.train
         yield from _of_teaching("compact.teach", compact.teach)

@@ -93,6 +93,10 @@ class NextItemCompact:
         windows = self.windows(self.config.compact.train, last)
         return WindowSamples(windows, self.teachers(last), self.config.run.seed)
 
+    def start(self) -> NextItemRecommender | None:
+        """What compact models begin with: the dense model, or nothing."""
+        return self.pipeline.dense() if self.config.research.start == "dense" else None
+
     def rebuilt(self, forms: Sequence[Form], initial: NextItemRecommender | None) -> NextItemRecommender:
         """A compact recommender under ``forms``, from initial weights or drawn ones."""
         torch.manual_seed(self.config.run.seed)
@@ -146,12 +150,13 @@ class NextItemCompact:
         return METHODS[sizes.name](self.pipeline.info, embedding.dim, **options).to(self.pipeline.device)
 
     def _start(self, forms: list[Form]) -> NextItemRecommender:
-        """The compact recommender that a retraining begins with: fresh, or the one that the method measured."""
-        initial = None
-        if SEARCHED in self.state:
+        """The compact recommender that a retraining begins with: the one that the method measured, if any."""
+        measured = SEARCHED in self.state and self.config.research.start != "fresh"
+        initial = self.start()
+        if measured:
             initial = load_next_item(self.pipeline.folder / SEARCHED, self.pipeline.info)
         recommender = self.rebuilt(forms, initial)
-        if initial is not None and recommender.embedding.learns_codes:
+        if measured and recommender.embedding.learns_codes:
             cast(CodedEmbedding, recommender.embedding).is_rotated = self.state[SEARCHED]["is_rotated"]
         return recommender
 
@@ -214,7 +219,7 @@ class NextItemContext:
         raise RuntimeError("a run of the next item trains no method in place")
 
     def compact_model(self, forms: list[Form], initial: NextItemRecommender | None) -> NextItemRecommender:
-        return self.compact.rebuilt(forms, initial)
+        return self.compact.rebuilt(forms, self.compact.start() if initial is None else initial)
 
     def train(self, recommender: NextItemRecommender, settings: TrainConfig) -> list[dict[str, float]]:
         return self.compact.fit("search", recommender, settings).history

@@ -155,6 +155,11 @@ def _check_compact_next_item(config: Config) -> None:
     with _says_which("compact.sizes", sizes.name, sizes.options):
         METHODS[sizes.name](smallest, dim, **sizes.options).check(config)
     SEQUENCE_MODELS.check_options(choice.name, choice.options, "compact.model")
+    if config.research.start == "dense" and choice.name != config.model.name:
+        raise ConfigError(
+            f"research.start: got dense, but the dense model is {config.model.name} and compact.model {choice.name}; "
+            "name one model for both, or use initial"
+        )
     for width in range(store.size_step, min(store.max_size or dim, dim) + 1, store.size_step):
         with _says_which("compact.model", choice.name, {**choice.options, "width of a row": width}):
             model = SEQUENCE_MODELS[choice.name](width, **plain_options(choice.options))

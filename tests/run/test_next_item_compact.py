@@ -8,14 +8,17 @@ from typing import Any
 import pytest
 import torch
 
-from ondevice.bundle.item_rows import next_item_bytes
+from ondevice.bundle.item_rows import fixed_bytes, next_item_bytes
 from ondevice.config.file import from_dict, load
 from ondevice.config.sections import Config
 from ondevice.errors import BudgetTooSmall, ConfigError, DataError
+from ondevice.forms.sizes import Sizes
+from ondevice.models.sequences.sasrec import SASRec
 from ondevice.program.next_item import pack
 from ondevice.program.next_item_export import program_histories
 from ondevice.run.directory import Run
 from ondevice.run.next_item import NextItemPipeline, load_run, table_lines
+from ondevice.run.next_item_compact import NextItemCompact
 from ondevice.run.preflight import check_options
 from ondevice.training.fit import Fit
 from ondevice.training.windows import Log, Moments
@@ -126,6 +129,31 @@ def test_a_teacher_of_other_data_is_refused(run: Path, folder: Path, tmp_path: P
         NextItemPipeline(config, tmp_path / "run").run()
 
 
+def test_a_warm_start_goes_on_where_the_dense_model_ended(run: Path, folder: Path, tmp_path: Path) -> None:
+    """All values kept, no step taken: it says what the dense model says, but for a part of the biases of items."""
+    model = "compact.model={name: sasrec, last: 50, width: 8, num_blocks: 1, num_heads: 1, dropout: 0}"
+    given = [
+        "model.num_blocks=1",
+        "model.num_heads=1",
+        model,
+        f"compact.teach.teachers=[{run}]",
+        "research.start=dense",
+    ]
+    pipeline = NextItemPipeline(small(folder, *given), tmp_path / "run")
+    dense, compact = pipeline.dense(), NextItemCompact(pipeline)
+    with torch.no_grad():
+        dense.first_order.weight[1:].normal_()
+    made = compact.rebuilt([Sizes((dense.info.counts > 0).long() * 8, 8)], dense)
+    assert made.first_order is None
+    biases = dense.biases(dense.items[None])[0]
+    moments = Moments.of(pipeline.log, "test", 50)
+    with torch.no_grad():
+        wanted, scores = dense.eval()(moments.histories), made.eval()(moments.histories)
+        left = (scores - wanted)[:, dense.info.counts[1:] > 0]
+    assert float(left.std()) < 0.9 * float(biases.detach().std())
+    torch.testing.assert_close(left, left[:1].expand_as(left), rtol=1e-3, atol=1e-4)  # alike for everybody
+
+
 def test_a_budget_that_cannot_be_kept_is_told_in_a_line(folder: Path, run: Path, tmp_path: Path) -> None:
     config = small(folder, f"compact.teach.teachers=[{run}]", "compact.budgets=[4KB]")
     with pytest.raises(
@@ -145,6 +173,13 @@ def test_what_is_stored_is_what_is_estimated(run: Path) -> None:
     cells = int((more.row_sizes() - forms[0].row_sizes()).sum()) // 2
     larger = next_item_bytes([more], info, made.model, dataset)
     assert larger - estimate == pytest.approx(cells, abs=40 + 5 * 40)
+
+
+def test_positions_are_estimated_as_they_are_stored(run: Path) -> None:
+    """A byte a value, and 12 for the number and the age of a place; the scales of dimensions are the same for all."""
+    _, dataset = load_run(Run(run), "26KB")
+    few, many = (fixed_bytes(SASRec(64, last=last, num_blocks=1), dataset) for last in (10, 50))
+    assert many - few == 40 * (64 + 8 + 4)
 
 
 def compact(**changes: Any) -> dict[str, Any]:
@@ -181,6 +216,10 @@ def compact(**changes: Any) -> dict[str, Any]:
         (compact(train={"loss": "softmax", "item_dropout": 0.1}), r"compact\.train\.item_dropout: got 0\.1"),
         (compact(train={"loss": "softmax", "elastic": True}, budgets=["64KB", "32KB"]), r"elastic: got True"),
         (compact(skip_fields=["seen"]), r"compact\.skip_fields: got"),
+        (
+            {**compact(model={"name": "decayed_pooling", "width": 8}), "research": {"start": "dense"}},
+            r"research\.start: got dense, but the dense model is sasrec and compact\.model decayed_pooling",
+        ),
         ({**compact(), "research": {"teacher_mean": "logit"}}, r"research\.teacher_mean: got 'logit'"),
         ({**compact(), "research": {"teacher_temperature": 2.0}}, r"teacher_temperature: .*has no teacher"),
         (

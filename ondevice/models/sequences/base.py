@@ -67,6 +67,13 @@ class SequenceModel(nn.Module):
         """
         return False
 
+    def last_bias(self) -> Tensor:
+        """What is added last to every vector of a user: with an item's embedding it is a bias of the item.
+
+        Shape: (D,), a parameter of the model.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no last_bias")
+
     def packed_tables(self) -> list[PackedTable]:
         """Tables of a compacted model that are quantized as those of embeddings are."""
         return []

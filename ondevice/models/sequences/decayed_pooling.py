@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,7 +18,8 @@ class DecayedPooling(SequenceModel):
     p_t = a ⊙ p_{t−1} + (1 − a) ⊙ e_t with a learnt decay a in (0, 1) for each dimension and p_0 = 0;
     the user's vector is W₂·GELU(W₁·norm([p_t, e_t])). All places of a history are computed at once, as products with
     the powers of a; `step` computes one from the state before it. With a ``width`` of its own the model reads W₀·e_t in
-    place of e_t: a table of few dimensions then does not make it narrow, and its axes may be rotated.
+    place of e_t, W₀ the identity at first: a table of few dimensions then does not make it narrow, and its axes may be
+    rotated.
 
     Args:
         last: the newest interactions that are read.
@@ -35,6 +38,8 @@ class DecayedPooling(SequenceModel):
         dim = width or embedding_dim
         hidden = hidden or 2 * dim
         self.enter = nn.Linear(embedding_dim, width, bias=False) if width else None
+        if self.enter is not None:
+            nn.init.eye_(self.enter.weight)
         # half of a memory is lost after 1 … 30 steps
         half_lives = torch.logspace(0, torch.tensor(30.0).log2().item(), dim, base=2)
         self.decay = nn.Parameter(torch.logit(0.5 ** (1 / half_lives)))
@@ -67,13 +72,15 @@ class DecayedPooling(SequenceModel):
     def rotate(self, rotation: Tensor) -> bool:
         if self.enter is None:  # each axis has a decay
             return False
-        last = self.network[-1]
-        assert isinstance(last, nn.Linear)
+        last = cast(nn.Linear, self.network[-1])
         self.enter.weight.copy_(self.enter.weight @ rotation)
         last.weight.copy_(rotation.T @ last.weight)
         last.bias.copy_(last.bias @ rotation)
         self.nobody.copy_(self.nobody @ rotation)
         return True
+
+    def last_bias(self) -> Tensor:
+        return cast(nn.Linear, self.network[-1]).bias
 
     @torch.no_grad()
     def compacted(self) -> SequenceModel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -45,3 +46,6 @@ class TwoTower(SequenceModel):
         there = present.to(embeddings.dtype).unsqueeze(-1)
         result: Tensor = self.network((embeddings * there).sum(1) / there.sum(1).clamp(min=1))
         return result
+
+    def last_bias(self) -> Tensor:
+        return cast(nn.Linear, self.network[-1]).bias
