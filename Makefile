@@ -15,11 +15,12 @@ NEXT ?= train/configs/movielens_1m_next_item_decayed_pooling.yaml
 
 setup: $(VENV)/installed
 
+# Compiled at once: where PYTHONDONTWRITEBYTECODE is set, each process would otherwise compile PyTorch anew, 10 s.
 $(VENV)/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "Python 3.10 or newer is needed, this is %s; set PYTHON=python3.12, say" % sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[export,train,study,test,docs,dev]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -e '.[export,train,study,test,docs,dev]'
 	@touch $@
 
 demo: setup
@@ -34,13 +35,13 @@ demo-next: setup
 
 # The tests of sharded tables need TorchRec, whose two packages pip cannot take from an extra (pyproject.toml).
 $(VENV)/sharding: $(VENV)/installed
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[distributed]' && \
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps torchrec==1.8.0 fbgemm-gpu-cpu==1.8.0 && touch $@ || \
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -e '.[distributed]' && \
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --no-deps torchrec==1.8.0 fbgemm-gpu-cpu==1.8.0 && touch $@ || \
 	echo "no TorchRec for this machine: the tests of sharded tables are skipped"
 
 # Other runtimes, to compare with: their packages are not to be had for every Python.
 $(VENV)/peers: $(VENV)/installed
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[peers]' && touch $@ || \
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -e '.[peers]' && touch $@ || \
 	echo "no LiteRT or ONNX Runtime for this machine: their tests are skipped"
 
 test: setup $(VENV)/sharding $(VENV)/peers

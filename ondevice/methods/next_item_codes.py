@@ -34,7 +34,10 @@ from ondevice.training.windows import Windows
 
 SAMPLE_PLACES = 30_000
 """Places of windows that codes are chosen on."""
-PLACES_AT_ONCE = 2048
+KEPT_BYTES = 512 << 20
+"""Of what teachers say at these places: below it they are asked once."""
+PLACES_AT_ONCE = 1024
+PLACES_OF_A_LOSS = 256  # of which nothing but a loss is computed: scores then stay in a cache
 SHARES = (1.0, 0.5, 0.25)
 """Of a Newton step that are tried, one after the other."""
 
@@ -53,7 +56,7 @@ class WindowSamples:
         self, windows: Windows, teachers: RankingTeachers | None, seed: int, pairs: float = 0.0
     ) -> None:
         generator = torch.Generator().manual_seed(seed)
-        self.batches: list[tuple[Tensor, Tensor, Taught | None]] = []
+        self.batches: list[tuple[Tensor, Tensor, Taught | Tensor | None]] = []
         self.num_places = 0
         for _, items, lengths in windows.epoch(seed):
             whole, real = items, len(items)
@@ -64,22 +67,36 @@ class WindowSamples:
                 whole = torch.cat([items, more])
             histories, following = whole[:, :-1], whole[:, 1:]
             present = histories != 0
-            taught = None if teachers is None else teachers.taught(histories, present, real, 0)
-            self.batches.append((histories, following[present] - 1, taught))
-            self.num_places += int(present.sum())
+            targets, number = following[present] - 1, int(present.sum())
+            taught: Taught | Tensor | None = None
+            if teachers is not None:
+                taught = teachers.taught(histories, present, real, 0)
+                table = taught.teachers[0][1]
+                if SAMPLE_PLACES * len(table) * table.element_size() <= KEPT_BYTES:
+                    parts = (
+                        taught.targets(
+                            begin, begin + PLACES_AT_ONCE, targets[begin : begin + PLACES_AT_ONCE, None]
+                        )
+                        for begin in range(0, number, PLACES_AT_ONCE)
+                    )
+                    taught = torch.cat(list(parts))
+            self.batches.append((histories, targets, taught))
+            self.num_places += number
             if self.num_places >= SAMPLE_PLACES:
                 break
 
     def __len__(self) -> int:
         return self.num_places
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Taught | None]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Taught | Tensor | None]]:
         return iter(self.batches)
 
 
-def _wanted(taught: Taught | None, begin: int, end: int, targets: Tensor, num_items: int) -> Tensor:
+def _wanted(taught: Taught | Tensor | None, begin: int, end: int, targets: Tensor, num_items: int) -> Tensor:
     """t of some places, (end − begin, I)."""
     target = targets[begin:end, None]
+    if isinstance(taught, Tensor):
+        return taught[begin:end].float()
     if taught is not None:
         return taught.targets(begin, end, target).float()
     return torch.zeros(end - begin, num_items, device=targets.device).scatter_(1, target, 1.0)
@@ -93,8 +110,8 @@ def mean_loss(
     table, total = with_bias(*recommender.item_vectors(), kind), 0.0
     for histories, targets, taught in samples:
         users = with_bias(recommender.user_vectors(histories)[histories != 0], 1.0, kind)
-        for begin in range(0, len(users), PLACES_AT_ONCE):
-            scores = (users[begin : begin + PLACES_AT_ONCE] @ table.T).float()
+        for begin in range(0, len(users), PLACES_OF_A_LOSS):
+            scores = (users[begin : begin + PLACES_OF_A_LOSS] @ table.T).float()
             wanted = _wanted(taught, begin, begin + len(scores), targets, len(table))
             total += float((scores.logsumexp(1) - torch.linalg.vecdot(wanted, scores)).double().sum())
     return total / len(samples)
