@@ -177,6 +177,29 @@ def test_a_rescored_bundle_is_signed_anew(tmp_path: Path, bundle: Path) -> None:
     assert (tmp_path / "other" / "model.pte").read_bytes() == (bundle / "model.pte").read_bytes()
 
 
+def test_golden_scores_are_emulated_once_for_the_same_bundles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [*verify.COMPARED, verify.NEXT, "tables"]
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "manifest.json").write_text(name)
+    asked = []
+
+    def golden(bundles: dict[str, Path], tolerance: float, rescored: Path) -> dict[str, arm64.Golden]:
+        asked.append(list(bundles))
+        rescored.mkdir(exist_ok=True)
+        return {name: {"cases": 1, "max_abs": 0.0} for name in bundles}
+
+    monkeypatch.setattr(arm64, "golden", golden)
+    options = verify.Options(tmp_path, None)
+    assert verify.arm64_golden(options) == verify.arm64_golden(options)
+    assert asked == [names]
+    (tmp_path / "ours" / "manifest.json").write_text("another")
+    verify.arm64_golden(options)
+    assert len(asked) == 2
+
+
 def test_run_reports_in_one_place() -> None:
     with pytest.raises(toolchain.Unavailable, match="is not installed"):
         toolchain.run(["no-such-program"], "trying")

@@ -63,7 +63,8 @@ def read_lock(text: str) -> dict[str, dict[str, Piece]]:
     return sections
 
 
-SECTIONS = read_lock(Path(__file__).with_name("pieces.lock").read_text(encoding="utf-8"))
+LOCK = Path(__file__).with_name("pieces.lock")
+SECTIONS = read_lock(LOCK.read_text(encoding="utf-8"))
 PIECES = {name: piece for section in SECTIONS.values() for name, piece in section.items()}
 
 
