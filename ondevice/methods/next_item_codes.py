@@ -8,11 +8,13 @@ is to be learnt there, and u the user's vector,
 - in histories it has the slope Σ g, g the gradient of the loss by what is read there, and the curvature Σ ĝ·ĝᵀ, ĝ the
   same gradient with targets that are drawn from q (Fisher's matrix, as Amari 1998).
 
-All rows step at once, so that a sweep is taken back, or halved, where it does not lower the loss.
+All rows step at once, and rows that occur seldom fit what little is measured of them: a sweep is taken back, or halved,
+where it does not lower the loss at places that it was not measured on.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from typing import cast
 
@@ -32,8 +34,9 @@ from ondevice.training.softmax import Taught, with_bias
 from ondevice.training.stages import MakeStages
 from ondevice.training.windows import Windows
 
-SAMPLE_PLACES = 30_000
+SAMPLE_PLACES = 45_000
 """Places of windows that codes are chosen on."""
+JUDGED = 3  # of so many batches one measures nothing: there it is seen whether a step helps
 KEPT_BYTES = 512 << 20
 """Of what teachers say at these places: below it they are asked once."""
 PLACES_AT_ONCE = 1024
@@ -84,6 +87,18 @@ class WindowSamples:
             self.num_places += number
             if self.num_places >= SAMPLE_PLACES:
                 break
+
+    def divided(self) -> tuple[WindowSamples, WindowSamples]:
+        """Those that steps are measured on, and the third that they are judged on; all twice where they are few."""
+        if len(self.batches) < JUDGED:
+            return self, self
+        parts = []
+        for is_judged in (False, True):
+            part = copy.copy(self)
+            part.batches = [b for n, b in enumerate(self.batches) if (n % JUDGED == JUDGED - 1) == is_judged]
+            part.num_places = sum(len(targets) for _, targets, _ in part.batches)
+            parts.append(part)
+        return parts[0], parts[1]
 
     def __len__(self) -> int:
         return self.num_places
@@ -195,13 +210,13 @@ class NextItemCodeSearch(CodeSearch):
     def __init__(self, recommender: NextItemRecommender, samples: WindowSamples, seed: int) -> None:
         assert recommender.embedding.learns_codes, "a table without codes"
         self.model, self.table = recommender, cast(CodedEmbedding, recommender.embedding)
-        self.windows, self.generator = samples, torch.Generator().manual_seed(seed)
+        (self.windows, self.judged), self.generator = samples.divided(), torch.Generator().manual_seed(seed)
 
     def loss(self) -> float:
-        return mean_loss(self.model, self.windows)
+        return mean_loss(self.model, self.judged)
 
     def sweep(self) -> None:
-        """A Newton step of all items, as near as codes come: the largest share of it that lowers the loss."""
+        """A Newton step of all items, as near as codes come: the largest share of it that lowers the loss, or none."""
         table = self.table
         rows, _ = table.stored()
         curvature, slope = self._measure(rows, None)
