@@ -44,9 +44,34 @@ def careful_store(ours: Store, dim: int, bits: int) -> Store:
     return Codes(max_size=dim, size_step=dim, code_dims=8 // bits, code_start=0.5, codebook="grid", **shared)
 
 
-def careful_config(run: Run, dim: int, bits: int) -> Config:
-    """The configuration of a careful program: the run's, but for sizes and what values are stored as."""
+def careful_config(run: Run, dim: int, bits: int, begun: str | None = None) -> Config:
+    """The configuration of a careful program: the run's, but for sizes and what values are stored as.
+
+    Where the run's compact models begin with a dense model, so do these: with the same one at its dimension, with one
+    of its own at another, of the shape that ships and trained as the run's; and they are gone on with for as many
+    epochs as search and retraining took.
+
+    Args:
+        begun: a run of a careful program of the same dimension, whose dense model is taken.
+    """
     config, folder = run.config, run.path.resolve()
+    if config.research.start not in ("initial", "fresh"):
+        train, searched, start = config.compact.train, config.compact.sizes.epochs or 0, config.research.start
+        if dim == config.embedding.dim:
+            start = str(folder) if start == "dense" else start
+        else:
+            dropout = {k: v for k, v in config.model.options.items() if k == "dropout"}
+            model = Choice(config.model.name, {**config.compact_model.options, **dropout})
+            config = dataclasses.replace(config, model=model)
+            start = begun or "dense"
+        config = dataclasses.replace(
+            config,
+            embedding=dataclasses.replace(config.embedding, dim=dim),
+            research=dataclasses.replace(config.research, start=start),
+            compact=dataclasses.replace(
+                config.compact, train=dataclasses.replace(train, epochs=train.epochs + searched)
+            ),
+        )
     teachers = tuple(str(folder) if name == "dense" else name for name in config.compact.teach.teachers)
     compact = dataclasses.replace(
         config.compact,
@@ -90,13 +115,14 @@ def measure_run(path: str, dims: list[int], bits: list[int]) -> dict[str, Any]:
             f"{path}: not a run of the next item with compact models; train it with compact.budgets=[64KB]"
         )
     ours = [{"name": label, **measured(run, label)} for label in metrics["budgets"]]
-    careful = []
+    careful, begun = [], dict[int, str]()
     for dim in dims:
         for each in bits:
             folder = run.path / "careful" / f"d{dim}-int{each}"
             if not (folder / METRICS).exists():
                 print(f"{path}: careful d{dim}-int{each} is trained", flush=True)
-                NextItemPipeline(careful_config(run, dim, each), folder, resume=True).run()
+                NextItemPipeline(careful_config(run, dim, each, begun.get(dim)), folder, resume=True).run()
+            begun[dim] = str(folder.resolve())  # what has other bits begins with the same dense model
             careful.append({"name": folder.name, "dim": dim, "bits": each, **measured(Run(folder), LARGE)})
     teach = run.config.compact.teach
     return {

@@ -231,7 +231,7 @@ class ResearchConfig:
     start: str = "initial"
     """initial (the weights saved before the search: lottery ticket; with compact.sizes=code_saliency those of the model
     that was measured), fresh, or dense (the trained dense model's, as far as they fit: a warm start; of the next item
-    the model that is measured begins with them)."""
+    the model that is measured begins with them, and the folder of a finished run names its dense model)."""
     embedding_dropout: float = 0.0
     """Probability of zeroing a looked-up value."""
     pairs_sampling: str = "rows"
@@ -245,8 +245,6 @@ class ResearchConfig:
     """T of the teachers' σ(logit / T): a number, or fitted on the validation split."""
 
     def __post_init__(self) -> None:
-        starts = ("initial", "fresh", "dense")
-        check("start", self.start, self.start in starts, "initial, fresh or dense")
         dropout = self.embedding_dropout
         check("embedding_dropout", dropout, 0 <= dropout < 1, "in [0, 1)")
         samplings = ("rows", "uniform", "popularity", "uncertainty")

@@ -13,6 +13,7 @@ from torch import Tensor
 from ondevice import next_item
 from ondevice.config.budget import budget_label
 from ondevice.config.sections import TrainConfig
+from ondevice.errors import ConfigError
 from ondevice.forms.base import Form
 from ondevice.forms.codes import CodedEmbedding
 from ondevice.forms.table import EmbeddingTable
@@ -31,6 +32,7 @@ from ondevice.run.budgets import shortfall
 from ondevice.run.next_item_budgets import NextItemBudgets
 from ondevice.run.next_item_dense import PreparedNextItem, without_attributes
 from ondevice.run.pipeline_context import SEARCHED
+from ondevice.run.preflight import STARTS
 from ondevice.training import qat
 from ondevice.training.batches import Batches
 from ondevice.training.checkpoint import load_next_item, save_next_item
@@ -94,8 +96,18 @@ class NextItemCompact:
         return WindowSamples(windows, self.teachers(last), self.config.run.seed)
 
     def start(self) -> NextItemRecommender | None:
-        """What compact models begin with: the dense model, or nothing."""
-        return self.pipeline.dense() if self.config.research.start == "dense" else None
+        """What compact models begin with: the dense model, another run's, or nothing.
+
+        Raises: UserError: when that run is not there, or was trained on other data or another kind of model.
+        """
+        start, name = self.config.research.start, self.config.compact_model.name
+        if start not in STARTS:
+            given = self.pipeline.other_dense(start, "research.start")
+            if not isinstance(given.model, SEQUENCE_MODELS[name]):
+                kind = type(given.model).__name__
+                raise ConfigError(f"research.start: {start} is a run of {kind}, but compact.model is {name}")
+            return given
+        return self.pipeline.dense() if start == "dense" else None
 
     def rebuilt(self, forms: Sequence[Form], initial: NextItemRecommender | None) -> NextItemRecommender:
         """A compact recommender under ``forms``, from initial weights or drawn ones."""

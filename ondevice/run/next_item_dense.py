@@ -78,14 +78,24 @@ class PreparedNextItem:
         """
         if not teach.teachers:
             return None
-        models = [
-            self.dense()
-            if name == DENSE
-            else _other_dense(name, self.dataset.fingerprint, self.info).to(self.device)
-            for name in teach.teachers
-        ]
+        models = [self.dense() if name == DENSE else self.other_dense(name) for name in teach.teachers]
         assert not isinstance(temperature, str), "check_options lets no other through"
         return RankingTeachers(models, teach, last, temperature, settings.precision)
+
+    def other_dense(self, name: str, said: str = "teacher") -> NextItemRecommender:
+        """The dense model of a finished run of the next item on the same data.
+
+        Args:
+            said: what it is, for an error.
+
+        Raises: UserError: when there is none, or it was trained on other data.
+        """
+        run, which = other_run(name, said)
+        if (run.path / "fingerprint").read_text().strip() != self.dataset.fingerprint:
+            raise DataError(
+                f"{said} {name}: trained on other data or another split; train it with this data section"
+            )
+        return load_next_item(run.path / which, self.info).to(self.device)
 
     def _train(self) -> None:
         config, settings = self.config, self.config.train
@@ -178,16 +188,3 @@ def without_attributes(dataset: Dataset) -> Dataset:
     if not left_out:
         return dataset
     return keep_fields(dataset, [f for f in range(len(dataset.schema.fields)) if f not in left_out])
-
-
-def _other_dense(name: str, fingerprint: str, info: TableInfo) -> NextItemRecommender:
-    """The dense model of a finished run of the next item on the same data.
-
-    Raises: UserError: when there is none, or it was trained on other data.
-    """
-    run, which = other_run(name)
-    if (run.path / "fingerprint").read_text().strip() != fingerprint:
-        raise DataError(
-            f"teacher {name}: trained on other data or another split; train it with this data section"
-        )
-    return load_next_item(run.path / which, info)

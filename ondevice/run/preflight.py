@@ -32,6 +32,10 @@ PLACES = ("path", "folder", "schema", "tables", "memory", "workers")
 """Options of data sets that say where and how data are read, not what they are."""
 
 
+STARTS = ("initial", "fresh", "dense")
+"""What compact models begin with; those of the next item also with the dense model of another run."""
+
+
 def check_options(config: Config) -> None:
     """Make the model and the method once at the smallest size, so that wrong options end the run at once.
 
@@ -50,6 +54,11 @@ def check_options(config: Config) -> None:
                 f"{section}.loss: got {settings.loss}, which is of the next item, but model '{config.model.name}' "
                 f"learns rows; use bce, or model.name={' or '.join(SEQUENCE_MODELS)}"
             )
+    start = config.research.start
+    if start not in STARTS:
+        raise ConfigError(
+            f"research.start: got '{start}'; it must be {', '.join(STARTS[:-1])} or {STARTS[-1]}"
+        )
     MODELS.check_options(config.model.name, config.model.options, "model")
     sizes, store = config.compact.sizes, config.compact.store
     METHODS.check_options(sizes.name, sizes.options, "compact.sizes", SCHEDULE)

@@ -10,8 +10,11 @@ from ondevice.run.directory import CONFIG, Run
 from ondevice.training.teacher import dense_number
 
 
-def other_run(name: str) -> tuple[Run, str]:
+def other_run(name: str, said: str = "teacher") -> tuple[Run, str]:
     """The run and the name of its dense model that are meant: ``runs/NAME``, or ``runs/NAME/dense+1``.
+
+    Args:
+        said: what it is, for an error.
 
     Raises: UserError: when there is no such run or model.
     """
@@ -22,7 +25,7 @@ def other_run(name: str) -> tuple[Run, str]:
         run = Run(folder)
         run.dense_folder(which)
     except UserError as error:
-        raise type(error)(f"teacher {name}: {error}") from None
+        raise type(error)(f"{said} {name}: {error}") from None
     return run, which
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,21 @@ def test_the_picture_is_one() -> None:
     point = {"bytes": 40_000, "test_ndcg@10": 0.15}
     drawn = picture([{"ours": [point], "careful": [point]}], [{"model": "sasrec", "test_ndcg@10": 0.17}])
     assert drawn.startswith(b"\x89PNG")
+
+
+def test_a_careful_program_begins_with_a_dense_model_of_its_dimension(tmp_path: Path) -> None:
+    """Where ours begins with a dense one; it is trained for as many epochs, those of the search among them."""
+    run = Finished(tmp_path)
+    dense, compact = CONFIG.with_name("movielens_1m_next_item_decayed_pooling.yaml"), load(CONFIG).compact
+    run.config = load(dense, ["model.dropout=0.3"])
+    compact = replace(compact, sizes=replace(compact.sizes, epochs=3))
+    run.config = replace(run.config, compact=compact, research=replace(run.config.research, start="dense"))
+    ours, config, same = run.config, careful_config(run, 32, 4), careful_config(run, 64, 4)
+    for each in (config, same):
+        check_options(each)
+        assert each.compact.train.epochs == ours.compact.train.epochs + 3
+        assert (each.train, each.teach) == (ours.train, ours.teach)
+    assert (config.embedding.dim, config.research.start) == (32, "dense")
+    assert config.model.options == {**ours.compact_model.options, "dropout": 0.3}
+    assert (same.embedding.dim, same.research.start) == (64, str(tmp_path.resolve()))
+    assert same.model == ours.model

@@ -205,7 +205,6 @@ WRONG = [
         {"compact": {"store": {"name": "mask"}}},
         "compact.store.name: unknown store 'mask' (choose from: codes, int8, positions)",
     ),
-    ({"research": {"start": "trained"}}, "research.start: got 'trained'; it must be initial, fresh or dense"),
     ({"compact": {"store": {"max_size": 0}}}, "compact.store.max_size: got 0; it must be at least 1 or null"),
     ({"compact": {"store": {"size_step": 0}}}, "compact.store.size_step: got 0; it must be at least 1"),
     ({"compact": {"train": {"epochs": 0}}}, "compact.train.epochs: got 0; it must be at least 1"),

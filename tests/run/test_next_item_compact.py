@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from ondevice.bundle.item_rows import fixed_bytes, next_item_bytes
 from ondevice.config.file import from_dict, load
 from ondevice.config.sections import Config
-from ondevice.errors import BudgetTooSmall, ConfigError, DataError
+from ondevice.errors import BudgetTooSmall, ConfigError, DataError, UserError
 from ondevice.forms.sizes import Sizes
 from ondevice.models.sequences.sasrec import SASRec
 from ondevice.program.next_item import pack
@@ -173,6 +174,18 @@ def test_what_is_stored_is_what_is_estimated(run: Path) -> None:
     cells = int((more.row_sizes() - forms[0].row_sizes()).sum()) // 2
     larger = next_item_bytes([more], info, made.model, dataset)
     assert larger - estimate == pytest.approx(cells, abs=40 + 5 * 40)
+
+
+def test_a_start_of_another_kind_is_refused(run: Path, folder: Path, tmp_path: Path) -> None:
+    """The run's dense model is self-attention, what ships a decayed pooling."""
+    for start, says in (
+        (run, r"research\.start: .* is a run of SASRec, but compact\.model is decayed_pooling"),
+        (tmp_path / "none", r"research\.start .*none: no run directory"),
+    ):
+        config = small(folder, f"compact.teach.teachers=[{run}]", f"research.start={start}")
+        with pytest.raises(UserError, match=says):
+            NextItemPipeline(config, tmp_path / "run").run()
+        shutil.rmtree(tmp_path / "run")
 
 
 def test_positions_are_estimated_as_they_are_stored(run: Path) -> None:

@@ -45,6 +45,7 @@ WRONG = [
     ({"embedding": {"first_order": "unifrom"}}, "unknown method 'unifrom' (did you mean 'uniform'?"),
     ({"teach": {"teachers": "dense"}}, "teach.teachers: the dense model cannot be its own teacher"),
     ({"compact": {"teach": {"teachers": ["nosuch"]}}}, "nosuch: no run directory (config.yaml is missing)"),
+    ({"research": {"start": "trained"}}, "research.start: got 'trained'; it must be initial, fresh or dense"),
     ({"run": {"device": "cudda"}}, "run.device: 'cudda' cannot be used here"),
     ({"data": {"name": "tabel"}}, "unknown data set 'tabel' (did you mean 'table'?"),
     ({"data": {"name": "table", "pathh": "x"}}, "data.pathh: data set 'table' has no such option"),
