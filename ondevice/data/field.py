@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import decimal
 import itertools
@@ -12,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ondevice.data.buckets import bucket_of, number_in
+import numpy as np
+
 from ondevice.data.keys import INTEGER, integer_key, number_of, string_key
 from ondevice.data.slots import POOLINGS
 from ondevice.errors import DataError, nearest
@@ -105,12 +107,11 @@ class Field:
             raise DataError(f"{where}: origin has no meaning without a transform log_bucket; remove it")
         if self.origin is not None and (not is_number(self.origin) or not math.isfinite(self.origin)):
             raise DataError(f"{where}: origin must be a finite number or null, got {self.origin!r}")
-        if not isinstance(self.min_count, int) or isinstance(self.min_count, bool) or self.min_count < 1:
+        if not is_whole(self.min_count) or self.min_count < 1:
             raise DataError(
                 f"{where}: min_count must be a whole number of at least 1, got {self.min_count!r}"
             )
-        whole = isinstance(self.missing, int) and not isinstance(self.missing, bool)
-        if self.missing is not None and not (whole and self.kind == "integer"):
+        if self.missing is not None and not (is_whole(self.missing) and self.kind == "integer"):
             raise DataError(f"{where}: missing must be a whole number, of a field of kind integer, or null")
         self._check_history(where)
         self._check_slots(where)
@@ -124,7 +125,7 @@ class Field:
         if not isinstance(self.of, str) or not self.of:
             raise DataError(f"{where}: a history needs of, the field whose values it holds; got {self.of!r}")
         last = LAST if self.last is None else self.last
-        if not _is_whole(last) or not 1 <= last <= MAX_SLOTS:
+        if not is_whole(last) or not 1 <= last <= MAX_SLOTS:
             raise DataError(f"{where}: last must be a whole number of 1 to {MAX_SLOTS}, got {last!r}")
         if self.only not in (None, "positive", "negative"):
             raise DataError(f"{where}: only must be positive, negative or absent, got {self.only!r}")
@@ -140,7 +141,7 @@ class Field:
         object.__setattr__(self, "slots", last)
 
     def _check_slots(self, where: str) -> None:
-        if not _is_whole(self.slots) or not 1 <= self.slots <= MAX_SLOTS:
+        if not is_whole(self.slots) or not 1 <= self.slots <= MAX_SLOTS:
             raise DataError(f"{where}: slots must be a whole number of 1 to {MAX_SLOTS}, got {self.slots!r}")
         if self.pooling not in POOLINGS:
             raise DataError(f"{where}: pooling '{self.pooling}' is unknown {nearest(self.pooling, POOLINGS)}")
@@ -160,7 +161,7 @@ class Field:
             )
 
     def _check_buckets(self, where: str) -> None:
-        if not _is_whole(self.buckets) or not 2 <= self.buckets <= MAX_BUCKETS:
+        if not is_whole(self.buckets) or not 2 <= self.buckets <= MAX_BUCKETS:
             raise DataError(
                 f"{where}: buckets must be a whole number of 2 to {MAX_BUCKETS}, got {self.buckets!r}"
             )
@@ -283,7 +284,7 @@ class Field:
                     f"field '{self.name}': boundaries are not known before a vocabulary is fitted"
                 )
             number = number_of(raw)
-            return None if number is None else bucket_of(number, self.boundaries)
+            return None if number is None else bisect.bisect_right(self.boundaries, number)
         return integer_key(raw) if self.kind == "integer" else string_key(raw)
 
     def is_foreign(self, raw: Any) -> bool:
@@ -348,8 +349,7 @@ class Field:
         if key == self.missing:
             return None
         if self.kind == "number":
-            assert self.boundaries is not None
-            return number_in(int(key), self.boundaries)
+            return self._number_in(int(key))
         if self.transform is None or (self.transform == "log_integer" and int(key) <= 2):
             return key
         if self.transform == "hex":
@@ -362,8 +362,19 @@ class Field:
                 return candidate
         raise ValueError(f"field '{self.name}': no number has the bucket {key}")
 
+    def _number_in(self, bucket: int) -> int | float:
+        """A number in a bucket: its smallest one, or one below all boundaries."""
+        bounds = self.boundaries
+        if not bounds:
+            return 0
+        number = bounds[bucket - 1] if bucket else float(np.nextafter(bounds[0], -np.inf))
+        if bucket == 0 and bounds[0] - 1 < bounds[0]:
+            number = bounds[0] - 1
+        return int(number) if number.is_integer() else number
 
-def _is_whole(value: Any) -> bool:
+
+def is_whole(value: Any) -> bool:
+    """Whether a value is an int, and no bool."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 

@@ -8,14 +8,12 @@ import itertools
 import json
 import os
 import zipfile
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ondevice.data.buckets import quantile_boundaries
 from ondevice.data.schema import Field, number_of
 from ondevice.errors import DamagedFile, UserError, nearest
 from ondevice.files import atomic_file
@@ -41,11 +39,10 @@ class Vocabulary:
             for field, k in zip(fields, keys, strict=True)
         ]
         for field, field_keys in zip(self.fields, self.keys, strict=True):
-            ascending = (
-                bool(np.all(field_keys[1:] > field_keys[:-1]))
-                if isinstance(field_keys, np.ndarray)
-                else _ascending(field_keys)
-            )
+            if isinstance(field_keys, np.ndarray):
+                ascending = bool(np.all(field_keys[1:] > field_keys[:-1]))
+            else:
+                ascending = all(a < b for a, b in itertools.pairwise(field_keys))
             if not ascending:
                 raise ValueError(f"field '{field.name}': keys must ascend without repeats")
         self.field_offsets = np.concatenate([[0], np.cumsum([1 + len(k) for k in self.keys])]).astype(
@@ -59,49 +56,16 @@ class Vocabulary:
         """Number of global ids, unknown ids included."""
         return int(self.field_offsets[-1])
 
-    @classmethod
-    def fit(cls, fields: Sequence[Field], columns: Sequence[Sequence[Any]]) -> Vocabulary:
-        """The vocabulary of training columns, one sequence of raw values per field; what they leave open is learnt."""
-        fitted, counts = [], []
-        for field, column in zip(fields, columns, strict=True):
-            fitted.append(learnt(field, column, np.ones(len(column), dtype=np.int64)))
-            bags = map(fitted[-1].kept, column) if field.slots > 1 else [fitted[-1].keys(column)]
-            counts.append(Counter(() if field.is_history else itertools.chain.from_iterable(bags)))
-        return cls.from_counts(fitted, counts)
-
-    @classmethod
-    def from_counts(cls, fields: Sequence[Field], counts: Sequence[Mapping[Any, int]]) -> Vocabulary:
-        """The vocabulary of keys with their training occurrences; the key None is left out."""
-        keys = []
-        for field, field_counts in zip(fields, counts, strict=True):
-            keys.append(
-                sorted(k for k, count in field_counts.items() if k is not None and count >= field.min_count)
-            )
-        return cls(fields, keys)
-
-    def encode(self, field_index: int, raw: Any) -> int:
-        """Global id of one raw value: of several, a single one."""
-        return int(self.field_offsets[field_index]) + self._lookup(field_index).get(
-            self.fields[field_index].key(raw),  # type: ignore[arg-type]  # None is never a key
-            0,
-        )
+    def encode_column(self, field_index: int, raws: Sequence[Any]) -> np.ndarray:
+        """Global ids (int64) of a whole column of raw values."""
+        memo = {value: self.fields[field_index].key(value) for value in set(raws)}
+        return self.encode_keys(field_index, [memo[value] for value in raws])
 
     def encode_keys(self, field_index: int, keys: Sequence[int | str | None]) -> np.ndarray:
         """Global ids (int64) of canonical keys."""
         get = self._lookup(field_index).get
         local = np.fromiter((get(key, 0) for key in keys), dtype=np.int64, count=len(keys))  # type: ignore[arg-type]
         return local + self.field_offsets[field_index]
-
-    def encode_column(self, field_index: int, raws: Sequence[Any] | np.ndarray) -> np.ndarray:
-        """Global ids (int64) of a whole column of raw values."""
-        field, field_keys = self.fields[field_index], self.keys[field_index]
-        whole = isinstance(raws, np.ndarray) and raws.dtype.kind in "iu" and np.can_cast(raws.dtype, np.int64)
-        if whole and isinstance(field_keys, np.ndarray) and len(field_keys) and field.transform is None:
-            place = np.minimum(np.searchsorted(field_keys, raws), len(field_keys) - 1)
-            return np.where(field_keys[place] == raws, place + 1, 0) + self.field_offsets[field_index]
-        values = raws.tolist() if isinstance(raws, np.ndarray) else raws
-        memo = {value: field.key(value) for value in set(values)}
-        return self.encode_keys(field_index, [memo[value] for value in values])
 
     def encode_values(self, field_index: int, raws: Sequence[Any]) -> np.ndarray:
         """Global ids (n, K) int64 of raw values of a field of K slots; those without a value have the unknown id.
@@ -156,9 +120,8 @@ class Vocabulary:
     def key_texts(self) -> list[str | None]:
         """Canonical text of the key of every id; None for unknown ids."""
         texts: list[str | None] = []
-        for keys in self.keys:
-            texts.append(None)
-            texts += [str(key) for key in (keys.tolist() if isinstance(keys, np.ndarray) else keys)]
+        for field_index in range(len(self.fields)):
+            texts += [None, *map(str, self._listed(field_index))]
         return texts
 
     def raw_of(self, global_id: int) -> int | float | str | None:
@@ -217,15 +180,14 @@ class Vocabulary:
     def _lookup(self, field_index: int) -> dict[int | str, int]:
         ids = self._ids[field_index]
         if ids is None:
-            field_keys = self.keys[field_index]
-            ids = {
-                k: i
-                for i, k in enumerate(
-                    field_keys.tolist() if isinstance(field_keys, np.ndarray) else field_keys, start=1
-                )
+            ids = self._ids[field_index] = {
+                key: i for i, key in enumerate(self._listed(field_index), start=1)
             }
-            self._ids[field_index] = ids
         return ids
+
+    def _listed(self, field_index: int) -> list[Any]:
+        keys = self.keys[field_index]
+        return keys.tolist() if isinstance(keys, np.ndarray) else keys
 
 
 def write_vocabulary(
@@ -258,5 +220,20 @@ def learnt(field: Field, raws: Sequence[Any], counts: np.ndarray) -> Field:
     return dataclasses.replace(field, origin=smallest)
 
 
-def _ascending(keys: list[str]) -> bool:
-    return all(a < b for a, b in itertools.pairwise(keys))
+def quantile_boundaries(values: np.ndarray, counts: np.ndarray, buckets: int) -> tuple[float, ...]:
+    """The smallest number of every bucket but the first.
+
+    With n training rows, boundary j is the number at place ⌊j·n / buckets⌋ of the sorted ones. Where there are no more
+    distinct numbers than buckets, each has its own.
+
+    Args:
+        values: (V,) distinct numbers of the training rows, ascending.
+        counts: (V,) rows that have each.
+        buckets: how many are wanted; there are fewer where numbers repeat.
+    """
+    if len(values) <= buckets:
+        return tuple(float(value) for value in values[1:])
+    upto = np.cumsum(counts, dtype=np.int64)
+    places = np.arange(1, buckets, dtype=np.int64) * int(upto[-1]) // buckets
+    bounds = np.unique(np.searchsorted(upto, places, side="right"))
+    return tuple(float(values[place]) for place in bounds if place > 0)

@@ -58,7 +58,7 @@ def test_an_unknown_value_and_a_missing_one_differ() -> None:
     assert vocabulary.encode_row({"h": "?", "n": "?"}).tolist() == [0, 3]
     for row in range(7):
         field = vocabulary.field_of(row)
-        assert vocabulary.encode(field, vocabulary.raw_of(row)) == row
+        assert vocabulary.encode_column(field, [vocabulary.raw_of(row)])[0] == row
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ondevice.data import Dataset, Field, Schema, Vocabulary, load_dataset
+from ondevice.data import Dataset, Field, Schema, load_dataset
 from ondevice.data.kept import keep_ids, with_unknown
 from ondevice.data.sequences import Sequences
 from ondevice.errors import UserError
+from tests.vocabularies import fitted
 
 from .log import SCHEMA, log, read
 
@@ -147,7 +148,7 @@ def test_a_history_of_negatives_is_that_of_their_positive(tmp_path: Path) -> Non
 
 def test_raw_histories_become_ids() -> None:
     seen, item = Field("seen", "context", "history", of="item", last=3), Field("item", "item", "integer")
-    vocabulary = Vocabulary.fit([seen, item], [[], [5, 7, 9]])
+    vocabulary = fitted([seen, item], [[], [5, 7, 9]])
     assert vocabulary.field_offsets.tolist() == [0, 1, 5]
     cases: list[tuple[Any, list[int]]] = [
         (None, [1, 1, 1]),

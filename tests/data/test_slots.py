@@ -15,11 +15,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ondevice.data import Dataset, Field, Schema, Vocabulary, load_dataset
-from ondevice.data.buckets import quantile_boundaries
+from ondevice.data import Dataset, Field, Schema, load_dataset
 from ondevice.data.large.columns import number_keys, numbers_of
 from ondevice.data.spec import TableSpec
+from ondevice.data.vocabulary import quantile_boundaries
 from ondevice.errors import DataError
+from tests.vocabularies import fitted
 
 TAGS = Field("tags", "item", "string", slots=3, separator="|")
 CODES = Field("codes", "item", "integer", slots=2, separator=",")
@@ -36,7 +37,7 @@ def test_a_list_and_a_text_with_separators_are_the_same_values(values: list[str]
 
 
 def test_values_by_hand() -> None:
-    vocabulary = Vocabulary.fit([TAGS, CODES], [["a|b", "c", None], ["1,2", [3], ""]])
+    vocabulary = fitted([TAGS, CODES], [["a|b", "c", None], ["1,2", [3], ""]])
     assert vocabulary.keys[0] == ["a", "b", "c"]
     rows = {
         "known, and one that is not": ({"tags": "b|x|a", "codes": [2.0]}, [2, 0, 1, 6, 4]),
@@ -68,7 +69,7 @@ def test_boundaries_by_hand() -> None:
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=50), st.integers(2, 9))
 def test_buckets_hold_every_training_number_and_are_not_empty(numbers: list[float], buckets: int) -> None:
-    vocabulary = Vocabulary.fit([Field("n", "item", "number", buckets=buckets)], [numbers])
+    vocabulary = fitted([Field("n", "item", "number", buckets=buckets)], [numbers])
     ids = vocabulary.encode_column(0, numbers)
     assert set(ids.tolist()) == set(range(1, vocabulary.num_embeddings))
     assert vocabulary.num_embeddings - 1 <= buckets

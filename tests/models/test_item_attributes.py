@@ -71,7 +71,7 @@ def test_an_item_is_its_row_and_the_mean_of_those_of_its_genres(data: Dataset) -
     for place in range(recommender.num_items):
         number = int(key_of[place]) - 1  # of the film in the file
         mine = {0: [1], 1: [0, 1], 2: [2]}[number % 3]
-        year = data.vocabulary.encode(data.schema.names.index("year"), 1980 + number + 1)
+        year = data.vocabulary.encode_column(data.schema.names.index("year"), [1980 + number + 1])[0]
         row = year - int(data.vocabulary.field_offsets[data.schema.names.index("year")])
         expected = attributes.weight[row] + attributes.weight[[begin + g for g in mine]].mean(0)
         torch.testing.assert_close(vectors[place], recommender.embedding.weight[place + 1] + expected[:-1])

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ondevice.data import Catalog, Dataset, EncodedSplit, Field, Label, Schema, Vocabulary
+from ondevice.data import Catalog, Dataset, EncodedSplit, Field, Label, Schema
 from ondevice.forms.base import Form
 from ondevice.forms.sizes import Sizes
 from ondevice.forms.table import TableInfo, table_info
+from tests.vocabularies import fitted
 
 NUM_USERS, NUM_FILMS = 30, 40
 TAGS = ["night", "family", "loud", "slow"]
@@ -51,7 +52,7 @@ def dataset(num_rows: int = 300) -> Dataset:
     of[:2], by[:2], films[0]["year"] = 0, 0, 1950
     rows = [{**people[u], **films[f]} for u, f in zip(by, of, strict=True)]
     described = schema()
-    vocabulary = Vocabulary.fit(described.fields, [[row[name] for row in rows] for name in described.names])
+    vocabulary = fitted(described.fields, [[row[name] for row in rows] for name in described.names])
     described = Schema("bags", vocabulary.fields, described.label, described.item_key)
     known = set(described.names)
     ids = np.stack([vocabulary.encode_row({k: v for k, v in row.items() if k in known}) for row in rows])

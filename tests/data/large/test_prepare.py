@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 
 from benchmarks.made_up import write_criteo
-from ondevice.data import Dataset, Vocabulary, load_dataset
+from ondevice.data import Dataset, load_dataset
 from ondevice.data.large import files, pool, prepare
 from ondevice.data.sets.avazu import COLUMNS
 from ondevice.data.splits import SPLIT_STREAM, hash_rows
 from ondevice.errors import UserError
+from tests.vocabularies import of_counts
 
 from .rows import HEADER, avazu_lines, criteo_lines, real_sample, write_lines
 
@@ -50,7 +51,7 @@ def check(name: str, path: Path, data: Dataset, seed: int = 0) -> None:
     ]
     fields = data.schema.fields
     counts = [Counter(f.key(row[f.name]) for row in np.array(rows)[split == "train"]) for f in fields]
-    vocabulary = Vocabulary.from_counts(fields, counts)
+    vocabulary = of_counts(fields, counts)
     assert data.vocabulary == vocabulary
     label = data.schema.label.column
     assert label is not None
