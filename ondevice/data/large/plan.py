@@ -144,7 +144,6 @@ class Parsed:
         self.num_keys = file.read("num_keys").reshape(len(self.ids), -1)
         self.skipped: int = file.meta["skipped"]
         self.cut: list[int] = file.meta["cut"]
-        self.first_bad: str = file.meta["first_bad"]
 
     @property
     def num_rows(self) -> int:

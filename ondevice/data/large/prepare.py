@@ -77,16 +77,13 @@ def prepare(
         options["equal_times"] = "in the order of the rows"  # as papers of the next item have it
     identity = {"format_version": store.FORMAT_VERSION, "schema": schema.to_dict(), "options": options}
     fingerprint = _digest({**identity, "inputs": inputs})
-    target = cache_directory() / "stores" / f"{schema.name}-{fingerprint[:16]}"
-    ready = store.open_store(target, fingerprint)
-    if ready is not None:
-        return ready
-    say(f"{schema.name}: preparing the data (once; kept in {target})")
-    spec, parts = read()
-    source = {"kind": "table", "timed": timed, "given": given}
-    source["partitions"] = [dict(part.partitions) for part in parts]
-    files = [part.path for part in parts]
-    try:
+
+    def make(target: Path) -> None:
+        say(f"{schema.name}: preparing the data (once; kept in {target})")
+        spec, parts = read()
+        source = {"kind": "table", "timed": timed, "given": given}
+        source["partitions"] = [dict(part.partitions) for part in parts]
+        files = [part.path for part in parts]
         with atomic_directory(target) as building, unsynced():
             plan = Plan(
                 *(building / ".steps", schema, source, files, split, seed, fractions, max_rows, bad_rows),
@@ -96,14 +93,8 @@ def prepare(
             for file in plan.store.iterdir():
                 os.replace(file, building / file.name)
             shutil.rmtree(plan.folder)
-    except OSError as error:
-        # Another process may have put its own store there in the meantime: then that one is as good.
-        if store.open_store(target, fingerprint) is None:
-            way_out = "free some room, or set ONDEVICE_CACHE to a folder that can be written"
-            raise UserError(f"cannot write {target}: {error}; {way_out}") from error
-    prepared = store.open_store(target, fingerprint)
-    assert prepared is not None
-    return prepared
+
+    return _opened_or_made(schema.name, fingerprint, make)
 
 
 def prepare_large(
@@ -120,7 +111,7 @@ def prepare_large(
     workers: int | None,
     places: dict[str, Any] | None = None,
 ) -> Dataset:
-    """The data set of these files and options: opened from the cache, or prepared there.
+    """The same by all cores within a bound of memory, the rows in the order of the files.
 
     A preparation that was broken off goes on where it was, and ends with the same bytes as one that was not.
 
@@ -156,38 +147,48 @@ def prepare_large(
         source,
     ]
     fingerprint = _digest([*identity, bad_rows])
-    stores = cache_directory() / "stores"
-    target = stores / f"{schema.name}-{fingerprint[:16]}"
     # Chunks without bad rows are the same under either policy, so what is unfinished serves both.
-    building = stores / f".unfinished-{schema.name}-{_digest([*identity, STEPS_VERSION])[:16]}"
+    building = _stores() / f".unfinished-{schema.name}-{_digest([*identity, STEPS_VERSION])[:16]}"
     source = source if places is None else {**source, "places": places}
     plan = Plan(building, schema, source, list(files), split, seed, shares_of_rows, max_rows, bad_rows)
-    ready = store.open_store(target, fingerprint)
-    if ready is not None:
-        return ready
-    try:
+
+    def make(target: Path) -> None:
         with _locked(building, schema.name):
             if (
-                store.open_store(target, fingerprint) is None
-            ):  # or another process has made it in the meantime
-                say(f"{schema.name}: preparing the data (once; kept in {target})")
-                _tell_of_others(building, schema.name)
-                plan.folder.mkdir(parents=True, exist_ok=True)
-                plan.save()
-                _prepare(
-                    plan, fingerprint, Pool(plan.folder, num_workers), limit, reader, parse_bytes(memory)
-                )
-                shutil.rmtree(target, ignore_errors=True)
-                os.replace(plan.store, target)
-                shutil.rmtree(building, ignore_errors=True)
-    except OSError as error:
-        way_out = (
-            "free some room, or set ONDEVICE_CACHE to a folder that can be written; what is finished is kept"
-        )
-        raise UserError(f"cannot write {building}: {error}; {way_out}") from error
-    prepared = store.open_store(target, fingerprint)
-    assert prepared is not None
-    return prepared
+                store.open_store(target, fingerprint) is not None
+            ):  # another process has made it in the meantime
+                return
+            say(f"{schema.name}: preparing the data (once; kept in {target})")
+            _tell_of_others(building, schema.name)
+            plan.folder.mkdir(parents=True, exist_ok=True)
+            plan.save()
+            _prepare(plan, fingerprint, Pool(plan.folder, num_workers), limit, reader, parse_bytes(memory))
+            shutil.rmtree(target, ignore_errors=True)
+            os.replace(plan.store, target)
+            shutil.rmtree(building, ignore_errors=True)
+
+    return _opened_or_made(schema.name, fingerprint, make)
+
+
+def _stores() -> Path:
+    return cache_directory() / "stores"
+
+
+def _opened_or_made(name: str, fingerprint: str, make: Callable[[Path], None]) -> Dataset:
+    """The data set of a fingerprint, which ``make`` prepares in the folder that it is given where there is none."""
+    target = _stores() / f"{name}-{fingerprint[:16]}"
+    ready = store.open_store(target, fingerprint)
+    if ready is None:
+        failed: OSError | None = None
+        try:
+            make(target)
+        except OSError as error:
+            failed = error
+        ready = store.open_store(target, fingerprint)  # after an error, what another process has put there
+        if ready is None:
+            way_out = "free some room, or set ONDEVICE_CACHE to a folder that can be written"
+            raise UserError(f"cannot write {target}: {failed}; {way_out}") from failed
+    return ready
 
 
 def _digest(values: Any) -> str:
@@ -258,24 +259,29 @@ def _parse(plan: Plan, pool: Pool | Inline, reader: int | None) -> None:
             raise BadLineError(
                 f"{where}: {answer['trouble']}; {plan.way_out}", (task["file"], answer["line"])
             )
-        for number, meta in answer["chunks"].items():
-            finished[ChunkId(task["file"], int(number))] = meta
-            progress.add(meta["rows"])
+        finished[ChunkId(task["file"], task["number"])] = answer
+        progress.add(answer["rows"])
 
     # A limit is for the first rows, so files are then read one after the other.
     pool.run(sources if plan.max_rows is None else [itertools.chain.from_iterable(sources)], done)
     ids = sorted(finished, key=lambda which: (which.file, which.number))
-    bad = next((which for which in ids if finished[which]["skipped"]), None)
-    arrays = {
-        "files": np.array([which.file for which in ids], dtype=np.int64),
-        "numbers": np.array([which.number for which in ids], dtype=np.int64),
-        "rows": np.array([finished[which]["rows"] for which in ids], dtype=np.int64),
-        "num_keys": np.array([finished[which]["num_keys"] for which in ids], dtype=np.int64).ravel(),
+    metas = [finished[which] for which in ids]
+    columns = {
+        "files": [which.file for which in ids],
+        "numbers": [which.number for which in ids],
+        "rows": [meta["rows"] for meta in metas],
+        "num_keys": [meta["num_keys"] for meta in metas],
     }
-    skipped = sum(finished[which]["skipped"] for which in ids) + lines.skipped
-    first_bad = lines.first if bad is None else f"{plan.files[bad.file]}:{finished[bad]['first_bad']}"
-    cut = np.sum([finished[which]["cut"] for which in ids], axis=0, dtype=np.int64).tolist()
-    write_arrays(path, arrays, skipped=skipped, first_bad=first_bad, cut=cut)
+    skipped = sum(meta["skipped"] for meta in metas) + lines.skipped
+    bad = (
+        f"{plan.files[i.file]}:{meta['first_bad']}"
+        for i, meta in zip(ids, metas, strict=True)
+        if meta["skipped"]
+    )
+    first_bad = next(bad, lines.first)
+    cut = np.sum([meta["cut"] for meta in metas], axis=0, dtype=np.int64).tolist()
+    arrays = {name: np.array(column, dtype=np.int64).ravel() for name, column in columns.items()}
+    write_arrays(path, arrays, skipped=skipped, cut=cut)
     if skipped:
         say(f"{plan.schema.name}: {skipped} rows left out; the first: {first_bad}")
 
@@ -348,12 +354,8 @@ def _encode(plan: Plan, pool: Pool | Inline, rows: np.ndarray) -> None:
         for c, which in enumerate(parsed.ids):
             if c not in written:
                 task = {"step": "encode", "file": which.file, "number": which.number, "chunk": c}
-                task |= {
-                    "places": places[c].tolist(),
-                    "rows": before[c].tolist(),
-                    "offsets": offsets.tolist(),
-                }
-                yield {**task, "first": int(first[c])}
+                task |= {"places": places[c].tolist(), "rows": before[c].tolist()}
+                yield {**task, "offsets": offsets.tolist(), "first": int(first[c])}
 
     def done(task: dict[str, Any], answer: dict[str, Any]) -> None:
         nonlocal saved

@@ -98,16 +98,9 @@ def parse_batch(plan: Plan, which: ChunkId, path: Path) -> dict[str, Any]:
         if plan.bad_rows == "error":
             return {"line": line - 1, "trouble": wrong[first]}
         first_bad = f"{line}: {wrong[first]}"
-    meta = write_chunk(
-        plan.chunk_path(which),
-        plan.schema,
-        rows.columns,
-        rows.labels,
-        np.asarray(rows.numbers),
-        rows.order,
-        rows.weights,
-        rows.titles,
+    return write_chunk(
+        *(plan.chunk_path(which), plan.schema, rows.columns, rows.labels, np.asarray(rows.numbers)),
+        *(rows.order, rows.weights, rows.titles),
         skipped=len(wrong),
         first_bad=first_bad,
     )
-    return {"chunks": {which.number: meta}}

@@ -95,16 +95,9 @@ def parse_text(
         assert columns is not None, "the lines were checked"
     label = next(name for name, kind in form.columns.items() if kind == "label")
     labels = columns[label].dictionary_decode().to_numpy().astype(np.uint8)
+    consumed: dict[str, Any] = {"consumed_lines": num_lines, "consumed_bytes": len(data)}
     return write_chunk(
-        target,
-        schema,
-        columns,
-        labels,
-        lines,
-        consumed_lines=num_lines,
-        consumed_bytes=len(data),
-        skipped=skipped,
-        first_bad=first_bad,
+        target, schema, columns, labels, lines, **consumed, skipped=skipped, first_bad=first_bad
     )
 
 

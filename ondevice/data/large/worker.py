@@ -37,10 +37,8 @@ def do(plan: Plan, step: str, task: dict[str, Any]) -> dict[str, Any]:
             data = file.read(task["size"])
         if task["temporary"]:
             path.unlink()
-        form = TextFormat.from_dict(plan.source)
-        target = plan.chunk_path(which)
-        meta = parse_text(form, plan.schema, data, task["line"], task["num_lines"], target, plan.bad_rows)
-        return meta if "trouble" in meta else {"chunks": {which.number: meta}}
+        form, target = TextFormat.from_dict(plan.source), plan.chunk_path(which)
+        return parse_text(form, plan.schema, data, task["line"], task["num_lines"], target, plan.bad_rows)
     if step == "table":
         return parse_batch(plan, which, Path(task["path"]))
     if step == "count":

@@ -76,46 +76,27 @@ def table(
         name: file_digests([part.path for part in find_parts(side.path)])
         for name, side in spec.tables.items()
     }
+    partitions = [dict(part.partitions) for part in parts]
+    options: dict[str, Any] = {
+        "split": kind,
+        "seed": seed,
+        "fractions": shares,
+        "max_rows": max_rows,
+        "bad_rows": bad_rows,
+    }
     if streamed:
+        source = {"kind": "table", "spec": spec.meaning(), "others": others, "timed": timed, "given": given}
+        places = {name: side.path for name, side in spec.tables.items()}
         return prepare_large(
-            spec.schema,
-            {
-                "kind": "table",
-                "spec": spec.meaning(),
-                "others": others,
-                "timed": timed,
-                "given": given,
-                "partitions": [dict(part.partitions) for part in parts],
-            },
-            [part.path for part in parts],
-            places={name: side.path for name, side in spec.tables.items()},
-            split=kind,
-            seed=seed,
-            fractions=shares,
-            max_rows=max_rows,
-            bad_rows=bad_rows,
+            *(spec.schema, {**source, "partitions": partitions}, [part.path for part in parts]),
+            **options,
             memory=memory,
             workers=workers,
+            places=places,
         )
-    return prepare(
-        spec.schema,
-        lambda: (spec, parts),
-        inputs=[
-            file_digests([part.path for part in parts]),
-            [dict(part.partitions) for part in parts],
-            spec.meaning(),
-            others,
-            bad_rows,
-            given,
-        ],
-        split=kind,
-        seed=seed,
-        fractions=shares,
-        max_rows=max_rows,
-        timed=timed,
-        given=given,
-        bad_rows=bad_rows,
-    )
+    digests = file_digests([part.path for part in parts])
+    inputs = [digests, partitions, spec.meaning(), others, bad_rows, given]
+    return prepare(spec.schema, lambda: (spec, parts), inputs=inputs, **options, timed=timed, given=given)
 
 
 def _parts(path: Any, split: str | None) -> tuple[list[Part], list[int] | None]:
@@ -126,11 +107,8 @@ def _parts(path: Any, split: str | None) -> tuple[list[Part], list[int] | None]:
         raise ConfigError(f"data.split: '{split}' and a data.path of train, valid and test; keep one of them")
     if set(path) != set(splits.SPLITS):
         key = next((key for key in path if key not in splits.SPLITS), None)
-        wrong = (
-            f"unknown key '{key}' {nearest(str(key), splits.SPLITS)}"
-            if key
-            else "train, valid or test is missing"
-        )
+        unknown = f"unknown key '{key}' {nearest(str(key), splits.SPLITS)}"
+        wrong = unknown if key else "train, valid or test is missing"
         raise DataError(f"data.path: {wrong}; a mapping names the files of train, valid and test")
     parts_of_splits = [
         (part, number) for number, name in enumerate(splits.SPLITS) for part in find_parts(path[name])

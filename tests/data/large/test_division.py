@@ -45,7 +45,7 @@ def divided(
         "rows": np.array(rows),
         "num_keys": np.ones(len(ids), np.int64),
     }
-    write_arrays(folder / "parsed", arrays, skipped=0, first_bad="", cut=[0])
+    write_arrays(folder / "parsed", arrays, skipped=0, cut=[0])
     result = []
     for which, given_ in zip(ids, division_of(plan), strict=True):
         counted = count_chunk(plan, which, given_)["rows"]

@@ -53,7 +53,7 @@ def plan(tmp_path: Path) -> Plan:
         "rows": np.array([m["rows"] for m in metas]),
         "num_keys": np.array([m["num_keys"] for m in metas]).ravel(),
     }
-    write_arrays(tmp_path / "parsed", arrays, skipped=0, first_bad="", cut=[0])
+    write_arrays(tmp_path / "parsed", arrays, skipped=0, cut=[0])
     return plan
 
 
