@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,37 +14,30 @@ from ondevice.data.schema import Field, Schema, number_of
 from ondevice.data.vocabulary import Vocabulary
 
 
-def write_catalog(
-    folder: Path,
-    schema: Schema,
-    items: Sequence[dict[str, Any]],
-    titles: Mapping[Any, str],
-    vocabulary: Vocabulary,
-) -> None:
-    """Write items into a store, their keys ascending; of several rows with one key the first.
+def catalog_of(
+    schema: Schema, items: Mapping[Any, Mapping[str, Any]], titles: Mapping[Any, str], vocabulary: Vocabulary
+) -> Catalog:
+    """The items, their keys ascending.
 
     Args:
-        folder: the store.
         schema: names the item.
-        items: raw values of the item-side fields by name.
+        items: raw values of the item-side fields by name, by raw key.
         titles: by raw key.
         vocabulary: of the store.
     """
-    key_field = schema.named(str(schema.item_key))
-    by_key: dict[Any, dict[str, Any]] = {}
-    for row in items:
-        key = key_field.key(row[key_field.name])
-        if key is not None:
-            by_key.setdefault(key, row)
+    field = schema.named(str(schema.item_key))
+    by_key: dict[Any, Mapping[str, Any]] = {}
+    for item, row in items.items():
+        by_key.setdefault(field.key(item), row)  # of several rows with one key the first
+    by_key.pop(None, None)
     keys = sorted(by_key)
-    positions = schema.item_fields
-    raw = [
-        {f.name: _typed(f, by_key[key][f.name]) for f in schema.fields if f.side == "item"} for key in keys
-    ]
-    ids = [vocabulary.encode_values(f, [row[schema.names[f]] for row in raw]) for f in positions]
-    title_of = {key_field.key(item): title for item, title in titles.items()}
-    item_titles = [title_of.get(key, "") for key in keys]
-    save_catalog(folder, Catalog(np.concatenate(ids, axis=1).astype(np.int32), keys, item_titles, raw))
+    fields = [schema.fields[f] for f in schema.item_fields]
+    raw = [{f.name: _typed(f, by_key[key][f.name]) for f in fields} for key in keys]
+    ids = [vocabulary.encode_values(f, [row[schema.names[f]] for row in raw]) for f in schema.item_fields]
+    title_of = {field.key(item): title for item, title in titles.items()}
+    return Catalog(
+        np.concatenate(ids, 1).astype(np.int32), keys, [title_of.get(key, "") for key in keys], raw
+    )
 
 
 def save_catalog(folder: Path, catalog: Catalog) -> None:

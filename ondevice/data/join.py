@@ -35,7 +35,7 @@ class Joined:
         self, engine: Engine, spec: TableSpec, parts: Sequence[Part], bad: BadRows, columns: Sequence[str]
     ) -> None:
         self.engine, self.spec, self.bad, self.columns = engine, spec, bad, list(columns)
-        self.database = engine.database.cursor()  # while rows are read, their connection is taken
+        self.database = engine.cursor()  # while rows are read, their connection is taken
         self.sides: dict[str, list[str]] = {}
         self._seen = self._first = 0
         self._missing = dict.fromkeys(spec.tables, 0)

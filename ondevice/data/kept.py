@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ondevice.data.dataset import Dataset, EncodedSplit
+from ondevice.data.dataset import Dataset
+from ondevice.data.splits import SPLITS
 from ondevice.data.vocabulary import Vocabulary
 
 
@@ -82,23 +83,11 @@ def keep_ids(dataset: Dataset, ids: np.ndarray) -> Dataset:
         ids: those kept, ascending, the unknown ones among them.
     """
     id_map = kept_id_map(dataset.vocabulary.field_offsets, ids)
-
-    def mapped(split: EncodedSplit) -> EncodedSplit:
-        return EncodedSplit(MappedIds(split.ids, id_map), split.labels, split.weights)  # type: ignore[arg-type]
-
-    catalog, sequences = dataset.catalog, dataset.sequences
-    return dataclasses.replace(
-        dataset,
-        vocabulary=keep_keys(dataset.vocabulary, ids),
-        counts=dataset.counts[ids],
-        catalog=None if catalog is None else dataclasses.replace(catalog, ids=id_map[catalog.ids]),
-        sequences=None
-        if sequences is None
-        else dataclasses.replace(sequences, items=id_map[np.asarray(sequences.items)]),
-        train=mapped(dataset.train),
-        valid=mapped(dataset.valid),
-        test=mapped(dataset.test),
-    )
+    catalog = dataset.catalog
+    if catalog is not None:
+        catalog = dataclasses.replace(catalog, ids=id_map[catalog.ids])
+    vocabulary = keep_keys(dataset.vocabulary, ids)
+    return _mapped(dataset, id_map, ids, slice(None), vocabulary=vocabulary, catalog=catalog)
 
 
 def keep_fields(dataset: Dataset, fields: Sequence[int]) -> Dataset:
@@ -113,28 +102,28 @@ def keep_fields(dataset: Dataset, fields: Sequence[int]) -> Dataset:
     ids = np.concatenate([np.arange(offsets[f], offsets[f + 1]) for f in fields])
     id_map = np.full(vocabulary.num_embeddings, -1, dtype=np.int32)
     id_map[ids] = np.arange(len(ids), dtype=np.int32)
-
-    def part(split: EncodedSplit) -> EncodedSplit:
-        is_slice = columns == list(range(columns[0], columns[0] + len(columns)))
-        of_columns = split.ids[:, columns[0] : columns[-1] + 1] if is_slice else split.ids[:, columns]
-        return EncodedSplit(MappedIds(of_columns, id_map), split.labels, split.weights)  # type: ignore[arg-type]
-
-    catalog, sequences = dataset.catalog, dataset.sequences
+    catalog = dataset.catalog
     if catalog is not None:
         kept = [at for at, column in enumerate(schema.item_columns) if column in columns]
         names = [schema.names[f] for f in fields if schema.fields[f].side == "item"]
         raw = [{name: row[name] for name in names} for row in catalog.raw]
         catalog = dataclasses.replace(catalog, ids=id_map[catalog.ids[:, kept]], raw=raw)
-    return dataclasses.replace(
-        dataset,
+    is_slice = columns == list(range(columns[0], columns[0] + len(columns)))
+    return _mapped(
+        *(dataset, id_map, ids, slice(columns[0], columns[-1] + 1) if is_slice else columns),
         schema=dataclasses.replace(schema, fields=tuple(schema.fields[f] for f in fields)),
         vocabulary=Vocabulary([vocabulary.fields[f] for f in fields], [vocabulary.keys[f] for f in fields]),
-        counts=dataset.counts[ids],
         catalog=catalog,
-        sequences=None
-        if sequences is None
-        else dataclasses.replace(sequences, items=id_map[np.asarray(sequences.items)]),
-        train=part(dataset.train),
-        valid=part(dataset.valid),
-        test=part(dataset.test),
     )
+
+
+def _mapped(dataset: Dataset, id_map: np.ndarray, ids: np.ndarray, columns: Any, **parts: Any) -> Dataset:
+    """The data set with ``parts`` in place of its own, and some columns of its rows, read through a map."""
+    for name in SPLITS:
+        split = dataset.split(name)
+        ids_of_split: Any = MappedIds(split.ids[:, columns], id_map)
+        parts[name] = dataclasses.replace(split, ids=ids_of_split)
+    if dataset.sequences is not None:
+        items = id_map[np.asarray(dataset.sequences.items)]
+        parts["sequences"] = dataclasses.replace(dataset.sequences, items=items)
+    return dataclasses.replace(dataset, counts=dataset.counts[ids], **parts)

@@ -89,9 +89,9 @@ class Engine:
         bounds = {"memory_limit": f"{memory}B"} if memory is not None else {}
         bounds.update({"threads": str(threads)} if threads is not None else {})
         alone = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
-        self.database = duckdb.connect(
-            config={**bounds, **alone, "temp_directory": str(self.scratch / "spill")}
-        )
+        spill = {"temp_directory": str(self.scratch / "spill")}
+        self._root = duckdb.connect(config={**bounds, **alone, **spill})
+        self.database = self.cursor()
         # the last two come while batches are fetched
         self.errors = (duckdb.Error, pyarrow.ArrowException, OSError)
         # DuckDB 1, which Python 3.10 has, does not see that gzip ends in the middle
@@ -99,13 +99,19 @@ class Engine:
         self.read_directly = (None, "zstd") if is_old else (None, "gzip", "zstd")
         self._number = 0
 
+    def cursor(self) -> Any:
+        """A further connection to the same database, which prints no progress on stdout."""
+        cursor = self._root.cursor()
+        cursor.execute("SET enable_progress_bar = false")
+        return cursor
+
     def __enter__(self) -> Engine:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.database.close()
+        self._root.close()
         shutil.rmtree(self.scratch, ignore_errors=True)
 
     def batches(

@@ -303,3 +303,10 @@ def test_decimals_are_numbers(options: dict[str, str]) -> None:
     column = pa.array([decimal.Decimal("1.50"), None, decimal.Decimal(7)], pa.decimal128(10, 2))
     result, wrong = canonical(Field("v", "context", **options), column, frozenset(), "t")
     assert (result.to_pylist(), wrong) == ([1.5, None, 7.0], {})
+
+
+def test_the_engine_prints_nothing() -> None:
+    """DuckDB draws a bar on stdout when a query takes two seconds."""
+    with read.Engine() as engine:
+        for connection in (engine.database, engine.cursor()):
+            assert connection.sql("SELECT current_setting('enable_progress_bar')").fetchall() == [(False,)]

@@ -143,7 +143,7 @@ def test_a_failed_preparation_leaves_nothing(
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(assemble, "write_catalog", full)
+    monkeypatch.setattr(assemble, "save_catalog", full)
     with pytest.raises(UserError, match=r"No space left on device.*ONDEVICE_CACHE"):
         tiny(official)
     assert folders(own_cache) == []

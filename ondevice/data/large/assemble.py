@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ondevice.data import splits
-from ondevice.data.catalog import write_catalog
+from ondevice.data.catalog import catalog_of, save_catalog
 from ondevice.data.field import Field
 from ondevice.data.large.arrays import ArrayFile
 from ondevice.data.large.chunk import Chunk
@@ -128,7 +128,6 @@ def _write_catalog(plan: Plan, schema: Schema, memory: int | None) -> None:
     if memory is not None and plan.parsed.num_keys[:, at].sum() * ITEM_BYTES > memory:
         say(f"{schema.name}: too many items for a catalog within data.memory; the store has none")
         return
-    key = str(schema.item_key)
     fields = [(f, field) for f, field in enumerate(schema.fields) if field.side == "item"]
     items: dict[Any, dict[str, Any]] = {}
     titles: dict[Any, str] = {}
@@ -136,21 +135,24 @@ def _write_catalog(plan: Plan, schema: Schema, memory: int | None) -> None:
         chunk = open_chunk(plan, which)
         codes, first = np.unique(chunk.codes(at), return_index=True)
         keys = [None, *chunk.keys(at).to_pylist()]
-        new = [row for code, row in zip(codes, first, strict=True) if code and keys[code] not in items]
-        values = {field.name: _values(field, chunk, f, np.array(new, dtype=np.int64)) for f, field in fields}
-        for row in zip(*values.values(), strict=True):
-            named = dict(zip(values, row, strict=True))
-            items[named[key]] = named
+        new = {
+            keys[code]: row
+            for code, row in zip(codes, first, strict=True)
+            if code and keys[code] not in items
+        }
+        rows = np.array(list(new.values()), dtype=np.int64)
+        columns = [_values(field, chunk, f, rows) for f, field in fields]
+        for item, *values in zip(new, *columns, strict=True):
+            items[item] = {field.name: value for (_, field), value in zip(fields, values, strict=True)}
         for item, title in zip(keys[1:], chunk.titles() or (), strict=False):
             titles.setdefault(item, title)
     more, more_titles = json.loads((plan.folder / "items.json").read_text(encoding="utf-8"))
-    for item in more:
-        nothing = {field.name: None for _, field in fields}
-        items[item[key]] = {**nothing, **items.get(item[key], {}), **item}
-    titles.update(more_titles)
-    write_catalog(
-        plan.store, schema, list(items.values()), titles, Vocabulary.load(plan.store / "vocabulary.npz")
-    )
+    nothing = {field.name: None for _, field in fields}
+    for row in more:
+        item = row[schema.item_key]
+        items[item] = {**nothing, **items.get(item, {}), **row}
+    vocabulary = Vocabulary.load(plan.store / "vocabulary.npz")
+    save_catalog(plan.store, catalog_of(schema, items, {**titles, **dict(more_titles)}, vocabulary))
 
 
 def _values(field: Field, chunk: Chunk, f: int, rows: np.ndarray) -> list[Any]:
@@ -160,10 +162,7 @@ def _values(field: Field, chunk: Chunk, f: int, rows: np.ndarray) -> list[Any]:
         numbers = numbers_of(keys.to_numpy()).tolist()
         listed = [None, *(None if number == -np.inf else number for number in numbers)]
     else:
-        listed = [
-            None,
-            *map(field.raw if field.transform is not None else (lambda key: key), keys.to_pylist()),
-        ]
+        listed = [None, *(key if field.transform is None else field.raw(key) for key in keys.to_pylist())]
     codes = chunk.codes(f)[rows].tolist()
     if field.slots > 1:
         return [[listed[code] for code in row if code] for row in codes]
