@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ondevice.data.field import is_whole
 from ondevice.errors import ConfigError, DataError, nearest
 
 POLICIES = ("error", "skip")
@@ -68,7 +69,7 @@ class Format:
             if value is not None and not (listed and all(isinstance(each, str) for each in value)):
                 what = "column names" if name == "columns" else "texts"
                 raise DataError(f"format.{name}: must be a list of {what}, got {value!r}")
-        if not isinstance(self.skip, int) or isinstance(self.skip, bool) or self.skip < 0:
+        if not is_whole(self.skip) or self.skip < 0:
             raise DataError(f"format.skip: must be a number of lines, got {self.skip!r}")
         try:
             "".encode(self.encoding)

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ondevice.data.field import Field, is_number, log_bucket, number_of
+from ondevice.data.field import Field, is_number, is_whole, log_bucket, number_of
 from ondevice.data.slots import Slots
 from ondevice.errors import DataError, UserError, nearest
 
 __all__ = ["Field", "Label", "Schema", "check_keys", "log_bucket", "number_of", "read_yaml"]
 
 SAMPLINGS = ("uniform", "popularity")
-# Parts of a table's YAML file that are not the schema.
-TABLE_SECTIONS = ("split", "format", "title", "weight", "tables")
 
 
 @dataclass(frozen=True)
@@ -82,13 +81,12 @@ class Label:
             raise DataError(
                 f"label: sampling '{self.sampling}' is unknown {nearest(self.sampling, SAMPLINGS)}"
             )
-        whole = isinstance(self.negatives, int) and not isinstance(self.negatives, bool)
         if self.positive_only:
             if self.column is not None or self.positive_above is not None or self.drop or self.positive:
                 raise DataError(
                     "label: positive_only takes every row as a positive; remove column, positive_above, drop"
                 )
-            if not whole or self.negatives < 1:
+            if not is_whole(self.negatives) or self.negatives < 1:
                 raise DataError(f"label: positive_only needs negatives of at least 1, got {self.negatives!r}")
             if self.context_key is None:
                 raise DataError(
@@ -291,18 +289,11 @@ class Schema:
         for position, field in enumerate(values["fields"]):
             name = field.get("name", position) if isinstance(field, Mapping) else position
             place = f"{where}.fields[{name}]"
-            check_keys(Field, field, place)
-            fields.append(_at(place, lambda field=field: Field(**field)))  # type: ignore[misc]
-        check_keys(Label, values["label"], f"{where}.label")
-        label = _at(where, lambda: Label(**values["label"]))
+            fields.append(made(Field, field, place, place))
+        label = made(Label, values["label"], f"{where}.label", where)
         keys = (values.get("item_key"), values.get("user_key"))
-        return _at(where, lambda: cls(values["name"], tuple(fields), label, *keys))
-
-    @classmethod
-    def from_yaml(cls, path: str | os.PathLike[str]) -> Schema:
-        """The schema in a YAML file. The sections that only the table reader needs are left to it."""
-        values = read_yaml(path)
-        return cls.from_dict({k: v for k, v in values.items() if k not in TABLE_SECTIONS}, str(path))
+        with at(where):
+            return cls(values["name"], tuple(fields), label, *keys)
 
 
 def _described(field: Field) -> dict[str, Any]:
@@ -366,9 +357,17 @@ def check_keys(kind: type, values: Any, where: str) -> None:
             raise DataError(f"{where}: '{name}' is missing")
 
 
-def _at(where: str, make: Callable[[], Any]) -> Any:
-    """Call ``make``; a UserError it raises says ``where`` first."""
+@contextlib.contextmanager
+def at(where: str) -> Iterator[None]:
+    """A UserError raised inside says ``where`` first."""
     try:
-        return make()
+        yield
     except UserError as error:
         raise DataError(f"{where}: {error}") from error
+
+
+def made(kind: type[Any], values: Any, section: str, where: str) -> Any:
+    """What ``kind`` makes of a section's values; a wrong key is named in the section, a wrong value by ``where``."""
+    check_keys(kind, values, section)
+    with at(where):
+        return kind(**values)

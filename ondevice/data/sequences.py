@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from ondevice.data.schema import Field, Schema
-from ondevice.data.splits import SPLITS
 from ondevice.errors import DataError
 
 FILES = ("items", "offsets", "division", "users")
@@ -187,11 +186,3 @@ def check_histories(schema: Schema, user: str | None, has_order: bool) -> None:
             )
         if not has_order:
             raise DataError(f"{where} and needs a time for every row; name the time column (split.time)")
-
-
-def division_of(rows: dict[str, np.ndarray], num_rows: int) -> np.ndarray:
-    """The split of each row, (n,) uint8: 0 train, 1 valid, 2 test."""
-    division = np.zeros(num_rows, dtype=np.uint8)
-    for number, name in enumerate(SPLITS):
-        division[rows[name]] = number
-    return division

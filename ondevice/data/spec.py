@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ondevice.data.parts import Format
-from ondevice.data.schema import TABLE_SECTIONS, Field, Schema, check_keys, read_yaml
+from ondevice.data.schema import Field, Schema, check_keys, made, read_yaml
 from ondevice.data.splits import KINDS
-from ondevice.errors import ConfigError, DataError, UserError, nearest
+from ondevice.errors import ConfigError, DataError, nearest
+
+SECTIONS = ("split", "format", "title", "weight", "tables")  # of the file, beside the schema
 
 
 @dataclass(frozen=True)
@@ -129,15 +131,10 @@ class TableSpec:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "schema") -> TableSpec:
         """The same from a mapping."""
-        schema = Schema.from_dict({k: v for k, v in values.items() if k not in TABLE_SECTIONS}, where)
+        schema = Schema.from_dict({k: v for k, v in values.items() if k not in SECTIONS}, where)
         sections: dict[str, Any] = {}
         for name, kind in (("split", Split), ("format", Format)):
-            section = values.get(name, {})
-            check_keys(kind, section, f"{where}.{name}")
-            try:
-                sections[name] = kind(**section)
-            except UserError as error:
-                raise DataError(f"{where}: {error}") from error
+            sections[name] = made(kind, values.get(name, {}), f"{where}.{name}", where)
         for name in ("title", "weight"):
             sections[name] = values.get(name)
             if sections[name] is not None and not isinstance(sections[name], str):
@@ -214,18 +211,14 @@ class TableSpec:
 
 def _side(schema: Schema, where: str, values: Any) -> SideTable:
     check_keys(SideTable, values, where)
-    form = values.get("format", {})
-    check_keys(Format, form, f"{where}.format")
+    form = made(Format, values.get("format", {}), f"{where}.format", where)
     if values["key"] not in schema.names and values["key"] != schema.user_key:
         raise DataError(
             f"{where}.key: '{values['key']}' is not a field {nearest(str(values['key']), schema.names)}"
         )
     if not schema.named(values["key"]).names_values:
         raise DataError(f"{where}.key: '{values['key']}' must have one value of kind integer or string")
-    try:
-        return SideTable(**{**values, "format": Format(**form)})
-    except UserError as error:
-        raise DataError(f"{where}: {error}") from error
+    return SideTable(**{**values, "format": form})
 
 
 def _beside(file: Path, place: Any) -> Any:

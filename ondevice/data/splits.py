@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ondevice.data.field import is_number, is_whole
 from ondevice.errors import ConfigError, DataError, nearest
 
 SPLITS = ("train", "valid", "test")
@@ -137,14 +138,12 @@ def check_options(split: Any, seed: Any, fractions: Any, max_rows: Any) -> tuple
     """The fractions as a tuple. Raises UserError for an option out of its range, naming it."""
     if split not in KINDS:
         raise ConfigError(f"data.split: '{split}' is unknown {nearest(str(split), KINDS)}")
-    if not _whole(seed) or seed < 0:
+    if not is_whole(seed) or seed < 0:
         raise ConfigError(f"data.seed: must be a whole number of at least 0, got {seed!r}")
-    if max_rows is not None and (not _whole(max_rows) or max_rows < 1):
+    if max_rows is not None and (not is_whole(max_rows) or max_rows < 1):
         raise ConfigError(f"data.max_rows: must be a whole number of at least 1 or null, got {max_rows!r}")
     good = isinstance(fractions, Sequence) and not isinstance(fractions, str) and len(fractions) == 3
-    if not good or not all(
-        isinstance(f, (int, float)) and not isinstance(f, bool) and f > 0 for f in fractions
-    ):
+    if not good or not all(is_number(f) and f > 0 for f in fractions):
         raise ConfigError(
             f"data.fractions: must be three numbers above 0 (train, valid, test), got {fractions!r}"
         )
@@ -152,7 +151,3 @@ def check_options(split: Any, seed: Any, fractions: Any, max_rows: Any) -> tuple
         raise ConfigError(f"data.fractions: must sum to 1, got {fractions!r} (sum {sum(fractions):g})")
     train, valid, test = (float(f) for f in fractions)
     return train, valid, test
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

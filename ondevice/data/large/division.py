@@ -9,6 +9,7 @@ import numpy as np
 
 from ondevice.data.large.arrays import write_arrays
 from ondevice.data.large.chunk import Chunk, ChunkId
+from ondevice.data.large.columns import number_keys
 from ondevice.data.large.plan import Plan, open_chunk, starts_of
 from ondevice.data.splits import GIVEN, SPLIT_STREAM, SPLITS, hash_rows
 from ondevice.errors import DataError
@@ -118,8 +119,7 @@ def division_of(plan: Plan) -> list[list[Any]]:
 
 def ascending_bits(values: np.ndarray) -> np.ndarray:
     """uint64 in the same order as these float64 values (without NaN), equal where they are."""
-    bits = (values + 0.0).view(np.uint64)  # -0.0 becomes 0.0
-    return np.where(bits >> np.uint64(63), ~bits, bits | np.uint64(1 << 63))
+    return number_keys(values).view(np.uint64) ^ np.uint64(1 << 63)
 
 
 def _nth(plan: Plan, rows_before: int) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 
+from ondevice.data.field import is_whole
 from ondevice.errors import ConfigError
 
 PARENT_BYTES = 200_000_000  # the process that starts the others
@@ -32,8 +33,7 @@ def shares(memory: int | str, workers: int | None, reader: int = 0) -> tuple[int
     Raises: UserError: when the bound is too low for them.
     """
     bound = parse_bytes(memory)
-    whole = isinstance(workers, int) and not isinstance(workers, bool)
-    if workers is not None and not (whole and workers >= 1):
+    if workers is not None and not (is_whole(workers) and workers >= 1):
         raise ConfigError(f"data.workers: must be a whole number of at least 1 or null, got {workers!r}")
     bound -= reader
     most = (bound - PARENT_BYTES) // WORKER_BYTES
