@@ -256,6 +256,8 @@ class Engine:
         """JSON lines: every name of the first lines is a column; numbers become the texts that they write."""
         names: dict[str, None] = {}
         for line in itertools.islice(lines_of(copy, "utf-8-sig"), NAMING_LINES):
+            if not names and line.strip() == "[":  # an array over several lines
+                break
             with contextlib.suppress(ValueError):
                 record = json.loads(line)
                 names.update(dict.fromkeys(record if isinstance(record, dict) else ()))

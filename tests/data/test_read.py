@@ -16,7 +16,7 @@ import pytest
 from ondevice.data import read
 from ondevice.data.arrow import canonical
 from ondevice.data.field import Field
-from ondevice.data.parts import BadRows, Format, find_parts, line_of
+from ondevice.data.parts import BadRows, Format, Part, find_parts, line_of
 from ondevice.errors import UserError
 
 pa = pytest.importorskip("pyarrow", reason="tables are read with pyarrow")
@@ -310,3 +310,12 @@ def test_the_engine_prints_nothing() -> None:
     with read.Engine() as engine:
         for connection in (engine.database, engine.cursor()):
             assert connection.sql("SELECT current_setting('enable_progress_bar')").fetchall() == [(False,)]
+
+
+def test_an_array_over_several_lines_is_no_json_lines(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.json", '[\n{"n": 1},\n{"n": 2}\n]\n')
+    with (
+        read.Engine() as engine,
+        pytest.raises(UserError, match=r"t\.json:1: no JSON object; write one object"),
+    ):
+        engine.names(Part(path), Format())

@@ -167,14 +167,14 @@ def prepare_large(
             os.replace(plan.store, target)
             shutil.rmtree(building, ignore_errors=True)
 
-    return _opened_or_made(schema.name, fingerprint, make)
+    return _opened_or_made(schema.name, fingerprint, make, "; what is finished is kept")
 
 
 def _stores() -> Path:
     return cache_directory() / "stores"
 
 
-def _opened_or_made(name: str, fingerprint: str, make: Callable[[Path], None]) -> Dataset:
+def _opened_or_made(name: str, fingerprint: str, make: Callable[[Path], None], kept: str = "") -> Dataset:
     """The data set of a fingerprint, which ``make`` prepares in the folder that it is given where there is none."""
     target = _stores() / f"{name}-{fingerprint[:16]}"
     ready = store.open_store(target, fingerprint)
@@ -186,7 +186,7 @@ def _opened_or_made(name: str, fingerprint: str, make: Callable[[Path], None]) -
             failed = error
         ready = store.open_store(target, fingerprint)  # after an error, what another process has put there
         if ready is None:
-            way_out = "free some room, or set ONDEVICE_CACHE to a folder that can be written"
+            way_out = f"free some room, or set ONDEVICE_CACHE to a folder that can be written{kept}"
             raise UserError(f"cannot write {target}: {failed}; {way_out}") from failed
     return ready
 
