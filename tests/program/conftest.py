@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import fcntl
+import os
+import pickle
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -10,34 +14,70 @@ import pytest
 
 from ondevice.data import Dataset
 from ondevice.program.bundle import Bundle
-from ondevice.program.endpoints import ENDPOINTS
+from ondevice.program.endpoints import ENDPOINTS, Endpoint
+from ondevice.program.executorch import ExecuTorch
 from ondevice.program.export import Exported, ExportOptions, export_model
+from ondevice.program.target import Lowered
 
 from . import shop
 
 Export = Callable[..., Exported]
 
 
-@pytest.fixture(scope="session")
-def data() -> Dataset:
+@cache
+def shop_data() -> Dataset:
     return shop.dataset()
 
 
 @pytest.fixture(scope="session")
-def export(data: Dataset) -> Export:
-    """Export a model of the shop, once per model, layout, quantization and methods."""
+def data() -> Dataset:
+    return shop_data()
 
-    @cache
-    def run(model: str, layout: str, quantization: str, methods: tuple[str, ...]) -> Exported:
+
+@contextmanager
+def lowered_once(file: Path) -> Iterator[None]:
+    """Programs that the block makes are kept in a file, from which the next process that enters it reads them."""
+
+    def shared(self: ExecuTorch, endpoints: Mapping[str, Endpoint]) -> Lowered:
+        with open(file, "a+b") as kept:
+            fcntl.flock(kept, fcntl.LOCK_EX)  # the other process waits until it is whole
+            kept.seek(0)
+            if content := kept.read():
+                return pickle.loads(content)
+            lowered = lower(self, endpoints)
+            kept.write(pickle.dumps(lowered))
+            return lowered
+
+    lower = ExecuTorch.lower
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ExecuTorch, "lower", shared)
+        yield
+
+
+@cache
+def exported_shop(
+    folder: Path, model: str, layout: str, quantization: str, methods: tuple[str, ...]
+) -> Exported:
+    with lowered_once(folder / "-".join(("lowered", model, layout, quantization, *methods))):
         return export_model(
-            shop.recommender(model, layout, data),
-            data,
+            shop.recommender(model, layout, shop_data()),
+            shop_data(),
             name=f"shop-{model}",
             model=model,
             method="pep",
             metrics={"test_auc": 0.5},
             options=ExportOptions(layout, quantization, methods, catalog=True, top_k=5, max_batch=64),
         )
+
+
+@pytest.fixture(scope="session")
+def export(tmp_path_factory: pytest.TempPathFactory) -> Export:
+    """Export a model of the shop, once per model, layout, quantization and methods: for all processes of the tests."""
+    folder = tmp_path_factory.getbasetemp()  # of this session, and with pytest-xdist of this process
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+    def run(model: str, layout: str, quantization: str, methods: tuple[str, ...]) -> Exported:
+        return exported_shop(folder, model, layout, quantization, methods)
 
     return run
 

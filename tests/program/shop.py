@@ -25,7 +25,10 @@ ZIPS = ["02138", "02139", "10001", "48067", "V1A 2B3", "55117-1234"]
 OPTIONS: dict[str, dict[str, Any]] = {
     "deepfm": {"hidden": (16, 8)},
     "autoint": {"num_layers": 1, "head_dim": 8, "hidden": (8,)},
+    "dcn": {"num_layers": 2, "rank": 4, "hidden": (8,)},
+    **{name: {"hidden": (8,)} for name in ("widedeep", "dlrm", "din", "dumn")},
 }
+"""Each further linear layer takes a second to lower."""
 
 
 def schema(item_first: bool = False) -> Schema:
