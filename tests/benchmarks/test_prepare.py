@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import made_up
+from benchmarks import made_up, prepare_paths
 from benchmarks import prepare as benchmark
 from ondevice.data import load_dataset
 
@@ -32,6 +32,18 @@ def test_the_pandas_loop_finds_the_same_ids(tmp_path: Path, monkeypatch: pytest.
     assert np.array_equal(
         np.load(tmp_path / "pandas" / "labels.npy"), np.concatenate([p.labels for p in parts])
     )
+
+
+@pytest.mark.usefixtures("inline")
+def test_the_engine_makes_the_same_of_criteo(tmp_path: Path) -> None:
+    path, schema = tmp_path / "train.txt", tmp_path / "criteo.yaml"
+    made_up.write_criteo(path, 1000)
+    schema.write_text(json.dumps(prepare_paths.as_table()))
+    text = load_dataset("criteo", path=path)
+    engine = load_dataset("table", path=path, schema=schema, streamed=True)
+    assert engine.vocabulary == text.vocabulary
+    for name in ("train", "valid", "test"):
+        assert np.array_equal(engine.split(name).ids, text.split(name).ids)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc")
