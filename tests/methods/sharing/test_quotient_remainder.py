@@ -89,7 +89,7 @@ def shop_model(data: Dataset, operation: str, target: int | None) -> Recommender
     info = shop.info(data)
     torch.manual_seed(0)
     form = composed(info, target, dim=4, operation=operation)
-    model = rebuild(info, model="deepfm", model_options={"hidden": (8,)}, forms=[form], init_std=0.3)
+    model = rebuild(info, model="fm", model_options={}, forms=[form], init_std=0.3)
     return model.eval()
 
 
@@ -104,16 +104,16 @@ def test_a_program_equals_the_eager_model(operation: str, target: int | None, tm
         model,
         data,
         name="shop",
-        model="deepfm",
+        model="fm",
         method="quotient_remainder",
-        options=ExportOptions(max_batch=64, methods=("forward", "rank")),
+        options=ExportOptions(max_batch=64, methods=("forward",)),
     )
     assert exported.parity["eager_vs_packed"] < 1e-5
     assert exported.parity["int8_vs_pte_max_abs"] < 1e-3
     assert exported.parity["packed_vs_int8_sqnr_db"] > 30
     bundle = exported.bundle.write(tmp_path / "bundle")
     bundle.check_golden()
-    save_recommender(tmp_path / "model", model, "deepfm", {"hidden": [8]})
+    save_recommender(tmp_path / "model", model, "fm", {})
     again = load_recommender(tmp_path / "model", shop.info(data))
     ids = shop.all_ids(data)
     assert torch.equal(model(ids), again(ids))
