@@ -187,10 +187,10 @@ train:
 """,
     ),
     "next_item_compact": Recipe(
-        "What comes next in a few dozen kilobytes: a decayed pooling with items in residual codes, taught the "
-        "ranking of all items by self-attention.",
+        "What comes next in a tenth of the bytes: a decayed pooling whose items are residual codes, begun with its "
+        "dense model and taught the ranking of all items.",
         """
-model: {name: sasrec, last: 50, num_blocks: 2, num_heads: 2, dropout: 0.2}
+model: {name: decayed_pooling, last: 50, dropout: 0.2}
 embedding: {dim: 64}
 train:
   loss: softmax
@@ -202,26 +202,27 @@ train:
   warmup: 0.05
   ema_decay: 0.99
   precision: bfloat16
+research: {start: dense}
 compact:
-  model: {name: decayed_pooling, last: 50, width: 48, hidden: 48, dropout: 0}
-  sizes: {name: code_saliency, epochs: 8}
+  model: {name: decayed_pooling, last: 50, width: 64, hidden: 128, dropout: 0}
+  sizes: {name: code_saliency, epochs: 3}
   store:
     name: codes
     first_order: none
     linear_bits: 4
-    max_size: 32
+    max_size: 64
     size_step: 4
     code_dims: 4
     code_levels: 2
-    code_start: 0.3
-    code_choice: loss
-  teach: {teachers: [dense], pairs: 0.5, label_weight: 0.1}
+    code_start: 0.05
+    code_choice: nearest
+  teach: {teachers: [dense], pairs: 0, label_weight: 0.2}
   train:
     loss: softmax
-    batch_size: 64
-    epochs: 8
+    batch_size: 128
+    epochs: 6
     patience: 8
-    learning_rate: 4.0e-3
+    learning_rate: 2.0e-3
     schedule: cosine
     warmup: 0.05
     ema_decay: 0.99

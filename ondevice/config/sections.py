@@ -226,7 +226,7 @@ class CompactConfig:
 
 @dataclass(frozen=True)
 class ResearchConfig:
-    """Settings of the compact models' training that no recipe uses, since none was better."""
+    """Settings of the compact models' training that no recipe of ratings uses, since none was better there."""
 
     start: str = "initial"
     """initial (the weights saved before the search: lottery ticket; with compact.sizes=code_saliency those of the model

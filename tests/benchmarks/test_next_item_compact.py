@@ -19,13 +19,14 @@ class Finished(Run):
     """A run of which the configuration alone is known."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.config, self.data = path, load(CONFIG, []), {}
+        self.path, self.config, self.data = path, load(CONFIG, ["compact.teach.teachers=[dense]"]), {}
 
 
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("dim", [8, 64])
 def test_a_careful_program_differs_in_its_table_alone(dim: int, bits: int, tmp_path: Path) -> None:
     run = Finished(tmp_path)
+    run.config = replace(run.config, research=replace(run.config.research, start="initial"))
     config = careful_config(run, dim, bits)
     check_options(config)
     compact, ours = config.compact, run.config.compact
@@ -56,10 +57,8 @@ def test_the_picture_is_one() -> None:
 def test_a_careful_program_begins_with_a_dense_model_of_its_dimension(tmp_path: Path) -> None:
     """Where ours begins with a dense one; it is trained for as many epochs, those of the search among them."""
     run = Finished(tmp_path)
-    dense, compact = CONFIG.with_name("movielens_1m_next_item_decayed_pooling.yaml"), load(CONFIG).compact
-    run.config = load(dense, ["model.dropout=0.3"])
-    compact = replace(compact, sizes=replace(compact.sizes, epochs=3))
-    run.config = replace(run.config, compact=compact, research=replace(run.config.research, start="dense"))
+    run.config = load(CONFIG, ["model.dropout=0.3", "compact.teach.teachers=[dense]"])
+    assert (run.config.research.start, run.config.compact.sizes.epochs) == ("dense", 3)
     ours, config, same = run.config, careful_config(run, 32, 4), careful_config(run, 64, 4)
     for each in (config, same):
         check_options(each)

@@ -31,7 +31,12 @@ SMALL = (
     *("embedding.dim=4", "train.epochs=2", "run.progress=false", "run.device=cpu", "train.batch_size=32"),
     *("compact.train.epochs=3", "compact.sizes.epochs=1", "compact.train.batch_size=32"),
     *("compact.store.max_size=8", "compact.store.code_dims=2", "compact.store.size_step=2"),
-    *("compact.model.width=6", "compact.model.hidden=8", "embedding.dim=8"),
+    *("compact.model.width=6", "compact.model.hidden=8", "embedding.dim=8", "model.name=sasrec"),
+    *(
+        "research.start=initial",
+        "compact.store.code_choice=loss",
+        "compact.teach={teachers: [dense], pairs: 0.5}",
+    ),
 )
 
 
