@@ -39,7 +39,7 @@ def made(recommender: Recommender, data: Dataset, endpoints: tuple[str, ...]) ->
 def test_no_first_order_weights_and_one_column(data: Dataset, width: int) -> None:
     sizes = shop.forms(data, "staircase")[0].row_sizes().clamp(max=1) * width
     recommender = shop.recommender("deepfm", "staircase", data, table_forms=[Sizes(sizes, width)])
-    assert_close(made(recommender, data, ENDPOINTS[:2]), data, ENDPOINTS[:2])
+    assert_close(made(recommender, data, ENDPOINTS[:1]), data, ENDPOINTS[:1])
 
 
 def test_cells_that_do_not_divide_the_dimension(data: Dataset) -> None:
@@ -48,7 +48,7 @@ def test_cells_that_do_not_divide_the_dimension(data: Dataset) -> None:
     recommender = shop.recommender(
         "deepfm", "staircase", data, table_forms=[Sizes(sizes, 13)], projected=True
     )
-    assert_close(made(recommender, data, ENDPOINTS[:2]), data, ENDPOINTS[:2])
+    assert_close(made(recommender, data, ENDPOINTS[:1]), data, ENDPOINTS[:1])
 
 
 def test_names_of_values_that_go_with_a_catalog(data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,7 +67,7 @@ def test_names_of_values_that_go_with_a_catalog(data: Dataset, monkeypatch: pyte
 
 
 def test_fingerprints_in_place_of_keys(data: Dataset) -> None:
-    recommender, endpoints = shop.coded_recommender("fm", data), ENDPOINTS[:2]
+    recommender, endpoints = shop.coded_recommender("fm", data), ENDPOINTS[:1]
     options = ExportOptions(methods=endpoints, top_k=5, fingerprint_bits=8)
     with_keys = made(recommender, data, endpoints)
     exported = export_model(
