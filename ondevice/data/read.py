@@ -13,7 +13,6 @@ import io
 import itertools
 import json
 import lzma
-import re
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
@@ -35,12 +34,12 @@ from ondevice.data.parts import (
     open_packed,
     packing_of,
 )
+from ondevice.data.read_errors import DAMAGED, readable_error, trouble_of
 from ondevice.data.sources import cache_directory
 from ondevice.errors import DataError, MissingPackage, UserError, nearest
 
 CHUNK_ROWS = 1 << 16
 MOST_REJECTED = 1_000_000
-DAMAGED = "the packed data end in the middle or are damaged; get the file again"
 NAMING_LINES = 1000  # lines of JSON in which every column must be named once
 
 _NEVER = "\x01"  # a character that no line of text or JSON holds
@@ -138,7 +137,7 @@ class Engine:
                 return
             except self.errors as error:
                 if not normal or "invalid state" not in str(error):
-                    raise _readable_error(part, error) from error
+                    raise readable_error(part, error) from error
                 normal = False  # lines end in two ways: go on with a copy in which they do not
 
     def names(self, part: Part, form: Format) -> list[str]:
@@ -329,7 +328,7 @@ class Engine:
             raise DataError(f"{part.path}: over a million lines cannot be read; is the format right?")
         first = rows[0]
         line = line_at(scan.file, first[0] - 1)
-        bad.report(part.path, line, _trouble(first[1], first[2]), len(rows))
+        bad.report(part.path, line, trouble_of(first[1], first[2]), len(rows))
 
 
 def _without_troubles(
@@ -376,30 +375,6 @@ def _positions(part: Part, names: Sequence[str], columns: Sequence[str], form: F
 
 def _one_batch(table: Any, names: Sequence[str]) -> Any:
     return table.combine_chunks().rename_columns(list(names)).to_batches()[0]
-
-
-def _trouble(kind: str, message: str) -> str:
-    if kind in ("MISSING COLUMNS", "TOO MANY COLUMNS"):
-        expected, got = (int(word) for word in message.split() if word.isdecimal())
-        return f"{got} columns where {expected} are expected"
-    if kind == "INVALID ENCODING":
-        return "bytes that cannot be decoded; if many lines are so, name the right encoding (format.encoding)"
-    return " ".join(message.split())
-
-
-def _readable_error(part: Part, error: Exception) -> UserError:
-    text = str(error)
-    if "GZIP" in text or "ZSTD" in text.upper():
-        return UserError(f"{part.path}: {DAMAGED}")
-    if "nvalid unicode" in text:
-        line = re.search(r"on Line: (\d+)", text)
-        return UserError(
-            f"{part.path}:{line[1] if line else 1}: bytes that are not utf-8; name the right encoding "
-            "(format.encoding)"
-        )
-    if part.kind == "parquet":
-        return UserError(f"{part.path}: not a whole Parquet file ({text.splitlines()[0]})")
-    return UserError(f"{part.path}: {text.splitlines()[0]}")
 
 
 def _quoted(text: str) -> str:

@@ -22,7 +22,9 @@ def test_a_recipe_is_a_whole_configuration_but_for_the_data(name: str) -> None:
     if name != "next_item":  # which has no compact phase yet
         sections.add("compact")
         given["compact"] = {"budgets": [20_000] if name == "pep_paper" else ["64KB"]}  # no positions in bytes
-    assert set(RECIPES[name].values()) - {"research"} == sections  # of which one begins its compact models otherwise
+    assert (
+        set(RECIPES[name].values()) - {"research"} == sections
+    )  # of which one begins its compact models otherwise
     config = from_dict(given)
     check_options(config)
     assert config.data == Config().data
