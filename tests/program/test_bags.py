@@ -36,7 +36,7 @@ def recommender(data: Dataset) -> Recommender:
     made = rebuild(
         bags.info(data),
         model="deepfm",
-        model_options={"hidden": (16, 8)},
+        model_options={"hidden": (8,)},
         forms=bags.forms(data),
         init_std=0.3,
     )
