@@ -53,7 +53,8 @@ loaded = ondevice.load_bundle(bundle)
 loaded.check_golden()
 print("kept", run.metrics["compact"]["kept_parameters"], loaded.manifest["model"], loaded.manifest["method"])
 """
-OPEN = "import ondevice; print(ondevice.export('run', output='again'))"
+EXPORT = "import ondevice; print(ondevice.export('run', output='again'))"
+OPEN = "from ondevice.run.directory import Run; print('kept', Run('run').compact('50pct').num_kept())"
 
 
 def test_a_method_and_a_model_of_a_users_own_train_and_export(
@@ -72,11 +73,12 @@ def test_a_method_and_a_model_of_a_users_own_train_and_export(
     kept, model, method = re.search(r"kept (\d+) (\w+) (\w+)", trained.stdout).groups()  # type: ignore[union-attr]
     assert int(kept) > 0
     assert (model, method) == ("fwfm", "logarithmic")
-    refused = python(OPEN, files)
+    refused = python(EXPORT, files)
     assert refused.returncode != 0
     assert "whose code a run directory does not start by itself" in refused.stderr
     opened = python(OPEN, files, plugins=os.pathsep.join(("my_method.py", "my_model.py")))
     assert opened.returncode == 0, opened.stderr
+    assert f"kept {kept}" in opened.stdout
 
 
 def test_they_pass_the_contract_tests(files: Path) -> None:

@@ -29,7 +29,9 @@ def test_a_run_is_measured_from_start_to_report(
     tiny_config: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     config = tiny_config(
-        embedding={"dim": 6}, compact={"budgets": [100], "endpoints": ["forward", "rank", "recommend"]}
+        embedding={"dim": 6},
+        model={"name": "fm"},
+        compact={"budgets": [100], "endpoints": ["forward", "rank", "recommend"]},
     )
     run = ondevice.train(config, tmp_path / "run")
     said: list[str] = []

@@ -47,7 +47,7 @@ def compact(data: Dataset, model: str, projected: bool = False) -> Recommender:
     sizes[begin + 2] = 0
     sizes[data.counts == 0] = 0
     first = (sizes > 0).long()
-    options = {"hidden": (16, 8)} if model == "deepfm" else {}
+    options = {"hidden": (8,)} if model == "deepfm" else {}
     made = rebuild(
         info(data),
         model=model,

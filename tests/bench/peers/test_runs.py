@@ -33,7 +33,7 @@ def runs(
         for name, store in (("frequency", "int8"), ("hashing", "int8"), ("magnitude", "positions")):
             values: dict[str, Any] = {
                 "data": {"name": "table", "schema": str(schema), "path": str(path)},
-                "model": {"name": "deepfm", "hidden": [8]},
+                "model": {"name": "fm"},
                 "embedding": {"dim": 4},
                 "train": training,
                 "compact": {

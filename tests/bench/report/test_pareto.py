@@ -80,6 +80,7 @@ def test_every_budget_of_two_runs(tiny_config: Callable[..., dict[str, Any]], tm
                 "train": {"elastic": elastic, "epochs": 1},
             },
             embedding={"dim": 4},
+            model={"name": "fm"},
         )
 
     elastic = ondevice.train(config(elastic=True), tmp_path / "elastic")
