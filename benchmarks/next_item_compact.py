@@ -169,7 +169,7 @@ def picture(runs: list[dict[str, Any]], dense: list[dict[str, Any]]) -> bytes:
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
     for family, label, marker, colour in (
-        ("ours", "codes chosen by the loss (ours)", "o", "#2f6f9f"),
+        ("ours", "sizes by worth, in codes (ours)", "o", "#2f6f9f"),
         ("careful", "one dimension for all, int8 and int4", "s", "#a05a2c"),
     ):
         for place, run in enumerate(runs):
@@ -187,6 +187,8 @@ def picture(runs: list[dict[str, Any]], dense: list[dict[str, Any]]) -> bytes:
             label=None if place else f"dense {entry['model']}, fp32, taught",
         )
     axes.set_xscale("log")
+    for formats in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        formats("{x:.0f}")
     axes.set_xlabel("bytes of the whole bundle, kB")
     axes.set_ylabel("NDCG@10 of the program, test")
     axes.legend(loc="lower right", frameon=False)
