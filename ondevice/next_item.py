@@ -187,7 +187,7 @@ def rebuild(
                 ):
                     value.copy_(given_one[tuple(slice(size) for size in value.shape)])
             if made.first_order is None and initial.first_order is not None:
-                fold_biases(made, initial.biases(made.items[None].cpu())[0])
+                fold_biases(made, initial.biases(initial.items[None])[0])
     return made
 
 
@@ -199,8 +199,8 @@ def fold_biases(recommender: NextItemRecommender, biases: Tensor) -> None:
 
     Shape: biases w (I,).
     """
-    weight = recommender.info.counts[1:].to(biases).sqrt()[:, None]
-    items = recommender.rows()[1:].detach()
-    shift = torch.linalg.lstsq(items * weight, biases[:, None] * weight, driver="gelsd").solution[:, 0]
-    recommender.model.last_bias().add_(shift)
-    recommender.model.nobody.add_(shift)
+    wanted, items = biases.cpu(), recommender.rows()[1:].cpu()  # the solver is a CPU's
+    weight = recommender.info.counts[1:].to(wanted).sqrt()[:, None]
+    shift = torch.linalg.lstsq(items * weight, wanted[:, None] * weight, driver="gelsd").solution[:, 0]
+    for added in (recommender.model.last_bias(), recommender.model.nobody):
+        added.add_(shift.to(added.device))
