@@ -19,7 +19,7 @@ from ondevice.models.item_attributes import ItemAttributes, attribute_fields
 from ondevice.next_item import NextItemRecommender
 from ondevice.run.files import RunFiles
 from ondevice.run.preflight import check_folder, check_options
-from ondevice.run.teachers import other_run
+from ondevice.run.teachers import other_run, other_teachers
 from ondevice.training.checkpoint import load_next_item, save_next_item
 from ondevice.training.fit import FitResult, count_parameters, select_device
 from ondevice.training.next_item import NextItemFit, rank_next
@@ -51,6 +51,8 @@ class PreparedNextItem:
         self.config, self.folder, self.processes = config, Path(folder), ALONE
         check_folder(self.folder, config, resume)
         check_options(config)
+        for name in other_teachers(config):  # one that is not there is told before a dense model is trained
+            other_run(name)
         self.device = select_device(config.run.device)
         if config.run.threads:
             torch.set_num_threads(config.run.threads)

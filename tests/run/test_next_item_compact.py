@@ -181,6 +181,15 @@ def test_what_is_stored_is_what_is_estimated(run: Path) -> None:
     assert larger - estimate == pytest.approx(cells, abs=40 + 5 * 40)
 
 
+def test_a_teacher_that_is_not_there_is_told_before_anything_is_trained(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Fit, "_one_epoch", lambda fit: pytest.fail("trained"))
+    config = small(folder, f"compact.teach.teachers=[dense, {tmp_path / 'none'}]")
+    with pytest.raises(UserError, match=r"teacher .*none: no run directory"):
+        NextItemPipeline(config, tmp_path / "run").run()
+
+
 def test_a_start_of_another_kind_is_refused(run: Path, folder: Path, tmp_path: Path) -> None:
     """The run's dense model is self-attention, what ships a decayed pooling."""
     for start, says in (
