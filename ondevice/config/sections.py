@@ -215,6 +215,13 @@ class CompactConfig:
         if self.endpoints is not None:
             known = bool(self.endpoints) and set(self.endpoints) <= set(ENDPOINTS)
             check("endpoints", self.endpoints, known, f"null or some of {', '.join(ENDPOINTS)}")
+            scores = set(self.endpoints) != {"recommend"}
+            check(
+                "endpoints",
+                self.endpoints,
+                scores,
+                "forward or rank, too: a bundle is proven by scores of rows",
+            )
         if self.train.elastic:
             sized = not self.store.keeps_positions
             check("store.name", self.store.name, sized, "int8 or codes when compact.train.elastic is true")

@@ -52,6 +52,10 @@ class ExportOptions:
     """As in ``compact.store.fingerprint_bits``; 0 for keys as they are, None for what the run says."""
 
     def __post_init__(self) -> None:
+        if self.methods is not None and set(self.methods) == {"recommend"}:
+            raise ConfigError(
+                "methods: got recommend alone, but a bundle is proven by scores of rows; add forward or rank"
+            )
         bits = self.fingerprint_bits
         if bits is not None and not 0 <= bits <= MAX_BITS:
             raise ConfigError(

@@ -118,6 +118,10 @@ WRONG = [
         {"compact": {"store": {"name": "codes", "code_levels": 2}}},
         "compact.store.code_levels: got 2; it must be 1 without max_size",
     ),
+    (
+        {"compact": {"endpoints": ["recommend"]}},
+        "compact.endpoints: got ('recommend',); it must be forward or rank, too: a bundle is proven by scores of rows",
+    ),
     ({"compact": 3}, "compact: got 3; it must be a section of keys and values"),
     ({"compact": {"train": 3}}, "compact.train: got 3; it must be a section of keys and values"),
     ({"compact": {"sizes": 3}}, "compact.sizes: got 3; it must be a section of keys and values"),

@@ -170,6 +170,12 @@ def test_misspelt_options_are_named(run: Path) -> None:
             export_run(run, labels=["20pct"], options=options)
 
 
+def test_recommend_alone_is_refused() -> None:
+    """Golden cases and parity ask for scores of rows: the export ended in "no method 'rank'"."""
+    with pytest.raises(UserError, match="recommend alone"):
+        ExportOptions(methods=("recommend",))
+
+
 def test_the_cost_of_an_export_is_the_peak_over_what_was_resident() -> None:
     began = module.Reading(10.0, {"peak": 9_000, "resident": 5_000, "anonymous": 0})
     done = module.Reading(12.5, {"peak": 8_000, "resident": 6_000, "anonymous": 0})
