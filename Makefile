@@ -45,7 +45,7 @@ $(VENV)/peers: $(VENV)/installed
 	echo "no LiteRT or ONNX Runtime for this machine: their tests are skipped"
 
 test: setup $(VENV)/sharding $(VENV)/peers
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 	$(MAKE) -C android_demo PYTHON=$(abspath $(BIN)/python)
 
 check: setup

@@ -29,7 +29,36 @@ settings.register_profile("busy", deadline=None)  # how long an example takes sa
 settings.load_profile("busy")
 HAS_PROGRAMS = all(find_spec(name) is not None for name in ("torchao", "executorch"))
 collect_ignore = [] if HAS_PROGRAMS else ["program", "bundle", "bench"]
+HEAVIEST_FIRST = (
+    "program/test_lower.py",
+    "sharded/test_sharded.py",
+    "program/test_places.py",
+    "forms/test_contract.py",
+    "program/test_export.py",
+    "program/test_history.py",
+    "run/test_travel.py",
+    "bench/peers/test_runs.py",
+    "bench/dense/test_baselines.py",
+    "bench/report/test_pareto.py",
+    "bench/test_benchmark.py",
+    "program/test_resealed.py",
+    "training/test_ddp.py",
+    "study/test_study.py",
+    "program/test_next_item.py",
+    "bundle/test_fingerprints.py",
+    "program/test_bags.py",
+    "bench/dense/test_careful.py",
+    "bench/measure/test_worker.py",
+    "bundle/test_fitting.py",
+)
+"""Files of half a minute and more: two processes that take these first, and the short ones last, end together."""
 load_installed()  # so that the contract tests cover what ONDEVICE_PLUGINS names
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole files change places; the tests of one stay in order."""
+    places = {Path(__file__).parent / name: place for place, name in enumerate(HEAVIEST_FIRST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -17,6 +17,8 @@ from ondevice.forms.table import EmbeddingTable
 from ondevice.methods import METHODS
 from ondevice.methods.base import Method
 
+from .conftest import HEAVIEST_FIRST
+
 ROOT = Path(__file__).parents[1]
 MAX_LINES = 400
 GROUND = ("errors", "files", "memory", "plugins", "quiet", "registry", "version")
@@ -208,6 +210,11 @@ def test_no_python_file_is_long() -> None:
     assert len(lengths) > 200
     long = {str(path.relative_to(ROOT)): lines for path, lines in lengths.items() if lines > MAX_LINES}
     assert long == {}, f"more than {MAX_LINES} lines: split it by its nouns"
+
+
+def test_the_files_that_are_tested_first_are_there() -> None:
+    assert [name for name in HEAVIEST_FIRST if not (ROOT / "tests" / name).exists()] == []
+    assert len({*HEAVIEST_FIRST}) == len(HEAVIEST_FIRST)
 
 
 def test_no_name_says_found_or_own() -> None:
