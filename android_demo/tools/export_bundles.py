@@ -3,7 +3,7 @@
     python android_demo/tools/export_bundles.py OUT
 
 OUT gets ``fp32``, ``int8`` and ``int4`` (the dense model by torchao and ExecuTorch alone), ``ours`` (the compact one),
-``next`` (self-attention over what a person did, in int8, with golden cases of histories of up to 400 films) and
+``next`` (self-attention over what a person did, in int8, with golden cases of histories of up to 400 films and new films) and
 ``tables``: a program whose score is the largest value of a row's int8 embeddings, so that it must be the same
 number on every processor. The model is of the main job's shape, so that instructions counted of it are of a real size;
 it learns from 200,000 ratings for some seconds. Where MovieLens-1M cannot be had, OUT gets the reason alone.
@@ -31,15 +31,17 @@ from ondevice.data import Dataset
 from ondevice.data.sets.movielens import SOURCE_1M
 from ondevice.data.sources import obtain
 from ondevice.errors import UserError, run_script
-from ondevice.files import atomic_write
+from ondevice.files import atomic_json, atomic_write
 from ondevice.program.bundle import Bundle, make_bundle
 from ondevice.program.endpoints import make_endpoints
 from ondevice.program.export import Exported, ExportOptions
 from ondevice.program.export_run import export_run
-from ondevice.program.next_item_export import export_model, long_golden_rows
+from ondevice.program.new_items import NewItems, write_attributes, write_new_items
+from ondevice.program.next_item_export import export_model, long_golden_rows, stored_vectors
 from ondevice.program.pack import PackedRecommender
 from ondevice.program.targets import shipped
 from ondevice.run.next_item import load_run
+from ondevice.training.checkpoint import load_attributes
 
 NUM_GOLDEN = 32
 UNAVAILABLE = "unavailable.txt"
@@ -67,10 +69,23 @@ CONFIG: dict[str, Any] = {
 NEXT = "next"
 NEXT_CONFIG: dict[str, Any] = {
     "recipe": "next_item",
-    "data": {"name": "movielens_1m", "fields": "next_item", "split": "leave_last_out", "max_rows": 200_000},
-    "train": {"epochs": 1},
+    "data": {
+        "name": "movielens_1m",
+        "fields": "next_item_attributes",
+        "split": "leave_last_out",
+        "max_rows": 200_000,
+    },
+    "train": {"epochs": 1, "item_dropout": 0.1},
     "run": CONFIG["run"],
 }
+
+
+NEW_FILMS = [
+    {"item": 4001, "title": "A New Western", "year": 2001, "genres": ["Drama", "Western"]},
+    {"item": 4002, "genres": ["Comedy", "no genre"]},
+    {"item": 4003, "year": "1950"},
+]
+"""Films that no training saw, for the readers of Python and Kotlin to agree on."""
 
 
 class LargestValue(nn.Module):
@@ -127,12 +142,26 @@ def with_golden(bundle: Bundle, golden: list[dict[str, Any]]) -> Bundle:
     )
 
 
-def next_bundle(folder: Path) -> tuple[Bundle, list[dict[str, Any]]]:
-    """A bundle of the next item, in memory, and its golden cases: histories of every length."""
-    run = ondevice.train(NEXT_CONFIG, output=folder)
+def write_next(output: Path) -> tuple[Bundle, int]:
+    """The bundle of the next item, which takes new films, with golden cases of histories of every length.
+
+    Beside it are ``new_items.json`` and what Python makes of it, ``new_items_expected.json``.
+    """
+    run = ondevice.train(NEXT_CONFIG, output=output / "next_run")
     recommender, dataset = load_run(run)
     made = export_model(recommender, dataset, NEXT, run.config.model.name, {}, catalog=True)
-    return made.bundle, long_golden_rows(dataset)
+    golden = long_golden_rows(dataset)
+    bundle = with_golden(made.bundle, golden).write(output / NEXT)
+    attributes = load_attributes(run.path / "dense")
+    assert attributes is not None
+    fields, values = attributes
+    vectors = stored_vectors(made.quantized)
+    write_attributes(bundle.path, bundle.contents[PROGRAM], vectors, values.numpy(), fields)
+    write_new_items(output / NEXT / "new_items.json", bundle, NEW_FILMS)
+    new = NewItems.of(bundle, NEW_FILMS)
+    expected = {"places": new.places.tolist(), "coefficients": new.coefficients.tolist()}
+    atomic_json(output / NEXT / "new_items_expected.json", expected)
+    return bundle, len(golden)
 
 
 def main() -> int:
@@ -153,11 +182,13 @@ def main() -> int:
     (exported,) = export_run(run.path, output=output / "ours", options=options)
     bundles = {"ours": exported.bundle, "tables": tables_bundle(exported, dataset)}
     bundles |= {bundle.path.name: bundle for bundle in export_dense(run.path, output=output, catalog=True)}
-    golden = dict.fromkeys(bundles, dataset.raw_rows("test", list(range(NUM_GOLDEN))))
-    bundles[NEXT], golden[NEXT] = next_bundle(output / "next_run")
-    for name, bundle in bundles.items():
-        written = with_golden(bundle, golden[name]).write(output / name)
-        print(f"{name}: {written.total_bytes:,} bytes, {len(golden[name])} golden cases")
+    golden = dataset.raw_rows("test", list(range(NUM_GOLDEN)))
+    written = {
+        name: (with_golden(bundle, golden).write(output / name), len(golden)) for name, bundle in bundles.items()
+    }
+    written[NEXT] = write_next(output)
+    for name, (bundle, num_golden) in written.items():
+        print(f"{name}: {bundle.total_bytes:,} bytes, {num_golden} golden cases")
     return 0
 
 

@@ -19,7 +19,7 @@ public sealed class BundleError(message: String, cause: Throwable? = null) : Exc
     )
 
     /** `manifest.json` cannot be understood. */
-    public class BadManifest @JvmOverloads constructor(detail: String, cause: Throwable? = null) :
+    public class BadManifest @JvmOverloads constructor(internal val detail: String, cause: Throwable? = null) :
         BundleError("manifest.json cannot be read: $detail. Export the bundle again.", cause)
 
     /** The bundle comes from a newer exporter than this app knows. */
@@ -75,6 +75,10 @@ public sealed class BundleError(message: String, cause: Throwable? = null) : Exc
         "There is not enough free memory for this bundle. Close other apps, or choose a smaller bundle.",
         cause,
     )
+
+    /** New items that a bundle cannot take. */
+    public class BadNewItems @JvmOverloads constructor(detail: String, cause: Throwable? = null) :
+        BundleError("New items cannot be taken: $detail.", cause)
 
     /** A file in which a [History] should be is something else. */
     public class BadHistory @JvmOverloads constructor(file: String, detail: String, cause: Throwable? = null) :

@@ -219,7 +219,7 @@ public class BundleManifest private constructor(json: JsonObject) {
             return BundleManifest(json)
         }
 
-        private fun readField(json: JsonObject): Field {
+        internal fun readField(json: JsonObject): Field {
             val side = json.stringOrNull("side") ?: "context"
             val kind = json.stringOrNull("kind") ?: "string"
             val transform = json.stringOrNull("transform")

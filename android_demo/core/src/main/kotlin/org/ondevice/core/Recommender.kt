@@ -5,7 +5,7 @@ import java.io.Closeable
 /**
  * An item of a ranking.
  *
- * @property index its place in the catalogue.
+ * @property index its place in the catalogue; new items come after all of it.
  * @property key the canonical text of its key: what tells it from every other.
  * @property title what to show: its title, or the key where there is none.
  * @property fields raw values of its fields by name; without a catalogue the key's alone.
@@ -44,11 +44,14 @@ public class Query @JvmOverloads constructor(
  *
  * @property engine the loaded program, which [close] closes.
  * @property catalog the items to choose from; null for those that the program itself holds.
+ * @property newItems items that the training did not know, which [recommend] has among the others where a query names no
+ *   candidates. In a history they are passed over, but not recommended.
  */
 public class Recommender @JvmOverloads constructor(
     public val bundle: ModelBundle,
     public val engine: Engine,
     public val catalog: Catalog? = null,
+    public val newItems: NewItems? = null,
 ) : Closeable {
     private val manifest = bundle.manifest
 
@@ -78,6 +81,10 @@ public class Recommender @JvmOverloads constructor(
     @Throws(BundleError::class)
     public fun recommend(context: Map<String, Any?>, query: Query = Query()): List<ScoredItem> {
         val ids = bundle.encodeContext(context)
+        return withNew(fromBundle(ids, query), ids, query)
+    }
+
+    private fun fromBundle(ids: LongArray, query: Query): List<ScoredItem> {
         if (isForProgram(query)) return fromProgram(ids, query)
         val rows = itemRows
         if (rows == null || (query.filter != null && catalog == null)) {
@@ -187,6 +194,21 @@ public class Recommender @JvmOverloads constructor(
             .filter { best.items[it] !in excluded && best.scores[it] != Float.NEGATIVE_INFINITY }
             .take(query.k)
             .map { described(best.items[it], best.scores[it]) }
+    }
+
+    /** The best of [best] and the new items; a filter, which is asked about items of the catalogue, lets none of these through. */
+    private fun withNew(best: List<ScoredItem>, context: LongArray, query: Query): List<ScoredItem> {
+        val new = newItems
+        if (new == null || query.candidates != null || query.filter != null) return best
+        val rows = itemRows ?: throw BundleError.InvalidInput("new items need a catalog; export the bundle with one")
+        val field = manifest.fields[keyField]
+        val excluded = query.excluded.mapTo(HashSet()) { field.keyText(it) }
+        val scores = new.scores(scoreAll(context, rows.at(new.places)))
+        val further = new.keys.indices.filter { new.keys[it] !in excluded }.map { index ->
+            val key = new.keys[index]
+            ScoredItem(numItems + index, key, new.title(index), scores[index], mapOf(field.name to field.rawKey(key)))
+        }
+        return (best + further).sortedByDescending { it.score }.take(query.k)
     }
 
     private fun described(place: Int, score: Float): ScoredItem {

@@ -49,4 +49,18 @@ class ExportedBundleTest {
             assertEquals(keyRows.sorted().distinct(), keyRows)
         }
     }
+
+    @Test
+    fun `new items are what Python makes of them`() = bundles.forEach { bundle ->
+        val file = File(bundle.directory, "new_items.json").takeIf { it.isFile } ?: return@forEach
+        val expected = JsonObject(Json.parse(File(bundle.directory, "new_items_expected.json").readText()) as Map<*, *>, "")
+        val new = NewItems.read(bundle, file)
+        assertEquals(expected.list("places"), new.places.map { it.toLong() })
+        val rows = expected.list("coefficients")
+        assertEquals(rows.size, new.size)
+        rows.forEachIndexed { index, row ->
+            val numbers = (row as List<*>).map { (it as Number).toFloat() }
+            assertArrayEquals(numbers.toFloatArray(), new.coefficients[index], 1e-5f)
+        }
+    }
 }
