@@ -6,7 +6,8 @@ python benchmarks/next_item_compact.py runs/NAME [runs/NAME …] [--taught runs/
 A run has compact models (compact.budgets); several are those of other seeds. The careful opponent of each, below its
 directory in ``careful/NAME``, has one dimension for all items, in int8 or in int4 with one scale a table, and all else
 as the run: its sequence model, teachers, made-up histories, schedule, and linear layers of as many bits. ``--taught``
-names runs of a dense model with the same teachers (teach.teachers). What is trained or exported already is not done
+names runs of a dense model with the same teachers (teach.teachers), one of each seed. Which one is compared with is
+chosen on validation. What is trained or exported already is not done
 again.
 """
 
@@ -125,23 +126,39 @@ def measure_run(path: str, dims: list[int], bits: list[int]) -> dict[str, Any]:
             begun[dim] = str(folder.resolve())  # what has other bits begins with the same dense model
             careful.append({"name": folder.name, "dim": dim, "bits": each, **measured(Run(folder), LARGE)})
     teach = run.config.compact.teach
+    ours, careful = (sorted(points, key=lambda point: point["bytes"]) for points in (ours, careful))
     return {
         "seed": metrics["seed"],
         "model": run.config.compact_model.name,
         "teach": {"teachers": len(teach.teachers), "pairs": teach.pairs, "label_weight": teach.label_weight},
-        "ours": sorted(ours, key=lambda point: point["bytes"]),
-        "careful": sorted(careful, key=lambda point: point["bytes"]),
+        "ours": ours,
+        "careful": careful,
+        "beside": [beside(point, careful) for point in ours],
     }
 
 
 def smallest_within(points: list[dict[str, Any]], level: float) -> list[dict[str, Any]]:
-    """For each of `LOSSES` the smallest bundle that keeps so much of a level; ``bytes`` None where none does."""
+    """For each of `LOSSES` the smallest bundle that keeps so much of a level on validation; None where none does."""
     smallest = []
     for loss in LOSSES:
-        good = [point for point in points if point["test_ndcg@10"] >= (1 - loss) * level]
-        best = min(good, key=lambda point: point["bytes"], default={"bytes": None, "name": None})
-        smallest.append({"loss": loss, "bytes": best["bytes"], "name": best["name"]})
+        good = [point for point in points if point["valid_ndcg@10"] >= (1 - loss) * level]
+        best = min(good, key=lambda point: point["bytes"], default={})
+        smallest.append({"loss": loss, **{key: best.get(key) for key in ("name", "bytes", "test_ndcg@10")}})
     return smallest
+
+
+def beside(point: dict[str, Any], careful: list[dict[str, Any]]) -> dict[str, Any]:
+    """One of ours beside the opponent: the smallest at least as good and the best at most as large, by validation."""
+    good = [other for other in careful if other["valid_ndcg@10"] >= point["valid_ndcg@10"]]
+    small = [other for other in careful if other["bytes"] <= point["bytes"]]
+    entry: dict[str, Any] = {"name": point["name"]}
+    if good:
+        smallest = min(good, key=lambda other: other["bytes"])
+        entry |= {"as_good": smallest["name"], "times_smaller": smallest["bytes"] / point["bytes"]}
+    if small:
+        best = max(small, key=lambda other: other["valid_ndcg@10"])
+        entry |= {"as_small": best["name"], "better_by": point["test_ndcg@10"] - best["test_ndcg@10"]}
+    return entry
 
 
 def dense_entry(path: str) -> dict[str, Any]:
@@ -212,9 +229,17 @@ def main(arguments: list[str] | None = None) -> None:
     runs = [measure_run(path, given.dims, given.bits) for path in given.runs]
     result: dict[str, Any] = {"runs": runs, "dense": dense}
     if dense:
-        level = sum(entry["test_ndcg@10"] for entry in dense) / len(dense)
+        levels = {entry["seed"]: entry["valid_ndcg@10"] for entry in dense}
         result["smallest_within"] = [
-            {family: smallest_within(run[family], level) for family in ("ours", "careful")} for run in runs
+            {
+                "seed": run["seed"],
+                **{
+                    family: smallest_within(run[family], levels[run["seed"]])
+                    for family in ("ours", "careful")
+                },
+            }
+            for run in runs
+            if run["seed"] in levels
         ]
     for run in runs:
         for point in (*run["ours"], *run["careful"]):
@@ -222,6 +247,14 @@ def main(arguments: list[str] | None = None) -> None:
                 f"seed {run['seed']} {point['name']:>12} {point['bytes']:>9,} bytes, NDCG@10 valid "
                 f"{point['valid_ndcg@10']:.4f}, test {point['test_ndcg@10']:.4f}"
             )
+        for entry in run["beside"]:
+            smaller = (
+                f"{entry['times_smaller']:.2f} times smaller than {entry['as_good']}"
+                if "as_good" in entry
+                else ""
+            )
+            better = f"{entry['better_by']:+.4f} over {entry['as_small']}" if "as_small" in entry else ""
+            print(f"seed {run['seed']} {entry['name']:>12}: " + ", ".join(filter(None, (smaller, better))))
     for entry in dense:
         print(f"dense {entry['model']}, taught, seed {entry['seed']}: test {entry['test_ndcg@10']:.4f}")
     if given.json:

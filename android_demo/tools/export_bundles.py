@@ -3,10 +3,10 @@
     python android_demo/tools/export_bundles.py OUT
 
 OUT gets ``fp32``, ``int8`` and ``int4`` (the dense model by torchao and ExecuTorch alone), ``ours`` (the compact one),
-``next`` (self-attention over what a person did, in int8, with golden cases of histories of up to 400 films and new films) and
-``tables``: a program whose score is the largest value of a row's int8 embeddings, so that it must be the same
-number on every processor. The model is of the main job's shape, so that instructions counted of it are of a real size;
-it learns from 200,000 ratings for some seconds. Where MovieLens-1M cannot be had, OUT gets the reason alone.
+``next`` (self-attention over what a person did, in int8, with golden cases of histories of up to 400 films, and new
+films beside it) and ``tables``: a program whose score is the largest value of a row's int8 embeddings, so that it must
+be the same number on every processor. The model is of the main job's shape, so that instructions counted of it are of a
+real size; it learns from 200,000 ratings for some seconds. Where MovieLens-1M cannot be had, OUT gets the reason alone.
 """
 
 from __future__ import annotations
@@ -184,7 +184,8 @@ def main() -> int:
     bundles |= {bundle.path.name: bundle for bundle in export_dense(run.path, output=output, catalog=True)}
     golden = dataset.raw_rows("test", list(range(NUM_GOLDEN)))
     written = {
-        name: (with_golden(bundle, golden).write(output / name), len(golden)) for name, bundle in bundles.items()
+        name: (with_golden(bundle, golden).write(output / name), len(golden))
+        for name, bundle in bundles.items()
     }
     written[NEXT] = write_next(output)
     for name, (bundle, num_golden) in written.items():

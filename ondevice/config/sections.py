@@ -231,6 +231,10 @@ class CompactConfig:
             check("store.codebook", "grid", learnt, "learnt when compact.train.elastic is true")
 
 
+STARTS = ("initial", "fresh", "dense")
+"""What compact models begin with; those of the next item also with the dense model of another run."""
+
+
 @dataclass(frozen=True)
 class ResearchConfig:
     """Settings of the compact models' training that no recipe of ratings uses, since none was better there."""
@@ -238,7 +242,8 @@ class ResearchConfig:
     start: str = "initial"
     """initial (the weights saved before the search: lottery ticket; with compact.sizes=code_saliency those of the model
     that was measured), fresh, or dense (the trained dense model's, as far as they fit: a warm start; of the next item
-    the model that is measured begins with them, and the folder of a finished run names its dense model)."""
+    the model that is measured begins with them, and the folder of a finished run names its dense model, with which the
+    dense model itself begins where no budget asks for compact ones)."""
     embedding_dropout: float = 0.0
     """Probability of zeroing a looked-up value."""
     pairs_sampling: str = "rows"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from ondevice.config.sections import SCHEDULE, Config, SizesConfig, TeachConfig, TrainConfig
+from ondevice.config.sections import SCHEDULE, STARTS, Config, SizesConfig, TeachConfig, TrainConfig
 from ondevice.errors import ConfigError
 from ondevice.methods import METHODS
 from ondevice.models import MODELS
@@ -89,11 +89,12 @@ def _of_next_item(config: Config) -> Iterator[Idle]:
     yield "run.rank", f"{task}, and is always measured so", "choose a model of ratings"
     sections = {"train": config.train}
     if not makes_compact(config):
-        yield (
-            "research.start",
-            "no compact model is asked for",
-            "name the bytes of one (compact.budgets=[64KB])",
-        )
+        if config.research.start in STARTS:  # a folder is what the dense model begins with
+            yield (
+                "research.start",
+                "no compact model is asked for",
+                "name the bytes of one (compact.budgets=[64KB]), or the folder of a run to begin with",
+            )
     else:
         compact = config.compact
         sections["compact.train"] = compact.train

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ondevice import next_item
 from ondevice.config.budget import budget_label
-from ondevice.config.sections import TrainConfig
+from ondevice.config.sections import STARTS, TrainConfig
 from ondevice.errors import ConfigError
 from ondevice.forms.base import Form
 from ondevice.forms.codes import CodedEmbedding
@@ -32,7 +32,6 @@ from ondevice.run.budgets import shortfall
 from ondevice.run.next_item_budgets import NextItemBudgets
 from ondevice.run.next_item_dense import PreparedNextItem, without_attributes
 from ondevice.run.pipeline_context import SEARCHED
-from ondevice.run.preflight import STARTS
 from ondevice.training import qat
 from ondevice.training.batches import Batches
 from ondevice.training.checkpoint import load_next_item, save_next_item

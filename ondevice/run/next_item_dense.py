@@ -10,13 +10,14 @@ from torch import Tensor
 
 from ondevice import next_item
 from ondevice.config.file import plain_options
-from ondevice.config.sections import Config, TeachConfig, TrainConfig
+from ondevice.config.sections import STARTS, Config, TeachConfig, TrainConfig
 from ondevice.data import Dataset, load_dataset
 from ondevice.data.kept import keep_fields
 from ondevice.errors import ConfigError, DataError
 from ondevice.forms.table import TableInfo, table_info
 from ondevice.models.item_attributes import ItemAttributes, attribute_fields
 from ondevice.next_item import NextItemRecommender
+from ondevice.run.effects import makes_compact
 from ondevice.run.files import RunFiles
 from ondevice.run.preflight import check_folder, check_options
 from ondevice.run.teachers import other_run, other_teachers
@@ -110,6 +111,8 @@ class PreparedNextItem:
             init_std=config.embedding.init_std,
             attributes=self._attributes(),
         ).to(self.device)
+        if not makes_compact(config) and config.research.start not in STARTS:
+            self._begin(recommender, config.research.start)
         last = recommender.model.last
         fit = NextItemFit(
             recommender,
@@ -131,6 +134,25 @@ class PreparedNextItem:
         entry = self.entry(DENSE, recommender, result)
         self.files.remember(**{DENSE: entry}, history={**self.state["history"], DENSE: result.history})
         self.files.forget(DENSE)
+
+    def _begin(self, recommender: NextItemRecommender, start: str) -> None:
+        """Give a dense model the weights of another run's, so that it goes on from there.
+
+        Raises: UserError: when that run is not there, or its dense model has another shape.
+        """
+        read = self.other_dense(start, "research.start").state_dict()
+        given = {
+            name: value for name, value in read.items() if not name.endswith(".keep")
+        }  # every value is kept
+        weights = recommender.state_dict()
+        sizes, needed = ({n: v.shape for n, v in each.items()} for each in (given, weights))
+        if sizes != needed:
+            other = next(n for n in sizes | needed if sizes.get(n) != needed.get(n))
+            raise ConfigError(
+                f"research.start: the dense model of {start} has another shape ({other}); name a run of this model "
+                "with this embedding.dim, and data whose items have no attributes"
+            )
+        recommender.load_state_dict(given)
 
     def _attributes(self) -> ItemAttributes | None:
         attributes = ItemAttributes.of(self.dataset, self.config.embedding.dim)

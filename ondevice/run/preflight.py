@@ -12,7 +12,7 @@ import torch
 
 from ondevice.config.budget import parse_budget
 from ondevice.config.file import plain_options
-from ondevice.config.sections import NEXT_ITEM_LOSSES, SCHEDULE, Config
+from ondevice.config.sections import NEXT_ITEM_LOSSES, SCHEDULE, STARTS, Config
 from ondevice.data.dataset import Dataset
 from ondevice.data.schema import Schema
 from ondevice.data.slots import Slots
@@ -30,10 +30,6 @@ from ondevice.training.teacher import dense_number
 
 PLACES = ("path", "folder", "schema", "tables", "memory", "workers")
 """Options of data sets that say where and how data are read, not what they are."""
-
-
-STARTS = ("initial", "fresh", "dense")
-"""What compact models begin with; those of the next item also with the dense model of another run."""
 
 
 def check_options(config: Config) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.next_item_compact import careful_config, picture, smallest_within
+from benchmarks.next_item_compact import beside, careful_config, picture, smallest_within
 from ondevice.config.file import load
 from ondevice.run.directory import Run
 from ondevice.run.preflight import check_options
@@ -40,11 +40,20 @@ def test_a_careful_program_differs_in_its_table_alone(dim: int, bits: int, tmp_p
 
 def test_the_smallest_that_is_good_enough() -> None:
     points = [
-        {"name": "a", "bytes": 30, "test_ndcg@10": 0.096},
-        {"name": "b", "bytes": 50, "test_ndcg@10": 0.0995},
-        {"name": "c", "bytes": 90, "test_ndcg@10": 0.099},
+        {"name": "a", "bytes": 30, "valid_ndcg@10": 0.096, "test_ndcg@10": 0.2},
+        {"name": "b", "bytes": 50, "valid_ndcg@10": 0.0995, "test_ndcg@10": 0.1},
+        {"name": "c", "bytes": 90, "valid_ndcg@10": 0.099, "test_ndcg@10": 0.3},
     ]
     assert [entry["bytes"] for entry in smallest_within(points, 0.1)] == [None, 50, 50, 30]
+    ours = {"name": "o", "bytes": 40, "valid_ndcg@10": 0.0985, "test_ndcg@10": 0.21}
+    assert beside(ours, points) == {
+        "name": "o",
+        "as_good": "b",
+        "times_smaller": 1.25,
+        "as_small": "a",
+        "better_by": pytest.approx(0.01),
+    }
+    assert beside({**ours, "bytes": 20, "valid_ndcg@10": 0.2}, points) == {"name": "o"}
 
 
 def test_the_picture_is_one() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,26 @@ def test_a_killed_run_goes_on_with_equal_numbers(
         NextItemPipeline(config, tmp_path / "cut").run()
     monkeypatch.setattr(Fit, "_one_epoch", original)
     assert lasting(NextItemPipeline(config, tmp_path / "cut", resume=True).run()) == lasting(whole)
+
+
+def test_a_dense_model_goes_on_from_another_runs(movielens_folder: Path, tmp_path: Path, cache: Path) -> None:
+    """In steps of no length it stays what it began with."""
+    (path,) = (each for each in CONFIGS if each.stem.endswith("sasrec"))
+    first = NextItemPipeline(small(movielens_folder, path=path), tmp_path / "first").run()
+    still = ("train.learning_rate=1e-12", "train.epochs=1", "train.ema_decay=0")
+
+    def goes_on(start: str, *overrides: str) -> dict[str, Any]:
+        begun = (f"research.start={tmp_path / start}", *still, *overrides)
+        return NextItemPipeline(small(movielens_folder, *begun, path=path), tmp_path / "on").run()
+
+    assert goes_on("first")["dense"]["test"] == first["dense"]["test"]
+    for other in ("embedding.dim=8", "model.last=7"):
+        shutil.rmtree(tmp_path / "on")
+        with pytest.raises(ConfigError, match=r"research\.start: the dense model of .* has another shape"):
+            goes_on("first", other)
+    shutil.rmtree(tmp_path / "on")
+    with pytest.raises(UserError, match=r"research\.start .*gone"):
+        goes_on("gone")
 
 
 def test_without_the_test_split(movielens_folder: Path, tmp_path: Path, cache: Path) -> None:
