@@ -21,6 +21,7 @@ class NextActivity : StateActivity<NextState>() {
     override fun onCreate(savedInstanceState: Bundle?) {
         super.onCreate(savedInstanceState)
         setScreen(R.layout.next)
+        actionBar!!.setDisplayHomeAsUpEnabled(true)
         scroll = findViewById(R.id.scroll)
         status = findViewById(R.id.status)
         liked = findViewById(R.id.liked)

@@ -51,7 +51,7 @@ public class Recommender @JvmOverloads constructor(
     public val bundle: ModelBundle,
     public val engine: Engine,
     public val catalog: Catalog? = null,
-    public val newItems: NewItems? = null,
+    public var newItems: NewItems? = null,
 ) : Closeable {
     private val manifest = bundle.manifest
 

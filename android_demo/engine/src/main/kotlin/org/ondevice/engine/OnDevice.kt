@@ -9,6 +9,7 @@ import org.ondevice.core.BundleInfo
 import org.ondevice.core.BundleStore
 import org.ondevice.core.Journal
 import org.ondevice.core.ModelLibrary
+import org.ondevice.core.NewItems
 import org.ondevice.core.Query
 import org.ondevice.core.Recommender
 import org.ondevice.core.ScoredItem
@@ -78,6 +79,16 @@ public class OnDevice private constructor(
     /** [rank] with a callback. */
     public fun rank(context: Map<String, Any?>, items: List<Map<String, Any?>>, callback: Callback<FloatArray>): Unit =
         answer(worker, callbacks, callback) { recommender.rank(context, items) }
+
+    /** Has the new items in [file] among those that [recommend] chooses from, in place of earlier ones: see [NewItems.read]. */
+    public suspend fun takeItems(file: File): Unit = answer(worker) { take(file) }
+
+    /** [takeItems] with a callback. */
+    public fun takeItems(file: File, callback: Callback<Unit>): Unit = answer(worker, callbacks, callback) { take(file) }
+
+    private fun take(file: File) {
+        recommender.newItems = NewItems.read(recommender.bundle, file)
+    }
 
     /** The score of a row of all fields, by raw values. */
     public suspend fun score(row: Map<String, Any?>): Float = answer(worker) { recommender.score(row) }

@@ -76,6 +76,17 @@ class OnDeviceTest {
     }
 
     @Test
+    fun `new items that cannot be taken are refused, and the model goes on`() {
+        open().use { model ->
+            val file = File(root, "new.json").also { it.writeText("[]") }
+            assertThrows(BundleError.BadNewItems::class.java) { await { model.takeItems(file) } }
+            val answer = Answer<Unit>().also { model.takeItems(file, it) }
+            assertThrows(BundleError.BadNewItems::class.java) { answer.get() }
+            assertEquals(2, await { model.recommend(profile, Query(2)) }.size)
+        }
+    }
+
+    @Test
     fun `callbacks and coroutines get the same answers`() {
         open().use { model ->
             assertEquals(6, model.numItems)
