@@ -1,13 +1,14 @@
 """Compact models of the next item beside the careful opponent: bytes of whole bundles, NDCG@10 of their programs.
 
-python benchmarks/next_item_compact.py runs/NAME [runs/NAME …] [--taught runs/TAUGHT …] [--dims 8 16 32 64] [--bits 8 4]
-    [--json FILE] [--image FILE]
+python benchmarks/next_item_compact.py runs/NAME [runs/NAME …] [--taught runs/TAUGHT …] [--careful 64x4 32x8 32x4]
+    [--also runs/OTHER …] [--json FILE] [--image FILE]
 
 A run has compact models (compact.budgets); several are those of other seeds. The careful opponent of each, below its
 directory in ``careful/NAME``, has one dimension for all items, in int8 or in int4 with one scale a table, and all else
 as the run: its sequence model, teachers, made-up histories, schedule, and linear layers of as many bits. ``--taught``
-names runs of a dense model with the same teachers (teach.teachers), one of each seed. Which one is compared with is
-chosen on validation. What is trained or exported already is not done
+names runs of a dense model with the same teachers (teach.teachers), one of each seed; ``--also`` names runs whose
+compact models are opponents, too, such as another sequence model of one dimension. Which one is compared with is chosen
+on validation. What is trained or exported already is not done
 again.
 """
 
@@ -33,8 +34,20 @@ from ondevice.run.next_item import NextItemPipeline, is_next_item_run
 
 LARGE = "16MB"
 """A budget that keeps nothing out: a careful table has its one dimension."""
+PROGRAMS = ((16, 8), (16, 4), (32, 8), (32, 4), (64, 8), (64, 4))
 LOSSES = (0.0, 0.01, 0.02, 0.05)
 """Shares of the NDCG@10 compared with that may be missing where the smallest bundle is looked for."""
+
+
+def program(text: str) -> tuple[int, int]:
+    """The dimension and the bits of a careful program, written 32x4.
+
+    Raises: argparse.ArgumentTypeError: when it is none.
+    """
+    dim, _, bits = text.partition("x")
+    if not dim.isdecimal() or int(dim) < 1 or bits not in ("4", "8"):
+        raise argparse.ArgumentTypeError(f"got {text}; write a dimension and 4 or 8 bits, such as 32x4")
+    return int(dim), int(bits)
 
 
 def careful_store(ours: Store, dim: int, bits: int) -> Store:
@@ -104,27 +117,39 @@ def measured(run: Run, label: str) -> dict[str, Any]:
     }
 
 
-def measure_run(path: str, dims: list[int], bits: list[int]) -> dict[str, Any]:
+def compact_run(path: str) -> Run:
+    """A run of the next item with compact models.
+
+    Raises: UserError: when it is none.
+    """
+    run = Run(path)
+    if not is_next_item_run(run.metrics) or "budgets" not in run.metrics:
+        raise UserError(
+            f"{path}: not a run of the next item with compact models; train it with compact.budgets=[64KB]"
+        )
+    return run
+
+
+def measure_run(path: str, programs: list[tuple[int, int]], also: list[Run]) -> dict[str, Any]:
     """The compact models of a run and its careful opponents, each family by bytes.
 
     Raises: UserError: when it is no run of the next item with compact models.
     """
-    run = Run(path)
+    run = compact_run(path)
     metrics = run.metrics
-    if not is_next_item_run(metrics) or "budgets" not in metrics:
-        raise UserError(
-            f"{path}: not a run of the next item with compact models; train it with compact.budgets=[64KB]"
-        )
     ours = [{"name": label, **measured(run, label)} for label in metrics["budgets"]]
     careful, begun = [], dict[int, str]()
-    for dim in dims:
-        for each in bits:
-            folder = run.path / "careful" / f"d{dim}-int{each}"
-            if not (folder / METRICS).exists():
-                print(f"{path}: careful d{dim}-int{each} is trained", flush=True)
-                NextItemPipeline(careful_config(run, dim, each, begun.get(dim)), folder, resume=True).run()
-            begun[dim] = str(folder.resolve())  # what has other bits begins with the same dense model
-            careful.append({"name": folder.name, "dim": dim, "bits": each, **measured(Run(folder), LARGE)})
+    for dim, bits in programs:
+        folder = run.path / "careful" / f"d{dim}-int{bits}"
+        if not (folder / METRICS).exists():
+            print(f"{path}: careful d{dim}-int{bits} is trained", flush=True)
+            NextItemPipeline(careful_config(run, dim, bits, begun.get(dim)), folder, resume=True).run()
+        begun[dim] = str(folder.resolve())  # what has other bits begins with the same dense model
+        careful.append({"name": folder.name, "dim": dim, "bits": bits, **measured(Run(folder), LARGE)})
+    for other in also:
+        if other.metrics["seed"] == metrics["seed"]:
+            name = f"{other.config.compact_model.name}-{other.config.compact.sizes.name}"
+            careful += [{"name": name, **measured(other, label)} for label in other.metrics["budgets"]]
     teach = run.config.compact.teach
     ours, careful = (sorted(points, key=lambda point: point["bytes"]) for points in (ours, careful))
     return {
@@ -220,13 +245,14 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("runs", nargs="+")
     parser.add_argument("--taught", nargs="*", default=[], help="runs of a taught dense model")
-    parser.add_argument("--dims", nargs="*", type=int, default=[8, 16, 32, 64])
-    parser.add_argument("--bits", nargs="*", type=int, default=[8, 4], choices=[8, 4])
+    parser.add_argument("--careful", nargs="*", type=program, default=PROGRAMS, metavar="DIMxBITS")
+    parser.add_argument("--also", nargs="*", default=[], help="runs whose compact models are opponents, too")
     parser.add_argument("--json")
     parser.add_argument("--image")
     given = parser.parse_args(arguments)
     dense = [dense_entry(path) for path in given.taught]
-    runs = [measure_run(path, given.dims, given.bits) for path in given.runs]
+    also = [compact_run(path) for path in given.also]
+    runs = [measure_run(path, given.careful, also) for path in given.runs]
     result: dict[str, Any] = {"runs": runs, "dense": dense}
     if dense:
         levels = {entry["seed"]: entry["valid_ndcg@10"] for entry in dense}
