@@ -216,7 +216,7 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> Config:
 
 
 def _override(values: dict[str, Any], override: str) -> None:
-    """Set one key, sections on the way to it included."""
+    """Set one key, or all those that are given of a section."""
     key, separator, text = override.partition("=")
     path = [*key.split("."), *([SHORT[key]] if key in SHORT else [])]
     if not separator or len(path) < 2 or not all(path):
@@ -224,6 +224,17 @@ def _override(values: dict[str, Any], override: str) -> None:
     if path[0] in OLD_SECTIONS:
         raise ConfigError(f"{key}: no such key; it is {present_key(path[0], '.'.join(path[1:]))} now")
     value = override_value(override, path[-1], text)
+    if key in SHORT and isinstance(
+        value, dict
+    ):  # a whole section: what it names first, since options go with it
+        for name in sorted(value, key=lambda each: each != SHORT[key]):
+            _set(values, [*path[:-1], str(name)], value[name])
+    else:
+        _set(values, path, value)
+
+
+def _set(values: dict[str, Any], path: list[str], value: Any) -> None:
+    """Set the value at a path, sections on the way to it included."""
     current, where = values, ""
     for name in path[:-1]:
         where = f"{where}.{name}".removeprefix(".")

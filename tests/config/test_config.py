@@ -40,6 +40,19 @@ def test_overrides_win_over_the_file_and_the_file_over_defaults(written: Callabl
     assert config.train.patience == TrainConfig().patience
 
 
+def test_an_override_may_give_a_whole_section(written: Callable[[str], Path]) -> None:
+    """The options of what was named before go, whatever the order of the keys is; it was a traceback."""
+    path = written("model: {name: deepfm, hidden: [8]}\n")
+    for text in ("{name: autoint, num_heads: 2}", "{num_heads: 2, name: autoint}"):
+        assert load(path, [f"model={text}"]).model == Choice("autoint", {"num_heads": 2})
+    store = load(path, ["compact.store={code_dims: 4, size_step: 4, max_size: 8, name: codes}"]).compact.store
+    assert store == load(path, ["compact.store=codes", *OF_CODES]).compact.store
+    assert load(path, ["model={hidden: [9]}"]).model == Choice("deepfm", {"hidden": [9]})
+
+
+OF_CODES = ("compact.store.code_dims=4", "compact.store.size_step=4", "compact.store.max_size=8")
+
+
 def test_an_empty_file_is_all_defaults(written: Callable[[str], Path]) -> None:
     assert load(written("")) == Config() == from_dict({})
     assert load(written("train:\ncompact: {store: null, sizes:}\n")) == Config()
