@@ -1,12 +1,13 @@
 """Compact models of the next item beside the careful opponent: bytes of whole bundles, NDCG@10 of their programs.
 
-python benchmarks/next_item_compact.py runs/NAME [runs/NAME …] [--taught runs/TAUGHT …] [--careful 64x4 32x8 32x4]
+python benchmarks/next_item_compact.py runs/NAME [runs/NAME …] [--dense runs/DENSE …] [--careful 64x4 32x8 32x4]
     [--also runs/OTHER …] [--json FILE] [--image FILE]
 
 A run has compact models (compact.budgets); several are those of other seeds. The careful opponent of each, below its
 directory in ``careful/NAME``, has one dimension for all items, in int8 or in int4 with one scale a table, and all else
-as the run: its sequence model, teachers, made-up histories, schedule, and linear layers of as many bits. ``--taught``
-names runs of a dense model with the same teachers (teach.teachers), one of each seed; ``--also`` names runs whose
+as the run: its sequence model, teachers, made-up histories, schedule, and linear layers of as many bits. ``--dense``
+names runs of dense models; those with teachers (teach.teachers), one of each seed, are what bundles are to reach.
+``--also`` names runs whose
 compact models are opponents, too, such as another sequence model of one dimension. Which one is compared with is chosen
 on validation. What is trained or exported already is not done
 again.
@@ -191,13 +192,15 @@ def dense_entry(path: str) -> dict[str, Any]:
 
     Raises: UserError: when it has none.
     """
-    metrics = Run(path).metrics
+    run = Run(path)
+    metrics = run.metrics
     if not is_next_item_run(metrics) or "dense" not in metrics:
         raise UserError(f"{path}: no run of a dense model of the next item")
-    entry = metrics["dense"]
+    entry, is_taught = metrics["dense"], bool(run.config.teach.teachers)
     return {
+        "name": f"{metrics['model']}, fp32{', taught' if is_taught else ''}",
         "seed": metrics["seed"],
-        "model": metrics["model"],
+        "taught": is_taught,
         **{f"{split}_ndcg@10": entry[split]["all"]["ndcg@10"] for split in ("valid", "test")},
     }
 
@@ -220,13 +223,13 @@ def picture(runs: list[dict[str, Any]], dense: list[dict[str, Any]]) -> bytes:
                 (),
             )
             axes.plot(across, up, marker=marker, color=colour, label=None if place else label, linewidth=1)
-    for place, entry in enumerate(dense):
+    for entry in dense:
         axes.axhline(
             entry["test_ndcg@10"],
             color="#57606a",
             linestyle="--",
             linewidth=1,
-            label=None if place else f"dense {entry['model']}, fp32, taught",
+            label=entry["name"],
         )
     axes.set_xscale("log")
     for formats in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
@@ -244,18 +247,18 @@ def main(arguments: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("runs", nargs="+")
-    parser.add_argument("--taught", nargs="*", default=[], help="runs of a taught dense model")
+    parser.add_argument("--dense", nargs="*", default=[], help="runs of dense models, taught and not")
     parser.add_argument("--careful", nargs="*", type=program, default=PROGRAMS, metavar="DIMxBITS")
     parser.add_argument("--also", nargs="*", default=[], help="runs whose compact models are opponents, too")
     parser.add_argument("--json")
     parser.add_argument("--image")
     given = parser.parse_args(arguments)
-    dense = [dense_entry(path) for path in given.taught]
+    dense = [dense_entry(path) for path in given.dense]
     also = [compact_run(path) for path in given.also]
     runs = [measure_run(path, given.careful, also) for path in given.runs]
     result: dict[str, Any] = {"runs": runs, "dense": dense}
-    if dense:
-        levels = {entry["seed"]: entry["valid_ndcg@10"] for entry in dense}
+    levels = {entry["seed"]: entry["valid_ndcg@10"] for entry in dense if entry["taught"]}
+    if levels:
         result["smallest_within"] = [
             {
                 "seed": run["seed"],
@@ -282,7 +285,7 @@ def main(arguments: list[str] | None = None) -> None:
             better = f"{entry['better_by']:+.4f} over {entry['as_small']}" if "as_small" in entry else ""
             print(f"seed {run['seed']} {entry['name']:>12}: " + ", ".join(filter(None, (smaller, better))))
     for entry in dense:
-        print(f"dense {entry['model']}, taught, seed {entry['seed']}: test {entry['test_ndcg@10']:.4f}")
+        print(f"dense {entry['name']}, seed {entry['seed']}: test {entry['test_ndcg@10']:.4f}")
     if given.json:
         atomic_json(Path(given.json), result)
     if given.image:

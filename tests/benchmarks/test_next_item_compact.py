@@ -59,7 +59,7 @@ def test_the_smallest_that_is_good_enough() -> None:
 def test_the_picture_is_one() -> None:
     pytest.importorskip("matplotlib")
     point = {"bytes": 40_000, "test_ndcg@10": 0.15}
-    drawn = picture([{"ours": [point], "careful": [point]}], [{"model": "sasrec", "test_ndcg@10": 0.17}])
+    drawn = picture([{"ours": [point], "careful": [point]}], [{"name": "sasrec, fp32", "test_ndcg@10": 0.17}])
     assert drawn.startswith(b"\x89PNG")
 
 
