@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -19,7 +20,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 COUNTS = ("1", "100", "1000")
-LABELS = ("", "what ships", "program", "budget", "thresholds", "regime")
+LABELS = ("", "what ships", "program", "model", "budget", "thresholds", "regime", "what it is")
 """Columns that name the row; a size in kB in them is the program's."""
 
 Programs = dict[str, Any]
@@ -161,7 +162,53 @@ COUNTED: dict[str, Rule] = {
 }
 """What `android_demo/tools/arm64.py count` wrote: rankings of so many candidates."""
 
-RULES = {"peers": PEERS, "step_time": STEPS, "encode": ENCODING, "arm64_headline": COUNTED}
+Seeds = list[dict[str, float]]
+
+
+def over_seeds(points: Seeds, key: str) -> list[float]:
+    """Mean and, of several seeds, standard deviation; nothing where no seed has it."""
+    values = [float(point[key]) for point in points if key in point]
+    return (
+        [statistics.mean(values), *([statistics.stdev(values)] if len(values) > 1 else [])] if values else []
+    )
+
+
+NEXT_ITEM: dict[str, Rule] = {
+    "bytes": lambda p, n: over_seeds(p[n], "bytes")[:1],
+    "kB": lambda p, n: [each / 1000 for each in over_seeds(p[n], "bytes")[:1]],
+    "validation NDCG@10": lambda p, n: over_seeds(p[n], "valid_ndcg@10"),
+    "test NDCG@10": lambda p, n: over_seeds(p[n], "test_ndcg@10"),
+    "smaller than the smallest careful as good": lambda p, n: over_seeds(p[n], "times_smaller"),
+    "over the best careful as small": lambda p, n: over_seeds(p[n], "better_by"),
+    "HR@10": lambda p, n: over_seeds(p[n], "hr@10"),
+    "NDCG@10": lambda p, n: over_seeds(p[n], "ndcg@10"),
+    "MRR": lambda p, n: over_seeds(p[n], "mrr"),
+}
+"""What `benchmarks/next_item_compact.py` and `benchmarks/peers_next_item.py` wrote."""
+
+
+def next_item_points(content: dict[str, Any]) -> dict[str, Seeds]:
+    """The models of a file of the next item by name, an entry for each seed."""
+    if "models" in content:
+        return {name.replace(", ", " "): [each["test"]["all"]] for name, each in content["models"].items()}
+    points: dict[str, Seeds] = {}
+    for run in content["runs"]:
+        beside = {entry["name"]: entry for entry in run["beside"]}
+        for point in (*run["ours"], *run["careful"]):
+            points.setdefault(point["name"], []).append({**beside.get(point["name"], {}), **point})
+    for entry in content["dense"]:
+        points.setdefault(entry["name"].replace(", ", " "), []).append(entry)
+    return points
+
+
+RULES = {
+    "movielens_1m_next_item": NEXT_ITEM,
+    "movielens_1m_next_item_compact": NEXT_ITEM,
+    "peers": PEERS,
+    "step_time": STEPS,
+    "encode": ENCODING,
+    "arm64_headline": COUNTED,
+}
 
 
 def programs_of(file: str) -> Programs:
@@ -172,6 +219,8 @@ def programs_of(file: str) -> Programs:
         return {f"{measured(file)['rows']} rows": measured(file)}
     if file == "arm64_headline":
         return dict(measured(file)["instructions"])
+    if RULES.get(file) is NEXT_ITEM:
+        return next_item_points(measured(file))
     programs: Programs = dict(measured(file)["programs"])
     careful = measured(file).get("careful")
     if careful is not None:
