@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.made_up import write_criteo
 from ondevice.data.dataset import Dataset
-from ondevice.data.large.memory import available_cores
+from ondevice.data.preparation.memory import available_cores
 from ondevice.data.sets.criteo import CATEGORIES, INTEGERS, NO_INTEGER
 from ondevice.data.splits import SPLITS
 from ondevice.data.store import RECORD, open_store

@@ -21,7 +21,7 @@ from ondevice.methods import METHODS
 from ondevice.models import MODELS
 from ondevice.registry import Registry
 
-from .data.large.rows import real_sample
+from .data.preparation.rows import real_sample
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = "train/configs/movielens_1m_deepfm_pep.yaml"

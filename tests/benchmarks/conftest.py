@@ -1,5 +1,5 @@
-"""Preparations without processes of their own, as `tests/data/large` has them."""
+"""Preparations without processes of their own, as `tests/data/preparation` has them."""
 
-from ..data.large.conftest import inline
+from ..data.preparation.conftest import inline
 
 __all__ = ["inline"]

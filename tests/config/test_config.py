@@ -20,7 +20,7 @@ from ondevice.run.pipeline import Pipeline
 from ondevice.training.fit import Fit
 from ondevice.training.teacher import dense_number
 
-from ..data.large.rows import HEADER, avazu_lines, criteo_lines, write_lines
+from ..data.preparation.rows import HEADER, avazu_lines, criteo_lines, write_lines
 from ..optional import torchao_or_skip
 
 CONFIGS = sorted(

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ondevice.data import Dataset, Field, Schema, load_dataset
-from ondevice.data.large.columns import number_keys, numbers_of
+from ondevice.data.preparation.columns import number_keys, numbers_of
 from ondevice.data.spec import TableSpec
 from ondevice.data.vocabulary import quantile_boundaries
 from ondevice.errors import DataError

@@ -11,7 +11,7 @@ import pytest
 
 from ondevice.data import load_dataset, read, store
 from ondevice.data.dataset import Dataset
-from ondevice.data.large import assemble, prepare, whole
+from ondevice.data.preparation import assemble, prepare, whole
 from ondevice.errors import UserError
 
 

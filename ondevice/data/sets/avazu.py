@@ -6,9 +6,9 @@ import os
 from collections.abc import Sequence
 
 from ondevice.data.dataset import Dataset
-from ondevice.data.large.files import find_files
-from ondevice.data.large.prepare import prepare_large
-from ondevice.data.large.text import TextFormat
+from ondevice.data.preparation.files import find_files
+from ondevice.data.preparation.prepare import prepare_large
+from ondevice.data.preparation.text import TextFormat
 from ondevice.data.registry import DATASETS
 from ondevice.data.schema import Field, Label, Schema
 from ondevice.errors import ConfigError

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from ondevice.data import splits
 from ondevice.data.dataset import Dataset
-from ondevice.data.large.prepare import prepare
+from ondevice.data.preparation.prepare import prepare
 from ondevice.data.registry import DATASETS
 from ondevice.data.schema import Field, Label, Schema
 from ondevice.data.sets.book_crossing_files import WAY_OUT, book_crossing_table

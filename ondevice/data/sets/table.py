@@ -11,8 +11,8 @@ from typing import Any
 
 from ondevice.data import splits
 from ondevice.data.dataset import Dataset
-from ondevice.data.large.prepare import prepare, prepare_large
 from ondevice.data.parts import BadRows, Part, find_parts
+from ondevice.data.preparation.prepare import prepare, prepare_large
 from ondevice.data.registry import DATASETS
 from ondevice.data.sequences import check_histories
 from ondevice.data.spec import TableSpec

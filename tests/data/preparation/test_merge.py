@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ondevice.data.large import merge
-from ondevice.data.large.arrays import ArrayFile, key_arrays, read_keys, write_arrays
-from ondevice.data.large.chunk import ChunkId, write_chunk
-from ondevice.data.large.division import count_chunk
-from ondevice.data.large.merge import merge_field
-from ondevice.data.large.plan import Plan, open_chunk
+from ondevice.data.preparation import merge
+from ondevice.data.preparation.arrays import ArrayFile, key_arrays, read_keys, write_arrays
+from ondevice.data.preparation.chunk import ChunkId, write_chunk
+from ondevice.data.preparation.division import count_chunk
+from ondevice.data.preparation.merge import merge_field
+from ondevice.data.preparation.plan import Plan, open_chunk
 from ondevice.data.schema import Field, Label, Schema
 
 pa = pytest.importorskip("pyarrow", reason="large data are read with pyarrow")

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from ondevice.data.keys import LARGEST, SMALLEST
-from ondevice.data.large.chunk import write_chunk
-from ondevice.data.large.columns import parse_hexadecimal
+from ondevice.data.preparation.chunk import write_chunk
+from ondevice.data.preparation.columns import parse_hexadecimal
 from ondevice.data.schema import Schema
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"

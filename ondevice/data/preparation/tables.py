@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from ondevice.data.join import Joined
-from ondevice.data.large.chunk import ChunkId, write_chunk
-from ondevice.data.large.files import Budget, Finished, chunk_meta
-from ondevice.data.large.plan import Plan
 from ondevice.data.parts import BadRows, Part, line_of
+from ondevice.data.preparation.chunk import ChunkId, write_chunk
+from ondevice.data.preparation.files import Budget, Finished, chunk_meta
+from ondevice.data.preparation.plan import Plan
 from ondevice.data.read import Engine
 from ondevice.data.rows import rows_of
 from ondevice.errors import DataError

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ondevice.data.large import files
-from ondevice.data.large.files import Budget, find_files, natural, text_tasks
-from ondevice.data.large.plan import Plan
-from ondevice.data.large.text import TextFormat
+from ondevice.data.preparation import files
+from ondevice.data.preparation.files import Budget, find_files, natural, text_tasks
+from ondevice.data.preparation.plan import Plan
+from ondevice.data.preparation.text import TextFormat
 from ondevice.data.schema import Field, Label, Schema
 from ondevice.data.sets import avazu, criteo
 from ondevice.errors import UserError

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ondevice.data.large.division import DIVISION, division_of, split_of_rows
-from ondevice.data.large.encode import ALL_IDS
-from ondevice.data.large.plan import Plan, open_chunk, starts_of
 from ondevice.data.negatives import Pairs, sample_negatives
+from ondevice.data.preparation.division import DIVISION, division_of, split_of_rows
+from ondevice.data.preparation.encode import ALL_IDS
+from ondevice.data.preparation.plan import Plan, open_chunk, starts_of
 from ondevice.data.report import tell_repeated
 from ondevice.data.sequences import Histories, Timeline, write_sequences
 from ondevice.data.slots import BLOCK_ROWS

@@ -18,9 +18,7 @@ from ondevice.data.sources import say
 from ondevice.errors import ConfigError, DataError
 
 SAY_SECONDS = 15.0
-WORKER = (
-    "from ondevice.data.large.worker import main; main()"  # with -m Python warns that it is imported already
-)
+WORKER = "from ondevice.data.preparation.worker import main; main()"  # with -m Python warns that it is imported already
 Task = dict[str, Any]
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -34,7 +32,7 @@ class BadLineError(DataError):
 
 
 class Pool:
-    """Processes of `ondevice.data.large.worker` on one plan; use it in a ``with`` statement.
+    """Processes of `ondevice.data.preparation.worker` on one plan; use it in a ``with`` statement.
 
     Args:
         folder: holds the plan.

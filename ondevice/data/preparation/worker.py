@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ondevice.data.large.chunk import ChunkId
-from ondevice.data.large.division import count_chunk
-from ondevice.data.large.encode import encode_chunk
-from ondevice.data.large.merge import merge_field
-from ondevice.data.large.plan import Plan
-from ondevice.data.large.tables import parse_batch
-from ondevice.data.large.text import TextFormat, parse_text
+from ondevice.data.preparation.chunk import ChunkId
+from ondevice.data.preparation.division import count_chunk
+from ondevice.data.preparation.encode import encode_chunk
+from ondevice.data.preparation.merge import merge_field
+from ondevice.data.preparation.plan import Plan
+from ondevice.data.preparation.tables import parse_batch
+from ondevice.data.preparation.text import TextFormat, parse_text
 from ondevice.errors import UserError
 
 

@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from ondevice.data.large import prepare, worker
-from ondevice.data.large.plan import Plan
+from ondevice.data.preparation import prepare, worker
+from ondevice.data.preparation.plan import Plan
 
 
 @pytest.fixture(autouse=True)

@@ -21,8 +21,8 @@ import yaml
 from benchmarks import made_up
 from ondevice import files
 from ondevice.data import load_dataset, read
-from ondevice.data.large import files as large_files
-from ondevice.data.large import prepare
+from ondevice.data.preparation import files as large_files
+from ondevice.data.preparation import prepare
 from tests.data.log import SCHEMA, log
 
 from .rows import criteo_lines, write_lines
@@ -130,7 +130,7 @@ def as_parquet(path: Path) -> dict[str, Any]:
 
 CODE = """
 import sys
-from ondevice.data.large import files, prepare
+from ondevice.data.preparation import files, prepare
 files.CHUNK_BYTES = prepare.CHUNK_BYTES = 50_000
 prepare.SAVE_SECONDS = 0.0
 from ondevice.data import load_dataset

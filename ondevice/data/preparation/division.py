@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ondevice.data.large.arrays import write_arrays
-from ondevice.data.large.chunk import Chunk, ChunkId
-from ondevice.data.large.columns import number_keys
-from ondevice.data.large.plan import Plan, open_chunk, starts_of
+from ondevice.data.preparation.arrays import write_arrays
+from ondevice.data.preparation.chunk import Chunk, ChunkId
+from ondevice.data.preparation.columns import number_keys
+from ondevice.data.preparation.plan import Plan, open_chunk, starts_of
 from ondevice.data.splits import GIVEN, SPLIT_STREAM, SPLITS, hash_rows
 from ondevice.errors import DataError
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ondevice.data.field import Field, log_integer
 from ondevice.data.keys import LARGEST, SMALLEST
-from ondevice.data.large.columns import (
+from ondevice.data.preparation.columns import (
     encode_column,
     keys_of,
     log_integers,

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ondevice.data.large.arrays import ArrayFile
-from ondevice.data.large.chunk import ChunkId
-from ondevice.data.large.plan import Plan, open_chunk
+from ondevice.data.preparation.arrays import ArrayFile
+from ondevice.data.preparation.chunk import ChunkId
+from ondevice.data.preparation.plan import Plan, open_chunk
 from ondevice.data.splits import SPLITS
 
 ALL_IDS = "ids.npy"

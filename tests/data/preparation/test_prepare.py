@@ -16,7 +16,7 @@ import pytest
 
 from benchmarks.made_up import write_criteo
 from ondevice.data import Dataset, load_dataset
-from ondevice.data.large import files, pool, prepare
+from ondevice.data.preparation import files, pool, prepare
 from ondevice.data.sets.avazu import COLUMNS
 from ondevice.data.splits import SPLIT_STREAM, hash_rows
 from ondevice.errors import UserError

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ondevice.data.large.arrays import ArrayFile
-from ondevice.data.large.columns import number_to_keys, numbers_of
-from ondevice.data.large.plan import Plan, open_chunk, starts_of
+from ondevice.data.preparation.arrays import ArrayFile
+from ondevice.data.preparation.columns import number_to_keys, numbers_of
+from ondevice.data.preparation.plan import Plan, open_chunk, starts_of
 from ondevice.data.vocabulary import learnt
 from ondevice.files import atomic_json, sync
 

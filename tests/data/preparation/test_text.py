@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ondevice.data.large.chunk import Chunk
-from ondevice.data.large.text import TextFormat, _read, check_lines, parse_text
+from ondevice.data.preparation.chunk import Chunk
+from ondevice.data.preparation.text import TextFormat, _read, check_lines, parse_text
 from ondevice.data.schema import Field, Label, Schema
 
 from .rows import patient

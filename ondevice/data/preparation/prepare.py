@@ -17,19 +17,19 @@ import numpy as np
 
 from ondevice.data import splits, store
 from ondevice.data.dataset import Dataset
-from ondevice.data.large.arrays import ArrayFile, write_arrays
-from ondevice.data.large.assemble import assemble
-from ondevice.data.large.chunk import ChunkId
-from ondevice.data.large.division import division_of
-from ondevice.data.large.encode import ALL_IDS, allocate
-from ondevice.data.large.files import CHUNK_BYTES, Budget, Finished, text_tasks
-from ondevice.data.large.memory import parse_bytes, shares
-from ondevice.data.large.plan import Plan, starts_of
-from ondevice.data.large.pool import BadLineError, Pool, Progress
-from ondevice.data.large.tables import table_tasks
-from ondevice.data.large.whole import Whole
-from ondevice.data.large.worker import Inline
 from ondevice.data.parts import WAY_OUT, BadRows, Part
+from ondevice.data.preparation.arrays import ArrayFile, write_arrays
+from ondevice.data.preparation.assemble import assemble
+from ondevice.data.preparation.chunk import ChunkId
+from ondevice.data.preparation.division import division_of
+from ondevice.data.preparation.encode import ALL_IDS, allocate
+from ondevice.data.preparation.files import CHUNK_BYTES, Budget, Finished, text_tasks
+from ondevice.data.preparation.memory import parse_bytes, shares
+from ondevice.data.preparation.plan import Plan, starts_of
+from ondevice.data.preparation.pool import BadLineError, Pool, Progress
+from ondevice.data.preparation.tables import table_tasks
+from ondevice.data.preparation.whole import Whole
+from ondevice.data.preparation.worker import Inline
 from ondevice.data.schema import Schema
 from ondevice.data.sources import cache_directory, say
 from ondevice.data.spec import TableSpec

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ondevice.data.large.arrays import ArrayFile, key_arrays, read_keys, write_arrays
-from ondevice.data.large.columns import encode_column, num_cut
+from ondevice.data.preparation.arrays import ArrayFile, key_arrays, read_keys, write_arrays
+from ondevice.data.preparation.columns import encode_column, num_cut
 from ondevice.data.schema import Schema
 
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ondevice.data.large.arrays import ArrayFile, write_arrays
-from ondevice.data.large.chunk import ChunkId, write_chunk
-from ondevice.data.large.division import ascending_bits, count_chunk, division_of
-from ondevice.data.large.plan import Plan
+from ondevice.data.preparation.arrays import ArrayFile, write_arrays
+from ondevice.data.preparation.chunk import ChunkId, write_chunk
+from ondevice.data.preparation.division import ascending_bits, count_chunk, division_of
+from ondevice.data.preparation.plan import Plan
 from ondevice.data.schema import Field, Label, Schema
 from ondevice.data.splits import split_rows
 from ondevice.errors import UserError

@@ -11,11 +11,11 @@ import numpy as np
 from ondevice.data import splits
 from ondevice.data.catalog import catalog_of, save_catalog
 from ondevice.data.field import Field
-from ondevice.data.large.arrays import ArrayFile
-from ondevice.data.large.chunk import Chunk
-from ondevice.data.large.columns import numbers_of
-from ondevice.data.large.plan import Plan, open_chunk, starts_of
 from ondevice.data.negatives import Pairs
+from ondevice.data.preparation.arrays import ArrayFile
+from ondevice.data.preparation.chunk import Chunk
+from ondevice.data.preparation.columns import numbers_of
+from ondevice.data.preparation.plan import Plan, open_chunk, starts_of
 from ondevice.data.report import describe_fields, say_report
 from ondevice.data.schema import Schema
 from ondevice.data.sequences import Histories

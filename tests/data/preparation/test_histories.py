@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ondevice.data import Dataset, read
-from ondevice.data.large import whole
+from ondevice.data.preparation import whole
 from ondevice.errors import UserError
 
 from ..log import SCHEMA, log

@@ -11,10 +11,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ondevice.data.large.chunk import Chunk, ChunkId
-from ondevice.data.large.plan import Plan
-from ondevice.data.large.pool import BadLineError
-from ondevice.data.large.text import BYTE_ORDER_MARK, TextFormat
+from ondevice.data.preparation.chunk import Chunk, ChunkId
+from ondevice.data.preparation.plan import Plan
+from ondevice.data.preparation.pool import BadLineError
+from ondevice.data.preparation.text import BYTE_ORDER_MARK, TextFormat
 from ondevice.errors import DataError
 
 CHUNK_BYTES = 16 << 20  # of text; a constant, so that a preparation can go on under another memory option

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from ondevice.data.large.arrays import ArrayFile
-from ondevice.data.large.chunk import Chunk, ChunkId
 from ondevice.data.parts import WAY_OUT
+from ondevice.data.preparation.arrays import ArrayFile
+from ondevice.data.preparation.chunk import Chunk, ChunkId
 from ondevice.data.schema import Schema
 from ondevice.data.spec import TableSpec
 from ondevice.files import atomic_json
