@@ -22,7 +22,7 @@ def load_exporter() -> None:
         import executorch.backends.xnnpack.partition.xnnpack_partitioner
         import executorch.exir  # noqa: F401
 
-        from ondevice.program import rewrite  # noqa: F401
+        from ondevice.program import rewrite, xnnpack_passes  # noqa: F401
 
 
 def lower(endpoints: Mapping[str, Endpoint], *, delegate: bool = True) -> Lowered:
@@ -46,6 +46,7 @@ def lower(endpoints: Mapping[str, Endpoint], *, delegate: bool = True) -> Lowere
         from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge_transform_and_lower
 
         from ondevice.program.rewrite import rewrite
+        from ondevice.program.xnnpack_passes import needed_passes_alone
 
         exported = {}
         for name, endpoint in endpoints.items():
@@ -56,11 +57,12 @@ def lower(endpoints: Mapping[str, Endpoint], *, delegate: bool = True) -> Lowere
             if delegate:
                 rewrite(program, endpoint.batch)
             exported[name] = _functional(program)
-        edge = to_edge_transform_and_lower(
-            exported,
-            partitioner=[XnnpackPartitioner()] if delegate else [],
-            compile_config=EdgeCompileConfig(_check_ir_validity=False, _skip_dim_order=True),
-        )
+        with needed_passes_alone():
+            edge = to_edge_transform_and_lower(
+                exported,
+                partitioner=[XnnpackPartitioner()] if delegate else [],
+                compile_config=EdgeCompileConfig(_check_ir_validity=False, _skip_dim_order=True),
+            )
         num_delegated, num_portable = _count(edge, endpoints)
         finished = edge.to_executorch(ExecutorchBackendConfig(segment_alignment=16)).buffer
     if delegate and num_delegated == 0:
