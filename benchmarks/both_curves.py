@@ -23,7 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from ondevice.errors import run_script
 from ondevice.files import atomic_write
 
-OURS, GREY = "#0b7a6b", "#57606a"
+OURS, GREY = ("#0b7a6b", "#5fae3c"), "#57606a"
+"""Colours: those of our curves, and of what is no curve."""
 FAMILIES = {
     "int8": ("careful, int8", "#c2761a"),
     "int4": ("careful, int4", "#4d6fa8"),
@@ -40,7 +41,7 @@ def family(name: str) -> str:
 
 
 def of_ratings(summary: Mapping[str, Any]) -> tuple[dict[str, Curve], dict[str, float]]:
-    """Curves by family, ours under ``ours``, and dense models by name with their test AUC."""
+    """Curves by family, ours under names that begin with ``ours``, and dense models by name with their test AUC."""
     curves: dict[str, Curve] = {"ours": []}
     for entry in summary["programs"].values():
         if entry["kind"] == "budgets":
@@ -63,7 +64,7 @@ def of_next_item(content: Mapping[str, Any]) -> tuple[dict[str, Curve], dict[str
     for run in content["runs"]:
         for whose in ("ours", "careful"):
             for each in run[whose]:
-                kind = "ours" if whose == "ours" else family(each["name"])
+                kind = f"ours, {_words(run['model'])}" if whose == "ours" else family(each["name"])
                 seen = points.setdefault(kind, {}).setdefault(each["name"], [])
                 seen.append((each["bytes"] / 1000, each["test_ndcg@10"]))
     curves = {
@@ -83,6 +84,10 @@ def of_next_item(content: Mapping[str, Any]) -> tuple[dict[str, Curve], dict[str
     return curves, {name: statistics.mean(each) for name, each in by_name.items()}
 
 
+def _words(model: str) -> str:
+    return {"sasrec": "self-attention"}.get(model, model.replace("_", " "))
+
+
 def _std(values: list[float]) -> float:
     return statistics.stdev(values) if len(values) > 1 else 0.0
 
@@ -98,10 +103,13 @@ def draw(ratings: Mapping[str, Any], following: Mapping[str, Any]) -> bytes:
         ("What comes next?", "test NDCG@10", of_next_item(following)),
     )
     for axes, (title, measure, (curves, dense)) in zip(panels, jobs, strict=True):
-        for kind, curve in sorted(curves.items(), key=lambda item: item[0] == "ours"):
-            label, colour = ("ondevice", OURS) if kind == "ours" else FAMILIES[kind]
-            size, quality, spread = zip(*sorted(curve), strict=True)
-            thick = 2.4 if kind == "ours" else 1.3
+        ours = [kind for kind in curves if kind.startswith("ours")]
+        for kind in [*sorted(curves.keys() - {*ours}), *ours]:
+            if kind in ours:
+                label, colour, thick = kind.replace("ours", "ondevice"), OURS[ours.index(kind)], 2.4
+            else:
+                (label, colour), thick = FAMILIES[kind], 1.3
+            size, quality, spread = zip(*sorted(curves[kind]), strict=True)
             axes.errorbar(
                 size, quality, spread, marker="o", ms=5, color=colour, label=label, lw=thick, capsize=3
             )

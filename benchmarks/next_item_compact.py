@@ -138,7 +138,8 @@ def measure_run(path: str, programs: list[tuple[int, int]], also: list[Run]) -> 
     """
     run = compact_run(path)
     metrics = run.metrics
-    ours = [{"name": label, **measured(run, label)} for label in metrics["budgets"]]
+    kind = run.config.compact_model.name
+    ours = [{"name": f"{kind}-{label}", **measured(run, label)} for label in metrics["budgets"]]
     careful, begun = [], dict[int, str]()
     for dim, bits in programs:
         folder = run.path / "careful" / f"d{dim}-int{bits}"
@@ -155,7 +156,7 @@ def measure_run(path: str, programs: list[tuple[int, int]], also: list[Run]) -> 
     ours, careful = (sorted(points, key=lambda point: point["bytes"]) for points in (ours, careful))
     return {
         "seed": metrics["seed"],
-        "model": run.config.compact_model.name,
+        "model": kind,
         "teach": {"teachers": len(teach.teachers), "pairs": teach.pairs, "label_weight": teach.label_weight},
         "ours": ours,
         "careful": careful,

@@ -17,12 +17,16 @@ def test_points_are_means_over_the_seeds_that_have_them() -> None:
     def point(name: str, size: int, quality: float) -> dict[str, object]:
         return {"name": name, "bytes": size, "test_ndcg@10": quality}
 
-    first = {"ours": [point("9kB", 9000, 0.2)], "careful": [point("d8-int4", 7000, 0.1)]}
-    second = {"ours": [point("9kB", 9200, 0.3)], "careful": [point("sasrec-uniform", 70_000, 0.4)]}
+    first = {"model": "sasrec", "ours": [point("9kB", 9000, 0.2)], "careful": [point("d8-int4", 7000, 0.1)]}
+    second = {
+        "model": "sasrec",
+        "ours": [point("9kB", 9200, 0.3)],
+        "careful": [point("sasrec-uniform", 70_000, 0.4)],
+    }
     curves, dense = of_next_item(
         {"runs": [first, second], "dense": [{"name": "sasrec", "test_ndcg@10": 0.5}]}
     )
-    assert curves["ours"] == [pytest.approx((9.1, 0.25, 0.0707106781))]
+    assert curves["ours, self-attention"] == [pytest.approx((9.1, 0.25, 0.0707106781))]
     assert curves["int4"] == [(7.0, 0.1, 0.0)]
     assert curves["uniform"] == [(70.0, 0.4, 0.0)]
     assert dense == {"dense sasrec": 0.5}
