@@ -64,7 +64,11 @@ def of_next_item(content: Mapping[str, Any]) -> tuple[dict[str, Curve], dict[str
     for run in content["runs"]:
         for whose in ("ours", "careful"):
             for each in run[whose]:
-                kind = f"ours, {_words(run['model'])}" if whose == "ours" else family(each["name"])
+                kind = (
+                    f"ours, {_words(each['name'].rsplit('-', 1)[0])}"
+                    if whose == "ours"
+                    else family(each["name"])
+                )
                 seen = points.setdefault(kind, {}).setdefault(each["name"], [])
                 seen.append((each["bytes"] / 1000, each["test_ndcg@10"]))
     curves = {

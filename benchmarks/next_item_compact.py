@@ -3,14 +3,13 @@
 python benchmarks/next_item_compact.py runs/NAME [runs/NAME …] [--dense runs/DENSE …] [--careful 64x4 32x8 32x4]
     [--also runs/OTHER …] [--json FILE] [--image FILE]
 
-A run has compact models (compact.budgets); several are those of other seeds. The careful opponent of each, below its
-directory in ``careful/NAME``, has one dimension for all items, in int8 or in int4 with one scale a table, and all else
-as the run: its sequence model, teachers, made-up histories, schedule, and linear layers of as many bits. ``--dense``
-names runs of dense models; those with teachers (teach.teachers), one of each seed, are what bundles are to reach.
-``--also`` names runs whose
-compact models are opponents, too, such as another sequence model of one dimension. Which one is compared with is chosen
-on validation. What is trained or exported already is not done
-again.
+A run has compact models (compact.budgets); several are those of other seeds, or of another sequence model. The
+careful opponent of each seed, below the directory of its first run in ``careful/NAME``, has one dimension for all
+items, in int8 or in int4 with one scale a table, and all else as the run: its sequence model, teachers, made-up
+histories, schedule, and linear layers of as many bits. ``--also`` names runs whose compact models are opponents, too,
+such as another sequence model of one dimension. Which one is compared with is chosen on validation. ``--dense`` names
+runs of dense models; those with teachers (teach.teachers), one of each seed, are what bundles are to reach. What is
+trained or exported already is not done again.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from ondevice.bench.report.report import environment
 from ondevice.config.sections import Choice, Config, SizesConfig
 from ondevice.config.stores import Codes, Int8, Store
 from ondevice.errors import UserError, run_script
@@ -131,32 +131,33 @@ def compact_run(path: str) -> Run:
     return run
 
 
-def measure_run(path: str, programs: list[tuple[int, int]], also: list[Run]) -> dict[str, Any]:
-    """The compact models of a run and its careful opponents, each family by bytes.
-
-    Raises: UserError: when it is no run of the next item with compact models.
-    """
-    run = compact_run(path)
-    metrics = run.metrics
-    kind = run.config.compact_model.name
-    ours = [{"name": f"{kind}-{label}", **measured(run, label)} for label in metrics["budgets"]]
+def opponents(run: Run, programs: list[tuple[int, int]], also: list[Run]) -> list[dict[str, Any]]:
+    """The careful programs of a run, trained where that is not done yet, and other runs of its seed."""
     careful, begun = [], dict[int, str]()
     for dim, bits in programs:
         folder = run.path / "careful" / f"d{dim}-int{bits}"
         if not (folder / METRICS).exists():
-            print(f"{path}: careful d{dim}-int{bits} is trained", flush=True)
+            print(f"{run.path}: careful d{dim}-int{bits} is trained", flush=True)
             NextItemPipeline(careful_config(run, dim, bits, begun.get(dim)), folder, resume=True).run()
         begun[dim] = str(folder.resolve())  # what has other bits begins with the same dense model
         careful.append({"name": folder.name, "dim": dim, "bits": bits, **measured(Run(folder), LARGE)})
     for other in also:
-        if other.metrics["seed"] == metrics["seed"]:
+        if other.metrics["seed"] == run.metrics["seed"]:
             name = f"{other.config.compact_model.name}-{other.config.compact.sizes.name}"
             careful += [{"name": name, **measured(other, label)} for label in other.metrics["budgets"]]
-    teach = run.config.compact.teach
+    return careful
+
+
+def measure_seed(runs: list[Run], programs: list[tuple[int, int]], also: list[Run]) -> dict[str, Any]:
+    """The compact models of the runs of a seed and their opponents, those of the first run, each family by bytes."""
+    ours = []
+    for run in runs:
+        kind = run.config.compact_model.name
+        ours += [{"name": f"{kind}-{label}", **measured(run, label)} for label in run.metrics["budgets"]]
+    careful, teach = opponents(runs[0], programs, also), runs[0].config.compact.teach
     ours, careful = (sorted(points, key=lambda point: point["bytes"]) for points in (ours, careful))
     return {
-        "seed": metrics["seed"],
-        "model": kind,
+        "seed": runs[0].metrics["seed"],
         "teach": {"teachers": len(teach.teachers), "pairs": teach.pairs, "label_weight": teach.label_weight},
         "ours": ours,
         "careful": careful,
@@ -256,8 +257,12 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     dense = [dense_entry(path) for path in given.dense]
     also = [compact_run(path) for path in given.also]
-    runs = [measure_run(path, given.careful, also) for path in given.runs]
-    result: dict[str, Any] = {"runs": runs, "dense": dense}
+    of_seed: dict[int, list[Run]] = {}
+    for each in map(compact_run, given.runs):
+        of_seed.setdefault(each.metrics["seed"], []).append(each)
+    runs = [measure_seed(of_one, given.careful, also) for of_one in of_seed.values()]
+    command = " ".join(["python", *sys.argv])
+    result: dict[str, Any] = {"command": command, "environment": environment(), "runs": runs, "dense": dense}
     levels = {entry["seed"]: entry["valid_ndcg@10"] for entry in dense if entry["taught"]}
     if levels:
         result["smallest_within"] = [

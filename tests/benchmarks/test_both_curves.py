@@ -17,10 +17,9 @@ def test_points_are_means_over_the_seeds_that_have_them() -> None:
     def point(name: str, size: int, quality: float) -> dict[str, object]:
         return {"name": name, "bytes": size, "test_ndcg@10": quality}
 
-    first = {"model": "sasrec", "ours": [point("9kB", 9000, 0.2)], "careful": [point("d8-int4", 7000, 0.1)]}
+    first = {"ours": [point("sasrec-9kB", 9000, 0.2)], "careful": [point("d8-int4", 7000, 0.1)]}
     second = {
-        "model": "sasrec",
-        "ours": [point("9kB", 9200, 0.3)],
+        "ours": [point("sasrec-9kB", 9200, 0.3)],
         "careful": [point("sasrec-uniform", 70_000, 0.4)],
     }
     curves, dense = of_next_item(
