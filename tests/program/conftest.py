@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import pickle
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -19,6 +16,7 @@ from ondevice.program.executorch import ExecuTorch
 from ondevice.program.export import Exported, ExportOptions, export_model
 from ondevice.program.target import Lowered
 
+from ..once import made_once, shared_folder
 from . import shop
 
 Export = Callable[..., Exported]
@@ -39,14 +37,7 @@ def lowered_once(file: Path) -> Iterator[None]:
     """Programs that the block makes are kept in a file, from which the next process that enters it reads them."""
 
     def shared(self: ExecuTorch, endpoints: Mapping[str, Endpoint]) -> Lowered:
-        with open(file, "a+b") as kept:
-            fcntl.flock(kept, fcntl.LOCK_EX)  # the other process waits until it is whole
-            kept.seek(0)
-            if content := kept.read():
-                return pickle.loads(content)
-            lowered = lower(self, endpoints)
-            kept.write(pickle.dumps(lowered))
-            return lowered
+        return made_once(file, lambda: lower(self, endpoints))
 
     lower = ExecuTorch.lower
     with pytest.MonkeyPatch.context() as patch:
@@ -73,8 +64,7 @@ def exported_shop(
 @pytest.fixture(scope="session")
 def export(tmp_path_factory: pytest.TempPathFactory) -> Export:
     """Export a model of the shop, once per model, layout, quantization and methods: for all processes of the tests."""
-    folder = tmp_path_factory.getbasetemp()  # of this session, and with pytest-xdist of this process
-    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    folder = shared_folder(tmp_path_factory)
 
     def run(model: str, layout: str, quantization: str, methods: tuple[str, ...]) -> Exported:
         return exported_shop(folder, model, layout, quantization, methods)

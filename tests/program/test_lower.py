@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import cache
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ from ondevice.program.slim import ProgramFile, parse_graph
 from ondevice.quiet import quiet
 
 from . import shop
-from .conftest import Export
+from .conftest import Export, shop_data
 from .estimates import assert_close
 
 # XNNPACK may round an activation the other way: one of 255 steps of one layer's input.
@@ -37,9 +38,26 @@ no columns; a first layer over the whole matrix would be one delegate, and twice
 
 
 def methods_of(model: str, layout: str) -> tuple[str, ...]:
-    """All methods for one model with first-order weights and one without, the fewest for the others: an export takes
-    seconds."""
-    return ENDPOINTS if layout == "staircase" and model in ("deepfm", "din") else ("forward",)
+    """All methods for one model, the fewest for the others: an export takes seconds. Models that read histories have
+    ``rank`` in `test_places.py`, and a table without first-order weights has all methods below."""
+    return ENDPOINTS if layout == "staircase" and model == "deepfm" else ("forward",)
+
+
+@cache
+def coded(model: str, code_dims: int, levels: int) -> Exported:
+    """All methods where rows have two levels."""
+    return export_model(
+        shop.coded_recommender(model, shop_data(), code_dims, levels),
+        shop_data(),
+        name="shop",
+        model=model,
+        method="pep",
+        options=ExportOptions(methods=coded_methods(levels), top_k=5, max_batch=64),
+    )
+
+
+def coded_methods(levels: int) -> tuple[str, ...]:
+    return ENDPOINTS if levels > 1 else ("forward",)
 
 
 @pytest.mark.parametrize(
@@ -64,19 +82,11 @@ def test_the_program_scores_like_the_quantized_model(
     assert set(made.bundle.manifest["ops"]) <= stock.stock_names()
 
 
-@pytest.mark.parametrize(("code_dims", "levels"), [(2, 1), (4, 1), (2, 2)])
+@pytest.mark.parametrize(("model", "code_dims", "levels"), [("deepfm", 4, 1), ("fm", 3, 1), ("fm", 2, 2)])
 def test_a_program_of_codes_scores_like_the_quantized_model(
-    code_dims: int, levels: int, data: Dataset
+    model: str, code_dims: int, levels: int, data: Dataset
 ) -> None:
-    methods = ENDPOINTS if levels > 1 else ("forward",)
-    made = export_model(
-        shop.coded_recommender("deepfm", data, code_dims, levels),
-        data,
-        name="shop",
-        model="deepfm",
-        method="pep",
-        options=ExportOptions(methods=methods, top_k=5, max_batch=64),
-    )
+    made = coded(model, code_dims, levels)
     rows = made.packed.order.rows(shop.all_ids(data))
     with torch.no_grad():
         expected = torch.sigmoid(made.quantized(rows)).numpy()
@@ -86,23 +96,15 @@ def test_a_program_of_codes_scores_like_the_quantized_model(
     assert isinstance(table, CodedStaircase)
     assert made.bundle.contents[PROGRAM].count(table.codes.numpy().tobytes()) == 1
     assert set(made.bundle.manifest["ops"]) <= stock.stock_names()
-    assert_close(made, data, methods)
+    assert_close(made, data, coded_methods(levels))
     # codes become integers by the quick operator, which is a third of the time of 1000 candidates
     assert "aten::_to_copy.out" in made.bundle.manifest["ops"]
     assert not any(op.startswith("dim_order_ops") for op in made.bundle.manifest["ops"])
 
 
-@pytest.mark.parametrize("levels", [1, 2])
-def test_a_factorization_machine_of_codes_has_no_needless_node(data: Dataset, levels: int) -> None:
-    made = export_model(
-        shop.coded_recommender("fm", data, 3, levels),
-        data,
-        name="shop",
-        model="fm",
-        method="pep",
-        options=ExportOptions(methods=("forward",)),
-    )
-    assert_close(made, data, ("forward",))
+@pytest.mark.parametrize(("code_dims", "levels"), [(3, 1), (2, 2)])
+def test_a_factorization_machine_of_codes_has_no_needless_node(code_dims: int, levels: int) -> None:
+    made = coded("fm", code_dims, levels)
     program = ProgramFile.parse(made.bundle.contents[PROGRAM])
     (delegate,) = program.root["execution_plan"][0]["delegates"]
     nodes = parse_graph(program.segments[delegate["processed"].get("index", 0)])["xnodes"]

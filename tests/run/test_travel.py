@@ -14,6 +14,7 @@ import ondevice
 from ondevice.errors import UserError
 from ondevice.run.directory import Run, data_options
 
+from ..once import equal_models_lowered_once
 from ..runs import Make
 
 pytest.importorskip("duckdb", reason="tables are read with duckdb")
@@ -69,11 +70,13 @@ def test_a_bundle_from_the_run_alone(
     else:
         values["compact"]["endpoints"] = ["forward", "recommend"]  # whose items the run remembers
     run = ondevice.train(values, tmp_path / "run")
-    before = ondevice.export(run, output=tmp_path / "before")
-    table.unlink()
-    shutil.rmtree(tmp_path / "cache")
-    capsys.readouterr()
-    after = ondevice.export(Run(run.path), output=tmp_path / "after")
+    with equal_models_lowered_once() as lowered:
+        before = ondevice.export(run, output=tmp_path / "before")
+        table.unlink()
+        shutil.rmtree(tmp_path / "cache")
+        capsys.readouterr()
+        after = ondevice.export(Run(run.path), output=tmp_path / "after")
+    assert len(lowered) == len(before)
     assert "the data are not where they were" in capsys.readouterr().err
     for one, other in zip(before, after, strict=True):
         for name in ("model.pte", "vocabulary.bin", "manifest.json"):
