@@ -26,6 +26,8 @@ from ..runs import lasting
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "train" / "configs").glob("*_next_item_*.yaml"))
 CONFIGS = [path for path in CONFIGS if "compact" not in path.stem]  # `test_next_item_compact` has those
+(TAUGHT,) = (path for path in CONFIGS if path.stem.endswith("taught"))
+CONFIGS.remove(TAUGHT)  # it asks for runs of two others
 SMALL = ("embedding.dim=4", "train.epochs=2", "run.progress=false", "run.device=cpu", "model.last=6")
 
 
@@ -101,13 +103,16 @@ def test_a_dense_model_goes_on_from_another_runs(movielens_folder: Path, tmp_pat
         return NextItemPipeline(small(movielens_folder, *begun, path=path), tmp_path / "on").run()
 
     assert goes_on("first")["dense"]["test"] == first["dense"]["test"]
+    shutil.rmtree(tmp_path / "on")
+    path, teachers = TAUGHT, f"teach.teachers=[{tmp_path / 'first'}]"
+    assert goes_on("first", teachers)["dense"]["test"] == first["dense"]["test"]
     for other in ("embedding.dim=8", "model.last=7"):
         shutil.rmtree(tmp_path / "on")
         with pytest.raises(ConfigError, match=r"research\.start: the dense model of .* has another shape"):
-            goes_on("first", other)
+            goes_on("first", teachers, other)
     shutil.rmtree(tmp_path / "on")
     with pytest.raises(UserError, match=r"research\.start .*gone"):
-        goes_on("gone")
+        goes_on("gone", teachers)
 
 
 def test_without_the_test_split(movielens_folder: Path, tmp_path: Path, cache: Path) -> None:
