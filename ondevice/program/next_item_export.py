@@ -255,10 +255,11 @@ def program_histories(packed: PackedNextItem, histories: torch.Tensor) -> torch.
 def parity(made: ExportedNextItem, log: Log) -> dict[str, Any]:
     """The differences from the eager model to the program, and NDCG@10 at both ends of the whole test split.
 
-    Returns: ``eager_vs_packed`` and ``int8_vs_pte_max_abs`` (largest difference of a score), ``int8_vs_pte_rms`` (root
-        of the mean square of all), ``score_std``, ``packed_vs_int8_sqnr_db`` (None where nothing was rounded),
-        ``lengths`` (of the histories that `check_recommended` asked with), ``nobody_vs_popularity`` (rank correlation of the scores after an empty history
-        with how often training saw each item), and of both ends ``test_ndcg@10`` and ``test_hr@10``.
+    Returns: ``eager_vs_packed`` and ``int8_vs_pte_max_abs`` (largest difference of a score), ``int8_vs_pte_rms``
+        (root of the mean square of all), ``score_std``, ``packed_vs_int8_sqnr_db`` (None where nothing was rounded),
+        ``lengths`` (of the histories that `check_recommended` asked with), ``nobody_vs_popularity`` (rank correlation
+        of the scores after an empty history with how often training saw each item), and of both ends ``test_ndcg@10``
+        and ``test_hr@10``.
     """
     recommender, packed, quantized = made.recommender, made.packed, made.quantized
     moments = Moments.of(log, "test", recommender.model.last)
