@@ -38,9 +38,9 @@ from ondevice.training.windows import Log, Moments
 FOLDERS = {"int8": "int8", "none": "fp32"}
 """Where a bundle of each quantization goes, below ``bundles`` of the run."""
 # Differences of scores between the quantized model in PyTorch and its program, in standard deviations of the scores.
-# XNNPACK may round an activation the other way, one step of 255, which moves all scores of a history: of 64 histories the
-# largest difference was 0.032 with two blocks of attention in 4 bits, the root of the mean square 0.0037, and the best ten
-# items were the same. A wrong table or operator moves all scores by far more.
+# XNNPACK may round an activation the other way, one step of 255, which moves all scores of a history: of 64 histories
+# the largest difference was 0.032 with two blocks of attention in 4 bits, the root of the mean square 0.0037, and the
+# best ten items were the same. A wrong table or operator moves all scores by far more.
 SCORE_TOLERANCE = 0.05  # of a golden case, and of what is recommended
 RMS_TOLERANCE = 0.01  # of all scores
 FLIP_TOLERANCE = 0.1  # of any
