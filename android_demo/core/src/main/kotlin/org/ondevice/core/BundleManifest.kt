@@ -227,7 +227,7 @@ public class BundleManifest private constructor(json: JsonObject) {
             check(kind in KINDS, "a field's kind is \"$kind\"")
             check(transform == null || transform in Field.TRANSFORMS, "a field's transform is \"$transform\"")
             val origin = if (transform != null && "origin" in json.names) json.double("origin") else 0.0
-            val missing = if ("missing" in json.names) json.long("missing") else null
+            val missing = if ("missing" in json) json.long("missing") else null
             val of = if (kind == "history") json.string("of") else null
             val slots = if (of != null) json.int("last") else if ("slots" in json) json.int("slots") else 1
             check(slots in 1..MAX_SLOTS, "a field has $slots slots")

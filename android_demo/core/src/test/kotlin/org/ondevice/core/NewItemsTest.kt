@@ -16,7 +16,7 @@ class NewItemsTest {
     /** A year before 1990 or from then on; three genres. */
     private val fields = listOf(
         mapOf("name" to "year", "side" to "item", "kind" to "number", "boundaries" to listOf(1990.0), "keys" to listOf(0, 1)),
-        mapOf("name" to "genres", "side" to "item", "slots" to 3, "separator" to "|", "keys" to listOf("A", "B", "C")),
+        mapOf("name" to "genres", "side" to "item", "slots" to 3, "separator" to "|", "missing" to null, "keys" to listOf("A", "B", "C")),
     )
 
     /** What each value of the attributes takes of the films 30 and 60. */
@@ -34,7 +34,7 @@ class NewItemsTest {
         dtype: String = "F32",
         end: Int = 48,
         of: List<Int> = places,
-        fields: List<Map<String, Any>> = this.fields,
+        fields: List<Map<String, Any?>> = this.fields,
     ): ByteArray {
         val header = Json.write(
             mapOf(
