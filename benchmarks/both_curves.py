@@ -84,12 +84,12 @@ def of_next_item(content: Mapping[str, Any]) -> tuple[dict[str, Curve], dict[str
     }
     by_name: dict[str, list[float]] = {}
     for entry in content["dense"]:
-        by_name.setdefault(f"dense {entry['name']}", []).append(entry["test_ndcg@10"])
+        by_name.setdefault("dense " + _words(entry["name"]), []).append(entry["test_ndcg@10"])
     return curves, {name: statistics.mean(each) for name, each in by_name.items()}
 
 
 def _words(model: str) -> str:
-    return {"sasrec": "self-attention"}.get(model, model.replace("_", " "))
+    return model.replace("sasrec", "self-attention").replace("_", " ")
 
 
 def _std(values: list[float]) -> float:
@@ -118,7 +118,7 @@ def draw(ratings: Mapping[str, Any], following: Mapping[str, Any]) -> bytes:
                 size, quality, spread, marker="o", ms=5, color=colour, label=label, lw=thick, capsize=3
             )
         for place, (name, level) in enumerate(dense.items()):
-            axes.axhline(level, color=GREY, lw=1, ls=("--", ":")[place % 2], label=name)
+            axes.axhline(level, color=GREY, lw=1, ls=("--", ":", "-.")[place % 3], label=name)
         axes.set_xscale("log")
         for formats in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
             formats("{x:.0f}")

@@ -28,7 +28,7 @@ def test_points_are_means_over_the_seeds_that_have_them() -> None:
     assert curves["ours, self-attention"] == [pytest.approx((9.1, 0.25, 0.0707106781))]
     assert curves["int4"] == [(7.0, 0.1, 0.0)]
     assert curves["uniform"] == [(70.0, 0.4, 0.0)]
-    assert dense == {"dense sasrec": 0.5}
+    assert dense == {"dense self-attention": 0.5}
 
 
 def test_the_committed_files_are_drawn(tmp_path: Path) -> None:
