@@ -20,7 +20,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ondevice.errors import run_script
+from ondevice.errors import UserError, run_script
 from ondevice.files import atomic_write
 
 OURS, GREY = ("#0b7a6b", "#5fae3c"), "#57606a"
@@ -135,6 +135,20 @@ def draw(ratings: Mapping[str, Any], following: Mapping[str, Any]) -> bytes:
     return out.getvalue()
 
 
+def read(path: Path, key: str) -> dict[str, Any]:
+    """What a file of measurements holds.
+
+    Raises: UserError: when it is not there, or is none of those with ``key``.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(content, dict) or key not in content:
+        raise UserError(f"{path}: has no '{key}'; give the two files in the order of --help")
+    return content
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -143,7 +157,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("next_item", type=Path)
     parser.add_argument("--image", type=Path, required=True)
     given = parser.parse_args(arguments)
-    ratings, following = (json.loads(path.read_text()) for path in (given.ratings, given.next_item))
+    ratings, following = read(given.ratings, "programs"), read(given.next_item, "runs")
     given.image.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(given.image, draw(ratings, following))
 

@@ -224,10 +224,10 @@ def _override(values: dict[str, Any], override: str) -> None:
     if path[0] in OLD_SECTIONS:
         raise ConfigError(f"{key}: no such key; it is {present_key(path[0], '.'.join(path[1:]))} now")
     value = override_value(override, path[-1], text)
-    if key in SHORT and isinstance(
-        value, dict
-    ):  # a whole section: what it names first, since options go with it
-        for name in sorted(value, key=lambda each: each != SHORT[key]):
+    if key in SHORT and isinstance(value, dict):  # a whole section
+        for name in sorted(
+            value, key=lambda each: each != SHORT[key]
+        ):  # what it names first: options go with it
             _set(values, [*path[:-1], str(name)], value[name])
     else:
         _set(values, path, value)

@@ -54,6 +54,8 @@ class PreparedNextItem:
         check_options(config)
         for name in other_teachers(config):  # one that is not there is told before a dense model is trained
             other_run(name)
+        if config.research.start not in STARTS:
+            other_run(config.research.start, "research.start")
         self.device = select_device(config.run.device)
         if config.run.threads:
             torch.set_num_threads(config.run.threads)

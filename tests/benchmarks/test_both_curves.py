@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.both_curves import main, of_next_item, of_ratings
+from ondevice.errors import UserError
 
 FILES = Path(__file__).resolve().parents[2] / "docs" / "benchmarks"
 PATHS = [FILES / f"movielens_1m_{name}.json" for name in ("careful", "next_item_compact")]
@@ -38,3 +39,11 @@ def test_the_committed_files_are_drawn(tmp_path: Path) -> None:
     curves, dense = of_ratings(json.loads(PATHS[0].read_text()))
     assert {"ours", "int8", "int4", "int2"} <= curves.keys()
     assert "dense, fp32, taught" in dense
+
+
+def test_files_that_cannot_be_drawn(tmp_path: Path) -> None:
+    image = ["--image", str(tmp_path / "x.png")]
+    with pytest.raises(UserError, match="cannot be read"):
+        main([str(tmp_path / "none.json"), str(PATHS[1]), *image])
+    with pytest.raises(UserError, match="has no 'programs'"):
+        main([str(PATHS[1]), str(PATHS[0]), *image])
