@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -193,13 +192,13 @@ def test_a_teacher_that_is_not_there_is_told_before_anything_is_trained(
 def test_a_start_of_another_kind_is_refused(run: Path, folder: Path, tmp_path: Path) -> None:
     """The run's dense model is self-attention, what ships a decayed pooling."""
     for start, says in (
-        (run, r"research\.start: .* is a run of SASRec, but compact\.model is decayed_pooling"),
         (tmp_path / "none", r"research\.start .*none: no run directory"),
+        (run, r"research\.start: .* is a run of SASRec, but compact\.model is decayed_pooling"),
     ):
+        assert not (tmp_path / "run").exists()  # one that is not there is told before anything is written
         config = small(folder, f"compact.teach.teachers=[{run}]", f"research.start={start}")
         with pytest.raises(UserError, match=says):
             NextItemPipeline(config, tmp_path / "run").run()
-        shutil.rmtree(tmp_path / "run")
 
 
 def test_positions_are_estimated_as_they_are_stored(run: Path) -> None:
