@@ -81,7 +81,7 @@ def test_a_bundle_scores_what_it_never_saw(data: Dataset, tmp_path: Path) -> Non
     assert bundle.encode({"user": 123456})[0] == group.base_row + key_hash("123456") % len(group.keys)
     assert bundle.encode({})[0] == exported.packed.order.unknown_rows[0]
     assert bundle.file_bytes()["vocabulary.bin"] < 150
-    for wrong in (ExportOptions(catalog=True), ExportOptions(methods=("recommend",))):
+    for wrong in (ExportOptions(catalog=True), ExportOptions(methods=("forward", "recommend"))):
         with pytest.raises(
             UserError, match="'film' is hashed, so a bundle does not know which items there are"
         ):
