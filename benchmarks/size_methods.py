@@ -25,10 +25,9 @@ from ondevice.config.file import load
 from ondevice.errors import UserError, run_script
 from ondevice.files import atomic_json
 
-UNIFORM = ["compact.sizes=uniform", "compact.store.size_step=1"]
 CASES = {
-    "uniform": UNIFORM,
-    "uniform of 10 occurrences": [*UNIFORM, "compact.sizes.min_count=10"],
+    "uniform": ["compact.sizes=uniform"],
+    "uniform of 10 occurrences": ["compact.sizes=uniform", "compact.sizes.min_count=10"],
     "frequency": ["compact.sizes=frequency", "compact.sizes.exponent=0.4"],
     "pep budget": ["compact.sizes=pep", "compact.sizes.regime=budget"],
     "saliency": ["compact.sizes=saliency"],
@@ -62,6 +61,9 @@ def measure(
         ]
         Pipeline(load(config, [*overrides, *changes]), dense, resume=True).run()
     changes = [f"compact.budgets=[{','.join(budgets)}]", f"run.seed={seed}"]
+    if case.startswith("uniform"):  # of any dimension that the store can have
+        store = load(config, overrides).compact.store
+        changes.append(f"compact.store.size_step={store.code_dims if store.name == 'codes' else 1}")
     resolved = load(config, [*overrides, *CASES[case], *changes])
     metrics = BorrowingPipeline(resolved, path, Run(dense)).run()
     labels = [budget_label(budget) for budget in budgets]
