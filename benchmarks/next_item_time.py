@@ -1,5 +1,7 @@
 """How long ``recommend`` of bundles of the next item takes: a full history read, all items ranked, the best returned.
 
+The items' vectors are there already: how long ``items`` takes, which makes them once, is ``items_us``.
+
     python benchmarks/next_item_time.py [NAME=]BUNDLE ... [--processes 5] [--rounds 20] [--calls 50] [--json OUT]
 
 Every process is fresh and holds nothing but ExecuTorch's runtime with one thread; in it the bundles take turns, a round
@@ -27,6 +29,7 @@ from ondevice.bench.measure.latency import Timing, percentile, take_turns
 from ondevice.bench.measure.runtime import Program, set_threads
 from ondevice.bench.report.report import environment
 from ondevice.bundle.manifest import PROGRAM, read_manifest
+from ondevice.bundle.manifest_check import ITEMS
 from ondevice.errors import UserError, run_script
 from ondevice.files import atomic_json
 from ondevice.program.best_items import leaves_out
@@ -50,26 +53,36 @@ def requests_of(folder: Path) -> list[tuple[torch.Tensor, torch.Tensor]]:
 
 
 def time_here(bundles: Mapping[str, Path], rounds: int, calls: int) -> dict[str, dict[str, float]]:
-    """p50 and p90 of each bundle's ``recommend`` in this process, in microseconds, and the ratio to the first."""
+    """p50 and p90 of each bundle's ``recommend`` in this process, in microseconds, the ratio to the first, p50 of ``items``."""
 
-    def call_of(folder: Path) -> Any:
-        method, requests = Program(folder / PROGRAM).method("recommend"), requests_of(folder)
+    def call_of(program: Program, folder: Path) -> Any:
+        (vectors,), method = program.run(ITEMS), program.method("recommend")
+        requests = [(*each, vectors) for each in requests_of(folder)]
         return lambda number: method(requests[number % len(requests)])
 
-    timings: dict[str, Timing] = take_turns(
-        {name: call_of(folder) for name, folder in bundles.items()}, rounds=rounds, calls_per_round=calls
+    def items_of(program: Program) -> Any:
+        method = program.method(ITEMS)
+        return lambda number: method(())
+
+    programs = {name: Program(folder / PROGRAM) for name, folder in bundles.items()}
+    calls_of = {name: call_of(programs[name], folder) for name, folder in bundles.items()}
+    timings: dict[str, Timing] = take_turns(calls_of, rounds=rounds, calls_per_round=calls)
+    once = take_turns(
+        {name: items_of(program) for name, program in programs.items()}, rounds=rounds, calls_per_round=calls
     )
     first = timings[next(iter(bundles))]
     return {
         name: {
-            **{
-                f"p{percent}_us": statistics.median(percentile(each, percent) for each in timing.rounds) / 1e3
-                for percent in (50, 90)
-            },
+            **{f"p{percent}_us": _microseconds(timing, percent) for percent in (50, 90)},
             "over_first": timing.ratio_to(first),
+            "items_us": _microseconds(once[name], 50),
         }
         for name, timing in timings.items()
     }
+
+
+def _microseconds(timing: Timing, percent: int) -> float:
+    return statistics.median(percentile(each, percent) for each in timing.rounds) / 1e3
 
 
 def spread(values: list[float]) -> dict[str, float]:
@@ -119,10 +132,10 @@ def main(arguments: list[str] | None = None) -> int:
         name: {key: spread([run[name][key] for run in runs]) for key in runs[0][name]} for name in bundles
     }
     for name, entry in figures.items():
-        p50, p90, ratio = entry["p50_us"], entry["p90_us"], entry["over_first"]
+        p50, p90, ratio, once = (entry[key] for key in ("p50_us", "p90_us", "over_first", "items_us"))
         print(
             f"{name}: p50 {p50['median']:.0f} µs ({p50['min']:.0f} to {p50['max']:.0f}), p90 {p90['median']:.0f} µs "
-            f"({p90['min']:.0f} to {p90['max']:.0f}), {ratio['median']:.2f}x ({ratio['min']:.2f} to {ratio['max']:.2f})"
+            f"({p90['min']:.0f} to {p90['max']:.0f}), {ratio['median']:.2f}x ({ratio['min']:.2f} to {ratio['max']:.2f}), items once {once['median']:.0f} µs"
         )
     if given.json:
         text = " ".join(["python", "benchmarks/next_item_time.py", *(arguments or sys.argv[1:])])

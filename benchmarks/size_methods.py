@@ -27,7 +27,10 @@ from ondevice.files import atomic_json
 
 CASES = {
     "uniform": ["compact.sizes=uniform"],
-    "uniform of 10 occurrences": ["compact.sizes=uniform", "compact.sizes.min_count=10"],
+    **{
+        f"uniform of {count} occurrences": ["compact.sizes=uniform", f"compact.sizes.min_count={count}"]
+        for count in (10, 30, 100)
+    },
     "frequency": ["compact.sizes=frequency", "compact.sizes.exponent=0.4"],
     "pep budget": ["compact.sizes=pep", "compact.sizes.regime=budget"],
     "saliency": ["compact.sizes=saliency"],

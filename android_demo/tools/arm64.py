@@ -8,7 +8,7 @@
 runtime must give to the last bit. ``count`` counts the instructions of ranking 100 and 1000 candidates inside
 the runtime and its kernels, with one thread: exact, the same in every run, and the mobile-CPU cost figure that needs
 no phone. A program without ``rank`` ranks with ``forward``; of one of the next item ``recommend`` is counted, too, with
-a full history and all items. Times under emulation mean nothing and are not taken.
+a full history and all items, and ``items``, which is called once. Times under emulation mean nothing and are not taken.
 
 With ``--expect``, a count above the one in the file by more than ``--slack`` is an error. QEMU, Debian's
 arm64 packages and the aarch64 wheels come through `emulation.py`.
@@ -37,7 +37,7 @@ from toolchain import ToolError, run
 
 SOURCES = Path(__file__).resolve().parent / "arm64"
 CANDIDATES = (100, 1000)
-RECOMMEND = "recommend"
+RECOMMEND, ITEMS = "recommend", "items"
 # An activation that arm64's kernels round the other way is a step of 255 off; a wrong table is off by far more.
 TOLERANCE = 1e-3
 
@@ -103,8 +103,8 @@ def manifest_of(bundle: Path) -> dict[str, Any]:
 
 
 def is_next_item(manifest: dict[str, Any]) -> bool:
-    """Whether its ``recommend`` is told what to leave out, as that of a model of the next item is."""
-    return len(manifest["methods"].get(RECOMMEND, {"inputs": ()})["inputs"]) == 2
+    """Whether the vectors of its items are made once, as those of a model of the next item are."""
+    return ITEMS in manifest["methods"]
 
 
 def single(value: float) -> float:
@@ -157,7 +157,7 @@ def count(bundles: dict[str, Path], candidates: list[int]) -> dict[str, dict[str
 
     def measure(bundle: Path) -> dict[str, int]:
         _, counts = guest(bundle, candidates)
-        names = [str(n) for n in candidates] + [RECOMMEND] * is_next_item(manifest_of(bundle))
+        names = [str(n) for n in candidates] + [RECOMMEND, ITEMS] * is_next_item(manifest_of(bundle))
         repeats = len(counts) // len(names)
         in_program = [part for part, _ in counts]
         groups = [in_program[i * repeats : (i + 1) * repeats] for i in range(len(names))]
@@ -188,7 +188,7 @@ def check(
     for name in sorted(set(measured) | set(expected)):
         for call in sorted(set(measured.get(name, {})) | set(expected.get(name, {}))):
             now, before = measured.get(name, {}).get(call), expected.get(name, {}).get(call)
-            what = f"{name}, {call}" if call == RECOMMEND else f"{name}, {call} candidates"
+            what = f"{name}, {call}" if call in (RECOMMEND, ITEMS) else f"{name}, {call} candidates"
             if now is None or before is None:
                 problems.append(f"{what}: only in one of the two")
             elif now > before * (1 + slack):

@@ -14,6 +14,8 @@ MAXIMUMS = {"forward": "max_batch", "rank": "max_items", "recommend": "k"}
 MAX_ORIGIN = 2.0**63
 EXCLUDED = "exclude_ids"
 """A further input of ``recommend``: rows of items that are left out."""
+ITEMS, ITEM_VECTORS = "items", "item_vectors"
+"""A method that takes nothing, and what it returns: the last input of the others of such a program."""
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -104,6 +106,8 @@ def _check_method(method: JsonObject, name: str, schema: Schema) -> None:
         for size in tensor.items("shape"):
             if not isinstance(size, str) and not is_count(size):
                 tensor.wrong("shape", "a list of sizes and names")
+    if name == ITEMS and (inputs or [tensor.text("name") for tensor in outputs] != [ITEM_VECTORS]):
+        method.wrong("outputs", f"{ITEM_VECTORS} alone, of no input")
     if name not in MAXIMUMS:
         return
     method.count(MAXIMUMS[name], least=1)
@@ -113,6 +117,8 @@ def _check_method(method: JsonObject, name: str, schema: Schema) -> None:
         "rank": [num_context, num_items],
         "recommend": [num_context],
     }[name]
+    if inputs and inputs[-1].text("name") == ITEM_VECTORS:
+        inputs = inputs[:-1]  # what `items` returns
     for tensor in inputs:
         if tensor.text("dtype") != "int64" or len(tensor.items("shape")) != 2:
             tensor.wrong("shape", "that of a matrix of int64")

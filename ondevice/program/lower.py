@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from torch._ops import OpOverload
 from torch.export import ExportedProgram, export
 
+from ondevice.bundle.manifest_check import ITEM_VECTORS
 from ondevice.errors import UserError
 from ondevice.program.endpoints import Endpoint
 from ondevice.program.pte import program_requirements
@@ -44,6 +45,7 @@ def lower(endpoints: Mapping[str, Endpoint], *, delegate: bool = True) -> Lowere
     with quiet():
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge_transform_and_lower
+        from executorch.exir.passes import MemoryPlanningPass
 
         from ondevice.program.rewrite import rewrite
         from ondevice.program.xnnpack_passes import needed_passes_alone
@@ -64,7 +66,10 @@ def lower(endpoints: Mapping[str, Endpoint], *, delegate: bool = True) -> Lowere
                 compile_config=EdgeCompileConfig(_check_ir_validity=False, _skip_dim_order=True),
             )
         num_delegated, num_portable = _count(edge, endpoints)
-        finished = edge.to_executorch(ExecutorchBackendConfig(segment_alignment=16)).buffer
+        # What `items` returns is as large as the table: it is read where it is, and not copied at each call.
+        memory = {name: MemoryPlanningPass(alloc_graph_input=not _reads_items(endpoints[name])) for name in endpoints}
+        config = ExecutorchBackendConfig(segment_alignment=16, memory_planning_pass=memory)
+        finished = edge.to_executorch(config).buffer
     if delegate and num_delegated == 0:
         raise UserError(
             "delegation to XNNPACK was asked for but took no operator; export with delegate=False"
@@ -73,6 +78,10 @@ def lower(endpoints: Mapping[str, Endpoint], *, delegate: bool = True) -> Lowere
     ops, backends = program_requirements(data)
     check_stock([*ops, *backends])
     return Lowered(data, ops, backends, num_delegated, num_portable)
+
+
+def _reads_items(endpoint: Endpoint) -> bool:
+    return any(tensor["name"] == ITEM_VECTORS for tensor in endpoint.signature.get("inputs", ()))
 
 
 def _functional(program: ExportedProgram) -> ExportedProgram:

@@ -1,14 +1,20 @@
-"""A recommender of the next item as a program: the user's vector once, then every item, seen ones left out inside."""
+"""A recommender of the next item as a program: the items' vectors once, the user's once a call, seen items left out inside.
+
+What is stored of the items (codes, cells, integers) becomes vectors in a method of its own, ``items``, which a reader
+calls once and whose output it hands to the others. A call then costs the history's network and one product.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export import Dim
 
 from ondevice.bundle.item_rows import item_begin, item_order
+from ondevice.bundle.manifest_check import EXCLUDED, ITEM_VECTORS, ITEMS
 from ondevice.bundle.rows import RowOrder
 from ondevice.data.dataset import Dataset
 from ondevice.errors import UserError
@@ -47,37 +53,62 @@ class PackedNextItem(Packed):
         biases = [] if self.first_order is None else [self.first_order]
         return [self.table, *biases, *self.model.packed_tables()]
 
-    def user(self, history: Tensor) -> Tensor:
-        """The user's vector (1, D) after a history."""
-        present = history < self.num_rows
-        return self.model.newest(self.table(history), present)
-
-    def scores(self, user: Tensor, items: Tensor) -> Tensor:
-        """Scores (N,) of some items (N, 1)."""
-        vectors = self.table(items).reshape(1, -1, self.table.dim)
-        products = torch.bmm(vectors, user.unsqueeze(2)).reshape(-1)
+    def item_vectors(self) -> Tensor:
+        """What is known of each item (I + 1, W): its embedding and, where there are any, its bias. Row I holds nothing."""
+        rows = torch.arange(self.num_rows + 1).unsqueeze(1)
+        vectors = self.table(rows).reshape(-1, self.table.dim)
         if self.first_order is None:
-            return products
-        bias = self.first_order(items).reshape(-1)
-        return products + (bias if self.first_order.scale is None else bias * self.first_order.scale)
+            return vectors
+        bias = self.first_order(rows)
+        return torch.cat([vectors, bias if self.first_order.scale is None else bias * self.first_order.scale], 1)
 
-    def forward(self, history: Tensor, items: Tensor) -> Tensor:
-        # XNNPACK takes no float64: what comes before is a delegate of its own, which both methods share
-        return self.scores(self.user(history).double().float(), items)
+    def user(self, history: Tensor, vectors: Tensor) -> Tensor:
+        """The user's vector (1, W) after a history (1, L), by vectors of items: a bias counts once."""
+        read = F.embedding(history.clamp(max=self.num_rows), vectors)
+        present = history < self.num_rows
+        if self.first_order is None:
+            return self.model.newest(read, present)
+        user = self.model.newest(read[..., : self.table.dim], present)
+        return torch.cat([user, torch.ones(1, 1)], 1)
+
+    def forward(self, history: Tensor, items: Tensor, vectors: Tensor | None = None) -> Tensor:
+        vectors = self.item_vectors() if vectors is None else vectors
+        read = F.embedding(items.reshape(-1).clamp(max=self.num_rows), vectors)
+        return products(read, self.user(history, vectors))
 
 
-class RankNext(nn.Module):
-    """Scores of some items after a history.
+def products(vectors: Tensor, user: Tensor) -> Tensor:
+    """Scores (N,) of items (N, W) for a user (1, W)."""
+    # XNNPACK takes no float64: what comes before is a delegate of its own, which both methods share
+    return torch.mm(vectors, user.double().float().reshape(-1, 1)).reshape(-1)
 
-    Shape: context_ids (1, L) int64, item_ids (N, 1) int64 -> scores (N,) float32.
+
+class Items(nn.Module):
+    """The items' vectors, which `RankNext` and `RecommendNext` read.
+
+    Shape: -> item_vectors (I + 1, W) float32.
     """
 
     def __init__(self, packed: PackedNextItem) -> None:
         super().__init__()
         self.packed = packed
 
-    def forward(self, context_ids: Tensor, item_ids: Tensor) -> Tensor:
-        return self.packed(context_ids, item_ids)  # type: ignore[no-any-return]
+    def forward(self) -> Tensor:
+        return self.packed.item_vectors()
+
+
+class RankNext(nn.Module):
+    """Scores of some items after a history.
+
+    Shape: context_ids (1, L) int64, item_ids (N, 1) int64, item_vectors (I + 1, W) float32 -> scores (N,) float32.
+    """
+
+    def __init__(self, packed: PackedNextItem) -> None:
+        super().__init__()
+        self.packed = packed
+
+    def forward(self, context_ids: Tensor, item_ids: Tensor, item_vectors: Tensor) -> Tensor:
+        return self.packed(context_ids, item_ids, item_vectors)  # type: ignore[no-any-return]
 
 
 class RecommendNext(nn.Module):
@@ -87,8 +118,8 @@ class RecommendNext(nn.Module):
         packed: the recommender.
         top_k: number of items returned.
 
-    Shape: context_ids (1, L) int64, exclude_ids (1, E) int64 -> scores (K,) float32 falling, item_index (K,) int64;
-        what is left out has the score −∞. Rows from ``num_rows`` on leave out nothing.
+    Shape: context_ids (1, L) int64, exclude_ids (1, E) int64, item_vectors (I + 1, W) float32 -> scores (K,) float32
+        falling, item_index (K,) int64; what is left out has the score −∞. Rows from ``num_rows`` on leave out nothing.
     """
 
     def __init__(self, packed: PackedNextItem, top_k: int) -> None:
@@ -96,13 +127,14 @@ class RecommendNext(nn.Module):
         self.packed = packed
         self.top_k = min(top_k, packed.num_rows)
 
-    def forward(self, context_ids: Tensor, exclude_ids: Tensor) -> tuple[Tensor, Tensor]:
-        packed = self.packed
-        items = torch.arange(packed.num_rows).unsqueeze(1)
-        scores = packed(context_ids, items)
-        left_out = torch.cat([context_ids, exclude_ids], 1).reshape(-1).clamp(max=packed.num_rows)
-        padded = torch.cat([scores, scores[:1]])  # the last place takes what leaves out nothing
-        kept = padded.scatter(0, left_out, -torch.inf)[: packed.num_rows]
+    def forward(
+        self, context_ids: Tensor, exclude_ids: Tensor, item_vectors: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        num_rows = self.packed.num_rows
+        # the last of these, of no item, takes what leaves out nothing
+        scores = products(item_vectors, self.packed.user(context_ids, item_vectors))
+        left_out = torch.cat([context_ids, exclude_ids], 1).reshape(-1).clamp(max=num_rows)
+        kept = scores.scatter(0, left_out, -torch.inf)[:num_rows]
         best, item_index = torch.topk(kept, self.top_k)
         return best, item_index  # unpacked: the runtime returns no named tuples
 
@@ -139,38 +171,36 @@ def make_endpoints(
     max_batch: int = MAX_BATCH,
     names: Sequence[str] = ("rank", "recommend"),
 ) -> dict[str, Endpoint]:
-    """``rank`` and ``recommend`` of a packed recommender, quantized or not.
+    """``items``, and ``rank`` and ``recommend`` that read what it returns, of a packed recommender, quantized or not.
 
     Args:
         packed: the recommender.
         context_width: slots of the history L.
         top_k: items that ``recommend`` returns.
         max_batch: the most items of ``rank`` at once.
-        names: which of them.
+        names: which of the two.
     """
+    with torch.no_grad():
+        example = packed.item_vectors()
+    vectors, batch = tensor_entry(ITEM_VECTORS, "float32", list(example.shape)), len(example)
     history = torch.full((1, context_width), packed.num_rows)
     history[0, -1] = 0
-    result = {}
+    context = tensor_entry("context_ids", "int64", ["1", context_width])
+    result = {ITEMS: Endpoint(Items(packed), (), (), batch, {"inputs": [], "outputs": [vectors]})}
     if "rank" in names:
         signature = {
-            "inputs": [
-                tensor_entry("context_ids", "int64", ["1", context_width]),
-                tensor_entry("item_ids", "int64", ["items", 1]),
-            ],
+            "inputs": [context, tensor_entry("item_ids", "int64", ["items", 1]), vectors],
             "outputs": [tensor_entry("scores", "float32", ["items"])],
             "max_items": max_batch,
         }
         items = torch.zeros(2, 1, dtype=torch.int64)
-        shapes: tuple[dict[int, object], ...] = ({}, {0: Dim("items", min=1, max=max_batch)})
-        result["rank"] = Endpoint(RankNext(packed), (history, items), shapes, max_batch, signature)
+        shapes: tuple[dict[int, object], ...] = ({}, {0: Dim("items", min=1, max=max_batch)}, {})
+        result["rank"] = Endpoint(RankNext(packed), (history, items, example), shapes, max_batch, signature)
     if "recommend" in names:
         module = RecommendNext(packed, top_k)
         most = packed.num_rows + 1
         signature = {
-            "inputs": [
-                tensor_entry("context_ids", "int64", ["1", context_width]),
-                tensor_entry("exclude_ids", "int64", ["1", "excluded"]),
-            ],
+            "inputs": [context, tensor_entry(EXCLUDED, "int64", ["1", "excluded"]), vectors],
             "outputs": [
                 tensor_entry("scores", "float32", [module.top_k]),
                 tensor_entry("item_index", "int64", [module.top_k]),
@@ -179,6 +209,6 @@ def make_endpoints(
             "max_excluded": most,
         }
         excluded = torch.full((1, 2), packed.num_rows)
-        shapes = ({}, {1: Dim("excluded", min=1, max=most)})
-        result["recommend"] = Endpoint(module, (history, excluded), shapes, packed.num_rows, signature)
+        shapes = ({}, {1: Dim("excluded", min=1, max=most)}, {})
+        result["recommend"] = Endpoint(module, (history, excluded, example), shapes, batch, signature)
     return result

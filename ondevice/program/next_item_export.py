@@ -236,14 +236,10 @@ def long_golden_rows(dataset: Dataset, lengths: Sequence[int] = LENGTHS) -> list
 
 def stored_vectors(packed: PackedNextItem) -> np.ndarray:
     """Each item's vector as its program stores it, with the bias at its end, (I, D + 1)."""
-    rows = torch.arange(packed.num_rows).unsqueeze(1)
-    first_order, biases = packed.first_order, torch.zeros(packed.num_rows, 1)
     with torch.no_grad():
-        if first_order is not None:
-            scale = 1.0 if first_order.scale is None else first_order.scale
-            biases = first_order(rows).reshape(-1, 1) * scale
-        vectors: np.ndarray = torch.cat([packed.table(rows).squeeze(1), biases], 1).numpy()
-    return vectors
+        vectors = packed.item_vectors()[:-1]
+    result: np.ndarray = F.pad(vectors, (0, packed.table.dim + 1 - vectors.shape[1])).numpy()
+    return result
 
 
 def program_histories(packed: PackedNextItem, histories: torch.Tensor) -> torch.Tensor:

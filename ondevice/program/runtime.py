@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from ondevice.bundle.manifest_check import ITEMS
 from ondevice.errors import DamagedFile, MissingPackage, UserError, nearest
 from ondevice.quiet import quiet
 
@@ -38,10 +40,22 @@ class LoadedProgram:
             raise DamagedFile(f"{name}: the runtime refuses this program: {error}; export it again") from None
 
     def __call__(self, method: str, *inputs: np.ndarray) -> list[np.ndarray]:
-        """Run a method on int64 arrays.
+        """Run a method on int64 arrays; of a program that has them, vectors of its items are given beside them.
 
         Raises: UserError: when the program lacks the method, or the runtime cannot run it on these arrays.
         """
+        if method != ITEMS and ITEMS in self.methods:
+            inputs = (*inputs, self.item_vectors)
+        return self._run(method, *inputs)
+
+    @cached_property
+    def item_vectors(self) -> np.ndarray:
+        """What ``items`` returns, worked out once; the memory that it took to do so is given back."""
+        (vectors,) = self._run(ITEMS)
+        del self._methods[ITEMS]
+        return vectors
+
+    def _run(self, method: str, *inputs: np.ndarray) -> list[np.ndarray]:
         import torch
 
         if method not in self.methods:

@@ -49,10 +49,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
         )
 
 
-def recommender(data: Dataset, name: str, **options: int) -> NextItemRecommender:
+def recommender(data: Dataset, name: str, dim: int = 8, **options: int) -> NextItemRecommender:
     torch.manual_seed(0)
     made = next_item.build(
-        item_info(data), model=name, model_options={"last": LAST, **options}, dim=8, init_std=0.3
+        item_info(data), model=name, model_options={"last": LAST, **options}, dim=dim, init_std=0.3
     )
     with torch.no_grad():
         made.first_order.weight.normal_(std=0.1)
@@ -63,7 +63,7 @@ def recommender(data: Dataset, name: str, **options: int) -> NextItemRecommender
 @pytest.fixture(scope="module")
 def exported(data: Dataset) -> ExportedNextItem:
     """Of one block: each further one takes ten seconds to lower, and tells nothing."""
-    made = recommender(data, "sasrec", num_blocks=1)
+    made = recommender(data, "sasrec", 64, num_blocks=1)
     return export_model(made, data, "next", "sasrec", {"valid_ndcg@10": 0.5}, catalog=True, top_k=12)
 
 
@@ -253,13 +253,32 @@ def test_absent_places_come_after_all_rows(data: Dataset) -> None:
 def test_recommend_is_timed(bundle: Bundle, tmp_path: Path) -> None:
     written = bundle.write(tmp_path / "b")
     figures = next_item_time.time_here({"one": written.path, "same": written.path}, rounds=2, calls=3)
-    assert all(0 < each["p50_us"] <= each["p90_us"] for each in figures.values())
+    assert all(0 < each["p50_us"] <= each["p90_us"] and each["items_us"] > 0 for each in figures.values())
     assert figures["one"]["over_first"] == 1
+
+
+def test_items_become_vectors_once(exported: ExportedNextItem) -> None:
+    program, packed = exported.bundle.program, exported.quantized
+    with torch.no_grad():
+        expected = packed.item_vectors().numpy()
+    assert expected.shape == (packed.num_rows + 1, 65)
+    assert not expected[-1].any()
+    (vectors,) = program("items")
+    np.testing.assert_allclose(vectors, expected, rtol=1e-6, atol=1e-7)
+    history, every = np.full((1, 50), packed.num_rows), np.arange(packed.num_rows)[:, None]
+    before = program("rank", history, every)[0]
+    again = program("rank", history, every)[0]
+    assert np.array_equal(before, again)
+    assert program.item_vectors is program.item_vectors
 
 
 def test_the_manifest_says_what_is_left_out(bundle: Bundle, tmp_path: Path) -> None:
     written = bundle.write(tmp_path / "b")
     method = written.manifest["methods"]["recommend"]
-    assert [tensor["name"] for tensor in method["inputs"]] == ["context_ids", "exclude_ids"]
+    assert [tensor["name"] for tensor in method["inputs"]] == [
+        "context_ids",
+        "exclude_ids",
+        "item_vectors",
+    ]
     assert method["max_excluded"] == bundle.num_rows + 1
     assert written.recommend(history=[], k=2) == bundle.recommend(history=[], k=2)

@@ -32,6 +32,7 @@ class SequenceModel(nn.Module):
     linear_bits: int = 8
     """Bits a weight that linear layers ship with: 8 or 4."""
     graph_bytes: ClassVar[int] = 0
+    """Of a program, what its graph takes beside that of a norm, a decayed mean and its linears."""
 
     def __init__(self, embedding_dim: int, *, last: int = 50) -> None:
         super().__init__()

@@ -25,6 +25,8 @@ class TwoTower(SequenceModel):
         dropout: probability of zeroing a value of the mean, and of each hidden layer.
     """
 
+    graph_bytes = -2_200  # neither norm nor decay
+
     def __init__(
         self, embedding_dim: int, *, last: int = 50, hidden: Sequence[int] = (128,), dropout: float = 0.2
     ) -> None:

@@ -19,8 +19,15 @@ public class MethodSignature internal constructor(
     public val maximum: Int,
     public val maxExcluded: Int = 0,
 ) {
+    /** Those that a caller gives: without what the method `items` returns. */
+    internal val rowInputs: List<TensorSignature>
+        get() = if (readsItemVectors) inputs.dropLast(1) else inputs
+
+    /** Whether its last input is what the method `items` returns. */
+    public val readsItemVectors: Boolean get() = inputs.lastOrNull()?.name == BundleManifest.ITEM_VECTORS
+
     /** Whether the rows of the last input must be exactly [maximum]. */
-    public val isFixed: Boolean get() = inputs.last().shape.first() != null
+    public val isFixed: Boolean get() = rowInputs.last().shape.first() != null
 }
 
 /** The size and SHA-256 (hexadecimal) of one of the bundle's files. */
@@ -166,13 +173,19 @@ public class BundleManifest private constructor(json: JsonObject) {
             "forward" -> listOf(numColumns)
             "rank" -> listOf(contextColumns.size, itemColumns.size)
             "recommend" -> listOf(contextColumns.size)
+            ITEMS -> return check(
+                method.inputs.isEmpty() && method.outputs.singleOrNull()?.name == ITEM_VECTORS,
+                "methods.$ITEMS does not make $ITEM_VECTORS",
+            )
             else -> return
         }
-        for (input in method.inputs) {
+        val rows = method.rowInputs
+        check(rows.size == method.inputs.size || ITEMS in methods, "there is no methods.$ITEMS for methods.${method.name}")
+        for (input in rows) {
             check(input.dtype == "int64", "methods.${method.name} takes ${input.dtype}, not int64")
             check(input.shape.size == 2, "methods.${method.name} takes a tensor of ${input.shape.size} dimensions")
         }
-        val ofFields = if (method.maxExcluded > 0) method.inputs.dropLast(1) else method.inputs
+        val ofFields = if (method.maxExcluded > 0) rows.dropLast(1) else rows
         check(
             ofFields.map { it.shape[1] } == expected,
             "methods.${method.name} does not take the schema's fields",
@@ -190,6 +203,10 @@ public class BundleManifest private constructor(json: JsonObject) {
         private const val FORMAT = "ondevice-bundle"
         private const val MAX_SLOTS = 1000
         private const val EXCLUDED = "exclude_ids"
+
+        /** The method that takes nothing and returns the vectors of all items, the last input of the others. */
+        public const val ITEMS: String = "items"
+        internal const val ITEM_VECTORS = "item_vectors"
         private val KINDS = setOf("integer", "string", "number", "history")
 
         /** How a program joins several values; a reader only has to know that there are no others. */
@@ -256,8 +273,8 @@ public class BundleManifest private constructor(json: JsonObject) {
             }
             check(maximum >= 1, "methods.$name has the maximum $maximum")
             val inputs = json.objects("inputs").map { readTensor(it) }
-            check(inputs.isNotEmpty(), "methods.$name takes nothing")
-            val excludes = name == "recommend" && inputs.size == 2 && inputs[1].name == EXCLUDED
+            check(inputs.isNotEmpty() || name == ITEMS, "methods.$name takes nothing")
+            val excludes = name == "recommend" && inputs.size >= 2 && inputs[1].name == EXCLUDED
             val maxExcluded = if (excludes) json.int("max_excluded") else 0
             check(!excludes || maxExcluded >= 1, "methods.$name leaves out $maxExcluded items")
             return MethodSignature(name, inputs, json.objects("outputs").map { readTensor(it) }, maximum, maxExcluded)

@@ -112,6 +112,26 @@ class NextItemTest {
     }
 
     @Test
+    fun `vectors of items need the method that makes them`() {
+        fun refused(part: String, change: (Map<String, Any?>) -> Map<String, Any?>) {
+            val error = assertThrows(BundleError.BadManifest::class.java) {
+                opened { manifest ->
+                    @Suppress("UNCHECKED_CAST")
+                    manifest["methods"] = change(manifest["methods"] as Map<String, Any?>)
+                }
+            }
+            assertTrue(part in error.message!!, error.message)
+        }
+        refused("there is no methods.items for methods.rank") { it - "items" }
+        refused("methods.items does not make item_vectors") {
+            it + ("items" to mapOf("inputs" to emptyList<Any>(), "outputs" to emptyList<Any>()))
+        }
+        refused("methods.rank takes nothing") {
+            it + ("rank" to mapOf("inputs" to emptyList<Any>(), "outputs" to emptyList<Any>(), "max_items" to 3))
+        }
+    }
+
+    @Test
     fun `what cannot be asked`() {
         val recommender = opened()
         fun refused(part: String, ask: () -> Unit) {

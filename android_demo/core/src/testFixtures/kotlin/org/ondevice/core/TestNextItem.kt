@@ -22,15 +22,17 @@ object TestNextItem {
         mapOf("name" to name, "dtype" to dtype, "shape" to shape)
 
     private val context = tensor("context_ids", "int64", listOf("1", LAST))
+    private val vectors = tensor("item_vectors", "float32", listOf(NUM_FILMS + 1, 4))
 
     private val methods = mapOf(
+        "items" to mapOf("inputs" to emptyList<Any>(), "outputs" to listOf(vectors)),
         "rank" to mapOf(
-            "inputs" to listOf(context, tensor("item_ids", "int64", listOf("items", 1))),
+            "inputs" to listOf(context, tensor("item_ids", "int64", listOf("items", 1)), vectors),
             "outputs" to listOf(tensor("scores", "float32", listOf("items"))),
             "max_items" to NUM_FILMS,
         ),
         "recommend" to mapOf(
-            "inputs" to listOf(context, tensor("exclude_ids", "int64", listOf("1", "excluded"))),
+            "inputs" to listOf(context, tensor("exclude_ids", "int64", listOf("1", "excluded")), vectors),
             "outputs" to listOf(
                 tensor("scores", "float32", listOf(MAX_K)), tensor("item_index", "int64", listOf(MAX_K)),
             ),

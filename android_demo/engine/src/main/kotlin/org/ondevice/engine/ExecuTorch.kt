@@ -1,5 +1,6 @@
 package org.ondevice.engine
 
+import org.ondevice.core.BundleManifest
 import org.ondevice.core.ModelBundle
 import org.ondevice.core.BundleError
 import org.ondevice.core.Engine
@@ -53,7 +54,7 @@ public object ExecuTorch : ModelRuntime {
         val engine = guarded {
             val module = Module.load(bundle.program.absolutePath, Module.LOAD_MODE_MMAP, numThreads)
             try {
-                LoadedProgram(bundle, module)
+                LoadedProgram(bundle, module, numThreads)
             } catch (error: Throwable) {
                 module.destroy()
                 throw error
@@ -69,7 +70,11 @@ public object ExecuTorch : ModelRuntime {
         numOpen--
     }
 
-    private class LoadedProgram(bundle: ModelBundle, private val module: Module) : Engine {
+    private class LoadedProgram(
+        private val bundle: ModelBundle,
+        private val module: Module,
+        private val numThreads: Int,
+    ) : Engine {
         private val manifest = bundle.manifest
         private val inputs = InputCheck(manifest)
         private val loaded = HashSet<String>()
@@ -123,9 +128,25 @@ public object ExecuTorch : ModelRuntime {
 
         private fun run(method: String, vararg values: EValue): Array<EValue> {
             if (isClosed) throw BundleError.EngineFailure("it was closed")
+            val reads = manifest.signature(method).readsItemVectors
             return guarded {
                 load(method)
-                module.execute(method, *values)
+                if (reads) module.execute(method, *values, itemVectors) else module.execute(method, *values)
+            }
+        }
+
+        /** What the method `items` returns, worked out once: a module of its own gives back the memory that it takes. */
+        private val itemVectors: EValue by lazy(LazyThreadSafetyMode.NONE) {
+            val once = Module.load(bundle.program.absolutePath, Module.LOAD_MODE_MMAP, numThreads)
+            try {
+                val output = manifest.signature(BundleManifest.ITEMS).outputs.single()
+                val count = output.shape.fold(1) { total, size -> total * (size ?: 0) }
+                val made = tensor(once.execute(BundleManifest.ITEMS), 0, DType.FLOAT, count)
+                val buffer = Tensor.allocateFloatBuffer(count)
+                buffer.put(made.dataAsFloatArray)
+                EValue.from(Tensor.fromBlob(buffer, made.shape()))
+            } finally {
+                once.destroy()
             }
         }
 
