@@ -53,7 +53,7 @@ def requests_of(folder: Path) -> list[tuple[torch.Tensor, torch.Tensor]]:
 
 
 def time_here(bundles: Mapping[str, Path], rounds: int, calls: int) -> dict[str, dict[str, float]]:
-    """p50 and p90 of each bundle's ``recommend`` in this process, in microseconds, the ratio to the first, p50 of ``items``."""
+    """Of each bundle: microseconds of ``recommend`` in this process, the ratio to the first, those of ``items``."""
 
     def call_of(program: Program, folder: Path) -> Any:
         (vectors,), method = program.run(ITEMS), program.method("recommend")
@@ -135,7 +135,8 @@ def main(arguments: list[str] | None = None) -> int:
         p50, p90, ratio, once = (entry[key] for key in ("p50_us", "p90_us", "over_first", "items_us"))
         print(
             f"{name}: p50 {p50['median']:.0f} µs ({p50['min']:.0f} to {p50['max']:.0f}), p90 {p90['median']:.0f} µs "
-            f"({p90['min']:.0f} to {p90['max']:.0f}), {ratio['median']:.2f}x ({ratio['min']:.2f} to {ratio['max']:.2f}), items once {once['median']:.0f} µs"
+            f"({p90['min']:.0f} to {p90['max']:.0f}), "
+            f"{ratio['median']:.2f}x ({ratio['min']:.2f} to {ratio['max']:.2f}), items once {once['median']:.0f} µs"
         )
     if given.json:
         text = " ".join(["python", "benchmarks/next_item_time.py", *(arguments or sys.argv[1:])])

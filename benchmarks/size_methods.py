@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ondevice.config.budget import budget_label
 from ondevice.config.file import load
+from ondevice.config.stores import Codes
 from ondevice.errors import UserError, run_script
 from ondevice.files import atomic_json
 
@@ -66,7 +67,7 @@ def measure(
     changes = [f"compact.budgets=[{','.join(budgets)}]", f"run.seed={seed}"]
     if case.startswith("uniform"):  # of any dimension that the store can have
         store = load(config, overrides).compact.store
-        changes.append(f"compact.store.size_step={store.code_dims if store.name == 'codes' else 1}")
+        changes.append(f"compact.store.size_step={store.code_dims if isinstance(store, Codes) else 1}")
     resolved = load(config, [*overrides, *CASES[case], *changes])
     metrics = BorrowingPipeline(resolved, path, Run(dense)).run()
     labels = [budget_label(budget) for budget in budgets]

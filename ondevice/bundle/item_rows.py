@@ -19,8 +19,8 @@ from ondevice.forms.sizes import Sizes
 from ondevice.forms.table import TableInfo
 from ondevice.models.sequences import SequenceModel
 
-# Bytes of a program's graphs, those of items, rank and recommend together, measured on finished ones: what all have, a linear
-# layer, biases of items; and of the manifest beside its schema and golden cases.
+# Bytes of a program's graphs, those of items, rank and recommend together, measured on finished ones: what all have,
+# a linear layer, biases of items; and of the manifest beside its schema and golden cases.
 GRAPH_BYTES, LINEAR_BYTES, BIAS_BYTES = 11_700, 370, 1_080
 MANIFEST_BYTES = 2_900
 

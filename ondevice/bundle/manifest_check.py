@@ -47,7 +47,7 @@ def check_entries(
     if not any(name in methods for name in MAXIMUMS):
         top.wrong("methods", f"an object with one of {', '.join(MAXIMUMS)}")
     for name, method in methods.items():
-        _check_method(method, name, schema)
+        _check_method(method, name, schema, ITEMS in methods)
     top.texts("ops")
     top.texts("backends")
     versions = top.child("versions")
@@ -98,7 +98,7 @@ def _check_schema(top: JsonObject, schema_of: Callable[[dict[str, Any]], dict[st
     return schema
 
 
-def _check_method(method: JsonObject, name: str, schema: Schema) -> None:
+def _check_method(method: JsonObject, name: str, schema: Schema, makes_vectors: bool) -> None:
     inputs, outputs = method.objects("inputs"), method.objects("outputs")
     for tensor in (*inputs, *outputs):
         tensor.text("name")
@@ -119,6 +119,8 @@ def _check_method(method: JsonObject, name: str, schema: Schema) -> None:
     }[name]
     if inputs and inputs[-1].text("name") == ITEM_VECTORS:
         inputs = inputs[:-1]  # what `items` returns
+        if not makes_vectors:
+            method.wrong("inputs", f"those of a program whose method {ITEMS} makes {ITEM_VECTORS}")
     for tensor in inputs:
         if tensor.text("dtype") != "int64" or len(tensor.items("shape")) != 2:
             tensor.wrong("shape", "that of a matrix of int64")

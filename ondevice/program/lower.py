@@ -67,7 +67,10 @@ def lower(endpoints: Mapping[str, Endpoint], *, delegate: bool = True) -> Lowere
             )
         num_delegated, num_portable = _count(edge, endpoints)
         # What `items` returns is as large as the table: it is read where it is, and not copied at each call.
-        memory = {name: MemoryPlanningPass(alloc_graph_input=not _reads_items(endpoints[name])) for name in endpoints}
+        memory = {
+            name: MemoryPlanningPass(alloc_graph_input=not _reads_items(endpoints[name]))
+            for name in endpoints
+        }
         config = ExecutorchBackendConfig(segment_alignment=16, memory_planning_pass=memory)
         finished = edge.to_executorch(config).buffer
     if delegate and num_delegated == 0:

@@ -1,4 +1,4 @@
-"""A recommender of the next item as a program: the items' vectors once, the user's once a call, seen items left out inside.
+"""A recommender of the next item as a program: items' vectors once, the user's once a call, seen items left out inside.
 
 What is stored of the items (codes, cells, integers) becomes vectors in a method of its own, ``items``, which a reader
 calls once and whose output it hands to the others. A call then costs the history's network and one product.
@@ -54,13 +54,15 @@ class PackedNextItem(Packed):
         return [self.table, *biases, *self.model.packed_tables()]
 
     def item_vectors(self) -> Tensor:
-        """What is known of each item (I + 1, W): its embedding and, where there are any, its bias. Row I holds nothing."""
+        """The embedding of each item and, where there are any, its bias (I + 1, W); the last row holds nothing."""
         rows = torch.arange(self.num_rows + 1).unsqueeze(1)
         vectors = self.table(rows).reshape(-1, self.table.dim)
         if self.first_order is None:
             return vectors
         bias = self.first_order(rows)
-        return torch.cat([vectors, bias if self.first_order.scale is None else bias * self.first_order.scale], 1)
+        return torch.cat(
+            [vectors, bias if self.first_order.scale is None else bias * self.first_order.scale], 1
+        )
 
     def user(self, history: Tensor, vectors: Tensor) -> Tensor:
         """The user's vector (1, W) after a history (1, L), by vectors of items: a bias counts once."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from torch import Tensor
 from benchmarks import next_item_time
 from ondevice import next_item
 from ondevice.bundle.item_rows import next_item_bytes
-from ondevice.bundle.manifest import CATALOG
+from ondevice.bundle.manifest import CATALOG, MANIFEST, PROGRAM, VOCABULARY, full_schema
+from ondevice.bundle.manifest_check import check_entries
 from ondevice.data import Dataset, load_dataset
 from ondevice.errors import ConfigError, UserError
 from ondevice.models.sequences import SEQUENCE_MODELS
@@ -282,3 +284,26 @@ def test_the_manifest_says_what_is_left_out(bundle: Bundle, tmp_path: Path) -> N
     ]
     assert method["max_excluded"] == bundle.num_rows + 1
     assert written.recommend(history=[], k=2) == bundle.recommend(history=[], k=2)
+
+
+@pytest.mark.parametrize(
+    ("entry", "change", "wrong"),
+    [
+        (
+            "rank",
+            None,
+            "methods.rank.inputs must be those of a program whose method items makes item_vectors",
+        ),
+        ("items", {"outputs": []}, "methods.items.outputs must be item_vectors alone, of no input"),
+    ],
+)
+def test_vectors_of_items_need_the_method_that_makes_them(
+    bundle: Bundle, entry: str, change: dict[str, Any] | None, wrong: str
+) -> None:
+    manifest = {**copy.deepcopy(dict(bundle.manifest)), "sha256": ""}
+    if change is None:
+        del manifest["methods"]["items"]
+    else:
+        manifest["methods"][entry] |= change
+    with pytest.raises(UserError, match=wrong):
+        check_entries(manifest, Path(MANIFEST), full_schema, (MANIFEST, PROGRAM, VOCABULARY, CATALOG))

@@ -32,11 +32,14 @@ class DesktopEngineTest {
 
     private val directories = System.getProperty("bundle.dir").split(File.pathSeparator).map { File(it) }
     private val exported = directories.first()
-    private val tolerance = System.getProperty("tolerance").toDouble()
+    private val given = System.getProperty("tolerance").toDouble()
     private val opened = ArrayList<Engine>()
 
     private fun load(bundle: ModelBundle, numThreads: Int = 1): Engine =
         ExecuTorch.load(bundle, numThreads).also { opened.add(it) }
+
+    /** A product outside XNNPACK, which scores the next item, adds up in another order in Python's build and Android's. */
+    private fun tolerance(bundle: ModelBundle) = if (bundle.manifest.isNextItem) maxOf(given, LAST_PLACES) else given
 
     @AfterEach
     fun closeAll() = opened.forEach { it.close() }
@@ -74,7 +77,7 @@ class DesktopEngineTest {
     fun `golden cases`() {
         for (directory in directories) {
             val bundle = ModelBundle.open(directory)
-            val difference = load(bundle).use { GoldenCheck.run(bundle, it, tolerance) }
+            val difference = load(bundle).use { GoldenCheck.run(bundle, it, tolerance(bundle)) }
             println("${directory.name}: ${bundle.manifest.golden.size} golden cases, largest difference $difference")
         }
     }
@@ -211,12 +214,13 @@ class DesktopEngineTest {
         assertThrows(IllegalStateException::class.java) { load(bundle, 2) }
         second.close()
         for (numThreads in listOf(2, 4, 1)) {
-            load(bundle, numThreads).use { assertTrue(GoldenCheck.run(bundle, it, tolerance) <= tolerance) }
+            load(bundle, numThreads).use { assertTrue(GoldenCheck.run(bundle, it, tolerance(bundle)) <= tolerance(bundle)) }
         }
         assertThrows(IllegalArgumentException::class.java) { load(bundle, 0) }
     }
 
     private companion object {
+        const val LAST_PLACES = 1e-6
         /** Before any class of the runtime: it decides which C++ runtime the libraries share. */
         @BeforeAll
         @JvmStatic
