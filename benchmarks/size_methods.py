@@ -71,7 +71,9 @@ def measure(
     resolved = load(config, [*overrides, *CASES[case], *changes])
     metrics = BorrowingPipeline(resolved, path, Run(dense)).run()
     labels = [budget_label(budget) for budget in budgets]
-    exported = {e.label: e for e in export_run(path, labels=labels)} if resolved.run.test else {}
+    exported = {}
+    if resolved.run.test:
+        exported = dict(zip(labels, export_run(path, labels=labels), strict=True))
     figures: dict[str, Any] = {}
     for label in labels:
         entry = metrics["budgets"][label]
