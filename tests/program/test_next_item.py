@@ -57,6 +57,8 @@ def recommender(data: Dataset, name: str, dim: int = 8, **options: int) -> NextI
         item_info(data), model=name, model_options={"last": LAST, **options}, dim=dim, init_std=0.3
     )
     with torch.no_grad():
+        for weights in made.model.parameters():  # equal ones, as untrained norms have, a program stores once
+            weights.add_(torch.randn(weights.shape), alpha=0.02)
         made.first_order.weight.normal_(std=0.1)
         made.model.nobody.normal_()
     return made.eval()

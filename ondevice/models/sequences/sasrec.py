@@ -160,7 +160,7 @@ class Block(nn.Module):
     Shape: places that ask (B, T, D), places that are read (B, L, D), mask added to scores (B, 1, T, L) -> (B, T, D).
     """
 
-    graph_bytes = 4_440
+    graph_bytes = 5_670
     """Of a program, what attention's graph takes beside its linears, in rank and recommend together."""
 
     def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
