@@ -80,6 +80,7 @@ SUMMARIES: dict[str, Rule] = {
     "bytes": lambda p, n: [mean(p, n, "bytes") / 1e3],
     "smaller": lambda p, n: smaller(p, n, "fp32"),
     "test AUC": lambda p, n: both(p, n, "test_auc"),
+    "validation AUC": lambda p, n: both(p, n, "valid_auc"),
     "against dense fp32": lambda p, n: [mean(p, n, "over_dense")],
     "p50 µs at 1 / 100 / 1000": lambda p, n: [mean(p, n, f"p50_us_{c}") for c in COUNTS],
     "spread": spread,
@@ -214,6 +215,7 @@ def next_item_points(content: dict[str, Any]) -> dict[str, Seeds]:
 TIMED: dict[str, Rule] = {
     "`recommend`, p50 µs": lambda p, n: [p[n]["p50_us"]["median"]],
     "over int8": lambda p, n: [p[n]["over_first"]["median"]],
+    "`items`, once, µs": lambda p, n: [p[n]["items_us"]["median"]],
     "M arm64 instructions": lambda p, n: [measured("arm64_next_item")["instructions"][n]["recommend"] / 1e6],
 }
 """What `benchmarks/next_item_time.py` wrote, and `android_demo/tools/arm64.py count` of the same bundles."""
