@@ -25,8 +25,10 @@ from ondevice import next_item
 from ondevice.bench.report.report import environment
 from ondevice.config.file import plain_options
 from ondevice.data import Dataset, load_dataset
+from ondevice.data.rows import read_rows
 from ondevice.data.sets.movielens import SOURCE_1M
-from ondevice.data.sources import obtain
+from ondevice.data.sets.movielens_files import WAY_OUT, movielens_table
+from ondevice.data.sources import layout_of, obtain
 from ondevice.errors import UserError, run_script
 from ondevice.files import atomic_json
 from ondevice.next_item import NextItemRecommender
@@ -79,21 +81,26 @@ class GapFit(NextItemFit):
 
 def times(folder: Path, dataset: Dataset, log: Log) -> np.ndarray:
     """The seconds of each interaction of a log of MovieLens-1M, (T,) int64."""
-    rows = np.array(
-        [line.split("::") for line in (folder / "ratings.dat").read_text(encoding="latin-1").splitlines()],
-        dtype=np.int64,
-    )
+    files = layout_of(SOURCE_1M, folder)
+    assert files is not None  # `obtain` returns no other folder
+    spec, (part,) = movielens_table(folder, files, dataset.schema, "leave_last_out")
+    read = [spec.computed.columns[name] for name in ("user", "item", "timestamp")]
+
+    def numbers(*cells: str) -> list[int]:
+        return [int(value(cell)) for (_, value), cell in zip(read, cells, strict=True)]
+
+    rows = np.array(read_rows(part.path, spec.format, [name for name, _ in read], numbers, WAY_OUT))
     assert dataset.sequences is not None
     assert dataset.sequences.users is not None
     place = {int(user): number for number, user in enumerate(dataset.sequences.users.tolist())}
     users = np.array([place[user] for user in rows[:, 0].tolist()])
-    order = np.lexsort((rows[:, 3], users))
+    order = np.lexsort((rows[:, 2], users))
     field = dataset.schema.names.index(str(dataset.schema.item_key))
     keys = np.asarray(dataset.vocabulary.keys[field])
     known = log.items != 0
     if not np.array_equal(keys[log.items[known] - 1].astype(np.int64), rows[order, 1][known]):
         raise UserError(f"{folder}: its ratings are not those of the run's log")
-    return rows[order, 3]
+    return rows[order, 2]
 
 
 def buckets(seconds: np.ndarray, offsets: np.ndarray, gap: str) -> np.ndarray:
