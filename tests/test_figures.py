@@ -30,6 +30,7 @@ LABELS = (
     "thresholds",
     "regime",
     "what it is",
+    "sizes from, budget",
 )
 """Columns that name the row; a size in kB in them is the program's."""
 
