@@ -23,7 +23,7 @@ COUNTS = ("1", "100", "1000")
 LABELS = (
     "",
     "what ships",
-    "what ships, seed 1",
+    "what ships, seeds 1 and 2",
     "program",
     "model",
     "budget",
@@ -223,7 +223,7 @@ TIMED: dict[str, Rule] = {
 
 RULES = {
     "movielens_1m_next_item_time": TIMED,
-    "movielens_1m_next_item_compact_seed1": NEXT_ITEM,
+    "movielens_1m_next_item_compact_seeds": NEXT_ITEM,
     "movielens_1m_next_item": NEXT_ITEM,
     "movielens_1m_next_item_compact": NEXT_ITEM,
     "peers": PEERS,
