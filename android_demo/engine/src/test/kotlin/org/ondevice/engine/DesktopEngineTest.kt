@@ -221,6 +221,7 @@ class DesktopEngineTest {
 
     private companion object {
         const val LAST_PLACES = 1e-6
+
         /** Before any class of the runtime: it decides which C++ runtime the libraries share. */
         @BeforeAll
         @JvmStatic
