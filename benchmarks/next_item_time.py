@@ -30,6 +30,7 @@ from ondevice.bench.measure.runtime import Program, set_threads
 from ondevice.bench.report.report import environment
 from ondevice.bundle.manifest import PROGRAM, read_manifest
 from ondevice.bundle.manifest_check import ITEMS
+from ondevice.data.gaps import NUM_BUCKETS
 from ondevice.errors import UserError, run_script
 from ondevice.files import atomic_json
 from ondevice.program.best_items import leaves_out
@@ -38,7 +39,7 @@ REQUESTS = 16
 
 
 def requests_of(folder: Path) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Inputs of ``recommend``: full histories of rows drawn at random, and nothing else to leave out.
+    """Inputs of ``recommend``: full histories of rows, and of gaps, drawn at random, and nothing else to leave out.
 
     Raises: UserError: for a bundle of something else.
     """
@@ -46,10 +47,13 @@ def requests_of(folder: Path) -> list[tuple[torch.Tensor, torch.Tensor]]:
     method = manifest["methods"].get("recommend")
     if not leaves_out(method):
         raise UserError(f"{folder}: its recommend leaves out no history; give bundles of the next item")
-    last, num_rows = method["inputs"][0]["shape"][1], manifest["num_rows"]
+    width, num_rows = method["inputs"][0]["shape"][1], manifest["num_rows"]
+    num_gaps = sum(field["last"] for field in manifest["schema"]["fields"] if "gaps" in field)
     drawn = torch.Generator().manual_seed(0)
     nothing = torch.full((1, 1), num_rows)
-    return [(torch.randint(num_rows, (1, last), generator=drawn), nothing) for _ in range(REQUESTS)]
+    contexts = [torch.randint(num_rows, (1, width - num_gaps), generator=drawn) for _ in range(REQUESTS)]
+    gaps = [torch.randint(NUM_BUCKETS, (1, num_gaps), generator=drawn) for _ in range(REQUESTS)]
+    return [(torch.cat(each, 1), nothing) for each in zip(contexts, gaps, strict=True)]
 
 
 def time_here(bundles: Mapping[str, Path], rounds: int, calls: int) -> dict[str, dict[str, float]]:

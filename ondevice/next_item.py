@@ -12,6 +12,7 @@ from ondevice.forms.base import CompactTable, Form
 from ondevice.forms.table import EmbeddingTable, TableInfo
 from ondevice.models.item_attributes import ItemAttributes
 from ondevice.models.sequences import SEQUENCE_MODELS, SequenceModel
+from ondevice.models.sequences.places import gaps_of, items_of
 from ondevice.recommender import TableModel
 
 
@@ -30,8 +31,8 @@ class NextItemRecommender(TableModel):
 
     ``kept`` says which items' own rows count, (1 + I,); None: all do.
 
-    Shape: histories (B, L) int64, absent places the unknown id, before all others -> scores (B, I) of the items
-        1 … I after the newest place.
+    Shape: histories (B, L) int64 of items with the buckets of their gaps (`ondevice.models.sequences.places`), absent
+        places 0, before all others -> scores (B, I) of the items 1 … I after the newest place.
     """
 
     def __init__(
@@ -93,12 +94,14 @@ class NextItemRecommender(TableModel):
 
     def user_vectors(self, histories: Tensor) -> Tensor:
         """The user's vectors (B, L, D) after each place."""
-        result: Tensor = self.model(self.embed(histories), self.present(histories))
+        embeddings = self.embed(items_of(histories))
+        result: Tensor = self.model(embeddings, self.present(histories), gaps_of(histories))
         return result
 
     def newest(self, histories: Tensor) -> Tensor:
         """The user's vectors (B, D) after the newest place."""
-        return self.model.newest(self.embed(histories), self.present(histories))
+        embeddings = self.embed(items_of(histories))
+        return self.model.newest(embeddings, self.present(histories), gaps_of(histories))
 
     @torch.no_grad()
     def baked(self) -> NextItemRecommender:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ondevice.bundle.json_object import JsonObject, is_count
+from ondevice.data.gaps import NUM_BUCKETS
 from ondevice.data.schema import Schema
 
 MAXIMUMS = {"forward": "max_batch", "rank": "max_items", "recommend": "k"}
@@ -74,7 +75,7 @@ def check_entries(
                 labels.text(key)
     if "golden_tolerance" in top and not top.number("golden_tolerance") >= 0:
         top.wrong("golden_tolerance", "a number of 0 or more")
-    _check_golden(top, schema.slots.total, num_rows)
+    _check_golden(top, schema.slots.total, num_rows, schema.num_gaps)
 
 
 def _check_schema(top: JsonObject, schema_of: Callable[[dict[str, Any]], dict[str, Any]]) -> Schema:
@@ -111,7 +112,7 @@ def _check_method(method: JsonObject, name: str, schema: Schema, makes_vectors: 
     if name not in MAXIMUMS:
         return
     method.count(MAXIMUMS[name], least=1)
-    num_context, num_items = len(schema.context_columns), len(schema.item_columns)
+    num_context, num_items = len(schema.context_columns) + schema.num_gaps, len(schema.item_columns)
     widths = {
         "forward": [num_context + num_items],
         "rank": [num_context, num_items],
@@ -149,7 +150,7 @@ def _check_files(top: JsonObject, files: tuple[str, ...]) -> set[str]:
     return set(entries)
 
 
-def _check_golden(top: JsonObject, num_slots: int, num_rows: int) -> None:
+def _check_golden(top: JsonObject, num_slots: int, num_rows: int, num_gaps: int) -> None:
     cases = top.objects("golden")
     if len(cases) < 2:
         top.wrong("golden", "two cases or more")
@@ -159,6 +160,13 @@ def _check_golden(top: JsonObject, num_slots: int, num_rows: int) -> None:
         ids = case.counts("ids")
         if len(ids) != num_slots or any(row > num_rows for row in ids):
             case.wrong("ids", f"{num_slots} rows of 0 to {num_rows}")
+        if num_gaps:
+            case.number("now")
+            if not all(time is None or isinstance(time, (int, float)) for time in case.items("times")):
+                case.wrong("times", "a list of numbers and nulls")
+            gaps = case.counts("gaps")
+            if len(gaps) != num_gaps or any(gap >= NUM_BUCKETS for gap in gaps):
+                case.wrong("gaps", f"{num_gaps} buckets below {NUM_BUCKETS}")
         if "best" in case:
             best = case.child("best")
             scores = best.items("scores")

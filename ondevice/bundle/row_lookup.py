@@ -179,10 +179,19 @@ class RawLookup:
         known.update((value, row) for value, row in new_rows.items() if not self._is_foreign(value))
         return np.array(rows, dtype=np.int64)
 
+    def all_rows(self, values: Sequence[Any]) -> np.ndarray:
+        """`known`, or `rows` where that knows not all."""
+        known = self.known(values)
+        return self.rows(values) if known is None else known
+
+    def are_known(self, values: Sequence[Any]) -> np.ndarray:
+        """Which values are not unknown, (n,) bool."""
+        is_known: np.ndarray = self.all_rows(values) != self._unknown_row
+        return is_known
+
     def last(self, values: Sequence[Any], count: int) -> np.ndarray:
         """The rows of the last ``count`` values that are not unknown, which end at the last place, (count,) int64."""
-        known = self.known(values)
-        rows = self.rows(values) if known is None else known
+        rows = self.all_rows(values)
         rows = rows[rows != self._unknown_row][-count:]
         return np.pad(rows, (count - len(rows), 0), constant_values=self._unknown_row)
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ondevice.data.gaps import GAPS
 from ondevice.data.keys import INTEGER, integer_key, number_of, string_key
 from ondevice.data.slots import POOLINGS
 from ondevice.errors import DataError, nearest
@@ -69,6 +70,8 @@ class Field:
         last: of a ``history``: how many of the latest values it holds; None means `LAST`.
         only: of a ``history``: ``positive`` takes the rows whose label is 1, ``negative`` those whose label is 0; None
             takes them all.
+        gaps: of a ``history``: whether a model of the next item reads the time between its items, too, ``since`` the
+            one before or ``until`` the next; None: no.
     """
 
     name: str
@@ -87,6 +90,7 @@ class Field:
     of: str | None = None
     last: int | None = None
     only: str | None = None
+    gaps: str | None = None
 
     def __post_init__(self) -> None:
         where = f"field '{self.name}'"
@@ -119,8 +123,8 @@ class Field:
 
     def _check_history(self, where: str) -> None:
         if not self.is_history:
-            if self.of is not None or self.last is not None or self.only is not None:
-                raise DataError(f"{where}: of, last and only are for histories; write kind: history")
+            if any(option is not None for option in (self.of, self.last, self.only, self.gaps)):
+                raise DataError(f"{where}: of, last, only and gaps are for histories; write kind: history")
             return
         if not isinstance(self.of, str) or not self.of:
             raise DataError(f"{where}: a history needs of, the field whose values it holds; got {self.of!r}")
@@ -129,6 +133,8 @@ class Field:
             raise DataError(f"{where}: last must be a whole number of 1 to {MAX_SLOTS}, got {last!r}")
         if self.only not in (None, "positive", "negative"):
             raise DataError(f"{where}: only must be positive, negative or absent, got {self.only!r}")
+        if self.gaps not in (None, *GAPS):
+            raise DataError(f"{where}: gaps must be {', '.join(GAPS)} or absent, got {self.gaps!r}")
         if self.side != "context":
             raise DataError(f"{where}: a history belongs to the one who asks; write side: context")
         if self.column is not None or self.min_count != 1 or self.separator is not None:
@@ -213,7 +219,7 @@ class Field:
         """The options by name, without those that later versions brought and that have their default."""
         values = dataclasses.asdict(self)
         defaults = {option.name: option.default for option in dataclasses.fields(self)}
-        late = ("slots", "separator", "pooling", "buckets", "boundaries", "of", "last", "only")
+        late = ("slots", "separator", "pooling", "buckets", "boundaries", "of", "last", "only", "gaps")
         if self.is_history:
             del values["slots"]  # what last says
         kept = {name: value for name, value in values.items() if name not in late or value != defaults[name]}

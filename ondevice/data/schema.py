@@ -218,6 +218,11 @@ class Schema:
         return tuple(field for field in self.fields if field.is_history)
 
     @property
+    def num_gaps(self) -> int:
+        """Columns of time gaps that a program reads after those of the context: a history's slots, or 0."""
+        return sum(field.slots for field in self.histories if field.gaps is not None)
+
+    @property
     def columns(self) -> tuple[Field, ...]:
         """What is read of a source, a column each: all fields but histories, and what names a user."""
         read = [field for field in self.fields if not field.is_history]

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from ondevice.data.schema import Field, Schema
+from ondevice.data.times import seconds
 from ondevice.errors import DataError
 
-FILES = ("items", "offsets", "division", "users")
+FILES = ("items", "offsets", "division", "users", "times")
+OPTIONAL = ("users", "times")
 
 
 @dataclass(frozen=True)
@@ -24,12 +26,14 @@ class Sequences:
         offsets: (U + 1,) int64, where each user's begin, and the total.
         division: (T,) uint8, 0 train, 1 valid, 2 test.
         users: (U,) canonical key of each user, int64 or texts; None where they are not known.
+        times: (T,) float64 seconds of each; None where no history has gaps.
     """
 
     items: np.ndarray
     offsets: np.ndarray
     division: np.ndarray
     users: np.ndarray | None = None
+    times: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -51,7 +55,7 @@ class Sequences:
             **{
                 name: np.load(path, mmap_mode="r", allow_pickle=False)
                 for name, path in paths.items()
-                if name != "users" or path.exists()
+                if name not in OPTIONAL or path.exists()
             }
         )
 
@@ -71,6 +75,7 @@ class Timeline:
     def __init__(self, users: np.ndarray, order: tuple[np.ndarray, ...]) -> None:
         ranked = np.lexsort((*reversed(order), users))  # stable
         self.rows = ranked[np.searchsorted(users[ranked], 0) :]
+        self.times = order[0]
         self.num_rows = len(users)
         owners = users[self.rows]
         starts = np.flatnonzero(np.diff(owners, prepend=-1))  # users are 0 or more
@@ -83,7 +88,12 @@ class Timeline:
         return self.rows[kept], np.append(0, np.cumsum(kept, dtype=np.int64))
 
     def sequences(
-        self, items: np.ndarray, division: np.ndarray, keep: np.ndarray | None, keys: np.ndarray | None
+        self,
+        items: np.ndarray,
+        division: np.ndarray,
+        keep: np.ndarray | None,
+        keys: np.ndarray | None,
+        has_gaps: bool = False,
     ) -> Sequences:
         """The sequences of these rows.
 
@@ -92,10 +102,12 @@ class Timeline:
             division: (n,) the split of each row.
             keep: (n,) which rows; None for all.
             keys: of users, by number.
+            has_gaps: whether a history has time gaps.
         """
         rows, before = self.among(keep)
         users = None if keys is None else keys[self.numbers]
-        return Sequences(items[rows].astype(np.int32), before[self.offsets], division[rows], users)
+        times = seconds(self.times)[rows] if has_gaps else None
+        return Sequences(items[rows].astype(np.int32), before[self.offsets], division[rows], users, times)
 
 
 class Histories:
@@ -165,7 +177,8 @@ def write_sequences(
     Returns: what each history holds, by the place of its field.
     """
     keep = labels == 1 if all(field.only == "positive" for field in schema.histories) else None
-    timeline.sequences(items, division, keep, keys).save(folder)
+    has_gaps = any(field.gaps is not None for field in schema.histories)
+    timeline.sequences(items, division, keep, keys, has_gaps).save(folder)
     return {
         f: Histories(field, timeline, items, unknown, labels)
         for f, field in enumerate(schema.fields)

@@ -70,6 +70,17 @@ def _offset(zone: str | None) -> datetime.timedelta:
     return -offset if zone[0] == "-" else offset
 
 
+def seconds(times: np.ndarray) -> np.ndarray:
+    """Times as `parse_time` gives them in seconds: what looks like a smaller unit is divided.
+
+    Shape: (n,) float64 -> (n,) float64.
+    """
+    if not len(times) or float(times.max()) < FIRST_MOMENT:
+        return times
+    thousands = next(n for n, (bound, _) in enumerate(_UNITS) if float(times.max()) < bound)
+    return times / 1000.0**thousands
+
+
 def doubts(column: str, smallest: float, largest: float) -> str | None:
     """What is odd about a column of times, if anything.
 

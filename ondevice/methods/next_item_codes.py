@@ -26,6 +26,7 @@ from ondevice.forms.codes import CodedEmbedding
 from ondevice.forms.rows import lookup
 from ondevice.methods.code_search import DAMPING, CodeSearch, CodeStages
 from ondevice.methods.gains import directions_of
+from ondevice.models.sequences.places import gaps_of, items_of, with_gaps
 from ondevice.next_item import NextItemRecommender
 from ondevice.training.made_up import made_up
 from ondevice.training.processes import ALONE, Processes
@@ -68,9 +69,10 @@ class WindowSamples:
             elif pairs:
                 more, _ = made_up(items, lengths, round(pairs * real), generator)
                 whole = torch.cat([items, more])
+            whole = with_gaps(whole, windows.gaps)
             histories, following = whole[:, :-1], whole[:, 1:]
             present = histories != 0
-            targets, number = following[present] - 1, int(present.sum())
+            targets, number = items_of(following[present]) - 1, int(present.sum())
             taught: Taught | Tensor | None = None
             if teachers is not None:
                 taught = teachers.taught(histories, present, real, 0)
@@ -155,9 +157,9 @@ def measure_items(
     read = torch.zeros(len(table), dim * dim, device=table.device)
     slope = torch.zeros_like(table)
     for histories, targets, taught in samples:
-        present = histories != 0
-        embeddings = lookup(table, histories).requires_grad_()
-        users = recommender.model(embeddings, present)[present]
+        present, items_read = histories != 0, items_of(histories)
+        embeddings = lookup(table, items_read).requires_grad_()
+        users = recommender.model(embeddings, present, gaps_of(histories))[present]
         by_user, by_drawn = torch.empty_like(users), torch.empty_like(users)
         for begin in range(0, len(users), PLACES_AT_ONCE):
             part = users.detach()[begin : begin + PLACES_AT_ONCE]
@@ -172,7 +174,7 @@ def measure_items(
             slope[1:] += (errors.T @ part.to(kind)).float()
         (truly,) = torch.autograd.grad(users, embeddings, by_user, retain_graph=True)
         (fisher,) = torch.autograd.grad(users, embeddings, by_drawn)
-        ids = histories.flatten()
+        ids = items_read.flatten()
         slope.index_add_(0, ids, truly.flatten(0, 1))
         flat = fisher.flatten(0, 1)
         read.index_add_(0, ids, (flat[:, :, None] * flat[:, None, :]).flatten(1))

@@ -11,6 +11,7 @@ import numpy as np
 from ondevice.bundle.manifest_check import EXCLUDED
 from ondevice.data.schema import Schema
 from ondevice.errors import UserError
+from ondevice.program.raw_rows import RawRows
 from ondevice.program.target import OpenProgram
 
 
@@ -34,6 +35,9 @@ class Asked(Protocol):
     @property
     def item_places(self) -> dict[str, int]: ...
 
+    @property
+    def raw(self) -> RawRows: ...
+
     def encode(self, raw: Mapping[str, Any], fields: Sequence[int] | None = None) -> np.ndarray: ...
 
     def rank_places(self, context: np.ndarray, places: np.ndarray) -> np.ndarray: ...
@@ -46,23 +50,25 @@ def leaves_out(method: Mapping[str, Any] | None) -> bool:
 
 def best_items(
     bundle: Asked,
-    context: Mapping[str, Any] | None,
+    rows: np.ndarray,
     k: int,
     history: Sequence[Any] | None,
     exclude: Sequence[Any],
     among: Sequence[Any] | None = None,
 ) -> list[tuple[int, float]]:
-    """The ``k`` best items, by their places among the item's known keys, with their scores: see `Bundle.recommend`."""
-    if k < 1:
-        raise UserError(f"recommend: k must be at least 1, got {k}")
-    rows = bundle.encode(with_history(bundle, context, history), bundle.schema.context_fields)
+    """The ``k`` best items, by their places among the item's known keys, with their scores: see `Bundle.recommend`.
+
+    Args:
+        rows: of the context, as `context_rows` gives them.
+    """
     gone = [*_known_places(bundle, [*(history or ()), *exclude])]
     method = bundle.manifest["methods"].get("recommend")
     most = 0 if method is None else method["k"]
     reached = k + len(gone) <= most or most == len(bundle.item_keys)
     if among is not None:
         if leaves_out(method):
-            gone += [row for row in rows if row < bundle.num_rows]
+            seen = rows[: len(rows) - bundle.schema.num_gaps]
+            gone += [row for row in seen if row < bundle.num_rows]
         scores, places = _ranked(bundle, rows, _known_places(bundle, among, all_known=True))
     elif leaves_out(method):
         if k > most:
@@ -101,6 +107,28 @@ def _too_many(most: int, asked: int) -> UserError:
         f"recommend: this program returns at most {most} items, {asked} were asked for; "
         "export with a larger --top-k or with --catalog"
     )
+
+
+def context_rows(
+    bundle: Asked,
+    context: Mapping[str, Any] | None,
+    history: Sequence[Any] | None,
+    times: Sequence[float | None] | None,
+    now: float | None,
+) -> np.ndarray:
+    """What a program reads of a context, (slots,) int64: the rows of its fields, and after them the buckets of gaps.
+
+    Raises: UserError: as `with_history` and `RawRows.gaps`; and when times are given to a bundle that reads none.
+    """
+    rows = bundle.encode(with_history(bundle, context, history), bundle.schema.context_fields)
+    if not bundle.schema.num_gaps:
+        if times is not None or now is not None:
+            raise UserError(f"{bundle.path}: reads no time gaps; leave out times and now")
+        return rows
+    name = next(field.name for field in bundle.schema.histories)
+    if context and name in context:
+        raise UserError(f"'{name}' is read with time gaps; give it as history=[…] with times=[…]")
+    return np.concatenate([rows, bundle.raw.gaps(history or (), times, now)])
 
 
 def with_history(

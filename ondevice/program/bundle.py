@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -13,14 +12,15 @@ import numpy as np
 
 from ondevice.bundle import catalog_file, vocabulary_file
 from ondevice.bundle import manifest as manifests
-from ondevice.bundle.row_lookup import RawLookup, RowLookup, columns_of
+from ondevice.bundle.row_lookup import RowLookup
 from ondevice.data.schema import Schema
 from ondevice.data.value_names import value_names
-from ondevice.errors import DamagedFile, UserError, nearest
+from ondevice.errors import DamagedFile, UserError
 from ondevice.files import atomic_directory
-from ondevice.program.best_items import best_items, with_history
-from ondevice.program.golden import check_golden, golden_case
+from ondevice.program.best_items import best_items, context_rows
+from ondevice.program.golden import Moment, check_golden, golden_case
 from ondevice.program.new_items import TakesNewItems
+from ondevice.program.raw_rows import RawRows
 from ondevice.program.target import OpenProgram
 from ondevice.program.targets import shipped
 
@@ -34,6 +34,7 @@ def make_bundle(
     schema: Schema,
     manifest: Mapping[str, Any],
     golden: Sequence[Raw],
+    moments: Sequence[Moment] = (),
     catalog: Sequence[Raw] | None = None,
 ) -> Bundle:
     """A bundle in memory, whole but for `Bundle.write`.
@@ -46,6 +47,7 @@ def make_bundle(
             methods, ops, backends, versions, metrics and, with ``recommend``, catalog; golden_tolerance where readers
             have to allow more than 1e-3.
         golden: raw rows whose ids and scores the manifest records; at least two.
+        moments: of each of them the times of its history and when it is asked, where the schema has time gaps.
         catalog: title and raw values of each item, in the order of ``recommend``'s item_index; with them go
             names of the other fields' values, where the data set has them.
     """
@@ -65,7 +67,8 @@ def make_bundle(
         entries["files"][manifests.CATALOG] = manifests.file_entry(contents[manifests.CATALOG])
         if names := value_names(schema):
             entries["labels"] = names
-    entries["golden"] = [golden_case(bundle, raw) for raw in golden]
+    cases = itertools.zip_longest(golden, moments, fillvalue=Moment())
+    entries["golden"] = [golden_case(bundle, raw, moment) for raw, moment in cases]  # type: ignore[arg-type]
     contents[manifests.MANIFEST] = manifests.seal(entries)
     return bundle
 
@@ -107,15 +110,7 @@ class Bundle(TakesNewItems):
                 f"{len(self.schema.fields)}; export it again"
             )
         self.vocabulary = RowLookup(fields)
-        self._raw_lookups = list(map(self._raw_lookup, range(len(fields))))
-
-    def _raw_lookup(self, f: int) -> RawLookup:
-        """What finds the rows of a field's raw values."""
-        field, lookup = self.schema.fields[f], self.vocabulary
-        kind = {"integer": int, "string": str}.get(field.kind) if field.transform is None else None
-        keys = functools.partial(lookup.plain_keys, f, kind) if kind else lambda: None
-        rows = functools.partial(self._single_rows, f)
-        return RawLookup(rows, field.is_foreign, lookup.fields[f].unknown_row, kind, keys)
+        self.raw = RawRows(self.schema, self.vocabulary)
 
     @cached_property
     def program(self) -> OpenProgram:
@@ -185,68 +180,7 @@ class Bundle(TakesNewItems):
 
     def encode_all(self, raws: Sequence[Raw], fields: Sequence[int] | None = None) -> np.ndarray:
         """`encode` of each, (n, slots of the fields) int64."""
-        chosen = list(range(len(self.schema.fields)) if fields is None else fields)
-        names = [self.schema.fields[f].name for f in chosen]
-        columns, are_exact = columns_of(raws, names)
-        for name in () if are_exact else itertools.chain.from_iterable(raws):
-            if name not in names:
-                other = " of this side" if fields is not None and name in self.schema.names else ""
-                raise UserError(f"'{name}' is not a field{other} {nearest(str(name), names)}")
-        return self._rows_of(columns, chosen, refuses=True)
-
-    def _rows(self, raws: Sequence[Raw], fields: Sequence[int]) -> np.ndarray:
-        """`encode_all` of what is known to name fields; of a catalog, whose values nobody misspelt."""
-        columns, _ = columns_of(raws, [self.schema.fields[f].name for f in fields])
-        return self._rows_of(columns, fields)
-
-    def _rows_of(
-        self, columns: Sequence[Sequence[Any]], fields: Sequence[int], refuses: bool = False
-    ) -> np.ndarray:
-        """Program rows of the raw values of each of some fields.
-
-        Args:
-            refuses: whether texts are refused where a field takes numbers.
-        """
-        parts = []
-        for f, values in zip(fields, columns, strict=True):
-            field, lookup = self.schema.fields[f], self._raw_lookups[f]
-            if field.is_history:
-                parts.append(self._history_rows(f, values, refuses))
-                continue
-            rows = lookup.known(values) if field.slots == 1 else None
-            if rows is None:
-                for value in values if refuses and field.has_integer_keys else ():
-                    if field.is_foreign(value):
-                        raise UserError(
-                            f"'{field.name}' takes numbers, not {value!r}; give None for an unknown value"
-                        )
-                rows = lookup.rows(values) if field.slots == 1 else self._bag_rows(f, values)
-            parts.append(rows.reshape(len(values), field.slots))
-        return np.concatenate(parts, 1)
-
-    def _single_rows(self, f: int, values: Sequence[Any]) -> np.ndarray:
-        """The rows of raw values of a field of one slot, (n,) int64."""
-        keys = self.schema.fields[f].keys(values)
-        return self.vocabulary.rows(f, [None if key is None else str(key) for key in keys])
-
-    def _bag_rows(self, f: int, values: Sequence[Any]) -> np.ndarray:
-        """The rows of raw values of a field of several slots, (n · slots,) int64."""
-        field = self.schema.fields[f]
-        texts: list[str | None] = []
-        for bag in map(field.kept, values):
-            texts += [str(key) for key in bag]
-            texts += [None] * (field.slots - len(bag))  # a slot without a value reads the unknown row
-        return self.vocabulary.rows(f, texts)
-
-    def _history_rows(self, f: int, values: Sequence[Any], refuses: bool) -> np.ndarray:
-        """The rows of a history's slots, (n, L) int64, of lists of raw values of the field that it is of."""
-        source, slots = self.schema.slots.sources[f], self.schema.fields[f].slots
-        item, lookup = self.schema.fields[source], self._raw_lookups[source]
-        lists = [[] if value is None else list(item.elements(value)) for value in values]
-        wrong = next((v for v in itertools.chain(*lists) if item.is_foreign(v)), None) if refuses else None
-        if wrong is not None:
-            raise UserError(f"'{self.schema.fields[f].name}' takes numbers, not {wrong!r}; leave it out")
-        return np.array([lookup.last(each, slots) for each in lists], dtype=np.int64).reshape(-1, slots)
+        return self.raw.named_rows(raws, fields)
 
     def score_rows(self, rows: np.ndarray) -> np.ndarray:
         """Scores (n,) of program rows (n, S), in as many calls as the program's largest batch needs."""
@@ -259,7 +193,12 @@ class Bundle(TakesNewItems):
         return np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)
 
     def score(self, raw: Raw | Sequence[Raw]) -> list[float]:
-        """Scores of whole rows of raw values by field name."""
+        """Scores of whole rows of raw values by field name.
+
+        Raises: UserError: when the bundle reads time gaps, which rows do not have.
+        """
+        if self.schema.num_gaps:
+            raise UserError(f"{self.path}: reads time gaps; use rank(history=[…], times=[…], items=[…])")
         rows = [raw] if isinstance(raw, Mapping) else list(raw)
         return self.score_rows(self.encode_all(rows)).tolist()
 
@@ -269,6 +208,8 @@ class Bundle(TakesNewItems):
         items: Sequence[Raw | int | str] = (),
         *,
         history: Sequence[Any] | None = None,
+        times: Sequence[float | None] | None = None,
+        now: float | None = None,
     ) -> list[float]:
         """Scores of items in one context, in the order given.
 
@@ -276,15 +217,16 @@ class Bundle(TakesNewItems):
             context: raw values of the context's fields.
             items: raw values of the item's fields, or keys: of items that catalog.bin describes, or of any where an
                 item is nothing but its key.
-            history: keys of what the user did, the newest last, as in `recommend`.
+            history: keys of what the user did, the newest last, as in `recommend`; with them go times and now.
         """
         self._needs_both_sides()
         self.encode_all([item for item in items if isinstance(item, Mapping)], self.schema.item_fields)
-        rows = self._rows([self._item(item) for item in items], self.schema.item_fields)
-        context_rows = self.encode(with_history(self, context, history), self.schema.context_fields)
-        return self._rank_rows(context_rows, rows).tolist() if len(rows) else []
+        rows = self.raw.rows([self._item(item) for item in items], self.schema.item_fields)
+        asked = context_rows(self, context, history, times, now)
+        return self.rank_rows(asked, rows).tolist() if len(rows) else []
 
-    def _rank_rows(self, context: np.ndarray, items: np.ndarray) -> np.ndarray:
+    def rank_rows(self, context: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """Scores (n,) of the item's rows (n, S) in the context of these rows, as `context_rows` gives them."""
         if "rank" not in self.manifest["methods"]:
             rows = np.empty((len(items), self.schema.slots.total), dtype=np.int64)
             rows[:, list(self.schema.context_columns)] = context
@@ -302,7 +244,7 @@ class Bundle(TakesNewItems):
         Raises: UserError: when the bundle does not say what its items are.
         """
         rows = self._item_rows[places]
-        return self._rank_rows(context, rows) if len(rows) else np.zeros(0, dtype=np.float32)
+        return self.rank_rows(context, rows) if len(rows) else np.zeros(0, dtype=np.float32)
 
     def recommend(
         self,
@@ -310,6 +252,8 @@ class Bundle(TakesNewItems):
         k: int = 10,
         *,
         history: Sequence[Any] | None = None,
+        times: Sequence[float | None] | None = None,
+        now: float | None = None,
         exclude: Sequence[Any] = (),
         among: Sequence[Any] | None = None,
     ) -> list[dict[str, Any]]:
@@ -319,6 +263,9 @@ class Bundle(TakesNewItems):
             context: raw values of the context's fields.
             k: how many.
             history: keys of what the user did, the newest last; none of them is returned, unknown ones are passed over.
+            times: of a bundle that reads time gaps, when each item of the history was, in seconds since 1970; None
+                where that is not known.
+            now: the moment of asking, for gaps until the next item; None: that of the clock.
             exclude: keys of further items that are not returned.
             among: keys of the items to choose from, of those that the training knew; by default all.
 
@@ -327,11 +274,14 @@ class Bundle(TakesNewItems):
         Raises: UserError: when the bundle holds no catalog, or ``among`` names an item that it does not know.
         """
         self._needs_both_sides()
-        best = best_items(self, context, k, history, exclude, among)
+        if k < 1:
+            raise UserError(f"recommend: k must be at least 1, got {k}")
+        rows = context_rows(self, context, history, times, now)
+        best = best_items(self, rows, k, history, exclude, among)
         if any(not 0 <= item < len(self.item_keys) for item, _ in best):
             raise self._damaged(f"it has {len(self.item_keys)} items, and the program recommends others")
         known = [self._described(item, score) for item, score in best]
-        return known if among is not None else self.with_new(known, context, k, history, exclude)
+        return known if among is not None else self.with_new(known, rows, k, history, exclude)
 
     def check_golden(self, tolerance: float | None = None) -> float:
         """The largest difference from what the golden cases record: see `ondevice.program.golden`."""
@@ -391,7 +341,7 @@ class Bundle(TakesNewItems):
 
     @cached_property
     def _item_rows(self) -> np.ndarray:
-        return self._rows(list(map(self._item, self.item_keys)), self.schema.item_fields)
+        return self.raw.rows(list(map(self._item, self.item_keys)), self.schema.item_fields)
 
     def _described(self, place: int, score: float) -> dict[str, Any]:
         described: dict[str, Any] = {"item": self.item_keys[place], "score": score}

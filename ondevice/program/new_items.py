@@ -33,7 +33,6 @@ from ondevice.data.schema import Schema
 from ondevice.data.slots import POWERS
 from ondevice.errors import DamagedFile, UserError, nearest
 from ondevice.files import atomic_json, atomic_write
-from ondevice.program.best_items import with_history
 
 FORMAT = "ondevice.item_attributes.1"
 ITEMS_FORMAT = "ondevice.new_items.1"
@@ -200,16 +199,19 @@ class TakesNewItems:
     def with_new(
         self,
         best: list[dict[str, Any]],
-        context: Raw | None,
+        rows: np.ndarray,
         k: int,
         history: Sequence[Any] | None,
         exclude: Sequence[Any],
     ) -> list[dict[str, Any]]:
-        """The ``k`` best of what is recommended of the bundle's items and the new ones."""
+        """The ``k`` best of what is recommended of the bundle's items and the new ones.
+
+        Args:
+            rows: of the context.
+        """
         if self.new_items is None:
             return best
         bundle: Any = self
-        rows = bundle.encode(with_history(bundle, context, history), bundle.schema.context_fields)
         scores = bundle.rank_places(rows, self.new_items.places)
         return self.new_items.among(best, scores, k, [*(history or ()), *exclude])
 

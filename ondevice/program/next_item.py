@@ -36,7 +36,8 @@ class PackedNextItem(Packed):
         model: of the history.
         order: the program rows, of all fields of the schema.
 
-    Shape: history rows (1, L) int64, item rows (N, 1) int64 -> scores (N,).
+    Shape: context (1, L) int64, rows of a history, or (1, 2·L) with the buckets of their gaps after them where the
+        model reads those; item rows (N, 1) int64 -> scores (N,).
     """
 
     model: SequenceModel
@@ -64,19 +65,30 @@ class PackedNextItem(Packed):
             [vectors, bias if self.first_order.scale is None else bias * self.first_order.scale], 1
         )
 
-    def user(self, history: Tensor, vectors: Tensor) -> Tensor:
-        """The user's vector (1, W) after a history (1, L), by vectors of items: a bias counts once."""
+    def history(self, context: Tensor) -> Tensor:
+        """The history's rows (1, L) of a context."""
+        return context[:, : self.model.last] if self.model.reads_gaps else context
+
+    def nobody(self) -> Tensor:
+        """The context of an empty history."""
+        absent = torch.full((1, self.model.last), self.num_rows)
+        return F.pad(absent, (0, self.model.last)) if self.model.reads_gaps else absent
+
+    def user(self, context: Tensor, vectors: Tensor) -> Tensor:
+        """The user's vector (1, W) in a context, by vectors of items: a bias counts once."""
+        history = self.history(context)
+        gaps = context[:, self.model.last :] if self.model.reads_gaps else None
         read = F.embedding(history.clamp(max=self.num_rows), vectors)
         present = history < self.num_rows
         if self.first_order is None:
-            return self.model.newest(read, present)
-        user = self.model.newest(read[..., : self.table.dim], present)
+            return self.model.newest(read, present, gaps)
+        user = self.model.newest(read[..., : self.table.dim], present, gaps)
         return torch.cat([user, torch.ones(1, 1)], 1)
 
-    def forward(self, history: Tensor, items: Tensor, vectors: Tensor | None = None) -> Tensor:
+    def forward(self, context: Tensor, items: Tensor, vectors: Tensor | None = None) -> Tensor:
         vectors = self.item_vectors() if vectors is None else vectors
         read = F.embedding(items.reshape(-1).clamp(max=self.num_rows), vectors)
-        return products(read, self.user(history, vectors))
+        return products(read, self.user(context, vectors))
 
 
 def products(vectors: Tensor, user: Tensor) -> Tensor:
@@ -135,7 +147,9 @@ class RecommendNext(nn.Module):
         num_rows = self.packed.num_rows
         # the last of these, of no item, takes what leaves out nothing
         scores = products(item_vectors, self.packed.user(context_ids, item_vectors))
-        left_out = torch.cat([context_ids, exclude_ids], 1).reshape(-1).clamp(max=num_rows)
+        left_out = (
+            torch.cat([self.packed.history(context_ids), exclude_ids], 1).reshape(-1).clamp(max=num_rows)
+        )
         kept = scores.scatter(0, left_out, -torch.inf)[:num_rows]
         best, item_index = torch.topk(kept, self.top_k)
         return best, item_index  # unpacked: the runtime returns no named tuples
@@ -167,7 +181,6 @@ def pack(recommender: NextItemRecommender, dataset: Dataset) -> PackedNextItem:
 
 def make_endpoints(
     packed: PackedNextItem,
-    context_width: int,
     *,
     top_k: int = TOP_K,
     max_batch: int = MAX_BATCH,
@@ -177,7 +190,6 @@ def make_endpoints(
 
     Args:
         packed: the recommender.
-        context_width: slots of the history L.
         top_k: items that ``recommend`` returns.
         max_batch: the most items of ``rank`` at once.
         names: which of the two.
@@ -185,9 +197,9 @@ def make_endpoints(
     with torch.no_grad():
         example = packed.item_vectors()
     vectors, batch = tensor_entry(ITEM_VECTORS, "float32", list(example.shape)), len(example)
-    history = torch.full((1, context_width), packed.num_rows)
-    history[0, -1] = 0
-    context = tensor_entry("context_ids", "int64", ["1", context_width])
+    history = packed.nobody()
+    history[0, packed.model.last - 1] = 0
+    context = tensor_entry("context_ids", "int64", ["1", history.shape[1]])
     result = {ITEMS: Endpoint(Items(packed), (), (), batch, {"inputs": [], "outputs": [vectors]})}
     if "rank" in names:
         signature = {

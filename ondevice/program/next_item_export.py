@@ -14,9 +14,12 @@ import torch.nn.functional as F
 from ondevice.bundle.catalog import catalog_items
 from ondevice.bundle.manifest import COST, PROGRAM, check_replaceable
 from ondevice.data import Dataset
+from ondevice.data.gaps import history_buckets
+from ondevice.data.schema import Schema
 from ondevice.data.sources import say
 from ondevice.errors import ConfigError
 from ondevice.files import atomic_json
+from ondevice.models.sequences.places import gaps_of, items_of
 from ondevice.next_item import NextItemRecommender
 from ondevice.program.bundle import Bundle, make_bundle
 from ondevice.program.endpoints import TOP_K
@@ -24,6 +27,7 @@ from ondevice.program.export import (
     PACKING_TOLERANCE,
     versions,
 )
+from ondevice.program.golden import Moment
 from ondevice.program.new_items import write_attributes
 from ondevice.program.next_item import PackedNextItem, make_endpoints, pack
 from ondevice.program.quantize import QUANTIZATIONS, quantize, sqnr_db
@@ -48,6 +52,8 @@ FLIP_TOLERANCE = 0.08  # of any
 SAMPLE = 64  # histories over which links are compared, all items each
 LENGTHS = (0, 1, 49, 50, 400)
 """Of histories that the bundle is asked with, as far as a user has as many."""
+NOW = 978_307_200
+"""When golden cases ask: any second does."""
 
 
 @dataclass
@@ -172,7 +178,7 @@ def export_model(
         )
     packed = pack(recommender, dataset)
     quantized = quantize(packed, quantization)
-    endpoints = make_endpoints(quantized, recommender.model.last, top_k=top_k, max_batch=packed.num_rows)
+    endpoints = make_endpoints(quantized, top_k=top_k, max_batch=packed.num_rows)
     lowered = shipped().lower(endpoints)
     manifest: dict[str, Any] = {
         "name": name,
@@ -190,13 +196,14 @@ def export_model(
     }
     if quantization != "none":
         # Another processor rounds activations otherwise, and these scores are no probabilities.
-        manifest["golden_tolerance"] = round(GOLDEN_TOLERANCE * _spread(quantized, recommender.model.last), 4)
+        manifest["golden_tolerance"] = round(GOLDEN_TOLERANCE * _spread(quantized), 4)
     bundle = make_bundle(
         program=lowered.data,
         vocabulary=packed.order.field_keys,
         schema=schema,
         manifest=manifest,
         golden=golden_rows(dataset),
+        moments=golden_moments(schema),
         catalog=catalog_items(dataset, packed.order).described if catalog else None,
     )
     return ExportedNextItem(
@@ -204,11 +211,11 @@ def export_model(
     )
 
 
-def _spread(packed: PackedNextItem, last: int) -> float:
+def _spread(packed: PackedNextItem) -> float:
     """Standard deviation of the scores of all items for nobody."""
     every = torch.arange(packed.num_rows).unsqueeze(1)
     with torch.no_grad():
-        return float(packed(torch.full((1, last), packed.num_rows), every).std(correction=0))
+        return float(packed(packed.nobody(), every).std(correction=0))
 
 
 def golden_rows(dataset: Dataset) -> list[dict[str, Any]]:
@@ -216,6 +223,22 @@ def golden_rows(dataset: Dataset) -> list[dict[str, Any]]:
     (row,) = dataset.raw_rows("test", [0])
     (history,) = (each.name for each in dataset.schema.histories)
     return [{**row, history: []}, {**row, history: (row[history] or [])[-3:]}]
+
+
+def golden_moments(schema: Schema) -> list[Moment]:
+    """When `golden_rows` were, where the schema has time gaps: days, minutes and seconds ago."""
+    return [Moment((), NOW), Moment((NOW - 90_061, NOW - 75, NOW - 2), NOW)] if schema.num_gaps else []
+
+
+def long_golden_moments(dataset: Dataset, lengths: Sequence[int] = LENGTHS) -> list[Moment]:
+    """When the histories of `long_golden_rows` were, and the item that came next; none without time gaps."""
+    log = Log.of(dataset)
+    if log.times is None:
+        return []
+    longest = int(np.diff(log.offsets).argmax())
+    times = log.times[log.offsets[longest] : log.offsets[longest + 1]].tolist()
+    reached = sorted({min(length, len(times) - 1) for length in lengths})
+    return [Moment(times[:n], times[n]) for n in reached]
 
 
 def long_golden_rows(dataset: Dataset, lengths: Sequence[int] = LENGTHS) -> list[dict[str, Any]]:
@@ -242,6 +265,12 @@ def stored_vectors(packed: PackedNextItem) -> np.ndarray:
     return result
 
 
+def program_contexts(packed: PackedNextItem, histories: torch.Tensor) -> torch.Tensor:
+    """What a program reads of histories as a training has them (B, L): rows and, where it has gaps, their buckets."""
+    rows = program_histories(packed, items_of(histories))
+    return torch.cat([rows, gaps_of(histories)], 1) if packed.model.reads_gaps else rows
+
+
 def program_histories(packed: PackedNextItem, histories: torch.Tensor) -> torch.Tensor:
     """Program rows of histories of item ids (B, L), absent places after all rows."""
     row_of = torch.full((int(packed.order.ids.max()) + 2,), packed.num_rows)
@@ -265,7 +294,7 @@ def parity(made: ExportedNextItem, log: Log) -> dict[str, Any]:
     places = torch.from_numpy(packed.order.ids - begin - 1)  # of each row among the known items
     chosen = [int(i) for i in np.linspace(0, len(moments) - 1, min(SAMPLE, len(moments)))]
     ids = moments.histories[chosen]
-    rows, every = program_histories(packed, ids), torch.arange(packed.num_rows).unsqueeze(1)
+    rows, every = program_contexts(packed, ids), torch.arange(packed.num_rows).unsqueeze(1)
     with torch.no_grad():
         eager = recommender(ids)[:, places]
         exact = torch.stack([packed(row[None], every) for row in rows])
@@ -273,7 +302,7 @@ def parity(made: ExportedNextItem, log: Log) -> dict[str, Any]:
     program = made.bundle.program
     shipped_scores = np.stack([program("rank", row[None], every.numpy())[0] for row in rows.numpy()])
     differences = np.abs(rounded.numpy() - shipped_scores)
-    whole = program_histories(packed, moments.histories).numpy()
+    whole = program_contexts(packed, moments.histories).numpy()
 
     def scores_of(begin: int, end: int) -> torch.Tensor:
         scores = torch.empty(end - begin, recommender.num_items)
@@ -283,7 +312,7 @@ def parity(made: ExportedNextItem, log: Log) -> dict[str, Any]:
 
     last = summary(rank_all(scores_of, moments.targets, moments.seen, recommender.num_items))
     first = summary(rank_next(recommender, moments))
-    nobody = program("rank", np.full_like(whole[:1], packed.num_rows), every.numpy())[0]
+    nobody = program("rank", packed.nobody().numpy(), every.numpy())[0]
     return {
         "nobody_vs_popularity": rank_correlation(nobody, log.counts()[1:][places.numpy()]),
         "eager_vs_packed": float((eager - exact).abs().max()),
@@ -315,18 +344,27 @@ def check_recommended(made: ExportedNextItem, log: Log, k: int = 10) -> list[int
     longest = int(np.diff(log.offsets).argmax())
     done = log.items[log.offsets[longest] : log.offsets[longest + 1]]
     items = torch.from_numpy(done[done != 0])
+    times = (
+        None if log.times is None else log.times[log.offsets[longest] : log.offsets[longest + 1]][done != 0]
+    )
     every, asked = torch.arange(packed.num_rows).unsqueeze(1), []
     for length in sorted({min(length, len(items)) for length in LENGTHS}):
         rows = program_histories(packed, items[:length])
         width = made.recommender.model.last
         history = F.pad(rows[-width:], (width - len(rows[-width:]), 0), value=packed.num_rows)
+        moment = Moment()
+        if times is not None:
+            moment = Moment(times[:length].tolist(), float(times[min(length, len(times) - 1)]))
+            gaps = torch.from_numpy(history_buckets(times[:length], str(log.gaps), moment.now))[-width:]
+            history = torch.cat([history, F.pad(gaps, (width - len(gaps), 0))])
         with torch.no_grad():
             scores = packed(history[None], every)
         near = BEST_TOLERANCE * float(scores.std())
         scores[rows] = -torch.inf
         best = scores.topk(min(k, len(scores))).values
         best = best[best > -torch.inf]
-        shown = bundle.recommend(history=[bundle.item_keys[row] for row in rows], k=k)
+        keys = [bundle.item_keys[row] for row in rows]
+        shown = bundle.recommend(history=keys, k=k, times=moment.times, now=moment.now)
         of_shown = scores[[bundle.item_places[str(each["item"])] for each in shown]]
         # items of one score may stand in any order, so it is scores that must be the best ones
         if len(shown) != len(best) or not torch.allclose(of_shown, best, rtol=0, atol=near):

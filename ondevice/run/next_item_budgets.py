@@ -9,7 +9,6 @@ import torch
 
 from ondevice.bundle.item_rows import fixed_bytes, next_item_bytes
 from ondevice.config.budget import parse_budget
-from ondevice.config.file import plain_options
 from ondevice.config.sections import Config
 from ondevice.data import Dataset
 from ondevice.errors import BudgetTooSmall
@@ -19,6 +18,7 @@ from ondevice.forms.table import TableInfo
 from ondevice.methods.base import Selection
 from ondevice.models.sequences import SEQUENCE_MODELS, SequenceModel
 from ondevice.run.budgets import MARGIN, Budgets, final_forms
+from ondevice.run.next_item_dense import sequence_options
 
 
 class NextItemBudgets(Budgets):
@@ -34,7 +34,7 @@ class NextItemBudgets(Budgets):
 
     def __init__(self, config: Config, dataset: Dataset, info: TableInfo) -> None:
         self.config, self.dataset, self.info, self.skip = config, dataset, info, ()
-        self.model_options = plain_options(config.compact_model.options)
+        self.model_options = sequence_options("compact.model", config.compact_model, dataset.schema)
         self.seen = (info.counts > 0) & (torch.arange(info.num_embeddings) > 0)
         self.has_biases = config.compact.store.first_order == "rows"
         store = config.compact.store

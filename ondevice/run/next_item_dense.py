@@ -10,9 +10,10 @@ from torch import Tensor
 
 from ondevice import next_item
 from ondevice.config.file import plain_options
-from ondevice.config.sections import STARTS, Config, TeachConfig, TrainConfig
+from ondevice.config.sections import STARTS, Choice, Config, TeachConfig, TrainConfig
 from ondevice.data import Dataset, load_dataset
 from ondevice.data.kept import keep_fields
+from ondevice.data.schema import Schema
 from ondevice.errors import ConfigError, DataError
 from ondevice.forms.table import TableInfo, table_info
 from ondevice.models.item_attributes import ItemAttributes, attribute_fields
@@ -28,7 +29,7 @@ from ondevice.training.processes import ALONE
 from ondevice.training.progress import OnEpoch, Progress
 from ondevice.training.ranking import by_group, summary, user_groups
 from ondevice.training.rankings import RankingTeachers
-from ondevice.training.windows import Log, Moments, Windows
+from ondevice.training.windows import Log, Moments, Windows, gaps_of
 
 DENSE = "dense"
 
@@ -62,7 +63,7 @@ class PreparedNextItem:
         self.dataset = load_dataset(config.data.name, **config.data.options)
         self.log = Log.of(self.dataset)
         self.info = item_info(self.dataset, torch.from_numpy(self.log.counts()))
-        self.model_options = plain_options(config.model.options)
+        self.model_options = sequence_options("model", config.model, self.dataset.schema)
         self.files = RunFiles(self.folder, self.processes)
         self.files.claim(config, self.dataset)
         self.progress = Progress(self.folder / "events", show=config.run.progress, on_epoch=on_epoch)
@@ -178,6 +179,20 @@ class PreparedNextItem:
             f"{result.epochs} epochs, {result.seconds:.0f} s"
         )
         return {**entry, "seconds": round(result.seconds, 2), "epochs": result.epochs}
+
+
+def sequence_options(section: str, choice: Choice, schema: Schema) -> dict[str, Any]:
+    """The options of a sequence model, which reads time gaps where the history of a schema has them.
+
+    Raises: ConfigError: when the configuration says so, too.
+    """
+    options = plain_options(choice.options)
+    if "gaps" in options:
+        raise ConfigError(
+            f"{section}.gaps: got {options['gaps']}, but that is for the data to say; set data.gaps, or gaps of the "
+            "history in the table's schema"
+        )
+    return {**options, "gaps": True} if gaps_of(schema) is not None else options
 
 
 def measured(

@@ -189,6 +189,12 @@ def check_sides(config: Config, schema: Schema) -> None:
             raise ConfigError(
                 f"{section}: '{name}' reads histories, but schema '{schema.name}' has none; add a field of kind history"
             )
+    for field in schema.histories:
+        if field.gaps is not None:
+            raise ConfigError(
+                f"data: field '{field.name}' has gaps, which models of the next item read; remove gaps, or "
+                "choose one of those (model.name, train.loss)"
+            )
     if config.run.rank:
         check_ranked(schema)
     if _is_sharded(config) and not schema.slots.is_plain:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ondevice.forms.rows import lookup
+from ondevice.models.sequences.places import gaps_of, items_of, with_gaps
 from ondevice.next_item import NextItemRecommender
 from ondevice.training.batches import Batch
 from ondevice.training.fit import Fit
@@ -76,9 +77,10 @@ class NextItemFit(Fit):
         first = windows.gather(1, one[:, None])[:, 0]
         if self.teacher is not None:
             windows, _ = self.teacher.extended(windows, lengths, generator)
+        windows = with_gaps(windows, self.train.gaps)
         histories, following = windows[:, :-1], windows[:, 1:]
         present = self.recommender.present(histories)
-        targets = torch.cat([following[present], first])
+        targets = items_of(torch.cat([following[present], first]))
         step = self._whole if self.settings.loss == "softmax" else self._drawn
         if self.settings.item_dropout:
             drawn = torch.rand(1 + self.recommender.num_items, generator=generator)
@@ -99,11 +101,11 @@ class NextItemFit(Fit):
             table.fetched = None
         return loss.detach()
 
-    def _users(self, embeddings: Tensor, present: Tensor, num_nobody: int) -> Tensor:
+    def _users(self, embeddings: Tensor, histories: Tensor, present: Tensor, num_nobody: int) -> Tensor:
         """The user's vectors after each present place, and some of nobody, (P, D)."""
         model = self.recommender.model
         with _arithmetic(self.settings.precision, embeddings.device):
-            vectors = model(embeddings, present)
+            vectors = model(embeddings, present, gaps_of(histories))
         return torch.cat([vectors[present].float(), model.nobody.expand(num_nobody, -1)])
 
     def _whole(self, histories: Tensor, present: Tensor, targets: Tensor, _: torch.Generator) -> Tensor:
@@ -111,7 +113,7 @@ class NextItemFit(Fit):
         recommender, taught = self.recommender, None
         num_nobody = len(targets) - int(present.sum())
         table = recommender.rows()
-        users = self._users(lookup(table, histories), present, num_nobody)
+        users = self._users(lookup(table, items_of(histories)), histories, present, num_nobody)
         if self.teacher is not None:
             taught = self.teacher.taught(histories, present, num_nobody, num_nobody)
         return softmax_loss(
@@ -131,14 +133,14 @@ class NextItemFit(Fit):
         number = len(targets) if is_bpr else self.settings.num_negatives
         chances = torch.full_like(self.chances, 1.0) if is_bpr else self.chances
         negatives = 1 + torch.multinomial(chances.cpu(), number, True, generator=generator).to(targets.device)
-        ids = torch.cat([histories.flatten(), targets, negatives]).unsqueeze(0)
+        ids = torch.cat([items_of(histories).flatten(), targets, negatives]).unsqueeze(0)
         for optimizer in self.optimizers:
             if isinstance(optimizer, TableAdam):
                 optimizer.fetch(ids)
         counts = (histories.numel(), len(targets), number)
         embeddings, right, wrong = recommender.embed(ids)[0].split(counts)
         _, right_bias, wrong_bias = recommender.biases(ids)[0].split(counts)
-        users = self._users(embeddings.view(*histories.shape, -1), present, len(histories))
+        users = self._users(embeddings.view(*histories.shape, -1), histories, present, len(histories))
         if is_bpr:
             return bpr_loss(users, (right, right_bias), (wrong, wrong_bias))
         log_expected = (self.chances[negatives - 1] * number).log().float()

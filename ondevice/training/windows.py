@@ -10,8 +10,11 @@ import torch
 from torch import Tensor
 
 from ondevice.data.dataset import Dataset
+from ondevice.data.gaps import buckets
+from ondevice.data.schema import Schema
 from ondevice.data.splits import SPLITS
 from ondevice.errors import ConfigError, DataError
+from ondevice.models.sequences.places import BITS, with_seconds
 from ondevice.training.batches import Batch
 from ondevice.training.ranking import Lists
 
@@ -25,14 +28,18 @@ class Log:
         offsets: where each user begins, and the end.
         division: the split of each, by its place in `SPLITS`.
         num_items: number of known items.
+        times: of each, in seconds; None where histories have no gaps.
+        gaps: of the history, since or until; None for none.
 
-    Shape: items (T,) int64, offsets (U + 1,) int64, division (T,) uint8.
+    Shape: items (T,) int64, offsets (U + 1,) int64, division (T,) uint8, times (T,) float64.
     """
 
     items: np.ndarray
     offsets: np.ndarray
     division: np.ndarray
     num_items: int
+    times: np.ndarray | None = None
+    gaps: str | None = None
 
     @classmethod
     def of(cls, dataset: Dataset) -> Log:
@@ -50,7 +57,9 @@ class Log:
         field = schema.names.index(schema.item_key)
         items = sequences.items.astype(np.int64) - int(offsets[field])
         number = int(offsets[field + 1] - offsets[field]) - 1
-        return cls(items, np.asarray(sequences.offsets), np.asarray(sequences.division), number)
+        gaps = gaps_of(schema)
+        times = None if gaps is None or sequences.times is None else np.asarray(sequences.times)
+        return cls(items, np.asarray(sequences.offsets), np.asarray(sequences.division), number, times, gaps)
 
     def known(self) -> tuple[np.ndarray, np.ndarray]:
         """The known items, and how many of them precede each place, (T + 1,)."""
@@ -66,11 +75,45 @@ class Log:
         return np.bincount(self.items[self.of_split("train")], minlength=self.num_items + 1)
 
 
+def gaps_of(schema: Schema) -> str | None:
+    """Which time gaps the histories of a schema have, since or until; None for none.
+
+    Raises: ConfigError: when they differ.
+    """
+    kinds = {field.gaps for field in schema.histories}
+    if len(kinds) > 1:
+        raise ConfigError(
+            f"data: histories of schema '{schema.name}' differ in gaps; give all of them the same"
+        )
+    return kinds.pop() if kinds else None
+
+
+def _gaps(log: Log, places: np.ndarray, begins: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """The bucket of the gap at each place of the histories of moments.
+
+    Args:
+        places: of the moments in the log.
+        begins: of each moment's user, among the known items.
+        columns: of the histories, among the known items.
+
+    Shape: places and begins (Q,), columns (Q, L) -> (Q, L) int64.
+    """
+    assert log.times is not None, "histories with gaps have times"
+    times = np.append(log.times[log.items != 0], np.nan)
+    if log.gaps == "since":
+        columns = np.concatenate([columns[:, :1] - 1, columns], 1)
+    read = np.where(columns >= begins[:, None], times[np.clip(columns, 0, len(times) - 1)], np.nan)
+    if log.gaps == "until":
+        read = np.concatenate([read, log.times[places][:, None]], 1)
+    return buckets(np.diff(read, axis=1))
+
+
 class Windows:
     """Windows of what users did in training, as batches.
 
     Of each user an epoch has ``per_user`` windows of at most ``last`` + 1 items: half of them (rounded up) end with
-    the newest one, the others anywhere such that they are as long as the user's history allows.
+    the newest one, the others anywhere such that they are as long as the user's history allows. Where histories have
+    gaps, an item has its seconds beside it (`places.with_seconds`), which `places.with_gaps` makes gaps of.
 
     Args:
         log: of which the training split is read.
@@ -92,7 +135,11 @@ class Windows:
         long = ends - begins >= 2
         if not long.any():
             raise DataError("no user has two items in the training split: there is no next item to learn")
-        self.items = torch.from_numpy(log.items[chosen]).to(device)
+        items = log.items[chosen]
+        self.gaps = log.gaps
+        if log.times is not None:
+            items = with_seconds(items, log.times[chosen])
+        self.items = torch.from_numpy(items).to(device)
         self.begins, self.ends = (torch.from_numpy(each[long]).to(device) for each in (begins, ends))
 
     @property
@@ -125,7 +172,8 @@ class Moments:
     """Moments at which a user's next item is known: what a model may read, what it should rank first.
 
     Args:
-        histories: the last known items before each moment, 0 before them.
+        histories: the last known items before each moment, 0 before them; where histories have gaps, with the bucket
+            of each (`places.gaps_of`).
         targets: the item that came, as its place among the known ones; −1 where it is unknown.
         seen: all known items before, as places.
 
@@ -151,6 +199,8 @@ class Moments:
         columns = ends[:, None] + np.arange(-last, 0)
         padded = np.append(items, 0)  # read by the last place where there is no item at all
         histories = np.where(columns >= begins[:, None], padded[np.clip(columns, 0, len(items))], 0)
+        if log.times is not None:
+            histories = histories + (_gaps(log, places, begins, columns) << BITS)
         offsets = np.append(0, np.cumsum(ends - begins))
         rows = np.arange(offsets[-1]) + np.repeat(begins - offsets[:-1], ends - begins)
         seen = Lists(torch.from_numpy(items[rows] - 1), torch.from_numpy(offsets))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,25 @@ def test_movielens_by_hand(official: Path, own_cache: Path) -> None:
     assert data.catalog is not None
     assert data.catalog.keys == [1, 2, 3, 4]
     assert data.catalog.titles[0].startswith("Toy Story")
+
+
+def test_times_are_kept_where_a_history_has_gaps(official: Path) -> None:
+    """Those of each row, in the order of the sequences; the gaps of a history change nothing else."""
+    plain, data = movielens(official), movielens(official, gaps="until")
+    assert plain.sequences is not None
+    assert data.sequences is not None
+    assert plain.sequences.times is None
+    times, rows = data.sequences.times, (official / "ratings.dat").read_text().splitlines()
+    assert times is not None
+    expected = [float(row.split("::")[3]) for row in rows]
+    assert sorted(times.tolist()) == sorted(expected)
+    for begin, end in itertools.pairwise(OFFSETS):
+        assert times[begin:end].tolist() == sorted(times[begin:end].tolist())
+    assert data.sequences.items.tolist() == ITEMS
+    assert np.array_equal(data.train.ids, plain.train.ids)
+    assert data.fingerprint != plain.fingerprint
+    with pytest.raises(UserError, match=r"data.gaps: got until, which a model of the next item reads"):
+        movielens(official, fields="history", gaps="until")
 
 
 def test_a_split_in_time(official: Path) -> None:
@@ -169,6 +189,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a column": ({"column": "x"}, "remove column"),
     "a length": ({"last": 0}, "last must be a whole number"),
     "which rows": ({"only": "rated"}, "only must be positive, negative or absent"),
+    "gaps": ({"gaps": "seconds"}, "gaps must be since, until or absent"),
     "a pooling": ({"pooling": "max"}, "pooling 'max' is unknown"),
 }
 
@@ -189,8 +210,10 @@ def test_what_histories_are_made_of_must_be_known(tmp_path: Path) -> None:
     of_nobody = {key: value for key, value in SCHEMA.items() if key != "user_key"}
     with pytest.raises(UserError, match="nothing says whose rows they are; add user_key"):
         read(tmp_path, log(), of_nobody)
-    with pytest.raises(UserError, match="of, last and only are for histories"):
+    with pytest.raises(UserError, match="of, last, only and gaps are for histories"):
         Field("item", "item", "integer", last=5)
+    with pytest.raises(UserError, match="of, last, only and gaps are for histories"):
+        Field("item", "item", "integer", gaps="since")
 
 
 def test_a_schema_with_a_history_reads_back(tmp_path: Path) -> None:

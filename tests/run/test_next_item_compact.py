@@ -15,7 +15,7 @@ from ondevice.errors import BudgetTooSmall, ConfigError, DataError, UserError
 from ondevice.forms.sizes import Sizes
 from ondevice.models.sequences.sasrec import SASRec
 from ondevice.program.next_item import pack
-from ondevice.program.next_item_export import program_histories
+from ondevice.program.next_item_export import program_contexts, program_histories
 from ondevice.run.directory import Run
 from ondevice.run.next_item import NextItemPipeline, load_run, table_lines
 from ondevice.run.next_item_compact import NextItemCompact
@@ -118,6 +118,29 @@ def test_a_killed_run_goes_on_with_equal_numbers(
     monkeypatch.setattr(Fit, "_one_epoch", original)
     again = NextItemPipeline(config, tmp_path / "cut", resume=True).run()
     assert lasting(again["budgets"]["26KB"]) == lasting(whole["budgets"]["26KB"])
+
+
+@pytest.mark.usefixtures("cache")
+def test_time_gaps_through_search_and_retraining(folder: Path, tmp_path: Path) -> None:
+    """Teacher, codes and program read them; a model says nothing of them itself."""
+    name = "compact.model.name=decayed_pooling"
+    config = small(folder, "data.gaps=until", "model.name=decayed_pooling", "model.hidden=8", name)
+    run = tmp_path / "gaps"
+    metrics = NextItemPipeline(config, run).run()
+    assert metrics["budgets"]["26KB"]["estimated_bytes"] <= 26_000
+    made, dataset = load_run(Run(run), "26KB")
+    assert made.model.gaps is not None
+    assert bool(made.model.gaps.weight[1:].any())
+    assert load_run(Run(run))[0].model.reads_gaps
+    packed, moments = pack(made, dataset), Moments.of(Log.of(dataset), "test", made.model.last)
+    contexts = program_contexts(packed, moments.histories[:5])
+    assert contexts.shape[1] == 2 * made.model.last
+    every, places = torch.arange(packed.num_rows).unsqueeze(1), packed.order.ids - packed.order.ids.min()
+    with torch.no_grad():
+        scores = torch.stack([packed(row[None], every) for row in contexts])
+        torch.testing.assert_close(scores, made(moments.histories[:5])[:, places], rtol=1e-4, atol=1e-4)
+    with pytest.raises(ConfigError, match=r"compact.model.gaps: got True, but that is for the data to say"):
+        NextItemPipeline(small(folder, name, "compact.model.gaps=true"), tmp_path / "said").run()
 
 
 def test_a_dense_model_is_taught(run: Path, folder: Path, tmp_path: Path) -> None:

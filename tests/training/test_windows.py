@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from ondevice.errors import DataError
+from ondevice.models.sequences.places import gaps_of, items_of, with_gaps
 from ondevice.training.windows import Log, Moments, Windows
 
 CPU = torch.device("cpu")
@@ -106,3 +109,34 @@ def test_a_split_without_rows_is_refused() -> None:
 
 def test_counts_are_of_training() -> None:
     assert log([1, 1, 2, 3], [2, 2, 4, 5], num_items=5).counts().tolist() == [0, 2, 2, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("until", [[0, 1, 3, 4], [4, 0, 7, 6]]), ("since", [[0, 0, 1, 3], [0, 4, 0, 7]])]
+)
+def test_gaps_of_the_moments_that_are_ranked_by_hand(kind: str, expected: list[list[int]]) -> None:
+    """The times of each item, and of the moment itself; unknown items are passed over."""
+    given = log([1, 2, 3, 4, 5], [6, 7, 0, 8, 9, 1, 2])
+    times = np.array([0, 0, 3, 12.5, 1e4, 50, 58, 1, 50, 150, 182, 1e5])
+    given = replace(given, times=times, gaps=kind)
+    moments = Moments.of(given, "valid", 4)
+    assert items_of(moments.histories).tolist() == [[0, 1, 2, 3], [6, 7, 8, 9]]
+    assert gaps_of(moments.histories).tolist() == expected
+    assert moments.targets.items.tolist() == [3, 0]
+
+
+@pytest.mark.parametrize("kind", ["since", "until"])
+def test_a_training_learns_from_the_gaps_that_a_ranking_reads(kind: str) -> None:
+    """What a window says before its last item is what the moment of that item has."""
+    generator = np.random.default_rng(0)
+    users = [list(generator.integers(1, 10, n)) for n in (3, 4, 9)]
+    given = log(*users, last_out=False)
+    division = np.concatenate([[0] * len(each) for each in users])
+    division[given.offsets[1:] - 1] = 1
+    times = np.concatenate([np.cumsum(generator.integers(0, 9999, len(each))) for each in users])
+    given = replace(given, times=times.astype(float), gaps=kind)
+    (_, read, _), *_ = Windows(given, 9, 1, 3, CPU).epoch(0)
+    order = read.ne(0).sum(1).argsort()
+    learnt = with_gaps(read, kind)[order, :-1]
+    ranked = Moments.of(replace(given, division=division.astype(np.uint8)), "valid", 9).histories
+    assert learnt.tolist() == ranked.tolist()

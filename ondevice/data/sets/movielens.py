@@ -79,6 +79,7 @@ def movielens_1m(
     folder: str | os.PathLike[str] | None = None,
     fractions: Sequence[float] = (0.8, 0.1, 0.1),
     max_rows: int | None = None,
+    gaps: str | None = None,
 ) -> Dataset:
     """MovieLens-1M: 739,012 ratings by 6,040 users of 3,706 movies.
 
@@ -94,8 +95,10 @@ def movielens_1m(
         folder: a folder or archive with the files, in place of the download.
         fractions: of train, valid and test.
         max_rows: keep a reproducible subsample of at most so many rows.
+        gaps: of ``next_item``, whether a model reads the time between the movies of a history, too: ``since`` the one
+            before, or ``until`` the next.
     """
-    return _movielens(SOURCE_1M, "integer", fields, split, seed, folder, fractions, max_rows)
+    return _movielens(SOURCE_1M, "integer", fields, split, seed, folder, fractions, max_rows, gaps)
 
 
 @DATASETS.register("movielens_100k")
@@ -107,12 +110,13 @@ def movielens_100k(
     folder: str | os.PathLike[str] | None = None,
     fractions: Sequence[float] = (0.8, 0.1, 0.1),
     max_rows: int | None = None,
+    gaps: str | None = None,
 ) -> Dataset:
     """MovieLens-100k: 72,855 ratings by 943 users; ages are put into the groups of MovieLens-1M.
 
     Args: as `movielens_1m`.
     """
-    return _movielens(SOURCE_100K, "string", fields, split, seed, folder, fractions, max_rows)
+    return _movielens(SOURCE_100K, "string", fields, split, seed, folder, fractions, max_rows, gaps)
 
 
 def _movielens(
@@ -124,10 +128,15 @@ def _movielens(
     folder: str | os.PathLike[str] | None,
     fractions: Sequence[float],
     max_rows: int | None,
+    gaps: str | None,
 ) -> Dataset:
     shares = splits.check_options(split, seed, fractions, max_rows)
     if fields not in FIELD_SETS:
         raise ConfigError(f"data.fields: '{fields}' is unknown {nearest(str(fields), FIELD_SETS)}")
+    if gaps is not None and "seen" not in FIELD_SETS[fields]:
+        raise ConfigError(
+            f"data.gaps: got {gaps}, which a model of the next item reads; choose data.fields=next_item"
+        )
     kinds = {
         "user": "integer",
         "item": "integer",
@@ -139,7 +148,8 @@ def _movielens(
     for name in FIELD_SETS[fields]:
         side = "item" if name in ("item", "year", "genre", "genres") else "context"
         if name in HISTORIES:
-            chosen.append(Field(name, side, "history", of="item", last=LAST_SEEN, only=HISTORIES[name]))
+            only = HISTORIES[name]
+            chosen.append(Field(name, side, "history", of="item", last=LAST_SEEN, only=only, gaps=gaps))
         elif name == "genres":
             chosen.append(Field(name, side, "string", slots=MAX_GENRES, separator="|"))
         elif name == "year" and fields in ("rich", "history", "next_item_attributes"):

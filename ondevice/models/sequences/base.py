@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ondevice.forms.packed import PackedTable
+from ondevice.data.gaps import NUM_BUCKETS
+from ondevice.forms.packed import PackedTable, dequantized
 from ondevice.registry import Registry
 
 SEQUENCE_MODELS: Registry[type[SequenceModel]] = Registry("sequence model")
@@ -22,11 +23,15 @@ class SequenceModel(nn.Module):
     of them before the first present one; what stands there changes nothing. After an absent place the user is
     ``nobody``: a learnt vector, with which items rank by how popular they are.
 
+    With ``gaps`` a learnt vector of the bucket of each place's time gap (`ondevice.data.gaps`) is added to what the
+    model reads there; it is 0 where no gap is known.
+
     Args:
         embedding_dim: dimension D of the embeddings, and of the user's vector.
         last: the newest interactions that are read, L at most.
+        gap_width: dimension of the vectors of gaps; 0 where none are read.
 
-    Shape: embeddings (B, L, D), present (B, L) bool -> user vectors (B, L, D).
+    Shape: embeddings (B, L, D), present (B, L) bool, gaps (B, L) int64 or None -> user vectors (B, L, D).
     """
 
     linear_bits: int = 8
@@ -34,32 +39,47 @@ class SequenceModel(nn.Module):
     graph_bytes: ClassVar[int] = 0
     """Of a program, what its graph takes beside that of a norm, a decayed mean and its linears."""
 
-    def __init__(self, embedding_dim: int, *, last: int = 50) -> None:
+    def __init__(self, embedding_dim: int, *, last: int = 50, gap_width: int = 0) -> None:
         super().__init__()
         if last < 1:
             raise ValueError(f"last must be at least 1, got {last}")
         self.embedding_dim = embedding_dim
         self.last = last
         self.nobody = nn.Parameter(torch.zeros(embedding_dim))
+        self.gaps: nn.Module | None = None
+        if gap_width:
+            self.gaps = nn.Embedding(NUM_BUCKETS, gap_width, padding_idx=0)
+            nn.init.zeros_(self.gaps.weight)
 
-    def forward(self, embeddings: Tensor, present: Tensor) -> Tensor:
-        return torch.where(present.unsqueeze(-1), self.vectors(embeddings, present), self.nobody)
+    @property
+    def reads_gaps(self) -> bool:
+        return self.gaps is not None
 
-    def vectors(self, embeddings: Tensor, present: Tensor) -> Tensor:
+    def with_gaps(self, values: Tensor, gaps: Tensor | None) -> Tensor:
+        """What is read of each place (B, L, W), with the vectors of the gaps (B, L) added where the model has some."""
+        if self.gaps is None or gaps is None:
+            return values
+        result: Tensor = values + self.gaps(gaps)
+        return result
+
+    def forward(self, embeddings: Tensor, present: Tensor, gaps: Tensor | None = None) -> Tensor:
+        return torch.where(present.unsqueeze(-1), self.vectors(embeddings, present, gaps), self.nobody)
+
+    def vectors(self, embeddings: Tensor, present: Tensor, gaps: Tensor | None = None) -> Tensor:
         """The user's vectors after each present place; after others anything finite.
 
         Shape: as of the model.
         """
         raise NotImplementedError(f"{type(self).__name__} has no vectors")
 
-    def newest(self, embeddings: Tensor, present: Tensor) -> Tensor:
+    def newest(self, embeddings: Tensor, present: Tensor, gaps: Tensor | None = None) -> Tensor:
         """The user's vector (B, D) after the newest place."""
         is_there = present[:, -1:].to(embeddings.dtype)
-        return self.newest_vector(embeddings, present) * is_there + self.nobody * (1 - is_there)
+        return self.newest_vector(embeddings, present, gaps) * is_there + self.nobody * (1 - is_there)
 
-    def newest_vector(self, embeddings: Tensor, present: Tensor) -> Tensor:
+    def newest_vector(self, embeddings: Tensor, present: Tensor, gaps: Tensor | None = None) -> Tensor:
         """The last of `vectors`, (B, D), for less than all of them cost."""
-        return self.vectors(embeddings, present)[:, -1]
+        return self.vectors(embeddings, present, gaps)[:, -1]
 
     def rotate(self, rotation: Tensor) -> bool:
         """Change the weights so that embeddings e·R give what e gave, as vectors u·R; False where they cannot.
@@ -77,7 +97,7 @@ class SequenceModel(nn.Module):
 
     def packed_tables(self) -> list[PackedTable]:
         """Tables of a compacted model that are quantized as those of embeddings are."""
-        return []
+        return [self.gaps] if isinstance(self.gaps, PackedGaps) else []
 
     def compacted(self) -> SequenceModel:
         """An equal model, in evaluation, whose `newest` is made of operators that XNNPACK takes without a break.
@@ -89,7 +109,29 @@ class SequenceModel(nn.Module):
             for name, child in list(module.named_children()):
                 if isinstance(child, nn.LayerNorm):
                     setattr(module, name, ProductNorm(child))
+        if made.gaps is not None:
+            made.gaps = PackedGaps(cast(nn.Embedding, made.gaps).weight.detach())
         return made
+
+
+class PackedGaps(PackedTable):
+    """The vectors of gaps as a program holds them.
+
+    Shape: gaps (B, L) int64 -> (B, L, W).
+    """
+
+    graph_bytes = 1_350
+    """Of a program, what reading gaps takes in rank and recommend together."""
+
+    def __init__(self, vectors: Tensor) -> None:
+        super().__init__(vectors.clone(), vectors.shape[1])
+
+    def dimensions(self) -> Tensor:
+        return torch.arange(self.dim).expand(self.values.shape)
+
+    def forward(self, gaps: Tensor) -> Tensor:
+        vectors = dequantized(F.embedding(gaps, self.values))
+        return vectors if self.scale is None else vectors * self.scale
 
 
 class ProductNorm(nn.Module):

@@ -26,16 +26,24 @@ class DecayedPooling(SequenceModel):
         hidden: width of the hidden layer; 0 for 2·D.
         dropout: probability of zeroing a value of the embeddings, and of the hidden layer.
         width: dimension of the state; 0 for D.
+        gaps: whether time gaps are read, too: with those ``until`` the next item a tap changes the newest place's.
     """
 
     logs: Tensor | None
     ages: Tensor
 
     def __init__(
-        self, embedding_dim: int, *, last: int = 50, hidden: int = 0, dropout: float = 0.2, width: int = 0
+        self,
+        embedding_dim: int,
+        *,
+        last: int = 50,
+        hidden: int = 0,
+        dropout: float = 0.2,
+        width: int = 0,
+        gaps: bool = False,
     ) -> None:
-        super().__init__(embedding_dim, last=last)
         dim = width or embedding_dim
+        super().__init__(embedding_dim, last=last, gap_width=dim if gaps else 0)
         hidden = hidden or 2 * dim
         self.enter = nn.Linear(embedding_dim, width, bias=False) if width else None
         if self.enter is not None:
@@ -53,20 +61,20 @@ class DecayedPooling(SequenceModel):
         self.dropout = nn.Dropout(dropout)
         self.register_buffer("logs", None)
 
-    def vectors(self, embeddings: Tensor, present: Tensor) -> Tensor:
-        items = self._entered(embeddings) * present.unsqueeze(-1)
+    def vectors(self, embeddings: Tensor, present: Tensor, gaps: Tensor | None = None) -> Tensor:
+        items = self._entered(embeddings, gaps) * present.unsqueeze(-1)
         return self._read(self._pooled(items, items.shape[1]), items)
 
-    def newest_vector(self, embeddings: Tensor, present: Tensor) -> Tensor:
-        items = self._entered(embeddings) * present.to(embeddings.dtype).unsqueeze(-1)
+    def newest_vector(self, embeddings: Tensor, present: Tensor, gaps: Tensor | None = None) -> Tensor:
+        items = self._entered(embeddings, gaps) * present.to(embeddings.dtype).unsqueeze(-1)
         if self.logs is None:
             return self._read(self._pooled(items, 1)[:, 0], items[:, -1])
         weights = torch.exp(self.ages * self.logs[0] + self.logs[1])
         return self._read((items * weights).sum(1), items[:, -1])
 
-    def _entered(self, embeddings: Tensor) -> Tensor:
+    def _entered(self, embeddings: Tensor, gaps: Tensor | None) -> Tensor:
         items: Tensor = self.dropout(embeddings)
-        return items if self.enter is None else self.enter(items)
+        return self.with_gaps(items if self.enter is None else self.enter(items), gaps)
 
     @torch.no_grad()
     def rotate(self, rotation: Tensor) -> bool:
@@ -92,12 +100,12 @@ class DecayedPooling(SequenceModel):
         made.register_buffer("ages", torch.arange(self.last - 1.0, -1, -1)[:, None])
         return made
 
-    def step(self, state: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
+    def step(self, state: Tensor, item: Tensor, gaps: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The state and the user's vector after one more item; the state before the first is zero.
 
-        Shape: state (B, width), item (B, D) -> state (B, width), user vector (B, D).
+        Shape: state (B, width), item (B, D), gaps (B,) int64 -> state (B, width), user vector (B, D).
         """
-        item = self._entered(item)
+        item = self._entered(item, gaps)
         rate = torch.sigmoid(self.decay)
         state = rate * state + (1 - rate) * item
         return state, self._read(state, item)

@@ -32,6 +32,7 @@ class SASRec(SequenceModel):
         num_heads: heads of the attention; the width must be a multiple of it.
         dropout: probability of zeroing a value of the embeddings, and of what each part adds.
         width: dimension of the blocks; 0 for D.
+        gaps: whether time gaps are read, too.
     """
 
     places: Tensor
@@ -45,8 +46,9 @@ class SASRec(SequenceModel):
         num_heads: int = 2,
         dropout: float = 0.2,
         width: int = 0,
+        gaps: bool = False,
     ) -> None:
-        super().__init__(embedding_dim, last=last)
+        super().__init__(embedding_dim, last=last, gap_width=(width or embedding_dim) if gaps else 0)
         self.width = width or embedding_dim
         if self.width % num_heads:
             named = "model.width" if width else "embedding.dim"
@@ -66,14 +68,14 @@ class SASRec(SequenceModel):
         self.register_buffer("places", torch.arange(last, dtype=torch.float32), persistent=False)
         self.packed: PackedPositions | None = None
 
-    def vectors(self, embeddings: Tensor, present: Tensor) -> Tensor:
-        hidden, mask = self._begin(embeddings), self._mask(present, present.shape[1])
+    def vectors(self, embeddings: Tensor, present: Tensor, gaps: Tensor | None = None) -> Tensor:
+        hidden, mask = self._begin(embeddings, gaps), self._mask(present, present.shape[1])
         for block in self.blocks:
             hidden = block(hidden, hidden, mask)
         return self._left(hidden)
 
-    def newest_vector(self, embeddings: Tensor, present: Tensor) -> Tensor:
-        hidden, (*others, last) = self._begin(embeddings), self.blocks
+    def newest_vector(self, embeddings: Tensor, present: Tensor, gaps: Tensor | None = None) -> Tensor:
+        hidden, (*others, last) = self._begin(embeddings, gaps), self.blocks
         mask = self._mask(present, present.shape[1]) if others else None
         for block in others:
             hidden = block(hidden, hidden, mask)
@@ -98,14 +100,14 @@ class SASRec(SequenceModel):
         normed: Tensor = self.norm(hidden)
         return normed if self.leave is None else self.leave(normed)
 
-    def _begin(self, embeddings: Tensor) -> Tensor:
+    def _begin(self, embeddings: Tensor, gaps: Tensor | None) -> Tensor:
         """What the first block reads (B, L, D)."""
         positions: Tensor = self.positions if self.packed is None else self.packed()
         length = embeddings.shape[1]
         if length < self.last:
             positions = positions[self.last - length :]
         items: Tensor = embeddings if self.enter is None else self.enter(embeddings)
-        hidden: Tensor = self.dropout(items * self.width**0.5 + positions)
+        hidden: Tensor = self.dropout(self.with_gaps(items * self.width**0.5, gaps) + positions)
         return hidden
 
     def _mask(self, present: Tensor, asking: int) -> Tensor:
@@ -123,7 +125,7 @@ class SASRec(SequenceModel):
         return (earlier * (is_there - 1) - later) * MASKED
 
     def packed_tables(self) -> list[PackedTable]:
-        return [] if self.packed is None else [self.packed]
+        return [*super().packed_tables(), *([] if self.packed is None else [self.packed])]
 
     def compacted(self) -> SequenceModel:
         made = super().compacted()

@@ -23,14 +23,21 @@ class TwoTower(SequenceModel):
         last: the newest interactions that are read, L.
         hidden: widths of the hidden layers.
         dropout: probability of zeroing a value of the mean, and of each hidden layer.
+        gaps: whether time gaps are read, too.
     """
 
     graph_bytes = -2_200  # neither norm nor decay
 
     def __init__(
-        self, embedding_dim: int, *, last: int = 50, hidden: Sequence[int] = (128,), dropout: float = 0.2
+        self,
+        embedding_dim: int,
+        *,
+        last: int = 50,
+        hidden: Sequence[int] = (128,),
+        dropout: float = 0.2,
+        gaps: bool = False,
     ) -> None:
-        super().__init__(embedding_dim, last=last)
+        super().__init__(embedding_dim, last=last, gap_width=embedding_dim if gaps else 0)
         layers: list[nn.Module] = [nn.Dropout(dropout)]
         width = embedding_dim
         for each in hidden:
@@ -38,15 +45,17 @@ class TwoTower(SequenceModel):
             width = each
         self.network = nn.Sequential(*layers, nn.Linear(width, embedding_dim))
 
-    def vectors(self, embeddings: Tensor, present: Tensor) -> Tensor:
+    def vectors(self, embeddings: Tensor, present: Tensor, gaps: Tensor | None = None) -> Tensor:
         there = present.to(embeddings.dtype).unsqueeze(-1)
-        sums, counts = (each.cumsum(1) for each in (embeddings * there, there))
+        sums, counts = (each.cumsum(1) for each in (self.with_gaps(embeddings, gaps) * there, there))
         result: Tensor = self.network(sums / counts.clamp(min=1))
         return result
 
-    def newest_vector(self, embeddings: Tensor, present: Tensor) -> Tensor:
+    def newest_vector(self, embeddings: Tensor, present: Tensor, gaps: Tensor | None = None) -> Tensor:
         there = present.to(embeddings.dtype).unsqueeze(-1)
-        result: Tensor = self.network((embeddings * there).sum(1) / there.sum(1).clamp(min=1))
+        result: Tensor = self.network(
+            (self.with_gaps(embeddings, gaps) * there).sum(1) / there.sum(1).clamp(min=1)
+        )
         return result
 
     def last_bias(self) -> Tensor:
