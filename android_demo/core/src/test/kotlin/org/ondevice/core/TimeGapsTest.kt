@@ -161,10 +161,12 @@ class TimeGapsTest {
             val bundle = opened(kind).bundle
             assertEquals(listOf(null, 1001.0, 1004.0, 1005.5, 1005.75), bundle.manifest.golden[1].times)
             assertEquals(0.0, GoldenCheck.run(bundle, FakeRuntime().load(bundle, 1)), 1e-7)
-            assertEquals(1, Benchmark(FakeRuntime(), { MemoryUse(1, 2) }).run(bundle, BenchmarkPlan(listOf(1), listOf(1), 0, 1)).size)
+            val plan = BenchmarkPlan(listOf(1), listOf(1), 0, 1)
+            assertEquals(1, Benchmark(FakeRuntime(), { MemoryUse(1, 2) }).run(bundle, plan).size)
             fun wrong(part: String, change: Map<String, Any?>) {
                 val changed = opened(kind) { it["golden"] = listOf(it.golden()[0], it.golden()[1] + change) }.bundle
-                val error = assertThrows(BundleError.WrongAnswer::class.java, { GoldenCheck.run(changed, FakeRuntime().load(changed, 1)) }, "$change")
+                val engine = FakeRuntime().load(changed, 1)
+                val error = assertThrows(BundleError.WrongAnswer::class.java, { GoldenCheck.run(changed, engine) }, "$change")
                 assertTrue(part in error.message!!, error.message)
             }
             val gaps = bundle.manifest.golden[1].gaps.toList()
@@ -173,7 +175,8 @@ class TimeGapsTest {
             wrong("case 2 has the gap", mapOf("times" to listOf(1, 2, 3, 4, 500)))
             wrong("case 2 scores ", mapOf("score" to TestNextItem.score(listOf(10, 20, 30, 40, 50), 60)))
             val without = TestNextItem.ranked(listOf(10, 20, 30, 40, 50)).take(2)
-            wrong("scores the item", mapOf("best" to mapOf("items" to without.map { it.first }, "scores" to without.map { it.second })))
+            val best = mapOf("items" to without.map { it.first }, "scores" to without.map { it.second })
+            wrong("scores the item", mapOf("best" to best))
         }
         val late = opened("until") { it["golden"] = listOf(it.golden()[0], it.golden()[1] + ("now" to 5000)) }.bundle
         assertThrows(BundleError.WrongAnswer::class.java) { GoldenCheck.run(late, FakeRuntime().load(late, 1)) }
@@ -200,7 +203,7 @@ class TimeGapsTest {
         bad("a field that is no history has gaps", change = fields { listOf(it[0], it[1] + ("gaps" to "since")) })
         bad("a history with gaps is not the only context field", change = fields { it + mapOf("name" to "user") })
         bad("methods.rank does not take the schema's fields", change = fields { listOf(it[0] - "gaps", it[1]) })
-        bad("methods.rank does not take the schema's fields", gaps = null, change = fields { listOf(it[0] + ("gaps" to "until"), it[1]) })
+        bad("methods.rank does not take", gaps = null, change = fields { listOf(it[0] + ("gaps" to "until"), it[1]) })
         bad("methods.recommend does not take the schema's fields") {
             val methods = it["methods"] as Map<*, *>
             val narrow = mapOf("name" to "context_ids", "dtype" to "int64", "shape" to listOf("1", TestNextItem.LAST))
