@@ -4,9 +4,10 @@
 
 OUT gets ``fp32``, ``int8`` and ``int4`` (the dense model by torchao and ExecuTorch alone), ``ours`` (the compact one),
 ``next`` (self-attention over what a person did, in int8, with golden cases of histories of up to 400 films, and new
-films beside it) and ``tables``: a program whose score is the largest value of a row's int8 embeddings, so that it must
-be the same number on every processor. The model is of the main job's shape, so that instructions counted of it are of a
-real size; it learns from 200,000 ratings for some seconds. Where MovieLens-1M cannot be had, OUT gets the reason alone.
+films beside it), ``next_gaps`` (the same, but it reads the time until the next film, too) and ``tables``: a program
+whose score is the largest value of a row's int8 embeddings, so that it must be the same number on every processor.
+The model is of the main job's shape, so that instructions counted of it are of a real size; it learns from 200,000
+ratings for some seconds. Where MovieLens-1M cannot be had, OUT gets the reason alone.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,8 +38,14 @@ from ondevice.program.bundle import Bundle, make_bundle
 from ondevice.program.endpoints import make_endpoints
 from ondevice.program.export import Exported, ExportOptions
 from ondevice.program.export_run import export_run
+from ondevice.program.golden import Moment
 from ondevice.program.new_items import NewItems, write_attributes, write_new_items
-from ondevice.program.next_item_export import export_model, long_golden_rows, stored_vectors
+from ondevice.program.next_item_export import (
+    export_model,
+    long_golden_moments,
+    long_golden_rows,
+    stored_vectors,
+)
 from ondevice.program.pack import PackedRecommender
 from ondevice.program.targets import shipped
 from ondevice.run.next_item import load_run
@@ -78,6 +86,8 @@ NEXT_CONFIG: dict[str, Any] = {
     "train": {"epochs": 1, "item_dropout": 0.1},
     "run": CONFIG["run"],
 }
+NEXT_GAPS = "next_gaps"
+NEXT_GAPS_CONFIG: dict[str, Any] = {**NEXT_CONFIG, "data": {**NEXT_CONFIG["data"], "gaps": "until"}}
 
 
 NEW_FILMS = [
@@ -130,37 +140,38 @@ def tables_bundle(exported: Exported, dataset: Dataset) -> Bundle:
     )
 
 
-def with_golden(bundle: Bundle, golden: list[dict[str, Any]]) -> Bundle:
-    """The bundle with other golden cases than ship."""
+def with_golden(bundle: Bundle, golden: list[dict[str, Any]], moments: Sequence[Moment] = ()) -> Bundle:
+    """The bundle with other golden cases than ship, and their moments where it reads time gaps."""
     return make_bundle(
         program=bundle.contents[PROGRAM],
         vocabulary=decode(bundle.contents[VOCABULARY], VOCABULARY, bundle.num_rows),
         schema=bundle.schema,
         manifest=bundle.manifest,
         golden=golden,
+        moments=moments,
         catalog=bundle.catalog if CATALOG in bundle.contents else None,
     )
 
 
-def write_next(output: Path) -> tuple[Bundle, int]:
-    """The bundle of the next item, which takes new films, with golden cases of histories of every length.
+def write_next(output: Path, name: str, config: dict[str, Any]) -> tuple[Bundle, int]:
+    """A bundle of the next item, which takes new films, with golden cases of histories of every length.
 
     Beside it are ``new_items.json`` and what Python makes of it, ``new_items_expected.json``.
     """
-    run = ondevice.train(NEXT_CONFIG, output=output / "next_run")
+    run = ondevice.train(config, output=output / f"{name}_run")
     recommender, dataset = load_run(run)
-    made = export_model(recommender, dataset, NEXT, run.config.model.name, {}, catalog=True)
+    made = export_model(recommender, dataset, name, run.config.model.name, {}, catalog=True)
     golden = long_golden_rows(dataset)
-    bundle = with_golden(made.bundle, golden).write(output / NEXT)
+    bundle = with_golden(made.bundle, golden, long_golden_moments(dataset)).write(output / name)
     attributes = load_attributes(run.path / "dense")
     assert attributes is not None
     fields, values = attributes
     vectors = stored_vectors(made.quantized)
     write_attributes(bundle.path, bundle.contents[PROGRAM], vectors, values.numpy(), fields)
-    write_new_items(output / NEXT / "new_items.json", bundle, NEW_FILMS)
+    write_new_items(output / name / "new_items.json", bundle, NEW_FILMS)
     new = NewItems.of(bundle, NEW_FILMS)
     expected = {"places": new.places.tolist(), "coefficients": new.coefficients.tolist()}
-    atomic_json(output / NEXT / "new_items_expected.json", expected)
+    atomic_json(output / name / "new_items_expected.json", expected)
     return bundle, len(golden)
 
 
@@ -187,7 +198,8 @@ def main() -> int:
         name: (with_golden(bundle, golden).write(output / name), len(golden))
         for name, bundle in bundles.items()
     }
-    written[NEXT] = write_next(output)
+    written[NEXT] = write_next(output, NEXT, NEXT_CONFIG)
+    written[NEXT_GAPS] = write_next(output, NEXT_GAPS, NEXT_GAPS_CONFIG)
     for name, (bundle, num_golden) in written.items():
         print(f"{name}: {bundle.total_bytes:,} bytes, {num_golden} golden cases")
     return 0

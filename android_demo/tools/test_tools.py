@@ -180,7 +180,7 @@ def test_a_rescored_bundle_is_signed_anew(tmp_path: Path, bundle: Path) -> None:
 def test_golden_scores_are_emulated_once_for_the_same_bundles(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = [*verify.COMPARED, verify.NEXT, "tables"]
+    names = [*verify.COMPARED, verify.NEXT, verify.NEXT_GAPS, "tables"]
     for name in names:
         (tmp_path / name).mkdir()
         (tmp_path / name / "manifest.json").write_text(name)

@@ -15,6 +15,7 @@ import types
 
 MARK = 4242
 REPEATS = 3
+NUM_BUCKETS = 32  # of time gaps
 
 
 class WithoutDistributed:
@@ -47,12 +48,13 @@ def ranking(manifest, num_items):
 
     A program without ``rank`` gets whole rows.
     """
-    context, item = columns(manifest)
+    _, item = columns(manifest)
     cases = [case["ids"] for case in manifest["golden"]]
     rows = [cases[n % len(cases)] for n in range(num_items)]
     if "rank" in manifest["methods"]:
         items = [[row[i] for i in item] for row in rows]
-        return "rank", (torch.tensor([[cases[0][i] for i in context]]), torch.tensor(items))
+        return "rank", (torch.tensor([context_of(manifest, manifest["golden"][0])]), torch.tensor(items))
+    context, _ = columns(manifest)
     whole = [[(cases[0] if i in context else row)[i] for i in range(len(rows[0]))] for row in rows]
     return "forward", (torch.tensor(whole),)
 
@@ -67,22 +69,29 @@ def columns(manifest):
     return [i for i, item in enumerate(sides) if not item], [i for i, item in enumerate(sides) if item]
 
 
+def context_of(manifest, case):
+    """What ``rank`` takes once: rows of the context's fields and, of a model that reads time gaps, their buckets."""
+    return [case["ids"][i] for i in columns(manifest)[0]] + case.get("gaps", [])
+
+
 def is_next_item(manifest):
     return "items" in manifest["methods"]
 
 
 def recommending(manifest):
-    """``recommend`` after a full history, which nothing else is left out with."""
-    last = manifest["methods"]["recommend"]["inputs"][0]["shape"][1]
-    history = [[n % manifest["num_rows"] for n in range(last)]]
-    return "recommend", (torch.tensor(history), torch.tensor([[manifest["num_rows"]]]))
+    """``recommend`` after a full history, with all buckets of gaps in turn, which nothing else is left out with."""
+    width = manifest["methods"]["recommend"]["inputs"][0]["shape"][1]
+    last = len(columns(manifest)[0])
+    context = [n % manifest["num_rows"] for n in range(last)] + [n % NUM_BUCKETS for n in range(width - last)]
+    return "recommend", (torch.tensor([context]), torch.tensor([[manifest["num_rows"]]]))
 
 
-def score(program, manifest, ids, vectors):
-    """Of one row: a program of the next item has no ``forward``."""
+def score(program, manifest, case, vectors):
+    """Of one golden case: a program of the next item has no ``forward``."""
     if "forward" in manifest["methods"]:
-        return program.run_method("forward", (torch.tensor([ids]),))[0].item()
-    parts = tuple(torch.tensor([[ids[i] for i in side]]) for side in columns(manifest))
+        return program.run_method("forward", (torch.tensor([case["ids"]]),))[0].item()
+    item = [case["ids"][i] for i in columns(manifest)[1]]
+    parts = (torch.tensor([context_of(manifest, case)]), torch.tensor([item]))
     return program.run_method("rank", (*parts, *vectors))[0].item()
 
 
@@ -94,7 +103,7 @@ def main():
     program = _portable_lib._load_for_executorch(folder + "/model.pte")
     # a copy: the next call writes into the same memory
     vectors = [program.run_method("items", ())[0].clone()] if is_next_item(manifest) else []
-    golden = [score(program, manifest, case["ids"], vectors) for case in manifest["golden"]]
+    golden = [score(program, manifest, case, vectors) for case in manifest["golden"]]
     system_call = ctypes.CDLL(None).syscall
     gc.disable()
     calls = [ranking(manifest, num_items) for num_items in candidates]

@@ -3,6 +3,7 @@ package org.ondevice.demo
 import org.ondevice.core.History
 import org.ondevice.core.Query
 import org.ondevice.core.ScoredItem
+import org.ondevice.core.Tap
 import java.io.File
 
 /** What the screen of likes and dislikes shows. */
@@ -32,9 +33,15 @@ sealed interface NextState {
  * model reads; what is disliked is left out, and no model hears of it.
  *
  * @param folder where the taps are kept.
+ * @param clock the present moment, in seconds: when each tap was, and when the model is asked.
  */
-class NextPresenter(private val bundles: Bundles, private val worker: Worker, folder: File, private val log: Log) :
-    Presenter<NextState>(NextState.Loading) {
+class NextPresenter(
+    private val bundles: Bundles,
+    private val worker: Worker,
+    folder: File,
+    private val log: Log,
+    private val clock: () -> Double = Tap::now,
+) : Presenter<NextState>(NextState.Loading) {
     private class Taps(val liked: History, val disliked: History)
 
     private val likedFile = File(folder, "liked.json")
@@ -46,9 +53,15 @@ class NextPresenter(private val bundles: Bundles, private val worker: Worker, fo
     /** Ranks with the model that is there now: another may have been put to use since. */
     fun start() = answer("ranking") {}
 
-    fun like(key: String) = answer("keeping a like") { it.liked.add(key) }
+    fun like(key: String) = add("keeping a like", key) { it.liked }
 
-    fun dislike(key: String) = answer("keeping a dislike") { it.disliked.add(key) }
+    fun dislike(key: String) = add("keeping a dislike", key) { it.disliked }
+
+    /** The moment is that of the tap, however long the worker takes to come to it. */
+    private fun add(what: String, key: String, list: (Taps) -> History) {
+        val at = clock()
+        answer(what) { list(it).add(key, at) }
+    }
 
     /** Forgets all taps, also where their files are not the app's. */
     fun startAgain() {
@@ -69,12 +82,12 @@ class NextPresenter(private val bundles: Bundles, private val worker: Worker, fo
     }
 
     private fun rank(session: Session, taps: Taps): NextState {
-        val (liked, disliked) = taps.liked.keys to taps.disliked.keys
+        val (liked, disliked) = taps.liked.taps to taps.disliked.keys
         val recommender = session.recommender
         val start = System.nanoTime()
-        val films = recommender.recommend(liked, Query(NUM_FILMS, excluded = disliked))
+        val films = recommender.recommend(liked, clock(), Query(NUM_FILMS, excluded = disliked))
         val nanos = System.nanoTime() - start
-        val titles = liked.asReversed().distinct().map { title(session, it) }
+        val titles = liked.asReversed().map { it.key as String }.distinct().map { title(session, it) }
         return NextState.Ready(films, titles, disliked.distinct().size, recommender.numItems, nanos)
     }
 

@@ -60,7 +60,10 @@ class App(
     val log = Log { what, error -> logged.add("$what: ${error.javaClass.simpleName}") }
     val bundles = Bundles(BundleStore(directory, TestShipped(shipped)), runtime, log)
     val recommend = RecommendPresenter(bundles, worker, log)
-    val next = NextPresenter(bundles, worker, File(root, "taps"), log)
+
+    /** The present moment, in seconds. */
+    var now = 1000.0
+    val next = NextPresenter(bundles, worker, File(root, "taps"), log) { now }
     val compare = ComparePresenter(bundles, worker, { MemoryUse(1000, 2000) }, log) { recommend.refresh() }
 
     val ready get() = recommend.state as RecommendState.Ready

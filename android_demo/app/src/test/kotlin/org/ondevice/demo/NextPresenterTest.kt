@@ -57,6 +57,25 @@ class NextPresenterTest {
     }
 
     @Test
+    fun `the model reads when films were liked, and when it is asked`() {
+        fun ranked(history: List<Long>, vararg gaps: Long) = TestNextItem.ranked(history, gaps.toList()).map { it.second }
+        val app = App(root, emptyMap())
+        TestNextItem.write(File(app.directory, "next"), gaps = "until")
+        app.next.start()
+        app.worker.runAll()
+        assertEquals(ranked(emptyList(), 0, 0, 0), app.shown.films.map { it.score })
+        assertEquals(ranked(listOf(30), 0, 0, 1), app.after { like("30") }.films.map { it.score })
+        app.next.like("50") // its moment is this one, not that of the answer
+        app.now = 1003.0
+        app.worker.runAll()
+        assertEquals(ranked(listOf(30, 50), 0, 1, 3), app.shown.films.map { it.score })
+        app.now = 1063.0
+        assertEquals(ranked(listOf(30, 50, 10), 1, 7, 1), app.after { like("10") }.films.map { it.score })
+        app.now = 2063.0
+        assertEquals(ranked(listOf(30, 50, 10), 1, 7, 10), app.after { start() }.films.map { it.score })
+    }
+
+    @Test
     fun `what is disliked is left out, and the model does not hear of it`() {
         val app = started()
         app.after { like("30") }

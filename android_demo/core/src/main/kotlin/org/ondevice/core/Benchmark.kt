@@ -99,7 +99,7 @@ public class Benchmark @JvmOverloads constructor(
         return runtime.load(bundle, numThreads).use { engine ->
             val loadNanos = clock() - start
             val recommender = Recommender(bundle, engine)
-            val context = bundle.encodeContext(bundle.contextOf(bundle.manifest.golden.first().raw))
+            val context = bundle.encodeContext(bundle.manifest.golden.first())
             val latencies = plan.numCandidates.associateWith { numCandidates ->
                 val candidates = candidates(bundle, numCandidates)
                 Latency.measure(plan.numWarmups, plan.numCalls, clock, cancellation::throwIfCancelled) {

@@ -40,12 +40,17 @@ public class FileEntry internal constructor(public val name: String, public val 
  * @property score what they get.
  * @property best the keys of the items that are recommended after their history, best first, with their scores; of a
  *   model that recommends the next item.
+ * @property times when each value of the history was done, null where it is not known, [now] when the model is asked, and
+ *   [gaps] the buckets that they must become; of a model that reads time gaps.
  */
 public class GoldenCase internal constructor(
     public val raw: Map<String, Any?>,
     public val ids: IntArray,
     public val score: Double,
     public val best: List<Pair<String, Double>> = emptyList(),
+    public val times: List<Double?> = emptyList(),
+    public val now: Double = 0.0,
+    public val gaps: IntArray = IntArray(0),
 )
 
 /** `manifest.json`: all that is known about a bundle; nothing about a model is written in the app. */
@@ -75,6 +80,12 @@ public class BundleManifest private constructor(json: JsonObject) {
     public val contextColumns: IntArray
     public val itemColumns: IntArray
 
+    /** Whether the model reads the time gaps of a history, so that it is asked with taps. */
+    public val hasGaps: Boolean
+
+    /** Ids of a context as `rank` and `recommend` take it: those of [contextColumns], then the buckets of their gaps. */
+    public val contextWidth: Int
+
     /** For each field the one whose keys and rows its slots hold: itself, but for a history. */
     internal val sources: IntArray
 
@@ -103,6 +114,9 @@ public class BundleManifest private constructor(json: JsonObject) {
         numColumns = sides.size
         contextColumns = sides.indices.filter { sides[it] }.toIntArray()
         itemColumns = sides.indices.filter { !sides[it] }.toIntArray()
+        hasGaps = fields.any { it.gaps != null }
+        check(!hasGaps || fields.count { it.isContext } == 1, "a history with gaps is not the only context field")
+        contextWidth = if (hasGaps) 2 * contextColumns.size else contextColumns.size
 
         val named = if ("labels" in json) json.child("labels") else null
         labels = named?.names.orEmpty().associateWith { field ->
@@ -143,7 +157,7 @@ public class BundleManifest private constructor(json: JsonObject) {
                     ?: throw BundleError.BadManifest("a golden id is not in 0..$numRows")
             }
             check(ids.size == numColumns, "a golden case has ${ids.size} ids for $numColumns slots")
-            GoldenCase(case.child("raw").toMap(), ids.toIntArray(), case.double("score"), readBest(case))
+            readCase(case, ids.toIntArray())
         }
         check(golden.size >= 2, "fewer than two golden cases")
         check(goldenTolerance >= 0, "golden_tolerance is $goldenTolerance")
@@ -168,11 +182,33 @@ public class BundleManifest private constructor(json: JsonObject) {
     /** The name of the field that a column of a row belongs to. */
     internal fun nameOf(column: Int): String = fields.flatMap { field -> List(field.slots) { field.name } }[column]
 
+    private fun readCase(case: JsonObject, ids: IntArray): GoldenCase {
+        val raw = case.child("raw").toMap()
+        val (score, best) = case.double("score") to readBest(case)
+        if (!hasGaps) return GoldenCase(raw, ids, score, best)
+        val history = raw[fields.first { it.gaps != null }.name] as? List<*> ?: emptyList<Any?>()
+        val times = case.list("times").map { time ->
+            val seconds = (time as? Number)?.toDouble()
+            check(time == null || seconds?.isFinite() == true, "a golden time is $time")
+            seconds
+        }
+        check(times.size == history.size, "a golden case has ${times.size} times for ${history.size} items")
+        val gaps = case.list("gaps").map { gap ->
+            (gap as? Long)?.takeIf { it in 0..TimeGaps.MAX_BUCKET }?.toInt()
+                ?: throw BundleError.BadManifest("a golden gap is not in 0..${TimeGaps.MAX_BUCKET}")
+        }
+        check(gaps.size == contextColumns.size, "a golden case has ${gaps.size} gaps for ${contextColumns.size} places")
+        val now = case.double("now")
+        check(now.isFinite(), "a golden case's now is $now")
+        return GoldenCase(raw, ids, score, best, times, now, gaps.toIntArray())
+    }
+
     private fun checkMethod(method: MethodSignature) {
+        check(!hasGaps || method.name != "forward", "methods.forward takes no gaps")
         val expected = when (method.name) {
             "forward" -> listOf(numColumns)
-            "rank" -> listOf(contextColumns.size, itemColumns.size)
-            "recommend" -> listOf(contextColumns.size)
+            "rank" -> listOf(contextWidth, itemColumns.size)
+            "recommend" -> listOf(contextWidth)
             ITEMS -> return check(
                 method.inputs.isEmpty() && method.outputs.singleOrNull()?.name == ITEM_VECTORS,
                 "methods.$ITEMS does not make $ITEM_VECTORS",
@@ -250,6 +286,9 @@ public class BundleManifest private constructor(json: JsonObject) {
             check(slots in 1..MAX_SLOTS, "a field has $slots slots")
             val pooling = json.stringOrNull("pooling") ?: "mean"
             check(pooling in POOLINGS, "a field's pooling is \"$pooling\"")
+            val gaps = json.stringOrNull("gaps")
+            check(gaps == null || gaps in TimeGaps.KINDS, "a history's gaps are \"$gaps\"")
+            check(gaps == null || of != null, "a field that is no history has gaps")
             val separator = json.stringOrNull("separator")
             check(separator != "", "a field's separator is empty")
             val boundaries = if (kind != "number") null else json.list("boundaries").map { boundary ->
@@ -260,7 +299,7 @@ public class BundleManifest private constructor(json: JsonObject) {
             val isInteger = kind == "integer" || kind == "number"
             val bounds = boundaries?.toDoubleArray()
             return Field(
-                json.string("name"), side == "context", isInteger, transform, origin, missing, slots, separator, bounds, of,
+                json.string("name"), side == "context", isInteger, transform, origin, missing, slots, separator, bounds, of, gaps,
             )
         }
 

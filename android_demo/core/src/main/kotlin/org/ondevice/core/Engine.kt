@@ -11,7 +11,11 @@ public interface Engine : Closeable {
     @Throws(BundleError::class)
     public fun score(ids: LongArray): FloatArray
 
-    /** Scores of candidates for one context. Shape: [context] (Fc), [items] (numItems * Fi) -> (numItems). */
+    /**
+     * Scores of candidates for one context. Shape: [context] (Fc), [items] (numItems * Fi) -> (numItems).
+     *
+     * @param context as `ModelBundle.encodeContext` makes it: rows, and of a model that reads time gaps their buckets.
+     */
     @Throws(BundleError::class)
     public fun rank(context: LongArray, items: LongArray): FloatArray
 
@@ -76,12 +80,17 @@ public class InputCheck(private val manifest: BundleManifest) {
     }
 
     private fun checkContext(context: LongArray) {
-        if (context.size != manifest.contextColumns.size) {
-            throw BundleError.InvalidInput(
-                "${context.size} context ids, where the model has ${manifest.contextColumns.size} of context fields",
-            )
+        if (context.size != manifest.contextWidth) {
+            val fields = if (manifest.hasGaps) "a history and its gaps" else "context fields"
+            throw BundleError.InvalidInput("${context.size} context ids, where the model has ${manifest.contextWidth} of $fields")
         }
-        checkIds(context)
+        val numRows = manifest.contextColumns.size
+        checkIds(context.copyOf(numRows))
+        for (gap in context.drop(numRows)) {
+            if (gap !in 0..TimeGaps.MAX_BUCKET) {
+                throw BundleError.InvalidInput("the gap bucket $gap is not in 0..${TimeGaps.MAX_BUCKET}")
+            }
+        }
     }
 
     private fun rows(ids: LongArray, numFields: Int, signature: MethodSignature, what: String): Int {

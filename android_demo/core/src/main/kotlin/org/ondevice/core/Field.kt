@@ -12,6 +12,8 @@ import java.math.MathContext
  * @property slots above 1, it has several values: a list, or a text with separators, of which so many count at most.
  * @property of of a history: the field whose values it holds, oldest first, of which the last [slots] count. It has no
  *   keys of its own.
+ * @property gaps of a history whose time gaps the model reads: `since` the item before, or `until` the item after, of
+ *   the newest until the present moment.
  */
 public class Field internal constructor(
     public val name: String,
@@ -24,6 +26,7 @@ public class Field internal constructor(
     private val separator: String? = null,
     private val boundaries: DoubleArray? = null,
     public val of: String? = null,
+    public val gaps: String? = null,
 ) {
     internal val isNumber: Boolean get() = boundaries != null
 

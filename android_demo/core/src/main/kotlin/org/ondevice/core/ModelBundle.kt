@@ -29,10 +29,61 @@ public class ModelBundle private constructor(public val info: BundleInfo, public
     @Throws(BundleError::class)
     public fun encode(raw: Map<String, Any?>): LongArray = encode(raw, manifest.allFields, "a field")
 
-    /** [encode] of the context fields, which [raw] may name alone. */
+    /**
+     * [encode] of the context fields, which [raw] may name alone.
+     *
+     * @throws BundleError.InvalidInput also if the model reads time gaps, of which [raw] has none.
+     */
     @Throws(BundleError::class)
-    public fun encodeContext(raw: Map<String, Any?>): LongArray =
-        encode(raw, manifest.contextFields, "a context field")
+    public fun encodeContext(raw: Map<String, Any?>): LongArray {
+        if (manifest.hasGaps) throw BundleError.InvalidInput(NEEDS_TIMES)
+        return encode(raw, manifest.contextFields, "a context field")
+    }
+
+    /**
+     * The context of a person who did [taps], the newest last: the rows of the items, then, where the model reads them,
+     * the buckets of the time gaps between those that it knows.
+     *
+     * @param now when it is asked, on the clock of the taps' times.
+     * @param context raw values of the context's other fields.
+     * @throws BundleError.InvalidInput also if the model reads no history.
+     */
+    @JvmOverloads
+    @Throws(BundleError::class)
+    public fun encodeContext(taps: List<Tap>, now: Double, context: Map<String, Any?> = emptyMap()): LongArray {
+        if (!now.isFinite()) throw BundleError.InvalidInput("now is $now, it must be a number of seconds")
+        val raw = withHistory(context, taps.map { it.key })
+        val rows = encode(raw, manifest.contextFields, "a context field")
+        val position = manifest.historyField!!
+        val field = manifest.fields[position]
+        if (field.gaps == null) return rows
+        val source = manifest.sources[position]
+        val known = taps.filter { vocabulary.isKnown(source, manifest.fields[source], it.key) }
+        return rows + TimeGaps.buckets(field.gaps, known.map { it.at }, now, field.slots)
+    }
+
+    /** The context of a golden case, as `rank` and `recommend` take it. */
+    @Throws(BundleError::class)
+    public fun encodeContext(case: GoldenCase): LongArray {
+        val context = contextOf(case.raw)
+        if (!manifest.hasGaps) return encodeContext(context)
+        return encodeContext(tapsOf(case), case.now)
+    }
+
+    /** The history of a golden case; its times are known where the model reads time gaps. */
+    internal fun tapsOf(case: GoldenCase): List<Tap> {
+        val name = manifest.historyField?.let { manifest.fields[it].name }
+        return (case.raw[name] as? List<*>).orEmpty().mapIndexed { index, key -> Tap(key, case.times.getOrNull(index)) }
+    }
+
+    /** [context] with the history under its name. */
+    internal fun withHistory(context: Map<String, Any?>, history: List<Any?>): Map<String, Any?> {
+        val field = manifest.historyField
+            ?: throw BundleError.InvalidInput("it reads no history; give the context's fields alone")
+        val name = manifest.fields[field].name
+        if (name in context) throw BundleError.InvalidInput("the context has \"$name\", and a history is given")
+        return context + (name to history)
+    }
 
     /** [encode] of the item fields, which [raw] may name alone. */
     @Throws(BundleError::class)
@@ -59,6 +110,9 @@ public class ModelBundle private constructor(public val info: BundleInfo, public
             val source = manifest.sources[position]
             val keys = manifest.fields[source]
             val value = raw[field.name]
+            if (field.of != null && (value as? Iterable<*>)?.any { it is Tap } == true) {
+                throw BundleError.InvalidInput("taps are given without the present moment; give now with them")
+            }
             if (if (field.of != null) keys.hasForeign(value) else field.isForeign(value)) {
                 val kind = if (keys.transform == "hex") "hexadecimal numbers" else "numbers"
                 throw BundleError.InvalidInput("the field \"${field.name}\" takes $kind, not \"$value\"")
@@ -83,6 +137,8 @@ public class ModelBundle private constructor(public val info: BundleInfo, public
         verify(directory, manifest.files.first { it.name == BundleManifest.PROGRAM })
 
     public companion object {
+        internal const val NEEDS_TIMES = "it reads when things were done; give taps with their times, and now"
+
         /**
          * Opens [directory] and verifies every file in it.
          *

@@ -22,7 +22,7 @@ public object GoldenCheck {
      * The largest difference of a score, of a case or of an item that is recommended.
      *
      * @param tolerance another processor adds floats in another order; a wrong table or vocabulary is off by far more.
-     * @throws BundleError.WrongAnswer if an id differs at all, or a score by more than [tolerance].
+     * @throws BundleError.WrongAnswer if an id or a gap differs at all, or a score by more than [tolerance].
      */
     @JvmStatic
     @JvmOverloads
@@ -45,6 +45,13 @@ public object GoldenCheck {
                     )
                 }
             }
+            val context = bundle.encodeContext(case)
+            case.gaps.forEachIndexed { place, gap ->
+                val given = context[manifest.contextColumns.size + place]
+                if (given != gap.toLong()) {
+                    throw BundleError.WrongAnswer("case ${index + 1} has the gap $given at place ${place + 1}, expected $gap")
+                }
+            }
             fun compare(what: String, score: Float, expected: Double) {
                 // A text holds as many digits as tell one float from the next.
                 val difference = Math.abs(score.toDouble() - expected.toFloat().toDouble())
@@ -53,7 +60,7 @@ public object GoldenCheck {
                 }
                 largest = maxOf(largest, difference)
             }
-            compare("", recommender.scoreOne(ids), case.score)
+            compare("", if (manifest.hasGaps) recommender.scoreOne(context, ids) else recommender.scoreOne(ids), case.score)
             if (case.best.isNotEmpty()) compareBest(index + 1, recommended(bundle, recommender, case), case.best, ::compare)
         }
         return largest
@@ -61,8 +68,8 @@ public object GoldenCheck {
 
     private fun recommended(bundle: ModelBundle, recommender: Recommender, case: GoldenCase): List<ScoredItem> {
         val name = bundle.manifest.historyField?.let { bundle.manifest.fields[it].name }
-        val history = (case.raw[name] as? List<*>).orEmpty()
-        return recommender.recommend(history, Query(case.best.size), bundle.contextOf(case.raw) - setOfNotNull(name))
+        val context = bundle.contextOf(case.raw) - setOfNotNull(name)
+        return recommender.recommend(bundle.tapsOf(case), case.now, Query(case.best.size), context)
     }
 
     /** Items of nearly one score may change places on another processor: scores are compared, place by place. */

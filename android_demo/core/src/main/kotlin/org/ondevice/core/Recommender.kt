@@ -75,14 +75,16 @@ public class Recommender @JvmOverloads constructor(
      * allowed. Without a catalogue the program gives its own best items, of which the excluded ones are left out. A
      * model of the next item leaves out what it reads of the history in [context], too.
      *
-     * @throws BundleError.InvalidInput if [context] names no context field, or a candidate is no known item.
+     * @throws BundleError.InvalidInput if [context] names no context field, a candidate is no known item, or the model
+     *   reads time gaps, so that it is asked with taps.
      */
     @JvmOverloads
     @Throws(BundleError::class)
-    public fun recommend(context: Map<String, Any?>, query: Query = Query()): List<ScoredItem> {
-        val ids = bundle.encodeContext(context)
-        return withNew(fromBundle(ids, query), ids, query)
-    }
+    public fun recommend(context: Map<String, Any?>, query: Query = Query()): List<ScoredItem> =
+        best(bundle.encodeContext(context), query)
+
+    /** The best items of [query] for an encoded context. */
+    private fun best(ids: LongArray, query: Query) = withNew(fromBundle(ids, query), ids, query)
 
     private fun fromBundle(ids: LongArray, query: Query): List<ScoredItem> {
         if (isForProgram(query)) return fromProgram(ids, query)
@@ -102,7 +104,7 @@ public class Recommender @JvmOverloads constructor(
      * @param history keys of items, raw or canonical, the newest last, as many as there are: the model reads the last
      *   that it takes. Unknown ones are passed over, and none of them is recommended.
      * @param context raw values of the context's other fields.
-     * @throws BundleError.InvalidInput if the model reads no history.
+     * @throws BundleError.InvalidInput if the model reads no history, or its time gaps, too.
      */
     @JvmOverloads
     @Throws(BundleError::class)
@@ -110,30 +112,50 @@ public class Recommender @JvmOverloads constructor(
         history: List<Any?>,
         query: Query = Query(),
         context: Map<String, Any?> = emptyMap(),
-    ): List<ScoredItem> {
-        val without = Query(query.k, query.candidates, query.excluded + history.filterNotNull(), query.filter)
-        return recommend(withHistory(context, history), without)
-    }
+    ): List<ScoredItem> = recommend(bundle.withHistory(context, history), query.without(history))
+
+    /**
+     * The best items of [query] for a person who did [taps], the newest last: see the other [recommend]. A model that
+     * reads time gaps is asked so; of others the times are not needed.
+     *
+     * @param now when it is asked, in seconds, on the clock of the taps' times.
+     * @throws BundleError.InvalidInput if the model reads no history.
+     */
+    @JvmOverloads
+    @Throws(BundleError::class)
+    public fun recommend(
+        taps: List<Tap>,
+        now: Double,
+        query: Query = Query(),
+        context: Map<String, Any?> = emptyMap(),
+    ): List<ScoredItem> = best(bundle.encodeContext(taps, now, context), query.without(taps.map { it.key }))
+
+    private fun Query.without(history: List<Any?>) = Query(k, candidates, excluded + history.filterNotNull(), filter)
 
     /**
      * Scores of [items], given by their keys, after [history], in the order given: see the other [rank].
      *
+     * @throws BundleError.InvalidInput if one of [items] is not known, or the model reads no history, or its time gaps, too.
+     */
+    @JvmOverloads
+    @Throws(BundleError::class)
+    public fun rank(history: List<Any?>, items: List<Any>, context: Map<String, Any?> = emptyMap()): FloatArray =
+        rankKeys(bundle.encodeContext(bundle.withHistory(context, history)), items)
+
+    /**
+     * Scores of [items], given by their keys, for a person who did [taps], in the order given.
+     *
+     * @param now when it is asked, in seconds, on the clock of the taps' times.
      * @throws BundleError.InvalidInput if one of [items] is not known, or the model reads no history.
      */
     @JvmOverloads
     @Throws(BundleError::class)
-    public fun rank(history: List<Any?>, items: List<Any>, context: Map<String, Any?> = emptyMap()): FloatArray {
-        val ids = bundle.encodeContext(withHistory(context, history))
-        val rows = itemRows ?: throw BundleError.InvalidInput("items by their keys need a catalog; export the bundle with one")
-        return scoreAll(ids, rows.at(items.map { placeOf(it) }.toIntArray()))
-    }
+    public fun rank(taps: List<Tap>, items: List<Any>, now: Double, context: Map<String, Any?> = emptyMap()): FloatArray =
+        rankKeys(bundle.encodeContext(taps, now, context), items)
 
-    private fun withHistory(context: Map<String, Any?>, history: List<Any?>): Map<String, Any?> {
-        val field = manifest.historyField
-            ?: throw BundleError.InvalidInput("it reads no history; give the context's fields alone")
-        val name = manifest.fields[field].name
-        if (name in context) throw BundleError.InvalidInput("the context has \"$name\", and a history is given")
-        return context + (name to history)
+    private fun rankKeys(context: LongArray, items: List<Any>): FloatArray {
+        val rows = itemRows ?: throw BundleError.InvalidInput("items by their keys need a catalog; export the bundle with one")
+        return scoreAll(context, rows.at(items.map { placeOf(it) }.toIntArray()))
     }
 
     /** The score of a row of all fields, by raw values. */
@@ -169,7 +191,8 @@ public class Recommender @JvmOverloads constructor(
 
     /** Places of the allowed items, or null for all. */
     private fun places(query: Query, context: LongArray): IntArray? {
-        val seen = if (manifest.isNextItem) context.filter { it < manifest.numRows } else emptyList()
+        val rows = context.take(manifest.contextColumns.size)
+        val seen = if (manifest.isNextItem) rows.filter { it < manifest.numRows } else emptyList()
         if (query.candidates == null && query.excluded.isEmpty() && query.filter == null && seen.isEmpty()) return null
         val excluded = query.excluded.mapTo(HashSet()) { indexOf(it) }
         seen.mapTo(excluded) { it.toInt() }
@@ -234,12 +257,17 @@ public class Recommender @JvmOverloads constructor(
     /** The score of one row of all fields, through whatever method the program has. */
     @Throws(BundleError::class)
     public fun scoreOne(ids: LongArray): Float {
+        if (manifest.hasGaps) throw BundleError.InvalidInput(ModelBundle.NEEDS_TIMES)
         if ("forward" in manifest.methods) {
             val signature = manifest.signature("forward")
             return engine.score(pad(ids, manifest.numColumns, if (signature.isFixed) signature.maximum else 1))[0]
         }
+        return scoreOne(LongArray(manifest.contextColumns.size) { ids[manifest.contextColumns[it]] }, ids)
+    }
+
+    /** The score of the item in a row of all fields, in a context as `rank` takes it. */
+    internal fun scoreOne(context: LongArray, ids: LongArray): Float {
         val signature = manifest.signature("rank")
-        val context = LongArray(manifest.contextColumns.size) { ids[manifest.contextColumns[it]] }
         val item = LongArray(manifest.itemColumns.size) { ids[manifest.itemColumns[it]] }
         return engine.rank(context, pad(item, item.size, if (signature.isFixed) signature.maximum else 1))[0]
     }

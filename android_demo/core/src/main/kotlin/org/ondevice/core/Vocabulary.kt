@@ -81,6 +81,10 @@ public class Vocabulary private constructor(private val fields: Array<FieldKeys>
     internal fun rows(position: Int, field: Field, raw: Any?): IntArray =
         field.canonicalTexts(raw).map { row(position, it) }.toIntArray()
 
+    /** Whether a history's value [raw] has a row of its own; others are passed over. */
+    internal fun isKnown(position: Int, field: Field, raw: Any?): Boolean =
+        field.sequence(listOf(raw)).any { row(position, it) != row(position, null) }
+
     /** The rows of a history's slots: those of the last values of [raw] that have one, which end in the last slot. */
     internal fun history(position: Int, field: Field, raw: Any?, slots: Int): IntArray {
         val unknown = row(position, null)

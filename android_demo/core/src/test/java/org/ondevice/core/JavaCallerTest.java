@@ -63,6 +63,22 @@ class JavaCallerTest {
     }
 
     @Test
+    void keepsTapsAndAsksAfterThem() throws BundleError, IOException {
+        History history = History.open(new File(root, "taps.json"));
+        history.add("10");
+        history.add("20", null);
+        history.add("30", Tap.now());
+        ModelBundle bundle = ModelBundle.open(TestNextItem.INSTANCE.write(new File(root, "next"), "", true, "until"));
+        try (Recommender recommender = new Recommender(bundle, runtime.load(bundle, 1))) {
+            assertEquals(5, recommender.recommend(history.getTaps(), Tap.now()).size());
+            assertEquals(2, recommender.recommend(history.getTaps(), Tap.now(), new Query(2)).size());
+            List<Object> items = Arrays.asList(40, "50");
+            assertEquals(2, recommender.rank(history.getTaps(), items, Tap.now()).length);
+            assertThrows(BundleError.InvalidInput.class, () -> recommender.recommend(history.getKeys()));
+        }
+    }
+
+    @Test
     void installsAndLists() throws BundleError, IOException {
         ModelLibrary library = library();
         library.install("mine", directory -> TestBundle.INSTANCE.write(directory, "new"));

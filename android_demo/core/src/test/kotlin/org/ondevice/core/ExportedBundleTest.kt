@@ -19,6 +19,8 @@ class ExportedBundleTest {
         assertTrue(bundle.manifest.golden.size >= 2)
         for (case in bundle.manifest.golden) {
             assertArrayEquals(case.ids, bundle.encode(case.raw).map { it.toInt() }.toIntArray(), case.raw.toString())
+            val gaps = bundle.encodeContext(case).drop(bundle.manifest.contextColumns.size).map { it.toInt() }
+            assertArrayEquals(case.gaps, gaps.toIntArray(), case.raw.toString())
         }
     }
 

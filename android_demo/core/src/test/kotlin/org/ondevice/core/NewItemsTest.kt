@@ -25,7 +25,8 @@ class NewItemsTest {
     )
     private val places = listOf(2, 5)
 
-    private val bundle by lazy { ModelBundle.open(TestNextItem.write(File(directory, "bundle"))) }
+    private var gaps: String? = null
+    private val bundle by lazy { ModelBundle.open(TestNextItem.write(File(directory, "bundle"), gaps = gaps)) }
     private val model get() = bundle.manifest.files.first { it.name == BundleManifest.PROGRAM }.sha256
 
     private fun attributes(
@@ -62,8 +63,8 @@ class NewItemsTest {
         Recommender(bundle, FakeRuntime().load(bundle, 1), bundle.readCatalog(), NewItems.of(bundle, items))
 
     /** The scores of the new films after a history, from those of the films 30 and 60. */
-    private fun expected(history: List<Long>): Map<String, Float> {
-        val (a, b) = places.map { FakeRuntime.score(TestNextItem.rows(history) + it.toLong()) }
+    private fun expected(history: List<Long>, gaps: List<Long> = emptyList()): Map<String, Float> {
+        val (a, b) = places.map { TestNextItem.score(history, TestNextItem.films[it], gaps) }
         return mapOf("901" to 1.5f * a - 0.5f * b, "902" to 0.5f * a, "903" to 0.5f * a + 2f * b)
     }
 
@@ -82,6 +83,20 @@ class NewItemsTest {
             assertEquals(mapOf<String, Any?>("film" to 902L), untitled.fields)
             assertEquals(all.take(2).map { it.first }, opened().recommend(history, Query(2)).map { it.key })
         }
+    }
+
+    /** A new film in the history is passed over: it has no gap, and none ends at it. */
+    @Test
+    fun `new films are ranked by a model that reads time gaps`() {
+        gaps = "until"
+        write()
+        val history = listOf(10L, 20L)
+        val buckets = listOf(0L, 3L, 2L)
+        val best = opened().recommend(listOf(Tap(10, 100.0), Tap(902, 101.0), Tap(20, 104.0)), 106.0, Query(20))
+        val known = TestNextItem.ranked(history, buckets).map { it.first.toString() to it.second }
+        val all = (known + (expected(history, buckets) - "902").toList()).sortedByDescending { it.second }
+        assertEquals(all.map { it.first }, best.map { it.key })
+        all.zip(best).forEach { (pair, item) -> assertEquals(pair.second, item.score, 1e-5f) }
     }
 
     @Test

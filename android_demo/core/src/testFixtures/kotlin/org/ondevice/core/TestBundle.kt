@@ -176,7 +176,7 @@ class FakeRuntime @JvmOverloads constructor(
                 manifest.itemColumns.forEachIndexed { from, to ->
                     ids[to] = items[item * manifest.itemColumns.size + from]
                 }
-                score(ids.toList()) + offset
+                score(ids.toList() + context.drop(manifest.contextColumns.size)) + offset
             }
         }
 
@@ -191,10 +191,10 @@ class FakeRuntime @JvmOverloads constructor(
             return Recommendation(FloatArray(best.size) { scores[best[it]] }, best)
         }
 
-        /** All rows but those in the context and the excluded ones, as a program of the next item does. */
+        /** All rows but those of the history and the excluded ones, as a program of the next item does. */
         private fun recommendNext(context: LongArray, excluded: LongArray): Recommendation {
             val scores = FloatArray(manifest.numRows) { rank(context, longArrayOf(it.toLong()))[0] }
-            for (row in context + excluded) if (row < manifest.numRows) scores[row.toInt()] = Float.NEGATIVE_INFINITY
+            for (row in context.take(manifest.contextColumns.size) + excluded.toList()) if (row < manifest.numRows) scores[row.toInt()] = Float.NEGATIVE_INFINITY
             val best = TopK.of(scores, manifest.signature("recommend").maximum)
             return Recommendation(FloatArray(best.size) { scores[best[it]] }, best)
         }

@@ -13,6 +13,7 @@ import org.ondevice.core.NewItems
 import org.ondevice.core.Query
 import org.ondevice.core.Recommender
 import org.ondevice.core.ScoredItem
+import org.ondevice.core.Tap
 import java.io.Closeable
 import java.io.File
 import java.util.concurrent.Executor
@@ -63,6 +64,27 @@ public class OnDevice private constructor(
     /** [recommend] with a callback. */
     public fun recommend(history: List<Any?>, query: Query, callback: Callback<List<ScoredItem>>): Unit =
         answer(worker, callbacks, callback) { recommender.recommend(history, query) }
+
+    /**
+     * The best items of [query] for a person who did [taps], the newest last: a model that reads time gaps is asked so, and
+     * others may be.
+     *
+     * @param now when it is asked, in seconds since 1970: [Tap.now].
+     */
+    public suspend fun recommend(taps: List<Tap>, now: Double, query: Query = Query()): List<ScoredItem> =
+        answer(worker) { recommender.recommend(taps, now, query) }
+
+    /** [recommend] with a callback. */
+    public fun recommend(taps: List<Tap>, now: Double, query: Query, callback: Callback<List<ScoredItem>>): Unit =
+        answer(worker, callbacks, callback) { recommender.recommend(taps, now, query) }
+
+    /** Scores of [items], given by their keys, for a person who did [taps], in the order given. */
+    public suspend fun rank(taps: List<Tap>, items: List<Any>, now: Double): FloatArray =
+        answer(worker) { recommender.rank(taps, items, now) }
+
+    /** [rank] with a callback. */
+    public fun rank(taps: List<Tap>, items: List<Any>, now: Double, callback: Callback<FloatArray>): Unit =
+        answer(worker, callbacks, callback) { recommender.rank(taps, items, now) }
 
     /** Scores of [items], given by their keys, after [history], in the order given. */
     public suspend fun rank(history: List<Any?>, items: List<Any>): FloatArray =

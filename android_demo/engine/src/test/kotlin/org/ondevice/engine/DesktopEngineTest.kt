@@ -105,7 +105,7 @@ class DesktopEngineTest {
     }
 
     private fun compareWithRank(bundle: ModelBundle, engine: Engine) {
-        val context = bundle.encodeContext(bundle.contextOf(bundle.manifest.golden.last().raw))
+        val context = bundle.encodeContext(bundle.manifest.golden.last())
         val isNextItem = bundle.manifest.isNextItem
         val left = if (isNextItem) longArrayOf(3, bundle.manifest.numRows.toLong()) else LongArray(0)
         val best = engine.recommend(context, left)
@@ -114,7 +114,7 @@ class DesktopEngineTest {
         assertEquals(best.items.size, best.items.filter { it in 0 until known }.toSet().size)
         val catalog = bundle.readCatalog() ?: return
         val scores = Recommender(bundle, engine).scoreAll(context, catalog.rows)
-        if (isNextItem) for (row in context + left) if (row < scores.size) scores[row.toInt()] = Float.NEGATIVE_INFINITY
+        if (isNextItem) for (row in context.take(bundle.manifest.contextColumns.size) + left.toList()) if (row < scores.size) scores[row.toInt()] = Float.NEGATIVE_INFINITY
         val expected = TopK.of(scores, best.items.size)
         assertArrayEquals(FloatArray(expected.size) { scores[expected[it]] }, best.scores, 1e-5f)
         assertArrayEquals(best.scores, FloatArray(best.items.size) { scores[best.items[it]] }, 1e-5f)
@@ -178,7 +178,7 @@ class DesktopEngineTest {
         val bundle = changedMethod("rank", "max_items", 100_000)
         val engine = load(bundle)
         val items = LongArray(100_000 * bundle.manifest.itemColumns.size)
-        val context = LongArray(bundle.manifest.contextColumns.size)
+        val context = LongArray(bundle.manifest.contextWidth)
         refused(ExecutorchRuntimeException.NOT_SUPPORTED) { engine.rank(context, items) }
     }
 

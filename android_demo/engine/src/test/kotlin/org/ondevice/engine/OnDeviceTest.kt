@@ -15,6 +15,8 @@ import org.ondevice.core.ModelLibrary
 import org.ondevice.core.ModelRuntime
 import org.ondevice.core.Query
 import org.ondevice.core.ScoredItem
+import org.ondevice.core.Tap
+import org.ondevice.core.TestNextItem
 import org.ondevice.core.TestShipped
 import java.io.File
 import java.util.concurrent.CompletableFuture
@@ -102,6 +104,23 @@ class OnDeviceTest {
             val row = profile + items.first()
             assertEquals(scores.first(), Answer<Float>().also { model.score(row, it) }.get())
             assertEquals(scores.first(), await { model.score(row) })
+        }
+    }
+
+    @Test
+    fun `taps and the present moment reach the model`() {
+        TestNextItem.write(File(root, "next"), gaps = "until")
+        open(name = "next").use { model ->
+            val taps = listOf(Tap("10", 100.0), Tap("20", 103.0))
+            val expected = TestNextItem.ranked(listOf(10, 20), listOf(0, 3, 2)).take(3).map { it.first.toString() to it.second }
+            val callback = Answer<List<ScoredItem>>().also { model.recommend(taps, 104.0, Query(3), it) }
+            assertEquals(expected, callback.get().map { it.key to it.score })
+            assertEquals(expected, await { model.recommend(taps, 104.0, Query(3)) }.map { it.key to it.score })
+            val keys = expected.map { it.first }
+            val scores = Answer<FloatArray>().also { model.rank(taps, keys, 104.0, it) }.get().toList()
+            assertEquals(expected.map { it.second }, scores)
+            assertEquals(scores, await { model.rank(taps, keys, 104.0) }.toList())
+            assertThrows(BundleError.InvalidInput::class.java) { await { model.recommend(listOf("10", "20"), Query(3)) } }
         }
     }
 
