@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,11 @@ from ondevice.program.pack import Packed
 from ondevice.quiet import quiet
 
 with quiet():
-    from torchao.quantization import Int8DynamicActivationIntxWeightConfig, quantize_
+    from torchao.quantization import (
+        Int8DynamicActivationIntxWeightConfig,
+        IntxUnpackedToInt8Tensor,
+        quantize_,
+    )
     from torchao.quantization.granularity import PerAxis
     from torchao.quantization.quant_primitives import MappingType, choose_qparams_affine, quantize_affine
     from torchao.utils import unwrap_tensor_subclass
@@ -114,9 +118,10 @@ def quantize_linears(packed: Packed) -> int:
     linears = [module for module in packed.modules() if is_float_linear(module)]
     if packed.model.linear_bits == 4:
         hidden = [module for module in hidden_linears(packed.model) if is_float_linear(module)]
-        for module in hidden:
-            module.weight.data = rounded(module.weight.data, 4)
+        grids = [rounded(module.weight.data, 4) for module in hidden]
         _quantize_linears(packed, 4, hidden)
+        for module, (values, scale) in zip(hidden, grids, strict=True):
+            _keep_grid(module, values, scale)
     _quantize_linears(packed, 8, [module for module in linears if is_float_linear(module)])
     changed = sum(not is_float_linear(module) for module in linears)
     unwrap_tensor_subclass(packed)
@@ -124,31 +129,51 @@ def quantize_linears(packed: Packed) -> int:
 
 
 def _quantize_linears(packed: Packed, bits: int, linears: Sequence[nn.Module]) -> None:
-    # rows that are on a grid already must stay on it: no mapping that clips the largest value
-    exact = {"weight_mapping_type": MappingType.SYMMETRIC_NO_CLIPPING_ERR} if bits < 8 else {}
     config = Int8DynamicActivationIntxWeightConfig(
-        weight_dtype=getattr(torch, f"int{bits}"), weight_granularity=PerAxis(0), **exact
+        weight_dtype=getattr(torch, f"int{bits}"), weight_granularity=PerAxis(0)
     )
     quantize_(packed, config, filter_fn=lambda module, name: module in linears)
 
 
-def rounded(weight: Tensor, bits: int) -> Tensor:
+def _keep_grid(linear: nn.Module, values: Tensor, scale: Tensor) -> None:
+    """Give a quantized layer values that are on a grid already, each row with its own scale.
+
+    torchao works out a scale from a row's extremes, and takes that of another grid where they are none of its ends.
+
+    Shape: values (out, in), scale (out, 1).
+    """
+    made = cast(IntxUnpackedToInt8Tensor, linear.weight.data)
+    exact = IntxUnpackedToInt8Tensor.from_hp(
+        values,
+        made.block_size,
+        made.target_dtype,
+        activation_quantization=made.activation_quantization,
+        intx_choose_qparams_algorithm=None,
+        custom_scale=scale,
+        custom_zero_point=torch.zeros_like(scale, dtype=torch.int8),
+    )
+    linear.weight = nn.Parameter(exact, requires_grad=False)
+
+
+def rounded(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     """Each row's values on a grid of 2^bits integers, with the scale that makes the least squared error.
 
     Scales tried are those that map the row's largest magnitude, times one of `CLIPPINGS`, to either end of the
     grid: rows that lie on such a grid are left as they are.
 
-    Shape: (out, in) -> (out, in).
+    Shape: (out, in) -> (out, in), and the scale of each row (out, 1).
     """
     low, high = -(1 << bits - 1), (1 << bits - 1) - 1
     best, least = torch.zeros_like(weight), torch.full((len(weight), 1), math.inf)
+    chosen = torch.ones_like(least)
     largest = weight.abs().amax(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
     for scale in (largest * clipping / end for clipping in CLIPPINGS for end in (high, -low)):
         candidate = (weight / scale).round().clamp(low, high) * scale
         error = (candidate - weight).square().sum(1, keepdim=True)
         best = torch.where(error < least, candidate, best)
+        chosen = torch.where(error < least, scale, chosen)
         least = torch.minimum(error, least)
-    return best
+    return best, chosen
 
 
 def sqnr_db(reference: Tensor, other: Tensor) -> float:

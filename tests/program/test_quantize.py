@@ -87,7 +87,7 @@ def test_four_bits_a_weight(model: str, data: Dataset) -> None:
     recommender = shop.recommender(model, "staircase", data)
     recommender.model.linear_bits = 4
     for linear in hidden_linears(recommender.model):
-        linear.weight.data = rounded(linear.weight.data, 4)
+        linear.weight.data, _ = rounded(linear.weight.data, 4)
     packed = pack(recommender)
     quantized = quantize(packed)
     rows = packed.order.rows(shop.all_ids(data))
@@ -96,3 +96,20 @@ def test_four_bits_a_weight(model: str, data: Dataset) -> None:
     for linear in hidden_linears(quantized.model):
         integers = linear.weight.dequantize() if hasattr(linear.weight, "dequantize") else linear.weight
         assert len(integers[0].unique()) <= 16
+
+
+@pytest.mark.parametrize("ends", [(-8, 7), (-7, 4), (-8, 3), (-5, 7), (-7, 7)])
+def test_layers_that_training_rounded_stay_as_they_are(data: Dataset, ends: tuple[int, int]) -> None:
+    """Rows whose lowest is -7 and whose highest is below 7 were put on another grid, 9 % from what was trained."""
+    recommender = shop.recommender("deepfm", "staircase", data)
+    recommender.model.linear_bits = 4
+    generator = torch.Generator().manual_seed(0)
+    for linear in hidden_linears(recommender.model):
+        integers = torch.randint(ends[0], ends[1] + 1, linear.weight.shape, generator=generator)
+        integers[:, 0], integers[:, 1] = ends[0], ends[1]
+        linear.weight.data = integers * torch.rand(len(integers), 1, generator=generator)
+    packed = pack(recommender)
+    quantized = quantize(packed)
+    for before, after in zip(hidden_linears(packed.model), hidden_linears(quantized.model), strict=True):
+        stored = after.weight.dequantize() if hasattr(after.weight, "dequantize") else after.weight
+        torch.testing.assert_close(stored, before.weight.detach(), rtol=1e-6, atol=0)
