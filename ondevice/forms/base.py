@@ -133,6 +133,10 @@ class Form(ABC):
     def estimate(self, num_fields: int, endpoints: Sequence[str]) -> int:
         """Bytes of the table and its lookups in a program with these endpoints."""
 
+    def padding(self, num_fields: int) -> int:
+        """Of these bytes those that say nothing: of zeros, where rows are stored at more dimensions than they keep."""
+        return 0
+
     def num_kept(self) -> int:
         """Number of values that are stored."""
         return int(self.row_sizes().sum())

@@ -56,6 +56,10 @@ class Blocks:
         """Stored values, the row of zeros included."""
         return sum((height + 1) * self.width for height in self.heights(sizes))
 
+    def padding(self, sizes: np.ndarray) -> int:
+        """Stored values that rows do not keep, since their class is larger; without the row of zeros."""
+        return sum(height * self.width for height in self.heights(sizes)) - int(sizes.sum())
+
 
 def choose_blocks(
     sizes: np.ndarray,

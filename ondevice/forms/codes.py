@@ -118,6 +118,9 @@ class Codes(Sizes):
         heights = blocks.heights(self.sizes.numpy())
         return CodedStaircase(codes, stored["codebook"].cpu(), blocks, heights, levels)
 
+    def padding(self, num_fields: int) -> int:
+        return 0  # sizes are whole cells
+
     def estimate(self, num_fields: int, endpoints: Sequence[str]) -> int:
         blocks = self.blocks(num_fields)
         cells = sum(height + 1 for height in blocks.heights(self.sizes.numpy()))

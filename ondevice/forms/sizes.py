@@ -108,6 +108,9 @@ class Sizes(Form):
         values = table.table().cpu()[ids, : blocks.dim]
         return StaircaseEmbedding(values, blocks, blocks.heights(self.sizes.numpy()))
 
+    def padding(self, num_fields: int) -> int:
+        return self.blocks(num_fields).padding(self.sizes.numpy())
+
     def estimate(self, num_fields: int, endpoints: Sequence[str]) -> int:
         blocks = self.blocks(num_fields)
         return blocks.num_values(self.sizes.numpy()) + columns_bytes(blocks, endpoints)

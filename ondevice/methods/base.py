@@ -61,6 +61,16 @@ class Method(EmbeddingTable):
     search_keys: ClassVar[tuple[str, ...]] = ()
     """Keys of `ondevice.config.sections.SCHEDULE` that it reads; others are refused."""
 
+    @classmethod
+    def completed(cls, options: Mapping[str, Any], largest: int | None) -> dict[str, Any]:
+        """A run's options, with those that follow from the largest dimension that a row is stored at.
+
+        Args:
+            options: as given.
+            largest: ``compact.store.max_size``; None for no limit.
+        """
+        return dict(options)
+
     def check(self, config: Config) -> None:
         """Whether the rest of a configuration suits the method: known before anything is trained.
 

@@ -128,7 +128,8 @@ class Budgets:
         """The number of values that a budget allows, and the largest dimension of a row.
 
         For bytes, the most values whose bundle is estimated to fit. Rows of more than `MAX_COLUMNS` steps make the
-        cells of all rows wider; where sizes below that use clearly more of the budget, rows end there.
+        cells of all rows wider, and what smaller rows do not keep of theirs is stored as zeros; where sizes below that
+        use clearly more of the budget for what is kept, rows end there.
 
         Args:
             budget: as in the config.
@@ -148,7 +149,8 @@ class Budgets:
                 return forms_at(target, max_size)
 
             target = largest_target(int(amount), self.num_values, forms, self.estimated_bytes)
-            used = self.estimated_bytes(forms(target))
+            found = forms(target)
+            used = self.estimated_bytes(found) - found[0].padding(self.info.num_fields)
             if best is None or used > best[0]:
                 best = used, target, max_size
             if used >= CLOSE * amount:

@@ -155,7 +155,7 @@ class NextItemCompact:
         """The table of items as the method searches it."""
         torch.manual_seed(self.config.run.seed)
         sizes, embedding = self.config.compact.sizes, self.config.embedding
-        options = dict(sizes.options)
+        options = METHODS[sizes.name].completed(sizes.options, self.config.compact.store.max_size)
         if embedding.init_std is not None:
             options = {"init_std": embedding.init_std, **options}
         return METHODS[sizes.name](self.pipeline.info, embedding.dim, **options).to(self.pipeline.device)

@@ -13,6 +13,7 @@ from ondevice.data import load_dataset
 from ondevice.errors import DataError
 from ondevice.forms.base import Form
 from ondevice.forms.table import TableInfo, table_info
+from ondevice.methods import METHODS
 from ondevice.methods.build import build
 from ondevice.methods.sizing import skipped_id_map
 from ondevice.recommender import Recommender, rebuild
@@ -100,9 +101,8 @@ class PreparedRun:
     def _searching(self) -> Recommender:
         """The recommender of the search, with fresh weights."""
         sizes, embedding = self.config.compact.sizes, self.config.embedding
-        return self._fresh(
-            sizes.name, sizes.options, embedding.first_order, skipped_id_map(self.info, self.skip)
-        )
+        options = METHODS[sizes.name].completed(sizes.options, self.config.compact.store.max_size)
+        return self._fresh(sizes.name, options, embedding.first_order, skipped_id_map(self.info, self.skip))
 
     def _fresh(
         self,

@@ -7,11 +7,14 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ondevice.forms import blocks as module
 from ondevice.forms.blocks import Blocks, choose_blocks
+from ondevice.forms.codes import Codes
+from ondevice.forms.sizes import Sizes
 
 
 def test_heights_and_classes_by_hand() -> None:
@@ -20,6 +23,14 @@ def test_heights_and_classes_by_hand() -> None:
     assert blocks.num_columns == 3
     assert blocks.classes(sizes).tolist() == [0, 1, 1, 2, 2]
     assert blocks.heights(sizes) == [4, 2, 2]
+
+
+def test_what_rows_do_not_keep_of_their_cells_is_padding() -> None:
+    """Four rows in cells of two to their sizes 2, 2, 6 and 6, of which 1, 2, 3 and 6 are kept."""
+    sizes = torch.tensor([0, 1, 2, 3, 6])
+    assert Blocks(width=2, limits=(2, 6), dim=6).padding(sizes.numpy()) == 1 + 0 + 3 + 0
+    assert Sizes(torch.tensor([0, 4, 4, 4]), 8).padding(3) == 0
+    assert Codes(torch.tensor([2, 4, 8]), 8, 2).padding(3) == 0
 
 
 def test_rows_of_one_size_are_one_column() -> None:

@@ -176,6 +176,24 @@ def test_sizes_by_saliency_and_four_bit_layers_are_kept_and_read_back(
     assert isinstance(again.search(again.dense(), list(again.targets().values()))[100][0], Ranking)
 
 
+def test_rows_of_a_search_in_the_losss_units_become_as_large_as_the_store_allows(
+    tiny_config: Make, tmp_path: Path
+) -> None:
+    """Twelve dimensions, of which a search would look at eight by itself, and a budget that has room for most."""
+    values = tiny_config(
+        embedding={"dim": 16},
+        compact={
+            "sizes": {"name": "pep", "regime": "loss"},
+            "budgets": [800],
+            "store": {"max_size": 12, "first_order": "none"},
+        },
+    )
+    run(values, tmp_path / "run")
+    sizes = Run(tmp_path / "run").compact("800").forms()[0].row_sizes()
+    assert 8 < int(sizes.max()) <= 12
+    assert 780 <= int(sizes.sum()) <= 800
+
+
 @pytest.mark.parametrize("first_order", ["rows", "projection"])
 def test_sizes_by_what_codes_are_worth_begin_with_the_model_that_was_measured(
     tiny_config: Make, tmp_path: Path, first_order: str

@@ -34,6 +34,8 @@ BUDGET_REGIMES = ("budget", "loss")
 
 THRESHOLD_INIT = {"decay": -15.0, "data": -11.0, "budget": -7.0, "loss": -7.0}
 """Initial s of each regime."""
+MAX_SIZE = 8
+"""Largest dimension of a row with ``regime="loss"``, where none is given and no larger one can be stored."""
 
 
 @torch.no_grad()
@@ -110,7 +112,8 @@ class PEP(Method):
         threshold_init: initial s; None for the regime's own (−15, −11, −7 and −7).
         count_prior: γ of s₀ − γ·ln(occurrences), for thresholds of single rows: how much less a value must
             stand out for each time it is used. None for the regime's own (0, 0, 1 and 0).
-        max_size: with ``regime="loss"``, the largest dimension a row may get.
+        max_size: with ``regime="loss"``, the largest dimension a row may get, and that a step of the search computes;
+            None for that of ``compact.store``, but no less than 8.
         prefix_dropout: with ``regime="loss"``, the share of a batch's rows of which only a drawn number of leading
             values is read.
 
@@ -142,7 +145,7 @@ class PEP(Method):
         regime: str = "budget",
         threshold_init: float | None = None,
         count_prior: float | None = None,
-        max_size: int = 8,
+        max_size: int | None = None,
         prefix_dropout: float = 0.5,
     ) -> None:
         if granularity not in GRANULARITIES:
@@ -156,11 +159,11 @@ class PEP(Method):
                 f"compact.sizes.granularity: got '{granularity}', but thresholds of regime 'loss' belong to rows; use "
                 "feature or feature-dimension"
             )
-        if regime != "loss" and (max_size, prefix_dropout) != (8, 0.5):
+        if regime != "loss" and (max_size, prefix_dropout) != (None, 0.5):
             raise ConfigError(
                 f"compact.sizes.max_size and prefix_dropout: of regime 'loss', but regime is '{regime}'; leave them out"
             )
-        width = min(max_size, embedding_dim) if regime == "loss" else embedding_dim
+        width = min(max_size or MAX_SIZE, embedding_dim) if regime == "loss" else embedding_dim
         super().__init__(info, width, init_std=init_std)
         self.loss = LossUnits(info, width, embedding_dim, prefix_dropout) if regime == "loss" else None
         embedding_dim = width
@@ -185,6 +188,12 @@ class PEP(Method):
         self.register_buffer("last_of_field", info.field_offsets[1:] - 1, persistent=False)
 
     last_of_field: Tensor
+
+    @classmethod
+    def completed(cls, options: Mapping[str, Any], largest: int | None) -> dict[str, Any]:
+        if options.get("regime") != "loss" or options.get("max_size") is not None:
+            return dict(options)
+        return {**options, "max_size": max(MAX_SIZE, largest or MAX_SIZE)}
 
     def check(self, config: Config) -> None:
         if self.regime == "loss" and config.distributed.mode != "none":

@@ -240,9 +240,33 @@ def test_options_of_the_loss_regime_are_its_own(info: TableInfo) -> None:
         PEP(info, 4, regime="loss", granularity="field")
     with pytest.raises(UserError, match="of regime 'loss', but regime is 'budget'"):
         PEP(info, 4, prefix_dropout=0.1)
+    with pytest.raises(UserError, match="of regime 'loss', but regime is 'budget'"):
+        PEP(info, 4, max_size=8)
     narrow = PEP(info, 4, regime="loss", max_size=2)
     assert narrow.weight.shape == (9, 2)
     with pytest.raises(
         UserError, match=r"'loss' with distributed\.mode=ddp, but curvature is measured by one process"
     ):
         narrow.check(replace(Config(), distributed=DistributedConfig(mode="ddp")))
+
+
+@pytest.mark.parametrize(
+    ("options", "largest", "searched"),
+    [
+        ({"regime": "loss"}, 16, 16),
+        ({"regime": "loss"}, 4, 8),
+        ({"regime": "loss"}, None, 8),
+        ({"regime": "loss", "max_size": 6}, 16, 6),
+        ({"regime": "loss", "max_size": None}, 12, 12),
+    ],
+)
+def test_a_search_looks_at_as_many_dimensions_as_are_stored(
+    info: TableInfo, options: dict[str, Any], largest: int | None, searched: int
+) -> None:
+    """Else rows that keep all of theirs leave a budget unused, and the largest has to be said twice."""
+    assert PEP(info, 32, **PEP.completed(options, largest)).embedding_dim == searched
+
+
+def test_other_regimes_have_all_dimensions(info: TableInfo) -> None:
+    assert PEP.completed({"regime": "budget"}, 4) == {"regime": "budget"}
+    assert PEP(info, 32, **PEP.completed({}, 4)).embedding_dim == 32
