@@ -16,7 +16,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ondevice.bench.report.careful import against_careful, as_good_text, as_small_text, curves_beside
-from ondevice.bench.report.pareto import smallest_lines, smallest_within
+from ondevice.bench.report.pareto import LOSSES, smallest_lines, smallest_within
 from ondevice.errors import UserError, run_script
 from ondevice.files import atomic_json, atomic_write
 
@@ -85,7 +85,41 @@ def careful_of(reports: list[dict[str, Any]], programs: dict[str, Any]) -> dict[
     known = None
     if all(each is not None for each in taught):
         known = {key: spread([each[key] for each in taught]) for key in ("bytes", "valid_auc", "test_auc")}
-    return {"programs": careful, "taught": known}
+    ours = [
+        {"name": name, **{key: entry[key]["mean"] for key in ("bytes", "valid_auc", "test_auc")}}
+        for name, entry in programs.items()
+        if entry["kind"] == "budgets"
+    ]
+    within = {} if known is None else {"within": within_taught(ours, means, known["valid_auc"]["mean"])}
+    return {"programs": careful, "taught": known, **within}
+
+
+def within_taught(
+    ours: list[dict[str, Any]], careful: list[dict[str, Any]], valid_auc: float
+) -> list[dict[str, Any]]:
+    """The smallest program of each family whose validation AUC is no more than a loss below the taught dense model's.
+
+    Args:
+        ours: name, bytes, valid_auc and test_auc of each.
+        careful: of the careful programs.
+        valid_auc: of the taught dense model.
+
+    Returns: for each of `LOSSES` the ``loss``, and a program or None as ``ours`` and as ``careful``.
+    """
+    return [
+        {
+            "loss": loss,
+            **{
+                family: min(
+                    (each for each in points if each["valid_auc"] >= valid_auc - loss),
+                    key=lambda each: each["bytes"],
+                    default=None,
+                )
+                for family, points in (("ours", ours), ("careful", careful))
+            },
+        }
+        for loss in LOSSES
+    ]
 
 
 def careful_lines(programs: dict[str, Any]) -> list[str]:

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.summarize import within_taught
+
 from ..bench import sample
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -167,3 +169,19 @@ def test_a_run_that_was_not_benchmarked_is_one_line(summarize: Summarize, tmp_pa
     code, _, said = summarize(str(tmp_path))
     assert code == 2
     assert said == f"error: {tmp_path}: not benchmarked yet; run python export/benchmark.py {tmp_path}\n"
+
+
+def test_each_family_within_a_loss_of_the_taught_model_is_chosen_on_validation() -> None:
+    def program(name: str, size: int, valid: float, test: float) -> dict[str, object]:
+        return {"name": name, "bytes": size, "valid_auc": valid, "test_auc": test}
+
+    ours = [program("a", 50, 0.9101, 0.90), program("b", 30, 0.9081, 0.99), program("c", 20, 0.9040, 0.95)]
+    careful = [program("d", 90, 0.9085, 0.91), program("e", 40, 0.9010, 0.93)]
+    within = within_taught(ours, careful, 0.91)
+    assert [(each["loss"], each["ours"]["name"]) for each in within] == [
+        (0.0, "a"),
+        (0.002, "b"),
+        (0.005, "b"),
+        (0.01, "c"),
+    ]
+    assert [each["careful"] and each["careful"]["name"] for each in within] == [None, "d", "d", "e"]
