@@ -149,8 +149,8 @@ class Budgets:
                 return forms_at(target, max_size)
 
             target = largest_target(int(amount), self.num_values, forms, self.estimated_bytes)
-            found = forms(target)
-            used = self.estimated_bytes(found) - found[0].padding(self.info.num_fields)
+            chosen = forms(target)
+            used = self.estimated_bytes(chosen) - chosen[0].padding(self.info.num_fields)
             if best is None or used > best[0]:
                 best = used, target, max_size
             if used >= CLOSE * amount:

@@ -59,8 +59,8 @@ def test_a_budget_is_not_filled_with_zeros(
         return final_forms([Ranking(gains, 16)], target, config.compact.store, max_size)
 
     monkeypatch.setattr(budgets, "estimated_bytes", lambda forms: forms[0].estimate(3, ["forward"]))
-    target, found = budgets.target("85KB", 0, forms_at)
-    assert found == largest
-    (form,) = forms_at(target, found)
+    target, chosen = budgets.target("85KB", 0, forms_at)
+    assert chosen == largest
+    (form,) = forms_at(target, chosen)
     assert 0.97 * 85_000 <= form.num_kept() <= 85_000
     assert form.padding(3) < 0.01 * form.num_kept()
