@@ -85,12 +85,12 @@ def careful_of(reports: list[dict[str, Any]], programs: dict[str, Any]) -> dict[
     known = None
     if all(each is not None for each in taught):
         known = {key: spread([each[key] for each in taught]) for key in ("bytes", "valid_auc", "test_auc")}
-    ours = [
+    points = [
         {"name": name, **{key: entry[key]["mean"] for key in ("bytes", "valid_auc", "test_auc")}}
         for name, entry in programs.items()
         if entry["kind"] == "budgets"
     ]
-    within = {} if known is None else {"within": within_taught(ours, means, known["valid_auc"]["mean"])}
+    within = {} if known is None else {"within": within_taught(points, means, known["valid_auc"]["mean"])}
     return {"programs": careful, "taught": known, **within}
 
 

@@ -232,6 +232,7 @@ RULES = {
     "step_time": STEPS,
     "encode": ENCODING,
     "arm64_headline": COUNTED,
+    "arm64_careful": COUNTED,
 }
 
 
@@ -241,7 +242,7 @@ def programs_of(file: str) -> Programs:
         return {f"{each['granularity']} {each['regime']}": each for each in measured(file)["measured"]}
     if file == "encode":
         return {f"{measured(file)['rows']} rows": measured(file)}
-    if file == "arm64_headline":
+    if RULES.get(file) is COUNTED:
         return dict(measured(file)["instructions"])
     if RULES.get(file) is NEXT_ITEM:
         return next_item_points(measured(file))

@@ -27,6 +27,8 @@ with quiet():
     from torchao.utils import unwrap_tensor_subclass
 
 QUANTIZATIONS = ("int8", "none")
+SMALLEST = 1e-30
+"""Magnitudes of a row of a layer up to this are zeros."""
 P = TypeVar("P", bound=Packed)
 
 
@@ -166,7 +168,10 @@ def rounded(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     low, high = -(1 << bits - 1), (1 << bits - 1) - 1
     best, least = torch.zeros_like(weight), torch.full((len(weight), 1), math.inf)
     chosen = torch.ones_like(least)
-    largest = weight.abs().amax(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+    largest = weight.abs().amax(1, keepdim=True)
+    largest = torch.where(
+        largest > SMALLEST, largest, 1.0
+    )  # a row of zeros has any scale, but a normal number
     for scale in (largest * clipping / end for clipping in CLIPPINGS for end in (high, -low)):
         candidate = (weight / scale).round().clamp(low, high) * scale
         error = (candidate - weight).square().sum(1, keepdim=True)

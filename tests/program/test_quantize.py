@@ -113,3 +113,11 @@ def test_layers_that_training_rounded_stay_as_they_are(data: Dataset, ends: tupl
     for before, after in zip(hidden_linears(packed.model), hidden_linears(quantized.model), strict=True):
         stored = after.weight.dequantize() if hasattr(after.weight, "dequantize") else after.weight
         torch.testing.assert_close(stored, before.weight.detach(), rtol=1e-6, atol=0)
+
+
+def test_a_row_of_zeros_has_a_scale_that_a_program_takes() -> None:
+    """XNNPACK refuses scales that are no normal numbers; a dead unit is a row of zeros."""
+    weight = torch.tensor([[0.0, 0.0], [0.5, -1.0], [1e-38, 0.0]])
+    values, scale = rounded(weight, 4)
+    assert bool((scale >= torch.finfo(torch.float32).tiny).all())
+    torch.testing.assert_close(values, torch.tensor([[0.0, 0.0], [0.5, -1.0], [0.0, 0.0]]), rtol=0.1, atol=0)

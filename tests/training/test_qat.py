@@ -47,13 +47,13 @@ def test_what_is_trained_is_what_is_kept(bits: int) -> None:
     for layer in hidden_linears(model):
         for row in layer.weight.detach():
             assert len(row.unique()) <= 1 << bits
-        torch.testing.assert_close(rounded(layer.weight.detach(), bits), layer.weight.detach())
+        torch.testing.assert_close(rounded(layer.weight.detach(), bits)[0], layer.weight.detach())
 
 
 def test_rounding_by_hand() -> None:
     weight = torch.tensor([[7.0, -3.4, 0.6, 0.0], [-8.0, 7.0, 1.0, 2.0], [0.0, 0.0, 0.0, 0.0]])
-    assert rounded(weight, 4)[1:].tolist() == weight[1:].tolist()
-    row = rounded(weight, 4)[0]
+    assert rounded(weight, 4)[0][1:].tolist() == weight[1:].tolist()
+    row = rounded(weight, 4)[0][0]
     assert float((row - weight[0]).square().sum()) <= 0.321  # at scale 1: 7, -3, 1, 0
     assert len((row / row.abs().max() * 7).round().unique()) == 4
 
@@ -61,9 +61,9 @@ def test_rounding_by_hand() -> None:
 def test_rows_are_rounded_alone() -> None:
     torch.manual_seed(0)
     weight = torch.randn(5, 40)
-    each = torch.cat([rounded(row[None], 4) for row in weight])
-    torch.testing.assert_close(rounded(weight, 4), each)
-    torch.testing.assert_close(rounded(weight * 1e-3, 4), each * 1e-3)
+    each = torch.cat([rounded(row[None], 4)[0] for row in weight])
+    torch.testing.assert_close(rounded(weight, 4)[0], each)
+    torch.testing.assert_close(rounded(weight * 1e-3, 4)[0], each * 1e-3)
 
 
 def test_nothing_to_round_and_no_torchao_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
