@@ -35,6 +35,8 @@ CASES = {
     "frequency": ["compact.sizes=frequency", "compact.sizes.exponent=0.4"],
     "pep budget": ["compact.sizes=pep", "compact.sizes.regime=budget"],
     "saliency": ["compact.sizes=saliency"],
+    "magnitude": ["compact.sizes=magnitude"],
+    "as configured": [],
     "pep loss": [
         "compact.sizes=pep",
         "compact.sizes.regime=loss",

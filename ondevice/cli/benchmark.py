@@ -8,11 +8,11 @@
         [--calls 200] [--warmups 20]
 
 Bundles that are missing are exported first. The careful programs, one dimension for all rows with all else as the run
-has it, are trained first, each as long as a compact model, once, below the run directory. Writes report.json beside
-each bundle, and report.json and report.html into the run directory. With --pareto, every budget of the run and of the
-others on the same data is measured: one curve of quality against bytes in the report, in pareto.json and in pareto.png.
-With --device, the demo app of android_demo measures the bundles on a phone, and its figures go into the same reports; a
-bundle without its run gets them into the report.json beside it.
+has it, are trained first, each as long as a compact model, once, below the run directory; those of earlier calls take
+part. Writes report.json beside each bundle, and report.json and report.html into the run directory. With --pareto,
+every budget of the run and of the others on the same data is measured: one curve of quality against bytes in the
+report, in pareto.json and in pareto.png. With --device, the demo app of android_demo measures the bundles on a phone,
+and its figures go into the same reports; a bundle without its run gets them into the report.json beside it.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ resumed where it was interrupted.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,12 @@ class Uniform:
     def name(self) -> str:
         rare = "" if self.min_count == 1 else f"-min{self.min_count}"
         return f"d{self.dim}-int{self.bits}{rare}"
+
+    @classmethod
+    def named(cls, name: str) -> Uniform | None:
+        """The program of a `name`; None where it is no such name."""
+        match = re.fullmatch(r"d(\d+)-int(\d)(?:-min(\d+))?", name)
+        return match and cls(int(match[1]), int(match[2]), int(match[3] or 1))
 
 
 class BorrowingPipeline(Pipeline):
@@ -155,10 +162,15 @@ def _alone(run: Run) -> Config:
 def measure_careful(run: Run, settings: Settings, score: Score, say: Say) -> list[dict[str, Any]]:
     """Every careful program of a run: trained and exported where that is not done yet, and scored.
 
+    Where any is asked for, those that were trained for the run before take part as well.
+
     Returns: for each its ``name``, ``dim``, ``bits``, ``min_count``, ``bytes`` of the whole bundle, and the validation
         and test AUC.
     """
     wanted, measured = list(family(run.config, settings)), []
+    before = [Uniform.named(path.parent.name) for path in sorted((run.path / FOLDER).glob(f"*/{METRICS}"))]
+    if wanted:
+        wanted += [uniform for uniform in before if uniform and uniform not in wanted]
     for number, uniform in enumerate(wanted, 1):
         folder = run.path / FOLDER / uniform.name
         if not (folder / METRICS).exists():

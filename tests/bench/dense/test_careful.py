@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -86,8 +87,7 @@ def test_a_family_is_trained_once_and_compared(run: Run) -> None:
     assert 'id="careful"' in (run.path / "report.html").read_text()
     assert (run.path / "figures" / "careful.svg").exists()
 
-    trained = [text for text in said if "trained" in text]
-    assert trained == [
+    assert [text for text in said if "trained" in text] == [
         "careful d4-int4: trained, 1 of 2",
         "careful d4-int8: trained, 2 of 2",
         "dense, taught: trained",
@@ -97,6 +97,11 @@ def test_a_family_is_trained_once_and_compared(run: Run) -> None:
     assert again == report["careful"]["programs"]
     assert taught_baseline(run, said.append) is not None
     assert not [text for text in said if "trained" in text]
+
+    # what was trained before takes part, whatever is asked for now; with nothing asked for there is no comparison
+    fewer = dataclasses.replace(SETTINGS, careful_bits=(4,))
+    assert measure_careful(run, fewer, score_bundle, said.append) == again
+    assert measure_careful(run, dataclasses.replace(fewer, careful_dims=()), score_bundle, said.append) == []
 
 
 def test_its_configuration_is_the_runs_but_for_sizes_and_store(
@@ -127,6 +132,8 @@ def test_the_family_has_what_a_byte_and_the_dense_model_can_hold() -> None:
     config = Config()
     every = Settings(careful_dims=(2, 4, 64), careful_bits=(8, 2), careful_min_counts=(1, 3))
     names = [uniform.name for uniform in family(config, every)]
+    assert [Uniform.named(name) for name in names] == list(family(config, every))
+    assert Uniform.named("taught") is None
     assert names == ["d4-int2", "d4-int2-min3", "d2-int8", "d2-int8-min3", "d4-int8", "d4-int8-min3"]
     assert list(family(config, Settings())) == []
     with pytest.raises(UserError, match="careful bits: 8, 4 or 2, got 3"):
