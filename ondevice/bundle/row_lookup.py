@@ -101,12 +101,11 @@ class RowLookup:
             return {
                 text: row for text, row in self._listed_rows(field).items() if text
             }  # "" is a missing value
-        groups = [group for group in self.fields[field].groups if group.form == INTEGERS]
-        return dict(
-            itertools.chain.from_iterable(
-                zip(group.keys, itertools.count(group.base_row)) for group in groups
-            )
-        )
+        rows: dict[Any, int] = {}
+        for group in self.fields[field].groups:
+            if group.form == INTEGERS:
+                rows.update(zip(group.keys, itertools.count(group.base_row)))
+        return rows
 
     def items(self, field: int) -> Iterator[tuple[int, str]]:
         """Row and canonical text of every key of a field that is stored as itself, by ascending row."""
