@@ -17,10 +17,13 @@ import torch
 import yaml
 from hypothesis import settings
 
+from ondevice.data.sources import cache_directory
 from ondevice.forms.table import TableInfo
 from ondevice.methods import METHODS
 from ondevice.plugins import load_installed
 
+from .caches import lend
+from .once import shared_folder
 from .runs import laid_over
 from .world import NUM_ITEMS, NUM_USERS, World, make_world, tastes
 
@@ -99,14 +102,18 @@ def table_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder / "tiny.schema.yaml", folder / "tiny.csv"
 
 
-@pytest.fixture(scope="session")
-def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
+@pytest.fixture(scope="session", autouse=True)
+def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where all processes of this session write stores, and not in the cache of whoever runs them, which is read."""
+    folder = lend(cache_directory(), shared_folder(tmp_path_factory) / "cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ONDEVICE_CACHE", str(folder))
+        yield folder
 
 
 @pytest.fixture
 def cache(session_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Encoded data of these tests go here, and not to the cache of whoever runs them."""
+    """The session's, where a folder's tests have each their own."""
     monkeypatch.setenv("ONDEVICE_CACHE", str(session_cache))
     return session_cache
 

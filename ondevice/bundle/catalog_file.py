@@ -120,7 +120,7 @@ def _read_texts(reader: Reader, sizes: Sequence[int]) -> list[str]:
 
 
 def _decode_column(reader: Reader, num_items: int) -> Column:
-    form = reader.take(1)[0]
+    form = reader.byte()
     if form not in (TEXTS, VALUES):
         raise reader.wrong(f"no form {form} of a column")
     count = num_items if form == TEXTS else reader.varint("number of values")

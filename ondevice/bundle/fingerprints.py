@@ -121,7 +121,7 @@ def decode(reader: Reader, num_keys: int) -> Fingerprints:
 
     Raises: UserError: when it is damaged.
     """
-    bits = reader.take(1)[0]
+    bits = reader.byte()
     if not MIN_BITS <= bits <= MAX_BITS:
         raise reader.wrong(f"fingerprints of {bits} bits")
     levels: list[np.ndarray] = []

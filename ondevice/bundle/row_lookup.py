@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import operator
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -100,8 +101,11 @@ class RowLookup:
             return {
                 text: row for text, row in self._listed_rows(field).items() if text
             }  # "" is a missing value
-        groups = [group for group in self.fields[field].groups if group.form == INTEGERS]
-        return {key: row for group in groups for row, key in enumerate(group.keys, group.base_row)}
+        rows: dict[Any, int] = {}
+        for group in self.fields[field].groups:
+            if group.form == INTEGERS:
+                rows.update(zip(group.keys, itertools.count(group.base_row)))
+        return rows
 
     def items(self, field: int) -> Iterator[tuple[int, str]]:
         """Row and canonical text of every key of a field that is stored as itself, by ascending row."""
@@ -160,10 +164,14 @@ class RawLookup:
         if rows_of is None:
             return None
         with contextlib.suppress(KeyError):
-            return np.fromiter(map(rows_of.__getitem__, values), np.int64, len(values))
+            # one call for all values; a getter of one name gives no tuple, and there is none of no name
+            rows = itemgetter(*values)(rows_of) if len(values) > 1 else [rows_of[value] for value in values]
+            return np.fromiter(rows, np.int64, len(values))
         if listed is None:
             return None
-        return np.fromiter((listed.get(value, self._unknown_row) for value in values), np.int64, len(values))
+        return np.fromiter(
+            map(listed.get, values, itertools.repeat(self._unknown_row)), np.int64, len(values)
+        )
 
     def rows(self, values: Sequence[Any]) -> np.ndarray:
         """The row of each value, (n,) int64."""
@@ -200,10 +208,9 @@ def columns_of(
     raws: Sequence[Mapping[str, Any]], names: Sequence[str]
 ) -> tuple[Sequence[Sequence[Any]], bool]:
     """The values of each name in all rows, None where a row has none; and whether every row has these names alone."""
-    if len(names) > 1 and raws:
-        with contextlib.suppress(KeyError):  # rows that have every name are taken apart at once
-            columns = list(zip(*map(operator.itemgetter(*names), raws), strict=True))
-            return columns, set(map(len, raws)) == {len(names)}
+    with contextlib.suppress(KeyError):  # rows that have every name need no question for each
+        columns = [list(map(itemgetter(name), raws)) for name in names]
+        return columns, set(map(len, raws)) == {len(names)}
     return [[raw.get(name) for raw in raws] for name in names], False
 
 

@@ -112,10 +112,16 @@ class Reader:
         self.at += count
         return self.data[self.at - count : self.at]
 
+    def byte(self) -> int:
+        if self.at == len(self.data):
+            raise self.wrong("ends 1 bytes early")
+        self.at += 1
+        return self.data[self.at - 1]
+
     def varint(self, what: str) -> int:
         value = shift = 0
         while True:
-            byte = self.take(1)[0]
+            byte = self.byte()
             value |= (byte & 0x7F) << shift
             shift += 7
             if not byte & 0x80:
@@ -162,7 +168,7 @@ class Reader:
             raise self.wrong(f"{size} of {count} keys")
         if size == count:
             return np.arange(count, dtype=np.uint64)
-        code = self.take(1)[0]
+        code = self.byte()
         if code == BITS:
             return self._bits(size, count)
         if code > BITS:
@@ -170,16 +176,16 @@ class Reader:
         if code < COMPLEMENT:
             return self._gaps(size, count, code)
         out = self._gaps(count - size, count, code - COMPLEMENT)
-        mask = np.ones(count, dtype=bool)
-        mask[out.astype(np.int64)] = False
-        return np.flatnonzero(mask).astype(np.uint64)
+        is_in = np.ones(count, dtype=bool)
+        is_in[out.view(np.int64)] = False
+        return is_in.nonzero()[0].view(np.uint64)
 
     def _bits(self, size: int, count: int) -> np.ndarray:
         bits = np.unpackbits(np.frombuffer(self.take((count + 7) // 8), dtype=np.uint8))
-        places = np.flatnonzero(bits)
+        (places,) = bits.nonzero()
         if len(places) != size or places[-1] >= count:
             raise self.wrong(f"{len(places)} of {count} keys, not {size}")
-        return places.astype(np.uint64)
+        return places.view(np.uint64)
 
     def _gaps(self, size: int, count: int, k: int) -> np.ndarray:
         """The places (m,) uint64 of Rice codes."""
@@ -188,32 +194,39 @@ class Reader:
             raise self.wrong(f"{size} keys in {len(payload)} bytes")
         bits = np.unpackbits(np.frombuffer(payload, dtype=np.uint8))
         is_zero = bits == 0
-        zeros = np.flatnonzero(is_zero)
-        # a code's low bits follow the zero-bit that ends its ones, and the next zero-bit after those ends the next code
-        after = np.cumsum(is_zero)[np.minimum(zeros + k, len(bits) - 1)].tolist()
-        chosen, at = [], 0
-        try:
-            for _ in range(size):
-                chosen.append(at)
-                at = after[at]
-        except IndexError:
-            raise self.wrong("a group's keys end early") from None
-        stops = zeros[chosen]
-        end = int(stops[-1]) + 1 + k
-        if end > len(bits):
+        (zeros,) = is_zero.nonzero()
+        if size > len(zeros):
             raise self.wrong("a group's keys end early")
-        ones = stops - 1 - k
-        ones[1:] -= stops[:-1]
-        ones[0] = stops[0]
-        gaps = ones.astype(np.uint64) << np.uint64(k)
+        stops = zeros[:size]
         if k:
-            gaps |= bits[stops[:, None] + _PLACES[1 : k + 1]] @ _POWERS[64 - k :]
-        largest = max(int(ones.max()) + 1 << k, int(gaps.max()) + 1)
-        last = size * largest  # at most; sums of 64 bits may overflow beyond their half
-        places = np.cumsum(gaps + np.uint64(1)) - np.uint64(1)
-        last = int(places[-1]) if last < 2**63 else sum(gaps.tolist()) + size - 1
-        if last >= count or largest > 2**64:
+            # the low bits follow the zero-bit that ends the ones; the next zero-bit after those ends the next code
+            chain = _chain(is_zero.cumsum().take(zeros + k, mode="clip"), size)
+            stops = zeros.take(chain, mode="clip")
+            if chain[-1] == len(zeros) or stops[-1] + k >= len(bits):
+                raise self.wrong("a group's keys end early")
+        numbers = np.arange(size, dtype=np.uint64)
+        ones = stops.view(np.uint64) - numbers * (k + 1)  # those of a code and of all before it
+        low = bits[stops[:, None] + _PLACES[1 : k + 1]] @ _POWERS[64 - k :]
+        sums = low.cumsum()
+        last = (int(ones[-1]) << k) + (int(sums[-1]) if size << k < 2**64 else sum(low.tolist())) + size - 1
+        if last >= count:
             raise self.wrong(f"a place of {last} among {count}")
-        if (end + 7) // 8 != len(payload) or bits[end:].any():
+        end = int(stops[-1]) + k + 1
+        if (end + 7) // 8 != len(payload) or payload[-1] & (1 << -end % 8) - 1:
             raise self.wrong("bits follow a group's last key")
-        return np.asarray(places)
+        return np.asarray((ones << k) + sums + numbers)
+
+
+def _chain(after: np.ndarray, size: int) -> np.ndarray:
+    """The first of 0, after[0], after[after[0]], ..., (size,) int64: twice as many in each step.
+
+    Shape: after (n,) int64; the last of it is n, which is thus followed by itself.
+    """
+    chain = np.zeros(size, dtype=np.int64)
+    done = 1
+    while done < size:
+        more = chain[done : 2 * done]
+        after.take(chain[: len(more)], out=more, mode="clip")
+        after = after.take(after, mode="clip")
+        done *= 2
+    return chain

@@ -34,6 +34,7 @@ import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -69,8 +70,7 @@ def text_of(form: int, key: int | str) -> str:
     return key if isinstance(key, str) else str(key).zfill(form - INTEGERS)
 
 
-@dataclass(frozen=True)
-class Group:
+class Group(NamedTuple):
     """Keys of one form, ascending, that own consecutive rows from ``base_row``.
 
     Of a fingerprinted field places in place of keys, of a hashed one hash values.
@@ -235,7 +235,7 @@ def _decode_head(reader: Reader, num_rows: int | None) -> Group:
     """A group without its keys, which are only counted."""
     base_row = _read_row(reader, "first row of a group", num_rows)
     num_keys = reader.varint("number of keys")
-    form = reader.take(1)[0]
+    form = reader.byte()
     if num_keys < 1 or (num_rows is not None and base_row + num_keys > num_rows):
         raise reader.wrong(f"a group of {num_keys} keys from row {base_row}")
     if form < FINGERPRINTED and (form > INTEGERS + MAX_WIDTH or form == INTEGERS + 1):
@@ -263,10 +263,10 @@ def _decode_field(reader: Reader, unknown_row: int, heads: Sequence[Group]) -> F
         for place in places:
             chosen = keys
             if place != places[-1]:
-                members = reader.subset(len(heads[place].keys), len(keys)).astype(np.int64)
-                others = np.ones(len(keys), dtype=bool)
-                others[members] = False
-                chosen, keys = keys[members], keys[others]
+                members = reader.subset(len(heads[place].keys), len(keys)).view(np.int64)
+                is_chosen = np.zeros(len(keys), dtype=bool)
+                is_chosen[members] = True
+                chosen, keys = keys.take(members), keys[~is_chosen]
             listed = chosen.tolist()
             groups[place] = Group(
                 heads[place].base_row, form, listed if texts is None else [texts[i] for i in listed]

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from ondevice.data.sources import cache_directory
-
 # (user, item, rating, time): one rating of 3 (dropped), a tie in time, values that only the last rows have.
 RATINGS = [
     (1, 1, 5, 1000),
@@ -70,12 +68,9 @@ def write_atomic(folder: Path) -> Path:
 
 
 @pytest.fixture
-def real_cache() -> Path:
-    """The cache of whoever runs the tests: public data sets are kept there."""
-    return REAL_CACHE
-
-
-REAL_CACHE = cache_directory()
+def real_cache(session_cache: Path) -> Path:
+    """The session's, which has the public data sets of whoever runs the tests."""
+    return session_cache
 
 
 @pytest.fixture(autouse=True)
