@@ -107,16 +107,22 @@ class ItemAttributes(nn.Module):
 
         Shape: items (n,) int64, vectors (n, D + 1), counts (n,).
         """
-        ids, parts = self.ids[items], self.shares[items].double()
-        places = torch.arange(len(items), device=ids.device)[:, None].expand_as(ids)[ids > 0]
-        size = (len(items), len(self.weight))
-        shares = torch.sparse_coo_tensor(torch.stack([places, ids[ids > 0]]), parts[ids > 0], size).coalesce()
+        ids, shares = self.ids[items], self.shares[items].double()
         weights = (counts.double() / counts.double().mean())[:, None]
 
-        def times(rows: Tensor) -> Tensor:
-            return shares.T @ (weights * (shares @ rows)) + PULL * rows
+        def added(rows: Tensor) -> Tensor:
+            return F.embedding_bag(ids, rows, mode="sum", per_sample_weights=shares)
 
-        right = shares.T @ (weights * vectors.double())
+        def collected(of_items: Tensor) -> Tensor:
+            result = of_items.new_zeros(len(self.weight), of_items.shape[1])
+            for column, share in zip(ids.T, shares.T, strict=True):
+                result.index_add_(0, column, share[:, None] * of_items)
+            return result
+
+        def times(rows: Tensor) -> Tensor:
+            return collected(weights * added(rows)) + PULL * rows
+
+        right = collected(weights * vectors.double())
         self.weight.copy_(_solved(times, right))
 
     def forward(self, items: Tensor) -> Tensor:
