@@ -30,8 +30,8 @@ from ondevice.data import Dataset, load_dataset
 from ondevice.errors import run_script
 from ondevice.files import atomic_json
 from ondevice.forms.table import table_info
-from ondevice.methods import METHODS
 from ondevice.methods.next_item_codes import next_item_stages
+from ondevice.methods.sizes.frequency import Frequency
 from ondevice.models.item_attributes import ItemAttributes
 from ondevice.run.budgets import final_forms
 from ondevice.run.directory import data_options
@@ -115,7 +115,7 @@ def compacted(
     choice, last, compact = load(CONFIG).model, dense.model.last, config.compact
     settings, store, info, dim = compact.train, compact.store, dense.info, dense.embedding.embedding_dim
     seen = (info.counts > 0) & (torch.arange(info.num_embeddings) > 0)
-    rule, target = METHODS["frequency"](info, dim, max_size=dim), SIZE * held.num_known
+    rule, target = Frequency(info, dim, max_size=dim), SIZE * held.num_known
     (form,) = final_forms([rule.compact(target).without(~seen)], target, store, share=False)
     form = form.with_sizes(torch.maximum(form.row_sizes(), store.size_step * seen))
     options, whole = {**plain_options(choice.options), "dropout": 0.0}, dense.baked().eval()
