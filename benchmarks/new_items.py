@@ -1,11 +1,13 @@
 """How items that no training saw are ranked by their attributes: what `train.item_dropout` gives, and what it costs.
 
-python benchmarks/new_items.py --json FILE [--dropouts 0 0.1 0.3] [--epochs 20] [--seed 0] [section data.key=value …]
+python benchmarks/new_items.py --json FILE [--dropouts 0 0.1 0.3] [--epochs 20] [--seed 0] [--compact] [data.key=…]
 
 A tenth of the items is held out of everything that training reads: their rows of interaction, and their place among the
 items. Then they come back as new items, with the vector of their attributes alone, and all moments of validation and
 test at which one of them came are ranked over the whole catalogue, seen items left out. Beside them: the same models
-without a vector for new items (zero: no attributes), an order by chance, and what the models do for known items.
+without a vector for new items (zero: no attributes), an order by chance, and what the models do for known items. With
+``--compact`` each model has a compact one beside it, whose items are codes, begun with it and taught by it, as `recipe:
+next_item_compact` says, with sizes by frequency; what attributes are worth is fitted to its rows, as by an export.
 """
 
 from __future__ import annotations
@@ -28,15 +30,23 @@ from ondevice.data import Dataset, load_dataset
 from ondevice.errors import run_script
 from ondevice.files import atomic_json
 from ondevice.forms.table import table_info
+from ondevice.methods.next_item_codes import next_item_stages
+from ondevice.methods.sizes.frequency import Frequency
 from ondevice.models.item_attributes import ItemAttributes
+from ondevice.run.budgets import final_forms
 from ondevice.run.directory import data_options
+from ondevice.training import qat
 from ondevice.training.next_item import NextItemFit
 from ondevice.training.ranking import Lists, dot_scores, rank_all, summary
+from ondevice.training.rankings import RankingTeachers
 from ondevice.training.windows import Log, Moments, Windows
 
 CONFIG = Path(__file__).resolve().parents[1] / "train" / "configs" / "movielens_1m_next_item_attributes.yaml"
+COMPACT = CONFIG.with_name("movielens_1m_next_item_compact.yaml")
 SHARE = 0.1
 """Of the items that are held out."""
+SIZE = 32
+"""Dimensions that a compact model stores of an item, in the mean."""
 
 
 class HeldOut:
@@ -97,12 +107,40 @@ def trained(held: HeldOut, dropout: float, epochs: int, seed: int) -> next_item.
     return recommender.eval()
 
 
+def compacted(
+    held: HeldOut, dense: next_item.NextItemRecommender, seed: int
+) -> tuple[next_item.NextItemRecommender, ItemAttributes]:
+    """A compact model of a trained one, and the attributes that are fitted to its items."""
+    config = load(COMPACT, ["compact.teach.teachers=[dense]"])
+    choice, last, compact = load(CONFIG).model, dense.model.last, config.compact
+    settings, store, info, dim = compact.train, compact.store, dense.info, dense.embedding.embedding_dim
+    seen = (info.counts > 0) & (torch.arange(info.num_embeddings) > 0)
+    rule, target = Frequency(info, dim, max_size=dim), SIZE * held.num_known
+    (form,) = final_forms([rule.compact(target).without(~seen)], target, store, share=False)
+    form = form.with_sizes(torch.maximum(form.row_sizes(), store.size_step * seen))
+    options, whole = {**plain_options(choice.options), "dropout": 0.0}, dense.baked().eval()
+    torch.manual_seed(seed)
+    made = next_item.rebuild(info, [form], model=choice.name, model_options=options, initial=whole)
+    qat.prepare(made.model, store.linear_bits)
+    windows = Windows(held.log, last, settings.windows, settings.batch_size, torch.device("cpu"))
+    teacher = RankingTeachers([whole], compact.teach, last, 1.0, settings.precision)
+    moments, stages = Moments.of(held.log, "valid", last), next_item_stages(store)
+    NextItemFit(made, windows, moments, settings, seed=seed, teacher=teacher, make_stages=stages).run()
+    qat.finish(made.model)
+    rows, biases = made.eval().item_vectors()
+    attributes, stored = held.attributes(rows.shape[1]), seen[1:].nonzero()[:, 0]
+    vectors = torch.cat([rows, biases[:, None]], 1)[stored]
+    attributes.fit(1 + stored, vectors, info.counts[1 + stored])
+    return made, attributes
+
+
 @torch.no_grad()
-def measured(held: HeldOut, recommender: next_item.NextItemRecommender) -> dict[str, dict[str, float]]:
+def measured(
+    held: HeldOut, recommender: next_item.NextItemRecommender, attributes: ItemAttributes
+) -> dict[str, dict[str, float]]:
     """Metrics at the moments of new items, with and without their attributes, and at those of known ones."""
     vectors, biases = recommender.item_vectors()
-    assert recommender.attributes is not None
-    added = recommender.attributes(torch.arange(1 + held.num_known, 1 + held.num_known + held.num_new))
+    added = attributes(torch.arange(1 + held.num_known, 1 + held.num_known + held.num_new))
     nothing = torch.zeros_like(added)
     last, result = recommender.model.last, {}
     for name, splits, new in (
@@ -149,6 +187,7 @@ def main() -> None:
     parser.add_argument("--dropouts", nargs="+", type=float, default=[0.0, 0.1, 0.3])
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--compact", action="store_true", help="compact models, too")
     options = parser.parse_intermixed_args()
     given = {**load(CONFIG).data.options, "name": "movielens_1m", **data_options(options.data)}
     held = HeldOut(load_dataset(given.pop("name"), **given), options.seed)
@@ -162,14 +201,21 @@ def main() -> None:
         "models": {},
     }
     for dropout in options.dropouts:
-        entry = measured(held, trained(held, dropout, options.epochs, options.seed))
-        content["models"][f"item_dropout {dropout}"] = entry
-        atomic_json(options.json, content)
-        for name, figures in entry.items():
-            print(
-                f"{dropout} {name:30} HR@10 {figures['hr@10']:.4f} NDCG@10 {figures['ndcg@10']:.4f}",
-                flush=True,
+        dense = trained(held, dropout, options.epochs, options.seed)
+        assert dense.attributes is not None
+        entries = {f"item_dropout {dropout}": measured(held, dense, dense.attributes)}
+        if options.compact:
+            entries[f"compact, item_dropout {dropout}"] = measured(
+                held, *compacted(held, dense, options.seed)
             )
+        content["models"] |= entries
+        atomic_json(options.json, content)
+        for model, entry in entries.items():
+            for name, figures in entry.items():
+                print(
+                    f"{model:26} {name:26} NDCG@10 {figures['ndcg@10']:.4f} MRR {figures['mrr']:.4f}",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

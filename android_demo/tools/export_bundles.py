@@ -34,6 +34,7 @@ from ondevice.data.sets.movielens import SOURCE_1M
 from ondevice.data.sources import obtain
 from ondevice.errors import UserError, run_script
 from ondevice.files import atomic_json, atomic_write
+from ondevice.program.attribute_values import attribute_values, stored_vectors
 from ondevice.program.bundle import Bundle, make_bundle
 from ondevice.program.endpoints import make_endpoints
 from ondevice.program.export import Exported, ExportOptions
@@ -44,12 +45,10 @@ from ondevice.program.next_item_export import (
     export_model,
     long_golden_moments,
     long_golden_rows,
-    stored_vectors,
 )
 from ondevice.program.pack import PackedRecommender
 from ondevice.program.targets import shipped
 from ondevice.run.next_item import load_run
-from ondevice.training.checkpoint import load_attributes
 
 NUM_GOLDEN = 32
 UNAVAILABLE = "unavailable.txt"
@@ -163,11 +162,10 @@ def write_next(output: Path, name: str, config: dict[str, Any]) -> tuple[Bundle,
     made = export_model(recommender, dataset, name, run.config.model.name, {}, catalog=True)
     golden = long_golden_rows(dataset)
     bundle = with_golden(made.bundle, golden, long_golden_moments(dataset)).write(output / name)
-    attributes = load_attributes(run.path / "dense")
+    attributes = attribute_values(run, None, made.quantized)
     assert attributes is not None
     fields, values = attributes
-    vectors = stored_vectors(made.quantized)
-    write_attributes(bundle.path, bundle.contents[PROGRAM], vectors, values.numpy(), fields)
+    write_attributes(bundle.path, bundle.contents[PROGRAM], stored_vectors(made.quantized), values, fields)
     write_new_items(output / name / "new_items.json", bundle, NEW_FILMS)
     new = NewItems.of(bundle, NEW_FILMS)
     expected = {"places": new.places.tolist(), "coefficients": new.coefficients.tolist()}

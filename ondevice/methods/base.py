@@ -58,6 +58,8 @@ class Method(EmbeddingTable):
     """Whether its form ends the matter, so that sizes are neither limited nor made multiples of a step."""
     searches_in_place: ClassVar[bool] = False
     """Whether it finds what is kept while its table is trained (`SearchContext.search`): models of ratings alone."""
+    reads_dense: ClassVar[bool] = False
+    """Whether it asks for the trained dense model, which a run of the next item has for teachers and starts alone."""
     search_keys: ClassVar[tuple[str, ...]] = ()
     """Keys of `ondevice.config.sections.SCHEDULE` that it reads; others are refused."""
 

@@ -21,6 +21,7 @@ from ondevice.errors import ConfigError
 from ondevice.files import atomic_json
 from ondevice.models.sequences.places import gaps_of, items_of
 from ondevice.next_item import NextItemRecommender
+from ondevice.program.attribute_values import attribute_values, stored_vectors
 from ondevice.program.bundle import Bundle, make_bundle
 from ondevice.program.endpoints import TOP_K
 from ondevice.program.export import (
@@ -33,8 +34,7 @@ from ondevice.program.next_item import PackedNextItem, make_endpoints, pack
 from ondevice.program.quantize import QUANTIZATIONS, quantize, sqnr_db
 from ondevice.program.targets import shipped
 from ondevice.run.directory import Run
-from ondevice.run.next_item import DENSE, load_run
-from ondevice.training.checkpoint import load_attributes
+from ondevice.run.next_item import load_run
 from ondevice.training.next_item import rank_next
 from ondevice.training.ranking import rank_all, summary
 from ondevice.training.windows import Log, Moments
@@ -133,13 +133,10 @@ def export_next_item(
         made.parity = parity(made, Log.of(dataset))
         _check_parity(made.parity)
     made.bundle = made.bundle.write(place)
-    attributes = (
-        load_attributes(run.path / DENSE) if label is None else None
-    )  # a compact model has other rows
+    attributes = attribute_values(run, label, made.quantized)
     if attributes is not None:
         fields, values = attributes
-        program = made.bundle.contents[PROGRAM]
-        write_attributes(place, program, stored_vectors(made.quantized), values.numpy(), fields)
+        write_attributes(place, made.bundle.contents[PROGRAM], stored_vectors(made.quantized), values, fields)
     if made.parity:
         atomic_json(place / COST, {"parity": made.parity})
     return made
@@ -255,14 +252,6 @@ def long_golden_rows(dataset: Dataset, lengths: Sequence[int] = LENGTHS) -> list
     keys = [dataset.vocabulary.raw_of(int(each)) for each in ids]
     reached = sorted({min(length, len(keys) - 1) for length in lengths})
     return [{schema.histories[0].name: keys[:n], str(schema.item_key): keys[n]} for n in reached]
-
-
-def stored_vectors(packed: PackedNextItem) -> np.ndarray:
-    """Each item's vector as its program stores it, with the bias at its end, (I, D + 1)."""
-    with torch.no_grad():
-        vectors = packed.item_vectors()[:-1]
-    result: np.ndarray = F.pad(vectors, (0, packed.table.dim + 1 - vectors.shape[1])).numpy()
-    return result
 
 
 def program_contexts(packed: PackedNextItem, histories: torch.Tensor) -> torch.Tensor:

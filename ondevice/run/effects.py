@@ -101,7 +101,18 @@ def _of_next_item(config: Config) -> Iterator[Idle]:
         yield from _of_teaching("compact.teach", compact.teach)
         yield from _of_sizes(compact.sizes)
         yield from _of_codes(config)
-        yield "compact.train.item_dropout", f"{task}, whose compact items have no attributes", "use train's"
+        yield (
+            "compact.train.item_dropout",
+            f"{task}, and what attributes are worth is fitted to the rows of compact items",
+            "set train.item_dropout, which is the dense model's",
+        )
+        asked = "dense" in (*compact.teach.teachers, config.research.start)
+        if not asked and not METHODS[compact.sizes.name].reads_dense:
+            yield (
+                "train.item_dropout",
+                "no dense model is trained, and compact ones have no item dropout",
+                "name dense in compact.teach.teachers or research.start",
+            )
         yield "compact.store.fingerprint_bits", f"{task}, whose items are named", "choose a model of ratings"
         yield (
             "compact.endpoints",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.new_items import HeldOut, by_chance, measured
+from benchmarks.new_items import HeldOut, by_chance, compacted, measured
 from ondevice import next_item
 from ondevice.data import load_dataset
 from ondevice.data.splits import SPLITS
@@ -50,12 +50,34 @@ def test_the_moments_of_new_items_are_all_there(held: HeldOut) -> None:
         dim=4,
         attributes=held.attributes(4),
     ).eval()
-    result = measured(held, recommender)
+    assert recommender.attributes is not None
+    result = measured(held, recommender, recommender.attributes)
     later = whole.items[whole.division != SPLITS.index("train")]
     assert result["new items"]["moments"] == sum(item in new for item in later.tolist())
     tests = whole.items[whole.division == SPLITS.index("test")]
     assert result["known items"]["moments"] == sum(item not in new and item != 0 for item in tests.tolist())
     assert 0 <= result["new items"]["ndcg@10"] <= 1
+
+
+def test_a_compact_model_has_attributes_fitted_to_its_codes(held: HeldOut) -> None:
+    torch.manual_seed(0)
+    dense = next_item.build(
+        table_info([0, 1 + held.num_known], held.log.counts()),
+        model="two_tower",
+        model_options={"last": 50, "hidden": [128]},
+        dim=64,
+        attributes=held.attributes(64),
+    ).eval()
+    made, attributes = compacted(held, dense, 0)
+    assert made.embedding.learns_codes
+    sizes = made.forms()[0].row_sizes()
+    assert 0.8 * 32 * held.num_known < int(sizes.sum()) <= 32 * held.num_known
+    assert not sizes[0]
+    assert bool(sizes[1:].all())
+    shares = attributes.shares[1 : 1 + held.num_known]
+    known = attributes.ids[1 : 1 + held.num_known][shares > 0].unique()
+    assert torch.equal(attributes.weight.any(1).nonzero()[:, 0], known)
+    assert measured(held, made, attributes)["new items"]["mrr"] > 0
 
 
 def test_by_chance_by_hand() -> None:

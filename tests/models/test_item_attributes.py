@@ -87,6 +87,21 @@ def test_a_baked_recommender_is_equal_and_has_no_attributes(data: Dataset) -> No
         torch.testing.assert_close(baked(histories), recommender(histories))
 
 
+def test_values_are_fitted_to_vectors_of_items_by_how_often_they_occur(data: Dataset) -> None:
+    """Vectors that are sums of values' rows are found again where every item occurs often, and others do not count."""
+    attributes = made(data).attributes
+    assert attributes is not None
+    items = torch.arange(1, len(attributes.ids))
+    wanted = attributes(items).detach()
+    vectors, counts = wanted.clone(), torch.full((len(items),), 9)
+    vectors[0], counts[0] = 1e3, 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ondevice.models.item_attributes.PULL", 1e-4)
+        attributes.fit(items, vectors, counts)
+    torch.testing.assert_close(attributes(items)[1:], wanted[1:], rtol=1e-2, atol=1e-2)
+    assert not attributes.weight[0].any()
+
+
 def test_an_item_without_its_row_is_its_attributes(data: Dataset) -> None:
     recommender = made(data)
     assert recommender.attributes is not None

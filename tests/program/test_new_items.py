@@ -1,4 +1,7 @@
-"""Items that come after a training: trained with attributes, exported, and ranked by them from raw keys."""
+"""Items that come after a training: trained with attributes, exported, and ranked by them from raw keys.
+
+One run has a dense model and a compact one, and both are bundles.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,13 @@ from safetensors.numpy import save_file
 from ondevice.bundle.manifest import ITEM_ATTRIBUTES
 from ondevice.config.file import load
 from ondevice.errors import DamagedFile, UserError
+from ondevice.models.item_attributes import PULL, ItemAttributes
+from ondevice.program.attribute_values import stored_vectors
 from ondevice.program.bundle import Bundle, load_bundle
 from ondevice.program.new_items import basis, write_new_items
+from ondevice.program.next_item import pack
 from ondevice.program.next_item_export import export_next_item
+from ondevice.program.quantize import quantize
 from ondevice.run.directory import Run
 from ondevice.run.next_item import NextItemPipeline, load_run
 from ondevice.training.checkpoint import load_attributes
@@ -27,6 +34,8 @@ NEW = [
     {"item": 901, "title": "A New Drama", "year": 1995, "genres": ["Drama"]},
     {"item": 902, "genres": ["Western", "Comedy", "never heard of"]},
 ]
+
+LABEL = "22KB"
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +48,17 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "train.epochs=2",
         "run.progress=false",
         "run.device=cpu",
+        f"compact.budgets=[{LABEL}]",
+        "compact.sizes=uniform",
+        "compact.train={loss: softmax, epochs: 1, batch_size: 128}",
+        "compact.store={name: codes, first_order: none, max_size: 8, size_step: 4, code_dims: 4}",
+        "compact.teach={teachers: [dense], pairs: 0}",
     ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ONDEVICE_CACHE", str(folder / "cache"))
         NextItemPipeline(load(CONFIG, overrides), folder / "run").run()
         export_next_item(folder / "run", catalog=True, check=False)
+        export_next_item(folder / "run", label=LABEL, check=False)
     return folder / "run"
 
 
@@ -89,6 +104,43 @@ def test_new_items_have_the_scores_of_their_attributes(run: Path, bundle: Bundle
     assert scores == sorted(scores, reverse=True)
     known = bundle.recommend(history=history, k=30)
     assert [each for each in best if each["item"] < 900] == known
+
+
+def test_compact_bundles_have_attributes_fitted_to_their_items(run: Path, bundle: Bundle) -> None:
+    """By hand: a ridge regression of the stored vectors, and the combination of known scores that it comes to."""
+    compact, (made, plain) = load_bundle(run / "bundles" / LABEL), load_run(Run(run), LABEL)
+    packed, data = pack(made, plain), Run(run).dataset()
+    vectors, attributes = (
+        stored_vectors(quantize(packed, "int8")).astype(np.float64),
+        ItemAttributes.of(data, 1),
+    )
+    assert attributes is not None
+    items = torch.from_numpy(packed.order.ids - packed.order.ids.min() + 1)
+    shares = np.zeros((len(items), len(attributes.weight)))
+    for row, item in enumerate(items):
+        np.add.at(shares[row], attributes.ids[item].numpy(), attributes.shares[item].numpy())
+    counts = made.info.counts[items].numpy()
+    pulls = PULL * counts.mean() * np.eye(shares.shape[1])
+    values = np.linalg.solve(
+        shares.T @ (counts[:, None] * shares) + pulls, shares.T @ (counts[:, None] * vectors)
+    )
+    years, begin = attributes.fields[0], 1 + len(attributes.keys[0])
+    drama, comedy, western = (begin + attributes.keys[1].index(g) for g in ("Drama", "Comedy", "Western"))
+    expected = {
+        901: values[1 + attributes.keys[0].index(years.key(1995))] + values[drama],
+        902: (values[western] + values[comedy]) / 2,
+    }
+    known = [compact.item_keys[place] for place in range(len(items))]
+    scores = np.array(compact.rank(history=known[:3], items=known))
+    shown = {
+        each["item"]: each["score"] for each in compact.with_items(NEW).recommend(history=known[:3], k=30)
+    }
+    for key, vector in expected.items():
+        combined = np.linalg.lstsq(vectors.T, vector, rcond=None)[0] @ scores
+        assert shown[key] == pytest.approx(combined, abs=1e-3 * scores.std())
+    (compact.path / ITEM_ATTRIBUTES).write_bytes((bundle.path / ITEM_ATTRIBUTES).read_bytes())
+    with pytest.raises(UserError, match="belongs to another model than"):
+        compact.with_items(NEW)
 
 
 def test_new_items_are_left_out_like_others(bundle: Bundle) -> None:

@@ -263,6 +263,10 @@ def compact(**changes: Any) -> dict[str, Any]:
         (compact(store={"name": "int8", "size_step": 1}), r"compact\.model: 'sasrec' does not take"),
         (compact(store={"name": "int8", "fingerprint_bits": 8}), r"compact\.store\.fingerprint_bits: got 8"),
         (compact(train={"loss": "softmax", "item_dropout": 0.1}), r"compact\.train\.item_dropout: got 0\.1"),
+        (
+            {**compact(), "train": {"loss": "softmax", "item_dropout": 0.1}},
+            r"train\.item_dropout: got 0\.1, .*no dense model is trained.* name dense in compact\.teach\.teachers or",
+        ),
         (compact(train={"loss": "softmax", "elastic": True}, budgets=["64KB", "32KB"]), r"elastic: got True"),
         (compact(skip_fields=["seen"]), r"compact\.skip_fields: got"),
         (

@@ -16,6 +16,7 @@ class Magnitude(Method):
     """The values of largest magnitude in a table trained as usual."""
 
     finds_positions = True
+    reads_dense = True
 
     def prepare(self, context: SearchContext[Any]) -> list[dict[str, float]]:
         """Take over the tables of the trained dense model."""

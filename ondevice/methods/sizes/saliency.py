@@ -29,6 +29,7 @@ class Saliency(Ranked):
         row_cost: as in `Ranked`.
     """
 
+    reads_dense = True
     search_keys = ("batch_size",)
 
     def __init__(
