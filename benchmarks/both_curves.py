@@ -29,6 +29,7 @@ FAMILIES = {
     "int8": ("careful, int8", "#c2761a"),
     "int4": ("careful, int4", "#4d6fa8"),
     "int2": ("careful, int2", "#85527f"),
+    "rare": ("careful, rare values left out", "#b34a4a"),
     "uniform": ("careful, self-attention, int4", "#8d8d2f"),
 }
 Curve = list[tuple[float, float, float]]
@@ -36,8 +37,8 @@ Curve = list[tuple[float, float, float]]
 
 
 def family(name: str) -> str:
-    """The family of a careful program by its name: ``d8-int4``, ``sasrec-uniform``."""
-    return name.rsplit("-", 1)[-1]
+    """The family of a careful program by its name: ``d8-int4``, ``d8-int4-min10``, ``sasrec-uniform``."""
+    return "rare" if "-min" in name else name.rsplit("-", 1)[-1]
 
 
 def of_ratings(summary: Mapping[str, Any]) -> tuple[dict[str, Curve], dict[str, float]]:
@@ -99,6 +100,7 @@ def _std(values: list[float]) -> float:
 def draw(ratings: Mapping[str, Any], following: Mapping[str, Any]) -> bytes:
     """Both panels as PNG."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullLocator
 
     figure = Figure(figsize=(10, 4.2), layout="constrained", dpi=150)
     panels = figure.subplots(1, 2)
@@ -120,8 +122,9 @@ def draw(ratings: Mapping[str, Any], following: Mapping[str, Any]) -> bytes:
         for place, (name, level) in enumerate(dense.items()):
             axes.axhline(level, color=GREY, lw=1, ls=("--", ":", "-.")[place % 3], label=name)
         axes.set_xscale("log")
-        for formats in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
-            formats("{x:.0f}")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.2, 1.5, 2, 3, 4, 6)))
+        axes.xaxis.set_major_formatter("{x:.0f}")
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.set_title(title, loc="left", fontweight="bold")
         axes.set_xlabel("kB of the whole bundle (log scale)")
         axes.set_ylabel(f"{measure} of the program")

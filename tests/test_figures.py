@@ -224,7 +224,6 @@ TIMED: dict[str, Rule] = {
 RULES = {
     "movielens_1m_next_item_time": TIMED,
     "movielens_1m_next_item_compact_seeds": NEXT_ITEM,
-    "movielens_1m_next_item_careful_attention": NEXT_ITEM,
     "movielens_1m_next_item_gaps": NEXT_ITEM,
     "movielens_1m_next_item": NEXT_ITEM,
     "movielens_1m_next_item_compact": NEXT_ITEM,
