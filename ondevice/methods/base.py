@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -102,28 +102,38 @@ class Method(EmbeddingTable):
             form = self.compact(number)
             return [form, *(Sizes((form.row_sizes() > 0).long(), 1) for _ in others)]
 
-        def stored(selections: list[Selection]) -> int:
-            if not selections[0].is_shipped_as_selected:
-                return sum(form.num_kept() for form in selections)
-            shipped = selections if first_order else selections[:1]
-            return sum((f if removed is None else f.without(removed)).num_kept() for f in shipped)
+        def shipped(selections: list[Selection]) -> int:
+            kept = selections if first_order else selections[:1]
+            return sum((f if removed is None else f.without(removed)).num_kept() for f in kept)
+
+        def whole(selections: list[Selection]) -> int:
+            if selections[0].is_shipped_as_selected:
+                return shipped(selections)
+            return sum(form.num_kept() for form in selections)
 
         values = sum(table.weight.numel() for table in (self, *others))
-        low, high = 1, max(target, values)
-        best: list[Selection] | None = None
-        while low <= high:
-            middle = (low + high) // 2
-            try:
-                selections = forms(middle)
-            except UserError:
-                low = middle + 1
-                continue
-            if stored(selections) <= target:
-                best, low = selections, middle + 1
-            else:
-                high = middle - 1
+
+        def most(counted: Callable[[list[Selection]], int]) -> list[Selection] | None:
+            """The largest selections of which so much is counted; None where the smallest are too large."""
+            low, high = 1, max(target, values)
+            best: list[Selection] | None = None
+            while low <= high:
+                middle = (low + high) // 2
+                try:
+                    selections = forms(middle)
+                except UserError:
+                    low = middle + 1
+                    continue
+                if counted(selections) <= target:
+                    best, low = selections, middle + 1
+                else:
+                    high = middle - 1
+            return best
+
+        # sizes are counted whole, since `shipped_sizes` makes more of them where rows are stored nowhere; such rows are
+        # left out where a budget does not reach so far
+        best = most(whole) or most(shipped)
         if best is None:
-            forms(target)  # says what is wrong
             low, high = 0, values
             while high - low > 1:
                 middle = (low + high) // 2
@@ -133,7 +143,7 @@ class Method(EmbeddingTable):
                     low = middle
                 else:
                     high = middle
-            least = sum(form.num_kept() for form in forms(high))
+            least = shipped(forms(high))
             raise BudgetTooSmall(
                 f"budget of {target} values: too small for the rows seen in training; the smallest is {least}"
             )

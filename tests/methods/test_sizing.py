@@ -137,6 +137,16 @@ def test_a_rule_that_cannot_do_with_a_budget_says_what_it_needs(info: TableInfo)
     assert sum(form.num_kept() for form in forms_at(tables, 14)) == 14
 
 
+def test_rows_that_are_stored_nowhere_do_not_make_a_budget_too_small(info: TableInfo) -> None:
+    """Of seven rows seen in training the last are of a field that is left out, and no first-order weight is stored."""
+    tables = [METHODS["uniform"](info, 4), METHODS["uniform"](info, 1)]
+    removed = torch.arange(9) >= 5
+    embedding, _ = forms_at(tables, 5, removed, first_order=False)
+    assert embedding.without(removed).num_kept() == 4
+    with pytest.raises(UserError, match=r"budget of 3 values: too small for the rows .* the smallest is 4"):
+        forms_at(tables, 3, removed, first_order=False)
+
+
 def fields(*counts: int) -> TableInfo:
     """Fields of so many values, each seen once."""
     offsets = torch.tensor([0, *counts]).cumsum(0)
