@@ -23,7 +23,6 @@ COUNTS = ("1", "100", "1000")
 LABELS = (
     "",
     "what ships",
-    "what ships, seeds 1 and 2",
     "program",
     "model",
     "budget",

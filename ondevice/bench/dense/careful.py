@@ -168,9 +168,11 @@ def measure_careful(run: Run, settings: Settings, score: Score, say: Say) -> lis
         and test AUC.
     """
     wanted, measured = list(family(run.config, settings)), []
-    before = [Uniform.named(path.parent.name) for path in sorted((run.path / FOLDER).glob(f"*/{METRICS}"))]
     if wanted:
-        wanted += [uniform for uniform in before if uniform and uniform not in wanted]
+        trained = (
+            Uniform.named(path.parent.name) for path in sorted((run.path / FOLDER).glob(f"*/{METRICS}"))
+        )
+        wanted += [uniform for uniform in trained if uniform and uniform not in wanted]
     for number, uniform in enumerate(wanted, 1):
         folder = run.path / FOLDER / uniform.name
         if not (folder / METRICS).exists():
@@ -181,10 +183,10 @@ def measure_careful(run: Run, settings: Settings, score: Score, say: Say) -> lis
                 "search.safetensors",
             ):  # for more budgets, of which there are none
                 (folder / name).unlink(missing_ok=True)
-        trained = Run(folder, run.data)
-        (place,) = find_bundles(trained, [], None, lambda _: None).values()
+        finished = Run(folder, run.data)
+        (place,) = find_bundles(finished, [], None, lambda _: None).values()
         bundle = load_bundle(place)
-        quality = score(uniform.name, bundle, trained.dataset())
+        quality = score(uniform.name, bundle, finished.dataset())
         sizes = bundle.file_bytes()
         measured.append(
             {
@@ -192,7 +194,7 @@ def measure_careful(run: Run, settings: Settings, score: Score, say: Say) -> lis
                 **dataclasses.asdict(uniform),
                 "bytes": bundle.needed_bytes,
                 "vocabulary_bytes": sizes["vocabulary.bin"],
-                "valid_auc": trained.metrics["compact"]["valid_auc"],
+                "valid_auc": finished.metrics["compact"]["valid_auc"],
                 **{key: quality[key] for key in ("test_auc", "test_logloss")},
             }
         )
