@@ -107,10 +107,20 @@ def trained(held: HeldOut, dropout: float, epochs: int, seed: int) -> next_item.
     return recommender.eval()
 
 
+def fitted(held: HeldOut, recommender: next_item.NextItemRecommender) -> ItemAttributes:
+    """Attributes whose values are fitted to a model's finished items, as an export does it."""
+    rows, biases = recommender.item_vectors()
+    attributes, counts = held.attributes(rows.shape[1]), recommender.info.counts[1:]
+    stored = (counts > 0).nonzero()[:, 0]
+    vectors = torch.cat([rows, biases[:, None]], 1).detach()[stored]
+    attributes.fit(1 + stored, vectors, counts[stored])
+    return attributes
+
+
 def compacted(
     held: HeldOut, dense: next_item.NextItemRecommender, seed: int
-) -> tuple[next_item.NextItemRecommender, ItemAttributes]:
-    """A compact model of a trained one, and the attributes that are fitted to its items."""
+) -> next_item.NextItemRecommender:
+    """A compact model of a trained one."""
     config = load(COMPACT, ["compact.teach.teachers=[dense]"])
     choice, last, compact = load(CONFIG).model, dense.model.last, config.compact
     settings, store, info, dim = compact.train, compact.store, dense.info, dense.embedding.embedding_dim
@@ -127,11 +137,7 @@ def compacted(
     moments, stages = Moments.of(held.log, "valid", last), next_item_stages(store)
     NextItemFit(made, windows, moments, settings, seed=seed, teacher=teacher, make_stages=stages).run()
     qat.finish(made.model)
-    rows, biases = made.eval().item_vectors()
-    attributes, stored = held.attributes(rows.shape[1]), seen[1:].nonzero()[:, 0]
-    vectors = torch.cat([rows, biases[:, None]], 1)[stored]
-    attributes.fit(1 + stored, vectors, info.counts[1 + stored])
-    return made, attributes
+    return made.eval()
 
 
 @torch.no_grad()
@@ -203,11 +209,13 @@ def main() -> None:
     for dropout in options.dropouts:
         dense = trained(held, dropout, options.epochs, options.seed)
         assert dense.attributes is not None
-        entries = {f"item_dropout {dropout}": measured(held, dense, dense.attributes)}
+        entries = {
+            f"item_dropout {dropout}, trained": measured(held, dense, dense.attributes),
+            f"item_dropout {dropout}": measured(held, dense, fitted(held, dense)),
+        }
         if options.compact:
-            entries[f"compact, item_dropout {dropout}"] = measured(
-                held, *compacted(held, dense, options.seed)
-            )
+            made = compacted(held, dense, options.seed)
+            entries[f"compact, item_dropout {dropout}"] = measured(held, made, fitted(held, made))
         content["models"] |= entries
         atomic_json(options.json, content)
         for model, entry in entries.items():

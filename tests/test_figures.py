@@ -220,7 +220,17 @@ TIMED: dict[str, Rule] = {
 }
 """What `benchmarks/next_item_time.py` wrote, and `android_demo/tools/arm64.py count` of the same bundles."""
 
+NEW_ITEMS: dict[str, Rule] = {
+    "new films: HR@10": lambda p, n: [p[n]["new items"]["hr@10"]],
+    "NDCG@10": lambda p, n: [p[n]["new items"]["ndcg@10"]],
+    "MRR": lambda p, n: [p[n]["new items"]["mrr"]],
+    "without attributes: MRR": lambda p, n: [p[n]["new items without attributes"]["mrr"]],
+    "known films: NDCG@10": lambda p, n: [p[n]["known items"]["ndcg@10"]],
+}
+"""What `benchmarks/new_items.py` wrote: models with items held out."""
+
 RULES = {
+    "movielens_1m_new_items": NEW_ITEMS,
     "movielens_1m_next_item_time": TIMED,
     "movielens_1m_next_item_compact_seeds": NEXT_ITEM,
     "movielens_1m_next_item_gaps": NEXT_ITEM,
@@ -242,6 +252,8 @@ def programs_of(file: str) -> Programs:
         return {f"{measured(file)['rows']} rows": measured(file)}
     if RULES.get(file) is COUNTED:
         return dict(measured(file)["instructions"])
+    if RULES.get(file) is NEW_ITEMS:
+        return {name.replace(", ", " "): each for name, each in measured(file)["models"].items()}
     if RULES.get(file) is NEXT_ITEM:
         return next_item_points(measured(file))
     if RULES.get(file) is TIMED:

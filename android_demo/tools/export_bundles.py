@@ -162,7 +162,7 @@ def write_next(output: Path, name: str, config: dict[str, Any]) -> tuple[Bundle,
     made = export_model(recommender, dataset, name, run.config.model.name, {}, catalog=True)
     golden = long_golden_rows(dataset)
     bundle = with_golden(made.bundle, golden, long_golden_moments(dataset)).write(output / name)
-    attributes = attribute_values(run, None, made.quantized)
+    attributes = attribute_values(run, made.quantized)
     assert attributes is not None
     fields, values = attributes
     write_attributes(bundle.path, bundle.contents[PROGRAM], stored_vectors(made.quantized), values, fields)

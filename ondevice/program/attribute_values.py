@@ -12,30 +12,23 @@ from ondevice.bundle.item_rows import item_begin
 from ondevice.models.item_attributes import ItemAttributes, attribute_fields
 from ondevice.program.next_item import PackedNextItem
 from ondevice.run.directory import Run
-from ondevice.run.next_item import DENSE, item_info, without_attributes
-from ondevice.training.checkpoint import load_attributes
+from ondevice.run.next_item import item_info, without_attributes
 
 
-def attribute_values(
-    run: Run, label: str | None, packed: PackedNextItem
-) -> tuple[list[dict[str, Any]], np.ndarray] | None:
+def attribute_values(run: Run, packed: PackedNextItem) -> tuple[list[dict[str, Any]], np.ndarray] | None:
     """The known values of all attributes of a model's items, and the vector of each.
 
-    Those of the dense model were trained with it. Compact models have items' rows alone: there they are fitted to what
-    the program stores of its items (`ItemAttributes.fit`).
+    They are fitted to what the program stores of its items (`ItemAttributes.fit`), whatever the training had of them:
+    fitted ones rank new items better than trained ones, which share what they say with the items' rows.
 
     Args:
         run: of the model.
-        label: of a compact model; None for the dense one.
         packed: the model, rounded as its program is.
 
     Returns: each field with its ``keys``, and (V, D + 1), the bias last; None where items have no attributes.
 
-    Raises: UserError: when the data of a compact model are neither where they were nor kept in the run.
+    Raises: UserError: when the data are neither where they were nor kept in the run.
     """
-    if label is None:
-        trained = load_attributes(run.path / DENSE)
-        return None if trained is None else (trained[0], trained[1].numpy())
     if not attribute_fields(run.schema):
         return None
     dataset, vectors = run.dataset(rows=False), torch.from_numpy(stored_vectors(packed))

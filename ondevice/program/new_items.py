@@ -233,8 +233,8 @@ def _attributes_of(bundle: Taken) -> tuple[np.ndarray, np.ndarray, list[Field], 
             places, coefficients = content.get_tensor("places"), content.get_tensor("coefficients")
     except FileNotFoundError:
         raise UserError(
-            f"{bundle.path}: takes no new items ({ITEM_ATTRIBUTES} is missing); train with item attributes, a dense "
-            "model also with train.item_dropout, and export"
+            f"{bundle.path}: takes no new items ({ITEM_ATTRIBUTES} is missing); train with item attributes "
+            "(data.fields=next_item_attributes, or fields of side item), and export"
         ) from None
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
         if isinstance(error, UserError):

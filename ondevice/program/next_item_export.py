@@ -133,7 +133,7 @@ def export_next_item(
         made.parity = parity(made, Log.of(dataset))
         _check_parity(made.parity)
     made.bundle = made.bundle.write(place)
-    attributes = attribute_values(run, label, made.quantized)
+    attributes = attribute_values(run, made.quantized)
     if attributes is not None:
         fields, values = attributes
         write_attributes(place, made.bundle.contents[PROGRAM], stored_vectors(made.quantized), values, fields)

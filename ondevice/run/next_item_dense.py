@@ -129,10 +129,9 @@ class PreparedNextItem:
             teacher=self.teachers(config.teach, settings, last),
         )
         result = fit.run()
-        name, attributes = config.model.name, recommender.attributes
         recommender = recommender.baked()  # from here on items have one row, as programs store it
         self.processes.only_first(
-            lambda: save_next_item(self.folder / DENSE, recommender, name, self.model_options, attributes)
+            lambda: save_next_item(self.folder / DENSE, recommender, config.model.name, self.model_options)
         )
         entry = self.entry(DENSE, recommender, result)
         self.files.remember(**{DENSE: entry}, history={**self.state["history"], DENSE: result.history})

@@ -21,7 +21,6 @@ from ondevice.forms.base import CompactTable
 from ondevice.forms.table import TableInfo
 from ondevice.models import BaseModel
 from ondevice.models.base import make_model
-from ondevice.models.item_attributes import ItemAttributes
 from ondevice.models.sequences import SEQUENCE_MODELS, SequenceModel
 from ondevice.next_item import NextItemRecommender
 from ondevice.recommender import Recommender, TableModel
@@ -65,24 +64,11 @@ def save_recommender(
 
 
 def save_next_item(
-    folder: Path,
-    recommender: NextItemRecommender,
-    model: str,
-    model_options: dict[str, Any],
-    attributes: ItemAttributes | None = None,
+    folder: Path, recommender: NextItemRecommender, model: str, model_options: dict[str, Any]
 ) -> None:
-    """`save_recommender` of a recommender of the next item.
-
-    Args:
-        attributes: that its items' rows were baked of, for items that come later.
-    """
+    """`save_recommender` of a recommender of the next item, whose items have no attributes beside their rows."""
     description: dict[str, Any] = {"sequence_model": model, "model_options": model_options}
-    tensors = {}
-    if attributes is not None:
-        fields = [field.to_dict() for field in attributes.fields]
-        description["attributes"] = {"fields": fields, "keys": attributes.keys}
-        tensors["attributes"] = attributes.weight.detach()
-    _write(folder, recommender, recommender.model, description, tensors)
+    _write(folder, recommender, recommender.model, description, {})
 
 
 def _write(
@@ -124,20 +110,6 @@ def load_next_item(folder: Path, info: TableInfo) -> NextItemRecommender:
     model.linear_bits = description["linear_bits"]
     _take_weights(model, tensors)
     return NextItemRecommender(tables[0], tables[1] if len(tables) > 1 else None, model).eval()
-
-
-def load_attributes(folder: Path) -> tuple[list[dict[str, Any]], Tensor] | None:
-    """What `save_next_item` wrote of item attributes: each field with its ``keys``, and their values (V, D + 1).
-
-    Returns: None where the items have none.
-    """
-    described = _read(folder / "recommender.json", json.loads).get("attributes")
-    if described is None:
-        return None
-    fields = [
-        {**field, "keys": keys} for field, keys in zip(described["fields"], described["keys"], strict=True)
-    ]
-    return fields, _read(folder / "model.safetensors", load_safetensors)["attributes"][1:]
 
 
 def _take_weights(model: torch.nn.Module, tensors: dict[str, Tensor]) -> None:

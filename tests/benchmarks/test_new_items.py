@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.new_items import HeldOut, by_chance, compacted, measured
+from benchmarks.new_items import HeldOut, by_chance, compacted, fitted, measured
 from ondevice import next_item
 from ondevice.data import load_dataset
 from ondevice.data.splits import SPLITS
@@ -68,7 +68,8 @@ def test_a_compact_model_has_attributes_fitted_to_its_codes(held: HeldOut) -> No
         dim=64,
         attributes=held.attributes(64),
     ).eval()
-    made, attributes = compacted(held, dense, 0)
+    made = compacted(held, dense, 0)
+    attributes = fitted(held, made)
     assert made.embedding.learns_codes
     sizes = made.forms()[0].row_sizes()
     assert 0.8 * 32 * held.num_known < int(sizes.sum()) <= 32 * held.num_known
