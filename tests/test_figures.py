@@ -229,7 +229,14 @@ NEW_ITEMS: dict[str, Rule] = {
 }
 """What `benchmarks/new_items.py` wrote: models with items held out."""
 
+HISTORIES: dict[str, Rule] = {
+    "validation AUC": lambda p, n: [p[n]["valid_auc"]],
+    "test AUC": lambda p, n: [p[n]["test_auc"]],
+}
+"""What `benchmarks/histories.py` wrote: one run of each model."""
+
 RULES = {
+    "movielens_1m_histories": HISTORIES,
     "movielens_1m_new_items": NEW_ITEMS,
     "movielens_1m_next_item_time": TIMED,
     "movielens_1m_next_item_compact_seeds": NEXT_ITEM,
@@ -252,6 +259,8 @@ def programs_of(file: str) -> Programs:
         return {f"{measured(file)['rows']} rows": measured(file)}
     if RULES.get(file) is COUNTED:
         return dict(measured(file)["instructions"])
+    if RULES.get(file) is HISTORIES:
+        return dict(measured(file)["models"])
     if RULES.get(file) is NEW_ITEMS:
         return {name.replace(", ", " "): each for name, each in measured(file)["models"].items()}
     if RULES.get(file) is NEXT_ITEM:
