@@ -259,9 +259,7 @@ def programs_of(file: str) -> Programs:
         return {f"{measured(file)['rows']} rows": measured(file)}
     if RULES.get(file) is COUNTED:
         return dict(measured(file)["instructions"])
-    if RULES.get(file) is HISTORIES:
-        return dict(measured(file)["models"])
-    if RULES.get(file) is NEW_ITEMS:
+    if RULES.get(file) in (HISTORIES, NEW_ITEMS):
         return {name.replace(", ", " "): each for name, each in measured(file)["models"].items()}
     if RULES.get(file) is NEXT_ITEM:
         return next_item_points(measured(file))

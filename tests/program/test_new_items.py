@@ -66,7 +66,7 @@ def bundle(run: Path) -> Bundle:
     return load_bundle(run / "bundles" / "int8")
 
 
-def test_new_items_stand_among_the_others(run: Path, bundle: Bundle) -> None:
+def test_new_items_stand_among_the_others(bundle: Bundle) -> None:
     history = bundle.item_keys[:5]
     best = bundle.with_items(NEW).recommend(history=history, k=30)
     shown = {each["item"]: each for each in best}
