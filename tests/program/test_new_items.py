@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from ondevice.bundle.manifest import ITEM_ATTRIBUTES
 from ondevice.config.file import load
@@ -111,6 +111,20 @@ def test_attributes_are_fitted_to_the_items_of_a_program(run: Path, label: str |
     for key, vector in expected.items():
         combined = np.linalg.lstsq(vectors.T, vector, rcond=None)[0] @ scores
         assert shown[key] == pytest.approx(combined, abs=1e-3 * scores.std())
+
+
+def test_attributes_are_fitted_where_the_data_are_no_longer(
+    run: Path, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONDEVICE_CACHE", str(tmp_path / "empty"))
+    films = run.parent / "ml"
+    films.rename(run.parent / "moved")
+    try:
+        export_next_item(run, output=tmp_path / "bundle")
+    finally:
+        (run.parent / "moved").rename(films)
+    there, here = (load_file(each / ITEM_ATTRIBUTES) for each in (bundle.path, tmp_path / "bundle"))
+    assert all(np.array_equal(there[name], here[name]) for name in there)
 
 
 def test_attributes_of_another_model_are_refused(run: Path, tmp_path: Path) -> None:
