@@ -230,6 +230,7 @@ NEW_ITEMS: dict[str, Rule] = {
 """What `benchmarks/new_items.py` wrote: models with items held out."""
 
 HISTORIES: dict[str, Rule] = {
+    "epochs": lambda p, n: [p[n]["epochs"]],
     "validation AUC": lambda p, n: [p[n]["valid_auc"]],
     "test AUC": lambda p, n: [p[n]["test_auc"]],
 }

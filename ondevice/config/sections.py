@@ -78,9 +78,9 @@ class TrainConfig:
     windows: int = 2
     """Of a history, windows in each epoch of the next item: half of them, rounded up, the newest, the others drawn."""
     item_dropout: float = 0.0
-    """Of the next item, the probability that a step leaves out an item's own row, so that an item of which only
-    attributes are known is ranked by them; for data whose items have some, and the dense model alone. What attributes
-    are worth to new items is fitted to the items' rows when a model is exported."""
+    """Of the next item, the probability that a step leaves out an item's own row, so that its attributes learn
+    to stand alone; for data whose items have some, and the dense model alone. What attributes are worth to new items is
+    fitted to the items' rows when a model is exported."""
     learning_rate: float = 1e-3
     """Adam's learning rate."""
     schedule: str = "constant"
