@@ -152,26 +152,38 @@ def measure(peers: Peers) -> Iterator[tuple[str, dict[str, Any]]]:
         yield f"EASE, {words}", entry(scores_of, tried[best, latest], penalty=best)
 
 
-def rectools(peers: Peers, python: str, epochs: int, seed: int) -> dict[str, Any]:
-    """RecTools' SASRec in its own environment: its lists of the test split, measured here."""
+def of_lists(peers: Peers, lists: np.ndarray, split: str) -> Ranking:
+    """Where what came next stands in lists (Q, LIST) of items, 0 where one ends."""
+    shown, targets = torch.from_numpy(lists) - 1, peers.moments[split].targets
+    hits = shown == targets.items[:, None]
+    ranks = torch.where(hits.any(1) & (targets.items >= 0), hits.int().argmax(1) + 1, UNRANKED)
+    return Ranking(ranks, targets, shown, peers.size)
+
+
+def rectools(peers: Peers, python: str, epochs: list[int], seed: int) -> dict[str, Any]:
+    """RecTools' SASRec in its own environment: its lists, measured here, after the epochs that validation chooses."""
     log = peers.log
     with tempfile.TemporaryDirectory() as folder:
         given, taken = Path(folder) / "log.npz", Path(folder) / "lists.npz"
         np.savez(given, items=log.items, offsets=log.offsets, division=log.division)
         script = Path(__file__).resolve().with_name("rectools_sasrec.py")
-        numbers = [f"--epochs={epochs}", f"--seed={seed}", f"--length={LIST}"]
+        numbers = [f"--seed={seed}", f"--length={LIST}", "--epochs", *map(str, epochs)]
         command = [os.path.abspath(python), str(script), str(given), str(taken), *numbers]
         subprocess.run(command, check=True, cwd=folder)  # its trainer writes where it stands
         with np.load(taken) as content:
-            lists = torch.from_numpy(content["lists"]) - 1  # (Q, LIST) places, −1 where a list ends
-            facts = {key: content[key].item() for key in ("seconds", "version", "parameters")}
-    targets = peers.moments["test"].targets
-    hits = lists == targets.items[:, None]
-    ranks = torch.where(hits.any(1) & (targets.items >= 0), hits.int().argmax(1) + 1, UNRANKED)
-    ranking = Ranking(ranks, targets, lists, peers.size)
-    figures = {"test": peers.measured(ranking), "epochs": epochs, "seed": seed, **facts}
-    figures["note"] = f"MRR of the first {LIST} places"
-    return figures
+            told = dict(content)
+    tried = [summary(of_lists(peers, lists, "valid"))["ndcg@10"] for lists in told["valid"]]
+    best = int(np.argmax(tried))
+    return {
+        "valid_ndcg@10": tried[best],
+        "test": peers.measured(of_lists(peers, told["test"][best], "test")),
+        "epochs": epochs[best],
+        "tried": dict(zip(map(str, epochs), tried, strict=True)),
+        "seed": seed,
+        "seconds": told["seconds"][best].item(),
+        **{key: told[key].item() for key in ("version", "parameters")},
+        "note": f"MRR of the first {LIST} places",
+    }
 
 
 def of_bundle(path: Path) -> dict[str, Any]:
@@ -223,7 +235,13 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--runs", nargs="*", default=[], help="finished run directories of the next item")
     parser.add_argument("--rectools", metavar="PYTHON", help="the Python of an environment with RecTools")
-    parser.add_argument("--epochs", type=int, default=25, help="of RecTools' SASRec")
+    parser.add_argument(
+        "--epochs",
+        type=int,
+        nargs="+",
+        default=[25],
+        help="of RecTools' SASRec: several are tried on validation",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of RecTools' SASRec")
     options = parser.parse_intermixed_args()
     content: dict[str, Any] = {"models": {}}
@@ -242,6 +260,8 @@ def main() -> None:
         keep(f"{Path(path).name}", of_run(path))
     wanted = "EASE, whole history" not in models
     name = f"RecTools SASRec, seed {options.seed}"
+    if len(options.epochs) > 1:
+        name += f", epochs {' '.join(map(str, options.epochs))}"
     asks_rectools = options.rectools is not None and name not in models
     if wanted or asks_rectools:
         from ondevice.data import load_dataset

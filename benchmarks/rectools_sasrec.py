@@ -1,9 +1,10 @@
 """RecTools' SASRec on a log, in an environment of its own: `peers_next_item.py` starts it, and says how to make one.
 
-PYTHON benchmarks/rectools_sasrec.py LOG.npz LISTS.npz --epochs 25 --seed 0 --length 100
+PYTHON benchmarks/rectools_sasrec.py LOG.npz LISTS.npz --epochs 25 50 --seed 0 --length 100
 
 Nothing of this repository is imported. Two blocks, d = 64, the last 50 items, softmax over all items: the size of
-ours. It is fitted on the training split; for the test its histories include what validation has.
+ours. It is fitted on the training split; for the test its histories include what validation has. With several
+numbers of epochs there are lists of both splits after each.
 """
 
 import argparse
@@ -23,7 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("log")
     parser.add_argument("lists")
-    parser.add_argument("--epochs", type=int, required=True)
+    parser.add_argument("--epochs", type=int, nargs="+", required=True, help="rising")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--length", type=int, required=True)
     options = parser.parse_args()
@@ -41,7 +42,6 @@ def main() -> None:
     )
     known = items > 0
     seed_everything(options.seed, workers=True)
-    began = time.perf_counter()
     model = SASRecModel(
         n_factors=64,
         n_blocks=2,
@@ -51,27 +51,38 @@ def main() -> None:
         loss="softmax",
         lr=1e-3,
         batch_size=128,
-        epochs=options.epochs,
+        epochs=options.epochs[0],
         deterministic=True,
     )
-    model.fit(Dataset.construct(rows[known & (division == 0)]))
-    seconds = time.perf_counter() - began
-    tested = users[division == 2]
-    shown = model.recommend(
-        tested, Dataset.construct(rows[known & (division < 2)]), k=options.length, filter_viewed=True
-    )
-    lists = np.zeros((len(tested), options.length), dtype=np.int64)
-    places = np.searchsorted(tested, shown[Columns.User].to_numpy())
-    lists[places, shown[Columns.Rank].to_numpy() - 1] = shown[Columns.Item].to_numpy()
-    parameters = sum(p.numel() for p in model.torch_model.parameters())
+
+    def lists_of(split: int) -> np.ndarray:
+        """The items shown to the users of a split, who have what comes before it, 0 where a list ends (Q, length)."""
+        asked = users[division == split]
+        before = Dataset.construct(rows[known & (division < split)])
+        shown = model.recommend(asked, before, k=options.length, filter_viewed=True)
+        lists = np.zeros((len(asked), options.length), dtype=np.int64)
+        places = np.searchsorted(asked, shown[Columns.User].to_numpy())
+        lists[places, shown[Columns.Rank].to_numpy() - 1] = shown[Columns.Item].to_numpy()
+        return lists
+
+    train = Dataset.construct(rows[known & (division == 0)])
+    seconds, done, lists = [], 0, []
+    for epochs in options.epochs:
+        began = time.perf_counter()
+        model.fit_partial(train, min_epochs=epochs - done, max_epochs=epochs - done)
+        done = epochs
+        seconds.append(round(time.perf_counter() - began, 1))
+        lists.append((lists_of(1), lists_of(2)))
+        print(f"torch {torch.__version__}, {epochs} epochs in {sum(seconds):.0f} s", flush=True)
+    valid, test = map(np.stack, zip(*lists, strict=True))
     np.savez(
         options.lists,
-        lists=lists,
-        seconds=np.array(round(seconds, 1)),
+        valid=valid,
+        test=test,
+        seconds=np.cumsum(seconds),
         version=np.array(version("rectools")),
-        parameters=np.array(parameters),
+        parameters=np.array(sum(p.numel() for p in model.torch_model.parameters())),
     )
-    print(f"torch {torch.__version__}, {options.epochs} epochs in {seconds:.0f} s")
 
 
 if __name__ == "__main__":

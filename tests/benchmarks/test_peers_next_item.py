@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
-from benchmarks.peers_next_item import Peers, cosine, ease, measure
+from benchmarks.peers_next_item import Peers, cosine, ease, measure, of_lists
+from ondevice.training.ranking import summary
 from ondevice.training.windows import Log
 
 
@@ -77,3 +79,14 @@ def test_the_page_shows_what_was_measured() -> None:
         for bundle in entry.get("bundles", {}).values():
             assert f"{sum(bundle['bytes'].values()):,}" in page
             assert f"{bundle['parity']['test_ndcg@10_pte']:.4f}" in page
+
+
+def test_lists_of_another_environment_are_ranked_by_where_the_target_stands() -> None:
+    """First, second, in no list, and where the list ends early."""
+    peers = Peers(log())
+    targets = peers.moments["valid"].targets.items.numpy() + 1
+    lists = np.array([[targets[0], 8], [9, targets[1]], [9, 10], [targets[3], 0]])
+    assert of_lists(peers, lists, "valid").ranks.tolist()[:2] == [1, 2]
+    figures = summary(of_lists(peers, lists, "valid"))
+    assert figures["hr@10"] == pytest.approx(3 / 4)
+    assert figures["ndcg@10"] == pytest.approx((1 + 1 / np.log2(3) + 0 + 1) / 4)
