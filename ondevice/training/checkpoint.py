@@ -108,12 +108,20 @@ def load_next_item(folder: Path, info: TableInfo) -> NextItemRecommender:
     name, options = description["sequence_model"], description["model_options"]
     model = SEQUENCE_MODELS[name](tables[0].embedding_dim, **options)
     model.linear_bits = description["linear_bits"]
-    _take_weights(model, tensors)
+    _take_weights(model, tensors, folder)
     return NextItemRecommender(tables[0], tables[1] if len(tables) > 1 else None, model).eval()
 
 
-def _take_weights(model: torch.nn.Module, tensors: dict[str, Tensor]) -> None:
-    model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+def _take_weights(model: torch.nn.Module, tensors: dict[str, Tensor], folder: Path) -> None:
+    weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+    kept = model.state_dict()
+    wrong = sorted(kept.keys() ^ weights.keys()) or [k for k in kept if kept[k].shape != weights[k].shape]
+    if wrong:
+        raise UserError(
+            f"{folder}: holds another {type(model).__name__} than this version makes ({', '.join(wrong)} differ); "
+            "train the run again in a new directory, or use the version that trained it"
+        )
+    model.load_state_dict(weights)
 
 
 def tensors_of(recommender: Recommender) -> dict[str, Tensor]:
@@ -143,7 +151,7 @@ def load_recommender(folder: Path, info: TableInfo) -> Recommender:
     width, options = tables[0].embedding_dim, description["model_options"]
     base = make_model(description["model"], info.slots, width, options)
     base.linear_bits = description.get("linear_bits", base.linear_bits)
-    _take_weights(base, tensors)
+    _take_weights(base, tensors, folder)
     recommender = Recommender(
         tables[0],
         tables[1] if len(tables) > 1 else None,

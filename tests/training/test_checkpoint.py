@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load, save
 
 from ondevice.errors import UserError
 from ondevice.forms.base import Form
@@ -79,6 +80,18 @@ def test_a_damaged_model_is_named(world: World, tmp_path: Path, name: str) -> No
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(UserError, match=f"{name}: damaged"):
         load_recommender(tmp_path / "model", world.info)
+
+
+def test_weights_of_another_version_are_refused_by_name(world: World, tmp_path: Path) -> None:
+    """Another version's layers, or the same of other shapes: one line, not what PyTorch says of a state."""
+    save_recommender(tmp_path / "model", recommender(world, "full"), "deepfm", OPTIONS)
+    path = tmp_path / "model" / "model.safetensors"
+    tensors = load(path.read_bytes())
+    name = next(name for name in tensors if name.startswith("model."))
+    for changed in ({**tensors, "model.leave.weight": torch.zeros(2)}, {**tensors, name: torch.zeros(2, 3)}):
+        path.write_bytes(save(changed))
+        with pytest.raises(UserError, match=r"holds another DeepFM than this version makes \(.* differ\)"):
+            load_recommender(tmp_path / "model", world.info)
 
 
 def test_a_state_reads_back(tmp_path: Path) -> None:
