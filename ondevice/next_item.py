@@ -116,9 +116,6 @@ class NextItemRecommender(TableModel):
             tables.append(made.to(values.device))
         return NextItemRecommender(tables[0], tables[1], self.model)
 
-    def rotate(self, rotation: Tensor) -> bool:
-        return self.model.rotate(rotation)
-
     def forward(self, histories: Tensor) -> Tensor:
         vectors, bias = self.item_vectors()
         return torch.addmm(bias, self.newest(histories), vectors.T)

@@ -37,7 +37,7 @@ class TableModel(nn.Module):
         ]
 
     def rotate(self, rotation: Tensor) -> bool:
-        """Read embeddings e·R as e was read; the table is the caller's to rotate. False where that cannot be."""
+        """Read embeddings e·R as e was read; the table is the caller's to rotate. False where axes mean something."""
         return False
 
     def num_kept(self) -> int:

@@ -204,7 +204,7 @@ train:
   precision: bfloat16
 research: {start: dense}
 compact:
-  model: {name: decayed_pooling, last: 50, width: 64, hidden: 128, dropout: 0}
+  model: {name: decayed_pooling, last: 50, hidden: 128, dropout: 0}
   sizes: {name: code_saliency, epochs: 3}
   store:
     name: codes

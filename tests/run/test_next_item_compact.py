@@ -159,7 +159,7 @@ def test_a_teacher_of_other_data_is_refused(run: Path, folder: Path, tmp_path: P
 
 def test_a_warm_start_goes_on_where_the_dense_model_ended(run: Path, folder: Path, tmp_path: Path) -> None:
     """All values kept, no step taken: it says what the dense model says, but for a part of the biases of items."""
-    model = "compact.model={name: sasrec, last: 50, width: 8, num_blocks: 1, num_heads: 1, dropout: 0}"
+    model = "compact.model={name: sasrec, last: 50, num_blocks: 1, num_heads: 1, dropout: 0}"
     given = [
         "model.num_blocks=1",
         "model.num_heads=1",

@@ -81,13 +81,6 @@ class SequenceModel(nn.Module):
         """The last of `vectors`, (B, D), for less than all of them cost."""
         return self.vectors(embeddings, present, gaps)[:, -1]
 
-    def rotate(self, rotation: Tensor) -> bool:
-        """Change the weights so that embeddings e·R give what e gave, as vectors u·R; False where they cannot.
-
-        Shape: rotation R (D, D), orthogonal.
-        """
-        return False
-
     def last_bias(self) -> Tensor:
         """What is added last to every vector of a user: with an item's embedding it is a bias of the item.
 

@@ -18,8 +18,7 @@ class DecayedPooling(SequenceModel):
     p_t = a ⊙ p_{t−1} + (1 − a) ⊙ e_t with a learnt decay a in (0, 1) for each dimension and p_0 = 0;
     the user's vector is W₂·GELU(W₁·norm([p_t, e_t])). All places of a history are computed at once, as products with
     the powers of a; `step` computes one from the state before it. With a ``width`` of its own the model reads W₀·e_t in
-    place of e_t, W₀ the identity at first: a table of few dimensions then does not make it narrow, and its axes may be
-    rotated.
+    place of e_t, W₀ the identity at first: a table of few dimensions then does not make it narrow.
 
     Args:
         last: the newest interactions that are read.
@@ -75,17 +74,6 @@ class DecayedPooling(SequenceModel):
     def _entered(self, embeddings: Tensor, gaps: Tensor | None) -> Tensor:
         items: Tensor = self.dropout(embeddings)
         return self.with_gaps(items if self.enter is None else self.enter(items), gaps)
-
-    @torch.no_grad()
-    def rotate(self, rotation: Tensor) -> bool:
-        if self.enter is None:  # each axis has a decay
-            return False
-        last = cast(nn.Linear, self.network[-1])
-        self.enter.weight.copy_(self.enter.weight @ rotation)
-        last.weight.copy_(rotation.T @ last.weight)
-        last.bias.copy_(last.bias @ rotation)
-        self.nobody.copy_(self.nobody @ rotation)
-        return True
 
     def last_bias(self) -> Tensor:
         return cast(nn.Linear, self.network[-1]).bias

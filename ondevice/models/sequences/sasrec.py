@@ -22,16 +22,13 @@ class SASRec(SequenceModel):
     h⁰_t = √D·e_t + p_{L−t}; each block adds attention over the places up to t, then a network of one hidden layer;
     the user's vector is the norm of the last block's output. Departures from the paper (section III): norms stand
     before each part and at the end (pre-norm), GELU in place of ReLU, positions p are counted from the newest place,
-    and attention weights are not dropped. With a ``width`` of its own the blocks read W₀·e_t, and the user's vector is
-    W₁ of their norm, both the identity at first: a table of few dimensions then does not make them narrow, and its axes
-    may be rotated.
+    and attention weights are not dropped.
 
     Args:
         last: the newest interactions that are read.
         num_blocks: blocks, one after the other.
-        num_heads: heads of the attention; the width must be a multiple of it.
+        num_heads: heads of the attention, of which the dimension must be a multiple.
         dropout: probability of zeroing a value of the embeddings, and of what each part adds.
-        width: dimension of the blocks; 0 for D.
         gaps: whether time gaps are read, too.
     """
 
@@ -45,25 +42,17 @@ class SASRec(SequenceModel):
         num_blocks: int = 2,
         num_heads: int = 2,
         dropout: float = 0.2,
-        width: int = 0,
         gaps: bool = False,
     ) -> None:
-        super().__init__(embedding_dim, last=last, gap_width=(width or embedding_dim) if gaps else 0)
-        self.width = width or embedding_dim
-        if self.width % num_heads:
-            named = "model.width" if width else "embedding.dim"
-            raise ValueError(f"{named} must be a multiple of num_heads, got {self.width} and {num_heads}")
-        self.enter = nn.Linear(embedding_dim, width, bias=False) if width else None
-        self.leave = nn.Linear(width, embedding_dim) if width else None
-        for layer in (self.enter, self.leave):
-            if layer is not None:
-                nn.init.eye_(layer.weight)
-        if self.leave is not None:
-            nn.init.zeros_(self.leave.bias)
-        self.positions = nn.Parameter(torch.empty(last, self.width))
+        super().__init__(embedding_dim, last=last, gap_width=embedding_dim if gaps else 0)
+        if embedding_dim % num_heads:
+            raise ValueError(
+                f"embedding.dim must be a multiple of num_heads, got {embedding_dim} and {num_heads}"
+            )
+        self.positions = nn.Parameter(torch.empty(last, embedding_dim))
         nn.init.normal_(self.positions, std=0.02)
-        self.blocks = nn.ModuleList(Block(self.width, num_heads, dropout) for _ in range(num_blocks))
-        self.norm = nn.LayerNorm(self.width)
+        self.blocks = nn.ModuleList(Block(embedding_dim, num_heads, dropout) for _ in range(num_blocks))
+        self.norm = nn.LayerNorm(embedding_dim)
         self.dropout = nn.Dropout(dropout)
         self.register_buffer("places", torch.arange(last, dtype=torch.float32), persistent=False)
         self.packed: PackedPositions | None = None
@@ -72,7 +61,8 @@ class SASRec(SequenceModel):
         hidden, mask = self._begin(embeddings, gaps), self._mask(present, present.shape[1])
         for block in self.blocks:
             hidden = block(hidden, hidden, mask)
-        return self._left(hidden)
+        result: Tensor = self.norm(hidden)
+        return result
 
     def newest_vector(self, embeddings: Tensor, present: Tensor, gaps: Tensor | None = None) -> Tensor:
         hidden, (*others, last) = self._begin(embeddings, gaps), self.blocks
@@ -80,25 +70,11 @@ class SASRec(SequenceModel):
         for block in others:
             hidden = block(hidden, hidden, mask)
         hidden = last(hidden[:, -1:], hidden, self._mask(present, 1))  # the other places are not asked again
-        return self._left(hidden[:, -1])
-
-    @torch.no_grad()
-    def rotate(self, rotation: Tensor) -> bool:
-        if self.enter is None or self.leave is None:  # norms have axes
-            return False
-        self.enter.weight.copy_(self.enter.weight @ rotation)
-        self.leave.weight.copy_(rotation.T @ self.leave.weight)
-        self.leave.bias.copy_(self.leave.bias @ rotation)
-        self.nobody.copy_(self.nobody @ rotation)
-        return True
+        result: Tensor = self.norm(hidden[:, -1])
+        return result
 
     def last_bias(self) -> Tensor:
-        return self.norm.bias if self.leave is None else self.leave.bias
-
-    def _left(self, hidden: Tensor) -> Tensor:
-        """The user's vector of what the last block gives."""
-        normed: Tensor = self.norm(hidden)
-        return normed if self.leave is None else self.leave(normed)
+        return self.norm.bias
 
     def _begin(self, embeddings: Tensor, gaps: Tensor | None) -> Tensor:
         """What the first block reads (B, L, D)."""
@@ -106,8 +82,8 @@ class SASRec(SequenceModel):
         length = embeddings.shape[1]
         if length < self.last:
             positions = positions[self.last - length :]
-        items: Tensor = embeddings if self.enter is None else self.enter(embeddings)
-        hidden: Tensor = self.dropout(self.with_gaps(items * self.width**0.5, gaps) + positions)
+        scaled = embeddings * self.embedding_dim**0.5
+        hidden: Tensor = self.dropout(self.with_gaps(scaled, gaps) + positions)
         return hidden
 
     def _mask(self, present: Tensor, asking: int) -> Tensor:

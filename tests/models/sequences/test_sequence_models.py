@@ -170,36 +170,15 @@ def test_extreme_decays_stay_finite(decay: float) -> None:
 def test_heads_divide_the_dimension() -> None:
     with pytest.raises(ValueError, match=r"embedding\.dim must be a multiple of num_heads, got 8 and 3"):
         SASRec(DIM, num_heads=3)
-    with pytest.raises(ValueError, match=r"model\.width must be a multiple of num_heads, got 9 and 2"):
-        SASRec(DIM, num_heads=2, width=9)
 
 
-@pytest.mark.parametrize("name", ["sasrec", "decayed_pooling"])
-def test_a_width_as_large_as_the_embedding_begins_as_none(name: str) -> None:
-    """So that a dense model's weights can be gone on with in one whose axes turn."""
-    plain = model(name)
-    wide = SEQUENCE_MODELS[name](
-        DIM, last=LAST, width=DIM, **({"hidden": 16} if name != "sasrec" else {})
-    ).eval()
+def test_a_width_as_large_as_the_embedding_begins_as_none() -> None:
+    """So that a dense model's weights can be gone on with."""
+    plain = model("decayed_pooling")
+    wide = DecayedPooling(DIM, last=LAST, width=DIM, hidden=16).eval()
     wide.load_state_dict(plain.state_dict(), strict=False)
     embeddings, present = histories()
     torch.testing.assert_close(wide(embeddings, present), plain(embeddings, present))
-
-
-@pytest.mark.parametrize("name", ["sasrec", "decayed_pooling"])
-def test_a_model_with_a_width_follows_a_rotation(name: str) -> None:
-    made = SEQUENCE_MODELS[name](DIM, last=LAST, width=10).eval()
-    embeddings, present = histories()
-    rotation, _ = torch.linalg.qr(torch.randn(DIM, DIM))
-    with torch.no_grad():
-        made.nobody.normal_()
-        made.last_bias().normal_()
-        before = made(embeddings, present)
-        assert made.rotate(rotation)
-        torch.testing.assert_close(
-            made(embeddings @ rotation, present), before @ rotation, rtol=1e-4, atol=1e-5
-        )
-    assert not model(name).rotate(rotation)
 
 
 @pytest.mark.parametrize("name", NAMES)
