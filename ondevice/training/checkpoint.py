@@ -14,16 +14,17 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
-from ondevice.errors import DamagedFile, UserError
+from ondevice.errors import ConfigError, DamagedFile, UserError
 from ondevice.files import atomic_directory, atomic_write
 from ondevice.forms import FORMS
 from ondevice.forms.base import CompactTable
 from ondevice.forms.table import TableInfo
-from ondevice.models import BaseModel
+from ondevice.models import MODELS, BaseModel
 from ondevice.models.base import make_model
 from ondevice.models.sequences import SEQUENCE_MODELS, SequenceModel
 from ondevice.next_item import NextItemRecommender
 from ondevice.recommender import Recommender, TableModel
+from ondevice.registry import Registry
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
@@ -106,10 +107,19 @@ def load_next_item(folder: Path, info: TableInfo) -> NextItemRecommender:
         raise UserError(f"{folder}: holds a model of ratings, not of the next item")
     tables = [_read_table(info, entry, tensors) for entry in description["tables"]]
     name, options = description["sequence_model"], description["model_options"]
+    _check_options(SEQUENCE_MODELS, name, options, folder)
     model = SEQUENCE_MODELS[name](tables[0].embedding_dim, **options)
     model.linear_bits = description["linear_bits"]
     _take_weights(model, tensors, folder)
     return NextItemRecommender(tables[0], tables[1] if len(tables) > 1 else None, model).eval()
+
+
+def _check_options(models: Registry[Any], name: str, options: dict[str, Any], folder: Path) -> None:
+    """Whether this version knows a stored model and its options."""
+    try:
+        models.check_options(name, options, "model")
+    except ConfigError as error:
+        raise _another_version(folder, str(error)) from None
 
 
 def _take_weights(model: torch.nn.Module, tensors: dict[str, Tensor], folder: Path) -> None:
@@ -117,11 +127,16 @@ def _take_weights(model: torch.nn.Module, tensors: dict[str, Tensor], folder: Pa
     kept = model.state_dict()
     wrong = sorted(kept.keys() ^ weights.keys()) or [k for k in kept if kept[k].shape != weights[k].shape]
     if wrong:
-        raise UserError(
-            f"{folder}: holds another {type(model).__name__} than this version makes ({', '.join(wrong)} differ); "
-            "train the run again in a new directory, or use the version that trained it"
-        )
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise _another_version(folder, f"weights {', '.join(wrong[:3])}{more} differ")
     model.load_state_dict(weights)
+
+
+def _another_version(folder: Path, why: str) -> UserError:
+    return UserError(
+        f"{folder}: holds a model of another version of this program ({why}); train the run again in a new directory, "
+        "or use the version that trained it"
+    )
 
 
 def tensors_of(recommender: Recommender) -> dict[str, Tensor]:
@@ -149,6 +164,7 @@ def load_recommender(folder: Path, info: TableInfo) -> Recommender:
         raise UserError(f"{folder}: holds a model of the next item, which has no scores of rows")
     tables = [_read_table(info, entry, tensors) for entry in description["tables"]]
     width, options = tables[0].embedding_dim, description["model_options"]
+    _check_options(MODELS, description["model"], options, folder)
     base = make_model(description["model"], info.slots, width, options)
     base.linear_bits = description.get("linear_bits", base.linear_bits)
     _take_weights(base, tensors, folder)

@@ -10,13 +10,22 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
+from ondevice import next_item
 from ondevice.errors import UserError
 from ondevice.forms.base import Form
 from ondevice.forms.mask import Mask
 from ondevice.forms.sizes import Sizes
+from ondevice.forms.table import TableInfo
 from ondevice.models import MODELS
 from ondevice.recommender import Recommender, rebuild
-from ondevice.training.checkpoint import load_recommender, load_state, save_recommender, save_state
+from ondevice.training.checkpoint import (
+    load_next_item,
+    load_recommender,
+    load_state,
+    save_next_item,
+    save_recommender,
+    save_state,
+)
 
 from ..world import CPU, World
 
@@ -88,10 +97,24 @@ def test_weights_of_another_version_are_refused_by_name(world: World, tmp_path: 
     path = tmp_path / "model" / "model.safetensors"
     tensors = load(path.read_bytes())
     name = next(name for name in tensors if name.startswith("model."))
-    for changed in ({**tensors, "model.leave.weight": torch.zeros(2)}, {**tensors, name: torch.zeros(2, 3)}):
-        path.write_bytes(save(changed))
-        with pytest.raises(UserError, match=r"holds another DeepFM than this version makes \(.* differ\)"):
+    for changed, where in (
+        ({"model.leave.weight": torch.zeros(2)}, "leave"),
+        ({name: torch.zeros(2, 3)}, name[6:]),
+    ):
+        path.write_bytes(save({**tensors, **changed}))
+        with pytest.raises(UserError, match=rf"a model of another version .*\(weights {where}.* differ\)"):
             load_recommender(tmp_path / "model", world.info)
+
+
+def test_options_of_another_version_are_refused_by_name(world: World, tmp_path: Path) -> None:
+    save_recommender(tmp_path / "rows", recommender(world, "full"), "deepfm", {**OPTIONS, "gates": 2})
+    with pytest.raises(UserError, match=r"a model of another version .*model\.gates: .* has no such option"):
+        load_recommender(tmp_path / "rows", world.info)
+    info = TableInfo(torch.tensor([0, 5]), torch.ones(5, dtype=torch.int64))
+    made = next_item.build(info, model="sasrec", model_options={"last": 3}, dim=4)
+    save_next_item(tmp_path / "items", made, "sasrec", {"last": 3, "width": 8})
+    with pytest.raises(UserError, match=r"a model of another version .*model\.width: .* has no such option"):
+        load_next_item(tmp_path / "items", info)
 
 
 def test_a_state_reads_back(tmp_path: Path) -> None:
