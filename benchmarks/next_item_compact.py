@@ -1,7 +1,7 @@
 """Compact models of the next item beside the careful opponent: bytes of whole bundles, NDCG@10 of their programs.
 
 python benchmarks/next_item_compact.py runs/NAME [runs/NAME …] [--dense runs/DENSE …] [--careful 64x4 32x8 32x4]
-    [--also runs/OTHER …] [--opponents FILE] [--json FILE] [--image FILE]
+    [--also runs/OTHER …] [--json FILE] [--image FILE]
 
 A run has compact models (compact.budgets); several are those of other seeds, or of another sequence model. The
 careful opponent of each seed, below the directory of its first run in ``careful/NAME``, has one dimension for all
@@ -9,8 +9,7 @@ items, in int8 or in int4 with one scale a table, and all else as the run: its s
 histories, schedule, and linear layers of as many bits. ``--also`` names runs whose compact models are opponents, too,
 such as another sequence model of one dimension. Which one is compared with is chosen on validation. ``--dense`` names
 runs of dense models; those with teachers (teach.teachers), one of each seed, are what bundles are to reach. What is
-trained or exported already is not done again; ``--opponents`` takes careful programs and dense models from a file that
-this script has made before, where nothing that they depend on has changed.
+trained or exported already is not done again.
 """
 
 from __future__ import annotations
@@ -149,37 +148,19 @@ def opponents(run: Run, programs: list[tuple[int, int]], also: list[Run]) -> lis
         careful.append({"name": folder.name, "dim": dim, "bits": bits, **measured(Run(folder), LARGE)})
     for other in also:
         if other.metrics["seed"] == run.metrics["seed"]:
-            name = f"{other.config.compact_model.name}-{other.config.compact.sizes.name}"
+            config = other.config
+            name = f"{config.compact_model.name}-d{config.embedding.dim}-{config.compact.sizes.name}"
             careful += [{"name": name, **measured(other, label)} for label in other.metrics["budgets"]]
     return careful
 
 
-def measured_before(path: str, seed: int) -> list[dict[str, Any]]:
-    """The careful programs of a seed in a file that this script has made.
-
-    Raises: UserError: when it has none.
-    """
-    for run in json.loads(Path(path).read_text())["runs"]:
-        if run["seed"] == seed and run["careful"]:
-            return list(run["careful"])
-    raise UserError(
-        f"--opponents: {path} has no careful programs of seed {seed}; train them, without this option"
-    )
-
-
-def measure_seed(
-    runs: list[Run], programs: list[tuple[int, int]], also: list[Run], before: str | None = None
-) -> dict[str, Any]:
+def measure_seed(runs: list[Run], programs: list[tuple[int, int]], also: list[Run]) -> dict[str, Any]:
     """The compact models of the runs of a seed and their opponents, those of the first run, each family by bytes."""
     ours = []
     for run in runs:
         kind = run.config.compact_model.name
         ours += [{"name": f"{kind}-{label}", **measured(run, label)} for label in run.metrics["budgets"]]
     careful, teach = opponents(runs[0], programs, also), runs[0].config.compact.teach
-    if before is not None:
-        names = {point["name"] for point in careful}
-        known = measured_before(before, runs[0].metrics["seed"])
-        careful += [point for point in known if point["name"] not in names]
     ours, careful = (sorted(points, key=lambda point: point["bytes"]) for points in (ours, careful))
     return {
         "seed": runs[0].metrics["seed"],
@@ -280,22 +261,19 @@ def main(arguments: list[str] | None = None) -> None:
         nargs="*",
         type=program,
         metavar="DIMxBITS",
-        help="all, or with --opponents none, by default",
+        default=PROGRAMS,
+        help="all by default",
     )
     parser.add_argument("--also", nargs="*", default=[], help="runs whose compact models are opponents, too")
-    parser.add_argument("--opponents", metavar="FILE", help="a file of this script that has them already")
     parser.add_argument("--json")
     parser.add_argument("--image")
     given = parser.parse_args(arguments)
     dense = [dense_entry(path) for path in given.dense]
-    if given.opponents and not dense:
-        dense = json.loads(Path(given.opponents).read_text())["dense"]
     also = [compact_run(path) for path in given.also]
-    programs = given.careful if given.careful is not None else [] if given.opponents else list(PROGRAMS)
     of_seed: dict[int, list[Run]] = {}
     for each in map(compact_run, given.runs):
         of_seed.setdefault(each.metrics["seed"], []).append(each)
-    runs = [measure_seed(of_one, programs, also, given.opponents) for of_one in of_seed.values()]
+    runs = [measure_seed(of_one, list(given.careful), also) for of_one in of_seed.values()]
     command = " ".join(["python", *sys.argv])
     result: dict[str, Any] = {"command": command, "environment": environment(), "runs": runs, "dense": dense}
     levels = {entry["seed"]: entry["valid_ndcg@10"] for entry in dense if entry["taught"]}

@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.next_item_compact import beside, careful_config, measured_before, picture, smallest_within
+from benchmarks.next_item_compact import beside, careful_config, picture, smallest_within
 from ondevice.config.file import load
-from ondevice.errors import UserError
-from ondevice.files import atomic_json
 from ondevice.run.directory import Run
 from ondevice.run.preflight import check_options
 
@@ -80,12 +78,3 @@ def test_a_careful_program_begins_with_a_dense_model_of_its_dimension(tmp_path: 
     assert (config.model.options, config.compact_model.options) == ({**wide, "dropout": 0.3}, wide)
     assert (same.embedding.dim, same.research.start) == (64, str(tmp_path.resolve()))
     assert same.model == ours.model
-
-
-def test_opponents_of_a_seed_are_read_from_an_earlier_file(tmp_path: Path) -> None:
-    path, point = tmp_path / "before.json", {"name": "d64-int4", "bytes": 9}
-    atomic_json(path, {"runs": [{"seed": 1, "careful": [point]}, {"seed": 2, "careful": []}]})
-    assert measured_before(str(path), 1) == [point]
-    for seed in (2, 3):
-        with pytest.raises(UserError, match=f"has no careful programs of seed {seed}"):
-            measured_before(str(path), seed)

@@ -22,11 +22,12 @@ class CodeSaliency(Ranked):
 
     First a compact model is trained with free values, all rows at ``compact.store.max_size`` dimensions, by the
     teachers and settings of ``compact.train`` for ``compact.sizes.epochs``, and its axes are rotated to what codes
-    are good at, where the model has none of its own. A row with curvature H (`ondevice.methods.code_search`) costs ½·(x − e)ᵀ·H·(x − e) when its values x
-    become the entries e of its first k codes; what the k-th code takes from that is its gain: much for the codes of
-    rows that occur often, which may get residual levels (``compact.store.code_levels=2``) before rows that occur
-    seldom get any code. The retraining begins with that model's weights. As in Optimal Brain Damage (LeCun et al.
-    1990) the loss is taken as quadratic; that codes are weighed with the errors they leave is this project's.
+    are good at, where the model has none of its own. A row with curvature H (`ondevice.methods.code_search`) costs
+    ½·(x − e)ᵀ·H·(x − e) when its values x become the entries e of its first k codes; what the k-th code takes from
+    that is its gain: much for the codes of rows that occur often, which may get residual levels
+    (``compact.store.code_levels=2``) before rows that occur seldom get any code. The retraining begins with that
+    model's weights. As in Optimal Brain Damage (LeCun et al. 1990) the loss is taken as quadratic; that codes are
+    weighed with the errors they leave is this project's.
 
     Args:
         row_cost: as in `Ranked`.
