@@ -273,6 +273,12 @@ def main(arguments: list[str] | None = None) -> None:
     of_seed: dict[int, list[Run]] = {}
     for each in map(compact_run, given.runs):
         of_seed.setdefault(each.metrics["seed"], []).append(each)
+    for other in also:
+        if other.metrics["seed"] not in of_seed:
+            seeds = ", ".join(map(str, of_seed))
+            raise UserError(
+                f"--also: {other.path} is of seed {other.metrics['seed']}; the runs beside it are of {seeds}"
+            )
     runs = [measure_seed(of_one, list(given.careful), also) for of_one in of_seed.values()]
     command = " ".join(["python", *sys.argv])
     result: dict[str, Any] = {"command": command, "environment": environment(), "runs": runs, "dense": dense}

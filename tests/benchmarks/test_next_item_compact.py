@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.next_item_compact import beside, careful_config, picture, smallest_within
+from benchmarks.next_item_compact import beside, careful_config, main, picture, smallest_within
 from ondevice.config.file import load
+from ondevice.errors import UserError
+from ondevice.files import atomic_json
 from ondevice.run.directory import Run
 from ondevice.run.preflight import check_options
 
@@ -78,3 +80,14 @@ def test_a_careful_program_begins_with_a_dense_model_of_its_dimension(tmp_path: 
     assert (config.model.options, config.compact_model.options) == ({**wide, "dropout": 0.3}, wide)
     assert (same.embedding.dim, same.research.start) == (64, str(tmp_path.resolve()))
     assert same.model == ours.model
+
+
+def test_an_opponent_of_a_seed_that_no_run_has_is_refused(tmp_path: Path) -> None:
+    """It would stand beside nothing."""
+    for seed in (0, 1):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        (folder / "config.yaml").write_bytes(CONFIG.read_bytes())
+        atomic_json(folder / "metrics.json", {"task": "next_item", "seed": seed, "budgets": {}})
+    with pytest.raises(UserError, match="is of seed 1; the runs beside it are of 0"):
+        main([str(tmp_path / "0"), "--careful", "--also", str(tmp_path / "1")])
