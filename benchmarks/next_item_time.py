@@ -34,6 +34,7 @@ from ondevice.data.gaps import NUM_BUCKETS
 from ondevice.errors import UserError, run_script
 from ondevice.files import atomic_json
 from ondevice.program.best_items import leaves_out
+from ondevice.program.bundle import load_bundle
 
 REQUESTS = 16
 
@@ -116,7 +117,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(json.dumps(time_here(bundles, given.rounds, given.calls)))
         return 0
     for folder in bundles.values():
-        requests_of(folder)  # said once, by this process
+        load_bundle(folder)  # what is damaged is said once, by this process
+        requests_of(folder)
     words = [f"{name}={folder}" for name, folder in bundles.items()]
     command = [
         sys.executable,
